@@ -1,0 +1,137 @@
+"""The commands: parse, call, print. Nothing heavy is imported before the arguments are known to be good."""
+
+import os
+import sys
+from importlib.metadata import version
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from sqzb.errors import UserError
+
+INTERRUPTED = 130
+
+app = typer.Typer(
+    help="Pretrain and finetune SqueezeBERT, a small fast encoder.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+
+Overrides = Annotated[
+    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Keys of the recipe to change, as optimizer.lr=1e-3.")
+]
+Recipe = Annotated[Path, typer.Argument(help="A YAML recipe; those that come with sqzb are in recipes/.")]
+Output = Annotated[Path | None, typer.Option(help="The folder to write; by default the recipe's.")]
+GlueDir = Annotated[
+    Path | None, typer.Option(help="Folder of GLUE's own files (MRPC/, RTE/ ...); by default they come from the Hub.")
+]
+
+
+def _show_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"sqzb {version('sqzb')}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+    ] = False,
+) -> None:
+    pass
+
+
+@app.command()
+def prepare_corpus(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    output: Output = None,
+    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
+) -> None:
+    """Read documents, split them into sentences, tokenise them, and cut them into chunks for pretraining."""
+    from sqzb.recipe import CorpusRecipe, load_recipe
+
+    wanted = load_recipe(CorpusRecipe, recipe, overrides or (), output=_text(output))
+    from sqzb.corpus.build import build, report
+
+    report(build(wanted, workers or os.cpu_count() or 1))
+
+
+@app.command()
+def pretrain(
+    recipe: Recipe,
+    overrides: Overrides = None,
+    output: Output = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the folder.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, train nothing.")] = False,
+) -> None:
+    """Train a model on a prepared corpus: masked tokens and sentence order, LAMB, exact global batches."""
+    from sqzb.recipe import PretrainRecipe, load_recipe
+
+    wanted = load_recipe(PretrainRecipe, recipe, overrides or (), output=_text(output))
+    from sqzb.pretraining import trainer
+
+    trainer.pretrain(wanted, resume, dry_run)
+
+
+@app.command()
+def finetune(
+    overrides: Overrides = None,
+    task: Annotated[str | None, typer.Option(help="The GLUE task: mrpc, rte.")] = None,
+    recipe: Annotated[Path | None, typer.Option(help="A YAML recipe; by default the model card's settings.")] = None,
+    model: Annotated[str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")] = None,
+    glue_dir: GlueDir = None,
+    output: Output = None,
+) -> None:
+    """Train a pretrained model on a GLUE task."""
+    from sqzb.recipe import FinetuneRecipe, load_recipe
+
+    wanted = load_recipe(FinetuneRecipe, recipe, overrides or (), task=task, model=model, output=_text(output))
+    from sqzb.finetuning import trainer
+
+    trainer.finetune(wanted, glue_dir)
+
+
+@app.command(name="eval")
+def evaluate(
+    path: Annotated[str, typer.Argument(help="A run, a saved model or a Hub id.")],
+    task: Annotated[str | None, typer.Option(help="The GLUE task; by default the one it was finetuned on.")] = None,
+    glue_dir: GlueDir = None,
+    corpus: Annotated[Path | None, typer.Option(help="A prepared corpus, for a pretrained model.")] = None,
+    json: Annotated[Path | None, typer.Option(help="A file to write the figures to.")] = None,
+) -> None:
+    """Evaluate a finetuned model on its task, or a pretrained one on the held-out part of a corpus."""
+    from sqzb.evaluate import evaluate_corpus, evaluate_task
+    from sqzb.files import write_json
+
+    figures: dict[str, Any] = (
+        evaluate_corpus(path, corpus) if corpus is not None else evaluate_task(path, task, glue_dir)
+    )
+    if json is not None:
+        write_json(json, figures)
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def main() -> None:
+    """Run the command line; an error that the user can mend is one paragraph, unless --debug asks for more."""
+    debug = "--debug" in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    try:
+        app()
+    except UserError as error:
+        if debug:
+            raise
+        from sqzb.console import error as show
+
+        show(str(error))
+        sys.exit(error.exit_code)
+    except KeyboardInterrupt:
+        typer.echo("interrupted", err=True)
+        sys.exit(INTERRUPTED)

@@ -1,0 +1,44 @@
+"""A model's folder by path or by Hub id."""
+
+import re
+from pathlib import Path
+
+from sqzb.errors import UserError
+
+HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+MODEL_FILES = ["config.json", "*.safetensors", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+
+
+def local_folder(source: str | Path) -> Path:
+    """The folder at `source`, the final/ one where it is a run, or that of the Hub id `source` after a download to the Hub's own cache.
+
+    Raises UserError when there is neither.
+    """
+    path = Path(source)
+    if (path / "final").is_dir():
+        return path / "final"
+    if (path / "metrics.jsonl").exists():
+        raise UserError(f"The run {path} has no final/ model yet. Finish it, or give one of its checkpoints/.")
+    if path.is_dir():
+        return path
+    if path.exists():
+        raise UserError(f"{path} is a file; give the folder of a saved model (with config.json in it).")
+    if isinstance(source, Path) or not HUB_ID.fullmatch(source):
+        raise UserError(f"There is no folder {source}. Give the folder of a saved model, or a Hub id (owner/name).")
+    return _download(source)
+
+
+def _download(hub_id: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+
+    try:
+        return Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
+    except RepositoryNotFoundError:
+        raise UserError(f"There is no folder {hub_id}, and no model of that name on the Hub. Check the name.") from None
+    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(
+            f"There is no folder {hub_id}, and the Hub cannot be reached for a model of that name "
+            f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or give a local folder "
+            "that holds config.json, the weights and tokenizer.json."
+        ) from error

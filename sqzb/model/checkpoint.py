@@ -1,0 +1,151 @@
+"""The Hugging Face folder, both ways: config.json, model.safetensors, tokenizer.json, and nothing that can run code.
+
+The head for sentence order has no place in the published format, so it lies beside it in a file of its own: other
+tools see a folder without strangers, and a second phase of pretraining still finds the head.
+"""
+
+import json
+import pickle
+from pathlib import Path
+from typing import ClassVar, TypeVar
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from sqzb.errors import UserError
+from sqzb.files import write_json
+from sqzb.hub import local_folder
+from sqzb.model.config import SqueezeBertConfig
+from sqzb.tokenizer import save_tokenizer
+
+CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = "config.json", "model.safetensors", "pytorch_model.bin", "sop_head.safetensors"
+
+# Tensors that a file may hold without a place of their own here: position numbers of old releases, and copies of
+# tied weights.
+LEFTOVERS = {
+    "embeddings.position_ids",
+    "transformer.embeddings.position_ids",
+    "cls.predictions.decoder.weight",
+    "cls.predictions.decoder.bias",
+}
+ENCODER = "transformer."
+HEADS = ("cls.", "sop.", "classifier.")
+
+Model = TypeVar("Model", bound="SavedModel")
+
+
+class SavedModel(nn.Module):
+    """A model with a configuration that can be read from and written to a Hugging Face folder."""
+
+    # Prefixes of heads that start from random weights when the folder has none of their tensors.
+    fresh_if_absent: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @classmethod
+    def from_pretrained(cls: type[Model], source: str | Path, *, id2label: dict[int, str] | None = None) -> Model:
+        """Open a local folder or a Hub id, with weights in fp32 whatever they are stored in.
+
+        With `id2label` the classifier is made new for these labels. Raises UserError when the folder is not a
+        SqueezeBERT's, or listing every missing, unexpected or misshapen tensor.
+        """
+        folder = local_folder(source)
+        config = read_config(folder)
+        tensors = read_tensors(folder)
+        fresh = cls.fresh_if_absent
+        if id2label is not None:
+            fresh += ("classifier.",)
+            config = config.model_copy(update={"id2label": id2label, "problem_type": None})
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+        model = cls(config)
+        model._load(tensors, folder, fresh)
+        return model
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Write the folder; the SOP head, if there is one, goes to a file beside the published layout."""
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        sop = {name: tensors.pop(name) for name in list(tensors) if name.startswith("sop.")}
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        if sop:
+            save_file(sop, folder / SOP_HEAD, metadata={"format": "pt"})
+        write_json(folder / CONFIG, self.config.to_hf(self._architecture()))
+        if tokenizer is not None:
+            save_tokenizer(tokenizer, folder, self.config.max_position_embeddings)
+
+    def _architecture(self) -> str:
+        """The class of transformers that opens the folder: it has none for pretraining with two heads."""
+        return type(self).__name__.replace("ForPreTraining", "ForMaskedLM")
+
+    def _load(self, tensors: dict[str, Tensor], folder: Path, fresh: tuple[str, ...]) -> None:
+        own = self.state_dict()
+        tensors = _with_prefix(tensors, wanted=any(name.startswith(ENCODER) for name in own))
+        absent = tuple(head for head in fresh if not any(name.startswith(head) for name in tensors))
+        found = {name: tensor for name, tensor in tensors.items() if name in own}
+        problems = [f"missing {name}" for name in own if name not in found and not name.startswith(absent or ("\0",))]
+        problems += [f"unexpected {name}" for name in tensors if name not in own and not name.startswith(HEADS)]
+        problems += [
+            f"{name} has shape {tuple(tensor.shape)} where {tuple(own[name].shape)} is due"
+            for name, tensor in found.items()
+            if tensor.shape != own[name].shape
+        ]
+        if problems:
+            raise UserError(
+                f"The weights in {folder} do not fit {type(self).__name__} as {CONFIG} describes it: "
+                f"{'; '.join(problems)}. Is this the right folder, and were its files saved together?"
+            )
+        self.load_state_dict({name: tensor.float() for name, tensor in found.items()}, strict=False)
+
+
+def _with_prefix(tensors: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
+    """Name the encoder's tensors with or without `transformer.`, as the class has them; leftovers go."""
+    stem = {n.removeprefix(ENCODER): t for n, t in tensors.items() if n not in LEFTOVERS}
+    return {n if n.startswith(HEADS) or not wanted else ENCODER + n: t for n, t in stem.items()}
+
+
+def read_config(folder: Path) -> SqueezeBertConfig:
+    """The configuration in `folder`; UserError when it is absent, broken or another model's."""
+    path = folder / CONFIG
+    try:
+        return SqueezeBertConfig.from_hf(json.loads(path.read_text(encoding="utf-8")))
+    except FileNotFoundError:
+        raise UserError(
+            f"{folder} is no saved model: it has no {CONFIG}. Give a folder written by sqzb or transformers, such as "
+            "the final/ folder of a run."
+        ) from None
+    except (ValueError, AttributeError) as error:
+        raise UserError(f"{path} does not describe a SqueezeBERT: {error}. Give the folder of another model.") from error
+
+
+def read_tensors(folder: Path) -> dict[str, Tensor]:
+    """All tensors in `folder`, from safetensors or from an old pytorch_model.bin, of which only tensors are read."""
+    path = next((folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).exists()), None)
+    if path is None:
+        raise UserError(
+            f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the folder of a saved model."
+        )
+    try:
+        tensors = load_file(path) if path.name == WEIGHTS else _read_old(path)
+        sop = folder / SOP_HEAD
+        return tensors | load_file(sop) if sop.exists() else tensors
+    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+        raise UserError(f"The weights in {folder} cannot be read ({error}). Save or download them again.") from error
+
+
+def _read_old(path: Path) -> dict[str, Tensor]:
+    try:
+        tensors = torch.load(path, map_location="cpu", weights_only=True)
+    except pickle.UnpicklingError as error:
+        raise UserError(
+            f"{path} is not opened: it is damaged, or holds more than tensors and could run code. "
+            f"Where you trust it, convert it to {WEIGHTS} first."
+        ) from error
+    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+        raise UserError(f"{path} is no state dict: it must map names to tensors. Save the model's state_dict().")
+    return tensors

@@ -1,0 +1,92 @@
+"""The sizes of a SqueezeBERT, under the field names of the Hugging Face config.json."""
+
+from collections.abc import Mapping
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+MODEL_TYPE = "squeezebert"
+
+# A problem and the field to change: ("hidden_size", "must be a multiple of ...").
+Problem = tuple[str, str]
+
+
+class SqueezeBertConfig(BaseModel):
+    """Defaults are the published model (Iandola et al. 2020): BERT-base's shape with four groups.
+
+    `embedding_size` is not a field: it always equals `hidden_size`, here as in the published implementation.
+    """
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+    vocab_size: int = Field(30522, ge=6)
+    hidden_size: int = Field(768, ge=1)
+    num_hidden_layers: int = Field(12, ge=1)
+    num_attention_heads: int = Field(12, ge=1)
+    intermediate_size: int = Field(3072, ge=1)
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
+    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    attention_probs_dropout_prob: float = Field(0.1, ge=0, lt=1)
+    max_position_embeddings: int = Field(512, ge=4)
+    type_vocab_size: int = Field(2, ge=2)
+    initializer_range: float = Field(0.02, gt=0)
+    layer_norm_eps: float = Field(1e-12, gt=0)
+    pad_token_id: int = Field(0, ge=0)
+    q_groups: int = Field(4, ge=1)
+    k_groups: int = Field(4, ge=1)
+    v_groups: int = Field(4, ge=1)
+    post_attention_groups: int = Field(1, ge=1)
+    intermediate_groups: int = Field(4, ge=1)
+    output_groups: int = Field(4, ge=1)
+    id2label: dict[int, str] = {0: "LABEL_0", 1: "LABEL_1"}
+    problem_type: Literal["regression", "single_label_classification"] | None = None
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.id2label)
+
+    def problems(self) -> list[Problem]:
+        """Combinations of sizes that no model can have; empty if there is none."""
+        found: list[Problem] = []
+        for size, divisor in [
+            ("hidden_size", "num_attention_heads"),
+            *(("hidden_size", f"{name}_groups") for name in ("q", "k", "v", "post_attention", "intermediate", "output")),
+            ("intermediate_size", "intermediate_groups"),
+            ("intermediate_size", "output_groups"),
+        ]:
+            width, parts = getattr(self, size), getattr(self, divisor)
+            if width % parts:
+                found.append((divisor, f"{parts} does not divide {size} = {width}"))
+        if self.pad_token_id >= self.vocab_size:
+            found.append(("pad_token_id", f"{self.pad_token_id} is outside the vocabulary of {self.vocab_size}"))
+        return found
+
+    @classmethod
+    def from_hf(cls, values: Mapping[str, Any]) -> "SqueezeBertConfig":
+        """Read the dictionary of a config.json; keys of other tools are ignored.
+
+        Raises ValueError when it is not a SqueezeBERT's, or has a value that this model cannot have.
+        """
+        if values.get("model_type") != MODEL_TYPE:
+            raise ValueError(f"model_type is {values.get('model_type')!r}, not {MODEL_TYPE!r}")
+        known = {key: value for key, value in values.items() if key in cls.model_fields and value is not None}
+        if "id2label" in known:
+            known["id2label"] = {int(index): str(label) for index, label in known["id2label"].items()}
+        config = cls(**known)
+        problems = [f"{key}: {problem}" for key, problem in config.problems()]
+        if values.get("embedding_size", config.hidden_size) != config.hidden_size:
+            problems.append(f"embedding_size: {values['embedding_size']} differs from hidden_size")
+        if problems:
+            raise ValueError("; ".join(problems))
+        return config
+
+    def to_hf(self, architecture: str) -> dict[str, Any]:
+        """The dictionary of a config.json that transformers reads as this model, opened by `architecture`."""
+        return {
+            "architectures": [architecture],
+            "model_type": MODEL_TYPE,
+            **self.model_dump(exclude_none=True),
+            "id2label": {str(index): label for index, label in self.id2label.items()},
+            "label2id": {label: index for index, label in self.id2label.items()},
+            "embedding_size": self.hidden_size,
+        }

@@ -1,0 +1,88 @@
+"""The encoder: embeddings, layers and pooler."""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from sqzb.model.checkpoint import SavedModel
+from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.layers import SqueezeBertLayer, initialize
+
+
+class EncoderOutput(NamedTuple):
+    last_hidden_state: Tensor  # (batch, length, width)
+    pooler_output: Tensor  # (batch, width)
+
+
+class Embeddings(nn.Module):
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        width = config.hidden_size
+        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
+        self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
+        self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+
+    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        length, positions = input_ids.shape[1], self.position_embeddings.num_embeddings
+        if length > positions:
+            raise ValueError(f"a sequence of {length} tokens is longer than the model's {positions} positions")
+        x = self.word_embeddings(input_ids) + self.position_embeddings.weight[:length]
+        types = self.token_type_embeddings
+        x = x + (types.weight[0] if token_type_ids is None else types(token_type_ids))
+        embedded: Tensor = self.dropout(self.LayerNorm(x))
+        return embedded
+
+
+class Encoder(nn.Module):
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(SqueezeBertLayer(config) for _ in range(config.num_hidden_layers))
+
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        for layer in self.layers:
+            x = layer(x, mask)
+        return x
+
+
+class Pooler(nn.Module):
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.tanh(self.dense(x[:, 0]))
+
+
+class SqueezeBertModel(SavedModel):
+    """Token numbers to hidden states, without a head."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__(config)
+        self.embeddings = Embeddings(config)
+        self.encoder = Encoder(config)
+        self.pooler = Pooler(config)
+        initialize(self, config)
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+    ) -> EncoderOutput:
+        """Encode a batch.
+
+        input_ids, token_type_ids: (batch, length) whole numbers; attention_mask: (batch, length), 1 for tokens
+        and 0 for padding. A mask or types left out mean no padding and all of type 0.
+        """
+        x = self.embeddings(input_ids, token_type_ids)
+        mask = None if attention_mask is None else additive_mask(attention_mask)
+        x = self.encoder(x, mask)
+        return EncoderOutput(x, self.pooler(x))
+
+
+def additive_mask(attention_mask: Tensor) -> Tensor:
+    """(batch, length) of 1 and 0 to (batch, 1, 1, length) of 0 and a number so low that its exponential is 0.
+
+    Not minus infinity: a row that is all padding must stay finite. The number exists in fp32 and in bf16.
+    """
+    return (attention_mask[:, None, None, :] == 0).float() * -3e38

@@ -1,0 +1,176 @@
+"""The encoder with its heads: masked language model, sentence order, classification and regression.
+
+A loss leaves a model as a `Tally`, a sum with its count and not a mean, so that a trainer can add micro-batches
+and processes up to exactly the mean over one large batch.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sqzb.model.checkpoint import SavedModel
+from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.encoder import SqueezeBertModel
+from sqzb.model.layers import activation, initialize
+
+# The label of a prediction that does not count, as in torch's cross_entropy.
+IGNORED = -100
+
+
+class Tally(NamedTuple):
+    """What a batch adds to a step: scalars, summed over the predictions whose label is not `IGNORED`."""
+
+    loss: Tensor
+    correct: Tensor
+    count: Tensor
+
+
+def classification_tally(logits: Tensor, labels: Tensor) -> Tally:
+    """Cross-entropy in nats and hits of `logits` (n, classes), taken in fp32, against `labels` (n)."""
+    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    return Tally(loss, (logits.argmax(-1) == labels).sum(), (labels != IGNORED).sum())
+
+
+class MaskedLMOutput(NamedTuple):
+    logits: Tensor | None  # (batch, length, vocabulary); left out when only the loss is asked for
+    tallies: dict[str, Tally]
+
+
+class PreTrainingOutput(NamedTuple):
+    mlm_logits: Tensor  # (batch, predictions or length, vocabulary)
+    sop_logits: Tensor  # (batch, 2); class 1 is "the segments are swapped", as in ALBERT
+    tallies: dict[str, Tally]
+
+
+class SequenceClassificationOutput(NamedTuple):
+    logits: Tensor  # (batch, labels); one column for regression
+    tallies: dict[str, Tally]
+
+
+class _Transform(nn.Module):
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.dense = nn.Linear(config.hidden_size, config.hidden_size)
+        self.activation = activation(config)
+        self.LayerNorm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
+
+    def forward(self, x: Tensor) -> Tensor:
+        transformed: Tensor = self.LayerNorm(self.activation(self.dense(x)))
+        return transformed
+
+
+class _Predictions(nn.Module):
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.transform = _Transform(config)
+        self.bias = nn.Parameter(torch.zeros(config.vocab_size))
+
+
+class MLMHead(nn.Module):
+    """Predicts tokens with the embedding matrix as output weight: tied, and so held once in memory and on disk."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.predictions = _Predictions(config)
+        initialize(self, config)
+
+    def forward(self, x: Tensor, word_embeddings: nn.Embedding) -> Tensor:
+        """Map (..., width) to logits (..., vocabulary)."""
+        return F.linear(self.predictions.transform(x), word_embeddings.weight, self.predictions.bias)
+
+
+class SqueezeBertForMaskedLM(SavedModel):
+    """The encoder with the MLM head."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__(config)
+        self.transformer = SqueezeBertModel(config)
+        self.cls = MLMHead(config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> MaskedLMOutput:
+        """Logits of every position; or, with `labels` (batch, length; -100 where nothing is asked), the loss, for
+        which the head runs on the labelled positions alone."""
+        x = self.transformer(input_ids, attention_mask, token_type_ids).last_hidden_state
+        words = self.transformer.embeddings.word_embeddings
+        if labels is None:
+            return MaskedLMOutput(self.cls(x, words), {})
+        asked = labels != IGNORED
+        return MaskedLMOutput(None, {"mlm": classification_tally(self.cls(x[asked], words), labels[asked])})
+
+
+class SqueezeBertForPreTraining(SavedModel):
+    """The encoder with the MLM head and, on the pooler, the head for sentence order prediction (SOP)."""
+
+    fresh_if_absent = ("sop.",)
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__(config)
+        self.transformer = SqueezeBertModel(config)
+        self.cls = MLMHead(config)
+        self.sop = nn.Linear(config.hidden_size, 2)
+        initialize(self.sop, config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        mlm_positions: Tensor | None = None,
+        mlm_labels: Tensor | None = None,
+        sop_labels: Tensor | None = None,
+    ) -> PreTrainingOutput:
+        """Logits, and a tally for each kind of label that is given.
+
+        mlm_positions (batch, predictions): where the MLM head is to run, everywhere if left out; mlm_labels: the
+        tokens there, -100 for an empty slot; sop_labels (batch): 1 swapped, 0 in order, -100 for one segment alone.
+        """
+        x, pooled = self.transformer(input_ids, attention_mask, token_type_ids)
+        if mlm_positions is not None:
+            x = x.gather(1, mlm_positions[:, :, None].expand(-1, -1, x.shape[2]))
+        mlm_logits = self.cls(x, self.transformer.embeddings.word_embeddings)
+        sop_logits = self.sop(pooled)
+        tallies = {}
+        if mlm_labels is not None:
+            tallies["mlm"] = classification_tally(mlm_logits.flatten(0, 1), mlm_labels.flatten())
+        if sop_labels is not None:
+            tallies["sop"] = classification_tally(sop_logits, sop_labels)
+        return PreTrainingOutput(mlm_logits, sop_logits, tallies)
+
+
+class SqueezeBertForSequenceClassification(SavedModel):
+    """The encoder with a classifier on the pooler; one label makes it a regression."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__(config)
+        self.transformer = SqueezeBertModel(config)
+        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        initialize(self.classifier, config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassificationOutput:
+        """Logits, and with `labels` (batch) a tally: cross-entropy, or squared error for a single label (for which
+        no prediction counts as correct)."""
+        pooled = self.transformer(input_ids, attention_mask, token_type_ids).pooler_output
+        logits = self.classifier(self.dropout(pooled))
+        if labels is None:
+            return SequenceClassificationOutput(logits, {})
+        if self.config.num_labels > 1:
+            return SequenceClassificationOutput(logits, {"task": classification_tally(logits, labels)})
+        asked = labels != IGNORED
+        loss = ((logits.float().squeeze(1) - labels.float()) * asked).square().sum()
+        count = asked.sum()
+        return SequenceClassificationOutput(logits, {"task": Tally(loss, count * 0, count)})

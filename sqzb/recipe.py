@@ -1,0 +1,302 @@
+"""Recipes: strict YAML files plus `key=value` overrides, checked whole before anything heavy is loaded."""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from sqzb.errors import RecipeError
+from sqzb.model.config import Problem, SqueezeBertConfig
+
+
+class Section(BaseModel):
+    """A part of a recipe: unknown keys and wrong types are refused, nothing is converted but whole numbers to real."""
+
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
+
+    def problems(self) -> list[Problem]:
+        """Values that are right alone and impossible together: (key, what is wrong); empty if there is none."""
+        return []
+
+
+class Source(Section):
+    """Where documents come from."""
+
+    path: str = Field("", description="local file, folder or glob; a Hub id (owner/name); python-docs")
+    text: str = Field("text", description="the column that holds the text, for parquet, jsonl and the Hub")
+    config: str | None = Field(None, description="the configuration of a Hub data set")
+    revision: str | None = Field(None, description="the commit of a Hub data set")
+    split: str = Field("train", description="the split of a Hub data set")
+    txt_documents: Literal["file", "blank-lines"] = Field("file", description="what parts documents in txt files")
+    sentences_per_document: int | None = Field(
+        None, ge=2, description="rows or lines are sentences without boundaries: so many of them make a document"
+    )
+
+    def problems(self) -> list[Problem]:
+        return [] if self.path else [("path", "missing: a local file, folder or glob, or a Hub id")]
+
+
+class Vocabulary(Section):
+    """A vocabulary to load (`path`: tokenizer.json, vocab.txt or a folder or Hub id with one), or to train."""
+
+    path: str | None = None
+    size: int = Field(30522, ge=100)
+    lowercase: bool = True
+    sample_documents: int = Field(100_000, ge=1, description="at most so many documents are read to train it")
+
+
+class CorpusRecipe(Section):
+    """sqzb prepare-corpus."""
+
+    output: str = Field("data/corpus", min_length=1)
+    sources: dict[str, Source] = {}
+    vocabulary: Vocabulary = Vocabulary()
+    sequence_lengths: list[int] = Field([128, 512], min_length=1)
+    language: str = Field("en", description="for the splitting into sentences")
+    short_seq_prob: float = Field(0.1, ge=0, le=1, description="chance that a chunk aims at a shorter length")
+    heldout: float = Field(0.005, ge=0, lt=1, description="share of documents kept apart for evaluation")
+    min_characters: int = Field(200, ge=1, description="shorter documents are dropped")
+    seed: int = Field(0, ge=0, lt=2**64)
+
+    def problems(self) -> list[Problem]:
+        missing: list[Problem] = [] if self.sources else [("sources", "missing: where documents come from")]
+        return missing + [
+            ("sequence_lengths", f"{length} is too short: three places are special tokens, and 8 is the least")
+            for length in self.sequence_lengths
+            if length < 8
+        ]
+
+
+class Optimizer(Section):
+    """LAMB and its rate: linear warmup, then polynomial decay to zero."""
+
+    lr: float = Field(2.5e-3, gt=0, description="peak rate")
+    warmup: float = Field(0.28, ge=0, lt=1, description="share of the steps")
+    decay_power: float = Field(1.0, gt=0)
+    weight_decay: float = Field(0.01, ge=0)
+    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
+    eps: float = Field(1e-6, gt=0)
+    clip_norm: float = Field(1.0, gt=0, description="the gradient's global norm is cut to this")
+
+    def problems(self) -> list[Problem]:
+        return [("betas", f"{beta} is not in [0, 1)") for beta in self.betas if not 0 <= beta < 1]
+
+
+class TrainingRecipe(Section):
+    """What pretraining and finetuning share."""
+
+    output: str | None = Field(None, description="the run folder")
+    seed: int = Field(0, ge=0, lt=2**64)
+    precision: Literal["fp32", "bf16"] = "fp32"
+    compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
+    log_every: int = Field(10, ge=1, description="steps")
+
+
+class PretrainRecipe(TrainingRecipe):
+    """sqzb pretrain."""
+
+    corpus: str = Field("data/corpus", min_length=1, description="a folder written by prepare-corpus")
+    sequence_length: int = Field(128, ge=8)
+    max_predictions: int = Field(20, ge=1, description="masked positions in a sequence, at most")
+    masking_rate: float = Field(0.15, gt=0, lt=1)
+    sop: bool = Field(True, description="sentence order prediction beside the masked language model")
+    start_from: str | None = Field(None, description="a run folder, a saved model or a Hub id to go on from")
+    model: SqueezeBertConfig | None = Field(None, description="the sizes of a model to train from scratch")
+    steps: int = Field(56_000, ge=1)
+    global_batch: int = Field(8192, ge=1, description="sequences in a step")
+    micro_batch: int = Field(32, ge=1, description="sequences that a process computes at once")
+    optimizer: Optimizer = Optimizer()
+    evaluate_every: int = Field(1000, ge=1, description="steps")
+    evaluate_sequences: int | None = Field(4096, ge=1, description="held-out sequences to evaluate on; null: all")
+    checkpoint_every: int = Field(1000, ge=1, description="steps")
+    keep_checkpoints: int = Field(2, ge=1)
+
+    def problems(self) -> list[Problem]:
+        found = []
+        if self.global_batch % self.micro_batch:
+            found.append(("micro_batch", f"{self.micro_batch} does not divide global_batch = {self.global_batch}"))
+        if self.max_predictions > self.sequence_length - 3:
+            found.append(("max_predictions", f"{self.max_predictions} does not leave room for special tokens"))
+        if (self.model is None) == (self.start_from is None):
+            found.append(("model", "give either model (from scratch) or start_from, one of the two"))
+        if self.model is not None and self.sequence_length > self.model.max_position_embeddings:
+            positions = self.model.max_position_embeddings
+            found.append(("sequence_length", f"{self.sequence_length} is over the model's {positions} positions"))
+        return found
+
+
+class FinetuneRecipe(TrainingRecipe):
+    """sqzb finetune."""
+
+    task: str | None = None
+    model: str = Field("squeezebert/squeezebert-uncased", min_length=1, description="a run, a saved model or a Hub id")
+    from_scratch: bool = Field(False, description="take the model's sizes and vocabulary, but random weights")
+    epochs: int = Field(10, ge=1)
+    lr: float = Field(3e-5, gt=0)
+    batch: int = Field(16, ge=1)
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
+    weight_decay: float = Field(0.01, ge=0)
+    clip_norm: float = Field(1.0, gt=0)
+    max_length: int = Field(128, ge=8)
+
+
+Recipe = TypeVar("Recipe", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: `1e-3` is one. Keys that stand twice are refused."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []  # else it is refused below
+        keys = [self.construct_object(key, deep=True) for key, _ in pairs]  # type: ignore[no-untyped-call]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(sorted(twice))} stands twice", node.start_mark)
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text that the loader would take for a number into quotes."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(  # type: ignore[no-untyped-call]
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
+def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any) -> Recipe:
+    """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
+
+    Keys reach inside with dots: `optimizer.lr=1e-3`. Raises RecipeError listing every problem.
+    """
+    values = _read(path) if path is not None else {}
+    problems = [problem for text in overrides for problem in _override(values, text)]
+    values |= {key: value for key, value in given.items() if value is not None}
+    recipe, found = _validate(kind, values)
+    problems += found
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise RecipeError(f"The recipe {path if path is not None else 'given by KEY=VALUE'} cannot be used:{listed}")
+    return recipe
+
+
+def dump_recipe(recipe: Section) -> str:
+    """The recipe as YAML, every default written out."""
+    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(f"There is no recipe {path}. Recipes that come with sqzb are in the folder recipes/.") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read ({error}). Give a YAML file in UTF-8.") from error
+    try:
+        values = _parse(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The recipe {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise RecipeError(f"The recipe {path} holds no keys. A recipe is a list of `key: value` lines.")
+    return values
+
+
+def _parse(text: str) -> Any:
+    """The value of a YAML text; yaml.YAMLError if it has none."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # what int(), datetime and the stack raise passes through PyYAML: 2020-13-45, [[[[...
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+
+
+def _override(values: dict[str, Any], text: str) -> list[str]:
+    """Set one KEY=VALUE in `values`; the problem, if there is one."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        return [f"{text}: an override is KEY=VALUE, such as optimizer.lr=1e-3"]
+    *parents, last = key.split(".")
+    inner: Any = values
+    for parent in parents:
+        inside = {} if inner.get(parent) is None else inner[parent]
+        if not isinstance(inside, dict):
+            return [f"{key}: {parent} has no keys inside"]
+        inner[parent] = dict(inside)  # a copy: a YAML alias may put the same mapping elsewhere too
+        inner = inner[parent]
+    try:
+        inner[last] = _parse(value)
+    except yaml.YAMLError:
+        return [f"{key}: {value!r} is no YAML value; put it into quotes"]
+    return []
+
+
+def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[str]]:
+    """The recipe and its problems.
+
+    Every key has a default, so where single values are wrong the rest is still checked with these left out; what
+    is then said of a key that was left out would be about its default, and is dropped.
+    """
+    try:
+        recipe = kind.model_validate(values)
+        return recipe, list(_combined(recipe))
+    except ValidationError as error:
+        details = error.errors()
+    problems = [_explain(kind, dict(detail)) for detail in details]
+    for detail in details:
+        _remove(values, detail["loc"])
+    recipe = kind.model_validate(values)
+    wrong = {str(detail["loc"][-1]) for detail in details}
+    return recipe, problems + [text for text in _combined(recipe) if not any(key in text for key in wrong)]
+
+
+def _combined(section: Section | SqueezeBertConfig, prefix: str = "") -> Iterable[str]:
+    yield from (f"{prefix}{key}: {problem}" for key, problem in section.problems())
+    for name in type(section).model_fields:
+        inner = getattr(section, name)
+        sections = inner if isinstance(inner, dict) else {None: inner}
+        for key, value in sections.items():
+            if isinstance(value, Section | SqueezeBertConfig):
+                yield from _combined(value, f"{prefix}{name}." if key is None else f"{prefix}{name}.{key}.")
+
+
+def _remove(values: Any, location: Sequence[int | str]) -> None:
+    for key in location[:-1]:
+        values = values.get(key) if isinstance(values, dict) else None
+    if isinstance(values, dict):
+        values.pop(location[-1], None)
+
+
+def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
+    location = [part for part in detail["loc"] if part != "[key]"]
+    key = ".".join(str(part) for part in location)
+    if detail["type"] == "missing":
+        return f"{key}: missing"
+    if detail["type"] != "extra_forbidden":
+        return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r}"
+    names = _names_at(kind, location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    known = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
+    return f"{key}: unknown key; {known}"
+
+
+def _names_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys of the section at `location`, found through the annotations."""
+    for part in location:
+        field = kind.model_fields.get(str(part))
+        if field is not None:
+            kind = _section_in(field.annotation) or kind
+    return list(kind.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_section_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((section for section in inner if section is not None), None)

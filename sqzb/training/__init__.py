@@ -1,0 +1,1 @@
+"""What pretraining and finetuning stand on: one exact step, run folders, checkpoints."""

@@ -1,0 +1,73 @@
+"""A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/, final/."""
+
+import json
+import os
+import platform
+import sys
+from datetime import datetime, timezone
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+from sqzb import __version__
+from sqzb.errors import UserError
+from sqzb.files import whole_file, write_json
+from sqzb.recipe import Section, dump_recipe
+
+METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
+LIBRARIES = ("torch", "accelerate", "tokenizers", "safetensors", "numpy")
+
+
+class RunLog:
+    """Writes into a run's folder; with `write` off (all processes but the first) it does nothing."""
+
+    def __init__(self, folder: Path, write: bool) -> None:
+        self.folder = folder
+        self._write = write
+
+    def start(self, recipe: Section, seed: int, device: str, processes: int) -> None:
+        """Record what is about to run, once its input has been found good."""
+        if not self._write:
+            return
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with whole_file(self.folder / RECIPE) as aside:
+            aside.write_text(dump_recipe(recipe), encoding="utf-8")
+        write_json(
+            self.folder / RUN,
+            {
+                "command": sys.argv,
+                "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "seed": seed,
+                "versions": {"sqzb": __version__, "python": platform.python_version()}
+                | {name: version(name) for name in LIBRARIES},
+                "hardware": {"device": device, "processes": processes, "cpus": os.cpu_count(), "machine": platform.machine()},
+            },
+        )
+
+    def log(self, step: int, **figures: Any) -> None:
+        """Append one object to metrics.jsonl."""
+        if self._write:
+            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+                file.write(json.dumps({"step": step} | figures) + "\n")
+
+    def forget_after(self, step: int) -> None:
+        """Drop the lines of steps that a resumed run is about to repeat, and a torn last line."""
+        path = self.folder / METRICS
+        if not self._write or not path.exists():
+            return
+        kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= step]
+        with whole_file(path) as aside:
+            aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def refuse_used(folder: Path, how_to_resume: str = "") -> None:
+    """UserError when there is something in the folder."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise UserError(f"{folder} is not empty. Give another --output{how_to_resume}, or remove it.")
+
+
+def _step(line: str) -> float:
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return float("inf")
