@@ -1,0 +1,1 @@
+"""Finetuning on GLUE: the tasks as one table, their data and their metrics."""
