@@ -19,7 +19,7 @@ from sqzb.corpus.sources import python_docs
 
 FOLDER = Path("runs/demo")
 GLUE = FOLDER / "glue"
-TRAIN_PAIRS, VALIDATION_PAIRS = 3000, 400
+TRAIN_PAIRS, VALIDATION_PAIRS = 9000, 400
 
 
 def main() -> None:
@@ -53,7 +53,10 @@ def write_paraphrases(folder: Path) -> None:
     sentences = sorted(sentence for sentence in found if 6 <= len(sentence.split()) <= 20)
     draw.shuffle(sentences)
     held = len(sentences) // 6
-    for name, part, n in (("dev.tsv", sentences[:held], VALIDATION_PAIRS), ("train.tsv", sentences[held:], TRAIN_PAIRS)):
+    for name, part, n in (
+        ("dev.tsv", sentences[:held], VALIDATION_PAIRS),
+        ("train.tsv", sentences[held:], TRAIN_PAIRS),
+    ):
         rows = [pair(draw, part) for _ in range(n)]
         lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
         lines += [f"{label}\t{2 * i}\t{2 * i + 1}\t{first}\t{second}" for i, (label, first, second) in enumerate(rows)]
@@ -92,7 +95,9 @@ def show(seconds: float) -> None:
             str(FOLDER / "paraphrase/final"),
         ),
     ]
-    console.table(f"What was learnt in {console.duration(seconds)}", ("held out", "measured", "baseline", "where"), rows)
+    console.table(
+        f"What was learnt in {console.duration(seconds)}", ("held out", "measured", "baseline", "where"), rows
+    )
 
 
 if __name__ == "__main__":

@@ -26,7 +26,9 @@ class Bar:
     def advance(self, by: int = 1, text: str | None = None) -> None:
         self._done += by
         if self._progress is not None and self._task is not None:
-            self._progress.update(self._task, completed=self._done, **({} if text is None else {"text": text}))
+            self._progress.update(self._task, completed=self._done)
+            if text is not None:
+                self._progress.update(self._task, text=text)
         elif time.monotonic() - self._said >= PLAIN_SECONDS or self._done == self._total:
             self._said = time.monotonic()
             out.print(f"{self._title} {self._done}/{self._total}  {text or ''}  {self._left()} left")

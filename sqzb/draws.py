@@ -16,11 +16,11 @@ def hash64(*keys: ArrayLike) -> U64:
     Each key is absorbed by an xor and the finaliser of SplitMix64 (Steele, Lea and Flood 2014), which changes
     half of the output bits for one changed input bit; the order of the keys matters.
     """
-    state = np.uint64(0x9E3779B97F4A7C15)
+    state: U64 = np.array(0x9E3779B97F4A7C15, np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
             state = _mix((state ^ np.asarray(key).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15))
-    return np.asarray(state)
+    return state
 
 
 def _mix(z: U64) -> U64:
@@ -31,12 +31,13 @@ def _mix(z: U64) -> U64:
 
 def uniform(*keys: ArrayLike) -> NDArray[np.float64]:
     """Draws in [0, 1), one for each broadcast key, with 53 random bits."""
-    return (hash64(*keys) >> np.uint64(11)) * 2.0**-53
+    return (hash64(*keys) >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)
 
 
 def below(n: ArrayLike, *keys: ArrayLike) -> NDArray[np.int64]:
     """Whole draws in [0, n), one for each broadcast key; the bias is under n / 2**53."""
-    return (uniform(*keys) * np.asarray(n)).astype(np.int64)
+    scaled: NDArray[np.float64] = uniform(*keys) * np.asarray(n)
+    return scaled.astype(np.int64)
 
 
 class Permutation:

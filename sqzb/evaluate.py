@@ -27,7 +27,9 @@ def evaluate_task(path: str, task_name: str | None, glue_dir: Path | None) -> di
     recipe = _finetune_recipe(path)
     name = task_name or recipe.task
     if name is None:
-        raise UserError(f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained.")
+        raise UserError(
+            f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained."
+        )
     chosen = task(name)
     model = SqueezeBertForSequenceClassification.from_pretrained(folder)
     labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))

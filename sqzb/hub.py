@@ -6,11 +6,18 @@ from pathlib import Path
 from sqzb.errors import UserError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-MODEL_FILES = ["config.json", "*.safetensors", "pytorch_model.bin", "tokenizer.json", "tokenizer_config.json", "vocab.txt"]
+MODEL_FILES = [
+    "config.json",
+    "*.safetensors",
+    "pytorch_model.bin",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "vocab.txt",
+]
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder at `source`, the final/ one where it is a run, or that of the Hub id `source` after a download to the Hub's own cache.
+    """The folder at `source`, the final/ one where it is a run, or that of the Hub id after a download to its cache.
 
     Raises UserError when there is neither.
     """
@@ -30,7 +37,12 @@ def local_folder(source: str | Path) -> Path:
 
 def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, RepositoryNotFoundError
+    from huggingface_hub.errors import (
+        HfHubHTTPError,
+        HFValidationError,
+        LocalEntryNotFoundError,
+        RepositoryNotFoundError,
+    )
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
@@ -40,5 +52,5 @@ def _download(hub_id: str) -> Path:
         raise UserError(
             f"There is no folder {hub_id}, and the Hub cannot be reached for a model of that name "
             f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or give a local folder "
-            "that holds config.json, the weights and tokenizer.json."
+            "(for finetune: --model DIR) that holds config.json, the weights and tokenizer.json."
         ) from error

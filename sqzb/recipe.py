@@ -2,9 +2,9 @@
 
 import difflib
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -152,10 +152,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []  # else it is refused below
-        keys = [self.construct_object(key, deep=True) for key, _ in pairs]  # type: ignore[no-untyped-call]
+        keys = [self.construct_object(key, deep=True) for key, _ in pairs]
         twice = {str(key) for key in keys if keys.count(key) > 1}
         if twice:
-            raise yaml.constructor.ConstructorError(None, None, f"{', '.join(sorted(twice))} stands twice", node.start_mark)
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(sorted(twice))} stands twice", node.start_mark
+            )
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
@@ -165,7 +167,7 @@ class _Dumper(yaml.SafeDumper):
 
 
 for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(  # type: ignore[no-untyped-call]
+    _side.add_implicit_resolver(
         "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
     )
 
@@ -195,7 +197,9 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except FileNotFoundError:
-        raise RecipeError(f"There is no recipe {path}. Recipes that come with sqzb are in the folder recipes/.") from None
+        raise RecipeError(
+            f"There is no recipe {path}. Recipes that come with sqzb are in the folder recipes/."
+        ) from None
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} cannot be read ({error}). Give a YAML file in UTF-8.") from error
     try:
@@ -249,28 +253,36 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
     except ValidationError as error:
         details = error.errors()
     problems = [_explain(kind, dict(detail)) for detail in details]
-    for detail in details:
-        _remove(values, detail["loc"])
-    recipe = kind.model_validate(values)
-    wrong = {str(detail["loc"][-1]) for detail in details}
-    return recipe, problems + [text for text in _combined(recipe) if not any(key in text for key in wrong)]
+    removed = {_remove(values, detail["loc"]) for detail in details}
+    try:
+        recipe = kind.model_validate(values)
+    except ValidationError:  # a key that is no text, such as null, cannot be found again by its place
+        return kind(), problems
+    return recipe, problems + list(_combined(recipe, removed))
 
 
-def _combined(section: Section | SqueezeBertConfig, prefix: str = "") -> Iterable[str]:
-    yield from (f"{prefix}{key}: {problem}" for key, problem in section.problems())
+def _combined(section: Section | SqueezeBertConfig, removed: Set[str] = frozenset(), prefix: str = "") -> Iterator[str]:
+    """What is impossible together, less what is said of a key in `removed`."""
+    for field, problem in section.problems():
+        if not any(f"{prefix}{word}" in removed for word in re.findall(r"\w+", f"{field} {problem}")):
+            yield f"{prefix}{field}: {problem}"
     for name in type(section).model_fields:
         inner = getattr(section, name)
         sections = inner if isinstance(inner, dict) else {None: inner}
         for key, value in sections.items():
             if isinstance(value, Section | SqueezeBertConfig):
-                yield from _combined(value, f"{prefix}{name}." if key is None else f"{prefix}{name}.{key}.")
+                inside = f"{prefix}{name}." if key is None else f"{prefix}{name}.{key}."
+                yield from _combined(value, removed, inside)
 
 
-def _remove(values: Any, location: Sequence[int | str]) -> None:
-    for key in location[:-1]:
-        values = values.get(key) if isinstance(values, dict) else None
-    if isinstance(values, dict):
-        values.pop(location[-1], None)
+def _remove(values: dict[str, Any], location: Sequence[int | str]) -> str:
+    """Take out the innermost key on the way to `location`, whole where it holds a list; its name with dots."""
+    depth, inner = 0, cast(dict[int | str, Any], values)
+    while depth < len(location) - 1 and isinstance(inner.get(location[depth]), dict):
+        inner = inner[location[depth]]
+        depth += 1
+    inner.pop(location[depth], None)
+    return ".".join(str(part) for part in location[: depth + 1])
 
 
 def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:

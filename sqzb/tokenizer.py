@@ -26,11 +26,11 @@ class SpecialIds(NamedTuple):
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     """UserError when the vocabulary lacks one of the five."""
-    ids = {token: tokenizer.token_to_id(token) for token in SPECIAL_TOKENS}
-    missing = [token for token, number in ids.items() if number is None]
+    vocabulary = tokenizer.get_vocab()
+    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
         raise UserError(f"The vocabulary lacks {', '.join(missing)}; a BERT vocabulary has all of {SPECIAL_TOKENS}.")
-    return SpecialIds(*ids.values())
+    return SpecialIds(*(vocabulary[token] for token in SPECIAL_TOKENS))
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
@@ -60,7 +60,9 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
     try:
         tokenizer = _from_vocabulary(path, lowercase) if path.suffix == ".txt" else Tokenizer.from_file(str(path))
     except Exception as error:  # the library raises bare Exception for a broken file
-        raise UserError(f"{path} cannot be read as a tokenizer ({error}). Give a tokenizer.json or a vocab.txt.") from error
+        raise UserError(
+            f"{path} cannot be read as a tokenizer ({error}). Give a tokenizer.json or a vocab.txt."
+        ) from error
     special_ids(tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -9,6 +9,7 @@ import json
 import math
 import os
 import shutil
+from array import array
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -28,12 +29,12 @@ from sqzb.corpus.store import HELDOUT, MANIFEST, SPLITS, TRAIN, Corpus, read_sha
 from sqzb.corpus.text import sentences
 from sqzb.draws import Permutation
 from sqzb.errors import UserError
-from sqzb.files import write_json
+from sqzb.files import whole_file, write_json
 from sqzb.hub import local_folder
 from sqzb.recipe import CorpusRecipe, dump_recipe
 from sqzb.tokenizer import load_tokenizer, save_tokenizer, special_ids, train_tokenizer
 
-RECIPE, MARKS = "recipe.yaml", "marks"
+RECIPE, MARKS, UNITS = "recipe.yaml", "marks", "units.json"
 DOCUMENTS_AT_ONCE = 64
 
 
@@ -41,7 +42,9 @@ def build(recipe: CorpusRecipe, workers: int) -> Corpus:
     """Run the recipe with so many processes, or go on with it where it was stopped."""
     folder = Path(recipe.output)
     work = [unit for name, source in recipe.sources.items() for unit in units(name, source)]
-    _claim(folder, recipe)
+    if not work:
+        raise UserError("The sources hold no rows at all. Check that they are the right files.")
+    _claim(folder, recipe, work)
     tokenizer = _vocabulary(folder, recipe, work)
     counts = _run(folder, recipe, work, workers)
     if not counts["chunks", TRAIN, recipe.sequence_lengths[0]]:
@@ -56,26 +59,32 @@ def build(recipe: CorpusRecipe, workers: int) -> Corpus:
     return Corpus(folder)
 
 
-def _claim(folder: Path, recipe: CorpusRecipe) -> None:
-    """Make the folder ours: a new or empty one, or one where the same recipe was stopped."""
+def _claim(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> None:
+    """Make the folder ours: a new or empty one, or one where the same recipe was stopped on the same sources."""
     if (folder / MANIFEST).exists():
         raise UserError(f"{folder} holds a finished corpus. Use it as it is, or give another --output.")
-    stopped = folder / RECIPE
+    stopped, listed = folder / RECIPE, folder / MARKS / UNITS
     if stopped.exists():
         if stopped.read_text(encoding="utf-8") != dump_recipe(recipe):
             raise UserError(
                 f"{folder} holds an unfinished corpus of another recipe ({stopped}). Give another --output, or "
                 "remove that folder."
             )
-    elif folder.exists() and any(folder.iterdir()):
+        if listed.exists() and json.loads(listed.read_text(encoding="utf-8")) != [list(unit) for unit in work]:
+            raise UserError(
+                f"The sources have changed since the unfinished corpus in {folder} was begun. Put them back as they "
+                "were, or remove that folder to begin anew."
+            )
+    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(f"{folder} is not empty and holds no corpus. Give another --output.")
-    (folder / MARKS).mkdir(parents=True, exist_ok=True)
-    stopped.write_text(dump_recipe(recipe), encoding="utf-8")
+    with whole_file(stopped) as aside:
+        aside.write_text(dump_recipe(recipe), encoding="utf-8")
+    write_json(listed, work)
 
 
 def _vocabulary(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> Tokenizer:
     """The tokenizer in the folder; loaded or trained, and put there, at the first call."""
-    if (folder / "vocab.txt").exists():
+    if (folder / "tokenizer_config.json").exists():  # the last of its files
         return load_tokenizer(folder)
     wanted = recipe.vocabulary
     if wanted.path is not None:
@@ -98,6 +107,7 @@ def _sample(recipe: CorpusRecipe, work: list[Unit]) -> Iterator[str]:
 def _run(folder: Path, recipe: CorpusRecipe, work: list[Unit], workers: int) -> Counter[Any]:
     """Do what has no mark yet; the counts of all units."""
     left = [index for index in range(len(work)) if not _mark(folder, index).exists()]
+    _tokenizers.pop(folder, None)  # of an earlier corpus in this folder
     with console.bar("Preparing", len(work), len(work) - len(left)) as bar:
         if workers == 1:
             finished: Iterable[int] = (_do(folder, recipe, index, work[index]) for index in left)
@@ -174,17 +184,17 @@ class _Shard:
 
     def __init__(self, recipe: CorpusRecipe) -> None:
         self._recipe = recipe
-        self._tokens: list[int] = []
-        self._sentences: list[int] = []
+        # Packed: a unit may be a file of gigabytes, and a list takes ten times the memory.
+        self._tokens, self._sentences = array("I"), array("I")
         self._documents = 0
         self._starts: dict[int, list[int]] = {length: [] for length in recipe.sequence_lengths}
 
     def add(self, text_key: int, sentences: list[list[int]]) -> None:
         bounds = [len(self._tokens)]
         for ids in sentences:
-            self._tokens += ids
+            self._tokens.extend(ids)
             bounds.append(len(self._tokens))
-        self._sentences += bounds[:-1]
+        self._sentences.extend(bounds[:-1])
         self._documents += 1
         for length, starts in self._starts.items():
             starts += cut(bounds, length, self._recipe.short_seq_prob, self._recipe.seed, length, text_key)
@@ -193,9 +203,9 @@ class _Shard:
         """Write the shard unless it is empty; its counts."""
         if not self._tokens:
             return {}
-        width = np.uint16 if max(self._tokens) < 2**16 else np.uint32
+        tokens = np.frombuffer(self._tokens, np.uint32)
         arrays: dict[str, NDArray[Any]] = {
-            "tokens": np.array(self._tokens, width),
+            "tokens": tokens.astype(np.uint16) if tokens.max() < 2**16 else tokens,
             "sentences": np.array(self._sentences, np.uint32),
         }
         for length, starts in self._starts.items():

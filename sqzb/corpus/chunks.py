@@ -22,14 +22,13 @@ def cut(bounds: Sequence[int], length: int, short_seq_prob: float, *keys: int) -
     capacity = length - SPECIAL_PLACES
     end = bounds[-1]
     aims = _aims(len(bounds) + (end - bounds[0]) // capacity, capacity, short_seq_prob, *keys)
-    starts, start = [], bounds[0]
+    starts: list[int] = []
+    start = bounds[0]
     while start < end:
         index = bisect_right(bounds, start + int(aims[len(starts)]))
         starts.append(start)
-        if bounds[index - 1] > start:
-            start = bounds[index - 1]
-        else:  # the first sentence alone passes the aim: whole if a chunk holds it
-            start = min(bounds[index], start + capacity)
+        # A first sentence that alone passes the aim is taken whole if a chunk holds it.
+        start = bounds[index - 1] if bounds[index - 1] > start else min(bounds[index], start + capacity)
     return starts
 
 

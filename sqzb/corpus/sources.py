@@ -85,7 +85,7 @@ def _files(path: str) -> list[Path]:
             raise UserError(f"{file} is of no kind that can be read; sources are {', '.join(SUFFIXES)} files.")
         if file.stat().st_size == 0:
             raise UserError(f"{file} is empty. Remove it or put text into it.")
-    return sorted(found)
+    return sorted(set(found))  # a glob with ** finds a folder and also what is in it
 
 
 def _file_units(name: str, file: Path) -> list[Unit]:
@@ -125,14 +125,15 @@ def _jsonl(file: Path, column: str) -> Iterator[str]:
             continue
         try:
             row = json.loads(line)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise UserError(f"{file}:{number} is no JSON ({error}). Each line must be one JSON object.") from error
         if not isinstance(row, dict):
             raise UserError(f"{file}:{number} is no JSON object. Each line must be one, with the key {column}.")
         _check_column(f"{file}:{number}", column, list(row))
         if not isinstance(row[column], str):
             raise UserError(f"{file}:{number}: {column} holds {row[column]!r}, not text. Name the text column.")
-        yield row[column]
+        # Half of a surrogate pair, as a careless cut leaves it, is no character and cannot be encoded.
+        yield re.sub("[\ud800-\udfff]", "\ufffd", row[column])
 
 
 def _txt(file: Path, source: Source) -> Iterator[str]:
@@ -148,32 +149,33 @@ def _txt(file: Path, source: Source) -> Iterator[str]:
             elif block:
                 yield "".join(block)
                 block = []
-        yield "".join(block)
+        if block:
+            yield "".join(block)
 
 
 def _lines(file: Path) -> Iterator[str]:
-    number = 0
-    try:
-        with file.open(encoding="utf-8-sig") as opened:
-            for number, line in enumerate(opened, start=1):
-                yield line
-    except UnicodeDecodeError as error:
-        raise UserError(
-            f"{file} is not UTF-8: after line {number}, {error.reason} (byte 0x{error.object[error.start]:02x}). "
-            f"Convert it first, such as with iconv -f latin1 -t utf-8."
-        ) from error
+    with file.open("rb") as opened:
+        for number, line in enumerate(opened, start=1):
+            try:
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
+            except UnicodeDecodeError as error:
+                raise UserError(
+                    f"{file}:{number} is not UTF-8: {error.reason} (byte 0x{line[error.start]:02x}). Convert the file "
+                    "first, such as with iconv -f latin1 -t utf-8."
+                ) from error
 
 
 def _check_column(where: str, column: str, columns: list[str]) -> None:
     if column not in columns:
         raise UserError(
-            f"{where} has no column {column}; it has {', '.join(columns)}. Name the text column in the source's key `text`."
+            f"{where} has no column {column}; it has {', '.join(columns)}. Name the text column "
+            "in the source's key `text`."
         )
 
 
 def _hub(source: Source) -> Any:
     """The data set as a stream; scripts are never run."""
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     try:
         stream = datasets.load_dataset(
@@ -192,8 +194,20 @@ def _hub(source: Source) -> Any:
 
 def _hub_texts(unit: Unit, source: Source) -> Iterator[str]:
     stream = _hub(source)
-    for row in stream.shard(num_shards=stream.num_shards, index=unit.part):
-        yield row[source.text] or ""
+    try:
+        for row in stream.shard(num_shards=stream.num_shards, index=unit.part):
+            _check_column(source.path, source.text, list(row))
+            text = row[source.text]
+            if text is not None and not isinstance(text, str):
+                raise UserError(f"{source.path}: {source.text} holds {text!r}, not text. Name the text column.")
+            yield text or ""
+    except UserError:
+        raise
+    except Exception as error:  # datasets lets through whatever its network clients raise
+        raise UserError(
+            f"The Hub data set {source.path} could not be read to its end ({type(error).__name__}: {error}). "
+            "Run the command again: it goes on where it stopped."
+        ) from error
 
 
 def python_docs() -> Iterator[str]:

@@ -42,7 +42,7 @@ def read_shard(path: Path) -> dict[str, NDArray[Any]]:
         header_size = int(mapped[:8].view(np.uint64)[0])
         header = json.loads(mapped[8 : 8 + header_size].tobytes())
         return {name: _view(mapped[8 + header_size :], entry) for name, entry in header.items()}
-    except (OSError, ValueError, IndexError, KeyError) as error:
+    except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         raise UserError(f"The corpus shard {path} is damaged or absent ({error}). Prepare the corpus again.") from error
 
 
@@ -59,7 +59,7 @@ class Corpus:
         self.folder = Path(folder)
         try:
             self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             state = "has no" if self.folder.is_dir() else "does not exist: no"
             raise UserError(
                 f"The corpus {self.folder} {state} {MANIFEST}. Prepare it first, with "
@@ -80,7 +80,9 @@ class Corpus:
                 f"The corpus {self.folder} is not cut to length {length}, only to {', '.join(map(str, lengths))}. "
                 "Prepare it with that length in `sequence_lengths`."
             )
-        return Chunks([self.folder / split / f"{shard}.safetensors" for shard in self.manifest["shards"][split]], length)
+        return Chunks(
+            [self.folder / split / f"{shard}.safetensors" for shard in self.manifest["shards"][split]], length
+        )
 
 
 class Chunks:
@@ -88,9 +90,11 @@ class Chunks:
 
     def __init__(self, shards: list[Path], length: int) -> None:
         opened = [read_shard(shard) for shard in shards]
-        self._tokens = [shard["tokens"] for shard in opened]
-        self._sentences = [shard["sentences"] for shard in opened]
-        self._starts = [shard[f"chunks_{length}"] for shard in opened]
+        wanted = "tokens", "sentences", f"chunks_{length}"
+        for path, shard in zip(shards, opened, strict=True):
+            if missing := [name for name in wanted if name not in shard]:
+                raise UserError(f"The corpus shard {path} has no {', '.join(missing)}. Prepare the corpus again.")
+        self._tokens, self._sentences, self._starts = ([shard[name] for shard in opened] for name in wanted)
         self._ends = np.cumsum([len(starts) - 1 for starts in self._starts], dtype=np.int64)
 
     def __len__(self) -> int:

@@ -219,7 +219,7 @@ def _validation_rows(table: _Table, ids: _Table) -> set[int]:
 
 
 def _from_hub(task: Task, split: str) -> list[Example]:
-    import datasets  # type: ignore[import-untyped]
+    import datasets
 
     try:
         data = datasets.load_dataset(HUB_DATASET, task.hub_config, split=split)

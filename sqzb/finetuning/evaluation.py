@@ -1,7 +1,7 @@
 """GLUE examples to batches, predictions and metrics."""
 
 from collections.abc import Iterator, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,7 +24,7 @@ class Encoded(NamedTuple):
 
     ids: list[list[int]]
     types: list[list[int]]
-    labels: NDArray[np.int64] | NDArray[np.float32]
+    labels: NDArray[Any]  # float32 for regression, else int64
     pad: int
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> MicroBatch:
@@ -59,7 +59,9 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, r
 
 
 @torch.no_grad()
-def predict(model: SqueezeBertForSequenceClassification, encoded: Encoded, accelerator: Accelerator) -> NDArray[np.float32]:
+def predict(
+    model: SqueezeBertForSequenceClassification, encoded: Encoded, accelerator: Accelerator
+) -> NDArray[np.float32]:
     """Logits (examples, labels) in the examples' order; batches are of similar lengths, to pad little."""
     model.eval()
     logits = np.empty((len(encoded.ids), model.config.num_labels), np.float32)

@@ -25,7 +25,7 @@ from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import Engine, dropout_key
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.runlog import RunLog, refuse_used
+from sqzb.training.runlog import RunLog, refuse_used, write_card
 
 LABELS = {"task": "labels"}
 
@@ -77,11 +77,12 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None) -> Path:
             bar.advance(text=f"loss {result.loss:.3f}  {_short(figures)}")
             if within + 1 == steps_per_epoch:
                 if done == steps and accelerator.is_main_process:
-                    _save(folder, model, tokenizer)
+                    _save(folder, recipe, model, tokenizer)
                 figures = evaluate(model, validation, chosen, accelerator)
                 log.log(done, epoch=epoch + 1, **{f"validation_{name}": value for name, value in figures.items()})
                 since = time.perf_counter()
     if accelerator.is_main_process:
+        write_card(folder / "final", folder.name, recipe, figures)
         report(f"Finetuned {folder}", chosen, figures, validation)
     return folder
 
@@ -117,7 +118,8 @@ def _share(rows: NDArray[np.int64], accelerator: Accelerator) -> NDArray[np.int6
     """This process's rows; all processes get as many, filled up with -1."""
     processes = accelerator.num_processes
     filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
-    return filled[accelerator.process_index :: processes]
+    mine: NDArray[np.int64] = filled[accelerator.process_index :: processes]
+    return mine
 
 
 def _read(chosen: Task, split: str, glue_dir: Path | None, tokenizer: Tokenizer, max_length: int) -> Encoded:
@@ -125,9 +127,12 @@ def _read(chosen: Task, split: str, glue_dir: Path | None, tokenizer: Tokenizer,
     return encode(examples, tokenizer, max_length, chosen.regression)
 
 
-def _save(folder: Path, model: SqueezeBertForSequenceClassification, tokenizer: Tokenizer) -> None:
+def _save(
+    folder: Path, recipe: FinetuneRecipe, model: SqueezeBertForSequenceClassification, tokenizer: Tokenizer
+) -> None:
     with whole_folder(folder / "final") as aside:
         model.save_pretrained(aside, tokenizer)
+        write_card(aside, folder.name, recipe, {})
 
 
 def _short(figures: dict[str, float]) -> str:

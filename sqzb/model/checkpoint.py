@@ -5,7 +5,7 @@ tools see a folder without strangers, and a second phase of pretraining still fi
 """
 
 import json
-import pickle
+from collections.abc import Container
 from pathlib import Path
 from typing import ClassVar, TypeVar
 
@@ -16,20 +16,22 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from sqzb.errors import UserError
-from sqzb.files import write_json
+from sqzb.files import whole_file, write_json
 from sqzb.hub import local_folder
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.tokenizer import save_tokenizer
 
 CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = "config.json", "model.safetensors", "pytorch_model.bin", "sop_head.safetensors"
 
-# Tensors that a file may hold without a place of their own here: position numbers of old releases, and copies of
-# tied weights.
+# Tensors that a file may hold without a place of their own here: position numbers of old releases, copies of tied
+# weights, and the head that BERT's code leaves beside its MLM head.
 LEFTOVERS = {
     "embeddings.position_ids",
     "transformer.embeddings.position_ids",
     "cls.predictions.decoder.weight",
     "cls.predictions.decoder.bias",
+    "cls.seq_relationship.weight",
+    "cls.seq_relationship.bias",
 }
 ENCODER = "transformer."
 HEADS = ("cls.", "sop.", "classifier.")
@@ -72,9 +74,11 @@ class SavedModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         sop = {name: tensors.pop(name) for name in list(tensors) if name.startswith("sop.")}
-        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        _write_tensors(folder / WEIGHTS, tensors)
         if sop:
-            save_file(sop, folder / SOP_HEAD, metadata={"format": "pt"})
+            _write_tensors(folder / SOP_HEAD, sop)
+        else:
+            (folder / SOP_HEAD).unlink(missing_ok=True)  # of a model that was saved here before
         write_json(folder / CONFIG, self.config.to_hf(self._architecture()))
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder, self.config.max_position_embeddings)
@@ -85,11 +89,12 @@ class SavedModel(nn.Module):
 
     def _load(self, tensors: dict[str, Tensor], folder: Path, fresh: tuple[str, ...]) -> None:
         own = self.state_dict()
-        tensors = _with_prefix(tensors, wanted=any(name.startswith(ENCODER) for name in own))
+        tensors = {_name_in(own, name): tensor for name, tensor in tensors.items() if name not in LEFTOVERS}
+        others = tuple(head for head in HEADS if not any(name.startswith(head) for name in own))
         absent = tuple(head for head in fresh if not any(name.startswith(head) for name in tensors))
         found = {name: tensor for name, tensor in tensors.items() if name in own}
-        problems = [f"missing {name}" for name in own if name not in found and not name.startswith(absent or ("\0",))]
-        problems += [f"unexpected {name}" for name in tensors if name not in own and not name.startswith(HEADS)]
+        problems = [f"missing {name}" for name in own if name not in found and not name.startswith(absent)]
+        problems += [f"unexpected {name}" for name in tensors if name not in own and not name.startswith(others)]
         problems += [
             f"{name} has shape {tuple(tensor.shape)} where {tuple(own[name].shape)} is due"
             for name, tensor in found.items()
@@ -103,10 +108,15 @@ class SavedModel(nn.Module):
         self.load_state_dict({name: tensor.float() for name, tensor in found.items()}, strict=False)
 
 
-def _with_prefix(tensors: dict[str, Tensor], wanted: bool) -> dict[str, Tensor]:
-    """Name the encoder's tensors with or without `transformer.`, as the class has them; leftovers go."""
-    stem = {n.removeprefix(ENCODER): t for n, t in tensors.items() if n not in LEFTOVERS}
-    return {n if n.startswith(HEADS) or not wanted else ENCODER + n: t for n, t in stem.items()}
+def _name_in(own: Container[str], name: str) -> str:
+    """The name in `own` of the encoder's tensor `name`, which files have with or without `transformer.`."""
+    stem = name.removeprefix(ENCODER)
+    return next((known for known in (name, stem, ENCODER + stem) if known in own), name)
+
+
+def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    with whole_file(path) as aside:
+        save_file(tensors, aside, metadata={"format": "pt"})
 
 
 def read_config(folder: Path) -> SqueezeBertConfig:
@@ -119,8 +129,10 @@ def read_config(folder: Path) -> SqueezeBertConfig:
             f"{folder} is no saved model: it has no {CONFIG}. Give a folder written by sqzb or transformers, such as "
             "the final/ folder of a run."
         ) from None
-    except (ValueError, AttributeError) as error:
-        raise UserError(f"{path} does not describe a SqueezeBERT: {error}. Give the folder of another model.") from error
+    except (OSError, ValueError, AttributeError) as error:
+        raise UserError(
+            f"{path} does not describe a SqueezeBERT: {error}. Give the folder of another model."
+        ) from error
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
@@ -134,18 +146,20 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         tensors = load_file(path) if path.name == WEIGHTS else _read_old(path)
         sop = folder / SOP_HEAD
         return tensors | load_file(sop) if sop.exists() else tensors
-    except (SafetensorError, OSError, RuntimeError, EOFError, ValueError) as error:
+    except (SafetensorError, OSError) as error:
         raise UserError(f"The weights in {folder} cannot be read ({error}). Save or download them again.") from error
 
 
 def _read_old(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
+    except Exception as error:  # damaged pickles raise all kinds
         raise UserError(
             f"{path} is not opened: it is damaged, or holds more than tensors and could run code. "
             f"Where you trust it, convert it to {WEIGHTS} first."
         ) from error
-    if not isinstance(tensors, dict) or not all(isinstance(tensor, Tensor) for tensor in tensors.values()):
+    if not isinstance(tensors, dict) or not all(
+        isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
+    ):
         raise UserError(f"{path} is no state dict: it must map names to tensors. Save the model's state_dict().")
     return tensors

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 MODEL_TYPE = "squeezebert"
 
@@ -38,7 +38,7 @@ class SqueezeBertConfig(BaseModel):
     post_attention_groups: int = Field(1, ge=1)
     intermediate_groups: int = Field(4, ge=1)
     output_groups: int = Field(4, ge=1)
-    id2label: dict[int, str] = {0: "LABEL_0", 1: "LABEL_1"}
+    id2label: dict[int, str] = Field({0: "LABEL_0", 1: "LABEL_1"}, min_length=1)
     problem_type: Literal["regression", "single_label_classification"] | None = None
 
     @property
@@ -46,11 +46,12 @@ class SqueezeBertConfig(BaseModel):
         return len(self.id2label)
 
     def problems(self) -> list[Problem]:
-        """Combinations of sizes that no model can have; empty if there is none."""
+        """Combinations of values that no model can have; empty if there is none."""
         found: list[Problem] = []
+        groups = [f"{layer}_groups" for layer in ("q", "k", "v", "post_attention", "intermediate", "output")]
         for size, divisor in [
             ("hidden_size", "num_attention_heads"),
-            *(("hidden_size", f"{name}_groups") for name in ("q", "k", "v", "post_attention", "intermediate", "output")),
+            *(("hidden_size", name) for name in groups),
             ("intermediate_size", "intermediate_groups"),
             ("intermediate_size", "output_groups"),
         ]:
@@ -59,6 +60,10 @@ class SqueezeBertConfig(BaseModel):
                 found.append((divisor, f"{parts} does not divide {size} = {width}"))
         if self.pad_token_id >= self.vocab_size:
             found.append(("pad_token_id", f"{self.pad_token_id} is outside the vocabulary of {self.vocab_size}"))
+        if sorted(self.id2label) != list(range(self.num_labels)):
+            found.append(("id2label", f"{self.id2label} does not number its labels 0, 1, 2 without a gap"))
+        if self.problem_type is not None and (self.problem_type == "regression") != (self.num_labels == 1):
+            found.append(("problem_type", f"{self.problem_type} does not go with {self.num_labels} labels"))
         return found
 
     @classmethod
@@ -71,11 +76,18 @@ class SqueezeBertConfig(BaseModel):
             raise ValueError(f"model_type is {values.get('model_type')!r}, not {MODEL_TYPE!r}")
         known = {key: value for key, value in values.items() if key in cls.model_fields and value is not None}
         if "id2label" in known:
-            known["id2label"] = {int(index): str(label) for index, label in known["id2label"].items()}
-        config = cls(**known)
+            known["id2label"] = _labels(known["id2label"])
+        elif isinstance(values.get("num_labels"), int):
+            known["id2label"] = {index: f"LABEL_{index}" for index in range(values["num_labels"])}
+        try:
+            config = cls(**known)
+        except ValidationError as error:
+            raise ValueError("; ".join(_explain(detail) for detail in error.errors())) from None
         problems = [f"{key}: {problem}" for key, problem in config.problems()]
         if values.get("embedding_size", config.hidden_size) != config.hidden_size:
             problems.append(f"embedding_size: {values['embedding_size']} differs from hidden_size")
+        if values.get("tie_word_embeddings") is False:
+            problems.append("tie_word_embeddings: this model always predicts with its embedding matrix")
         if problems:
             raise ValueError("; ".join(problems))
         return config
@@ -90,3 +102,15 @@ class SqueezeBertConfig(BaseModel):
             "label2id": {label: index for index, label in self.id2label.items()},
             "embedding_size": self.hidden_size,
         }
+
+
+def _labels(id2label: Any) -> Any:
+    """Numbers for the keys, which JSON has as text; what is no number or no dictionary is left to the validation."""
+    if not isinstance(id2label, Mapping):
+        return id2label
+    return {int(key) if str(key).isdecimal() else key: str(label) for key, label in id2label.items()}
+
+
+def _explain(detail: Mapping[str, Any]) -> str:
+    key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
+    return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r}"

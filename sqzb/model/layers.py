@@ -64,7 +64,7 @@ class SelfAttention(nn.Module):
         return context.transpose(1, 2).flatten(2)
 
     def _by_head(self, x: Tensor) -> Tensor:
-        return x.unflatten(2, (self.heads, -1)).transpose(1, 2)
+        return x.view(*x.shape[:2], self.heads, -1).transpose(1, 2)
 
 
 class ProjectAddNorm(nn.Module):

@@ -26,9 +26,10 @@ from sqzb.tokenizer import SpecialIds
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, dropout_key
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.runlog import RunLog, refuse_used
+from sqzb.training.runlog import RunLog, refuse_used, write_card
 
 LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
+FIGURES = [f"{name}_{kind}" for name in LABELS for kind in ("loss", "accuracy")]
 # Held-out examples are the same for every run on a corpus, so that runs can be compared.
 EVALUATION_SEED = 0
 
@@ -48,7 +49,8 @@ class Share(NamedTuple):
 
     def of(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
         """This process's part of an array over the global batch, as (micro_batches, micro_batch)."""
-        return array.reshape(self.processes, self.micro_batches, self.micro_batch)[self.rank]
+        mine: NDArray[np.int64] = array.reshape(self.processes, self.micro_batches, self.micro_batch)[self.rank]
+        return mine
 
 
 class Examples:
@@ -90,7 +92,9 @@ class Examples:
         )
 
 
-def _tensors(objectives: Objectives, chunks: Chunks, epochs: NDArray[np.int64], numbers: NDArray[np.int64]) -> MicroBatch:
+def _tensors(
+    objectives: Objectives, chunks: Chunks, epochs: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> MicroBatch:
     batch = objectives.batch(chunks, epochs, numbers)
     return {name: torch.from_numpy(array) for name, array in batch._asdict().items()}
 
@@ -98,7 +102,9 @@ def _tensors(objectives: Objectives, chunks: Chunks, epochs: NDArray[np.int64], 
 def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
     chunks = corpus.split(split, length)
     if not len(chunks):
-        raise UserError(f"The corpus {corpus.folder} has no {split} chunks of length {length}. Prepare it from more text.")
+        raise UserError(
+            f"The corpus {corpus.folder} has no {split} chunks of length {length}. Prepare it from more text."
+        )
     return chunks
 
 
@@ -162,7 +168,9 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False
 
     def save(step: int) -> None:
         if accelerator.is_main_process:
-            checkpoints.save(folder, step, model, optimizer, corpus.tokenizer, {"tokens": tokens}, recipe.keep_checkpoints)
+            checkpoints.save(
+                folder, step, model, optimizer, corpus.tokenizer, {"tokens": tokens}, recipe.keep_checkpoints
+            )
 
     def evaluate(step: int, at_most: int | None) -> dict[str, float]:
         figures = engine.evaluate(examples.of_heldout(at_most)) if len(examples.heldout) else {}
@@ -170,9 +178,10 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False
         log.log(step, **figures)
         return figures
 
-    with ThreadPoolExecutor(1) as ahead, console.bar(
-        "Pretraining", recipe.steps, first, accelerator.is_main_process
-    ) as bar:
+    with (
+        ThreadPoolExecutor(1) as ahead,
+        console.bar("Pretraining", recipe.steps, first, accelerator.is_main_process) as bar,
+    ):
         upcoming = ahead.submit(examples.of_step, first)
         seen, since = tokens, time.perf_counter()
         for step in range(first, recipe.steps):
@@ -188,7 +197,9 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False
                 console.warn(f"step {done}: loss or gradient is not finite; the weights were left as they were.")
             if done % recipe.log_every == 0 or done == recipe.steps or not result.finite:
                 speed = (tokens - seen) / (time.perf_counter() - since)
-                log.log(done, tokens=tokens, loss=result.loss, **result, lr=lr, tokens_per_second=round(speed))
+                # A figure that the step had no label for is null.
+                figures = dict.fromkeys(FIGURES) | result
+                log.log(done, tokens=tokens, loss=result.loss, **figures, lr=lr, tokens_per_second=round(speed))
                 seen, since = tokens, time.perf_counter()
             bar.advance(text=f"loss {result.loss:.3f}  mlm {result.get('mlm_accuracy', 0):.1%}")
             if done % recipe.checkpoint_every == 0 or done == recipe.steps:
@@ -201,9 +212,11 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False
     if accelerator.is_main_process:
         with whole_folder(folder / "final") as aside:
             model.save_pretrained(aside, corpus.tokenizer)
-    figures = evaluate(recipe.steps, None)
+            write_card(aside, folder.name, recipe, {})
+    heldout = evaluate(recipe.steps, None)
     if accelerator.is_main_process:
-        report(f"Pretrained {folder}", figures, corpus)
+        write_card(folder / "final", folder.name, recipe, heldout)
+        report(f"Pretrained {folder}", heldout, corpus)
     return folder
 
 

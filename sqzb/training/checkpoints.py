@@ -20,7 +20,13 @@ OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
 
 
 def save(
-    folder: Path, step: int, model: SavedModel, optimizer: Optimizer, tokenizer: Tokenizer, state: dict[str, Any], keep: int
+    folder: Path,
+    step: int,
+    model: SavedModel,
+    optimizer: Optimizer,
+    tokenizer: Tokenizer,
+    state: dict[str, Any],
+    keep: int,
 ) -> None:
     """Write checkpoints/step-N under the run `folder`, then remove all but the newest `keep`."""
     with whole_folder(folder / "checkpoints" / f"step-{step:07d}") as aside:
@@ -43,7 +49,9 @@ def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> dict[str,
         tensors = load_file(checkpoint / OPTIMIZER)
         state: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))
     except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(f"The checkpoint {checkpoint} is damaged ({error}). Remove it to resume from an older one.") from error
+        raise UserError(
+            f"The checkpoint {checkpoint} is damaged ({error}). Remove it to resume from an older one."
+        ) from error
     parameters = dict(model.named_parameters())
     for key, tensor in tensors.items():
         moment, name = key.split("/")

@@ -40,7 +40,12 @@ class RunLog:
                 "seed": seed,
                 "versions": {"sqzb": __version__, "python": platform.python_version()}
                 | {name: version(name) for name in LIBRARIES},
-                "hardware": {"device": device, "processes": processes, "cpus": os.cpu_count(), "machine": platform.machine()},
+                "hardware": {
+                    "device": device,
+                    "processes": processes,
+                    "cpus": os.cpu_count(),
+                    "machine": platform.machine(),
+                },
             },
         )
 
@@ -58,6 +63,19 @@ class RunLog:
         kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= step]
         with whole_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:
+    """The README.md of a saved model: what it is, how to open it, what it reached, and the recipe that made it."""
+    measured = "".join(f"| {name} | {value:.4f} |\n" for name, value in figures.items())
+    with whole_file(folder / "README.md") as aside:
+        aside.write_text(
+            f"---\nlibrary_name: transformers\ntags: [squeezebert]\n---\n# {title}\n\nA SqueezeBERT made with sqzb "
+            f"{__version__}. Open it with `from_pretrained(folder)` of `sqzb.model` or of transformers' Auto classes.\n"
+            + (f"\n| measured | |\n|---|---|\n{measured}" if measured else "")
+            + f"\nThe recipe:\n```yaml\n{dump_recipe(recipe)}```\n",
+            encoding="utf-8",
+        )
 
 
 def refuse_used(folder: Path, how_to_resume: str = "") -> None:

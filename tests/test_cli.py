@@ -1,0 +1,76 @@
+"""The command line before anything heavy is loaded: help, versions, wrong arguments, wrong recipes."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from sqzb import __version__
+
+HEAVY = ("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow")
+
+
+def run(*arguments: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, "-m", "sqzb", *arguments], capture_output=True, text=True, timeout=60)
+
+
+def loaded_by(code: str) -> set[str]:
+    """Which of the heavy libraries a program has loaded at its end."""
+    program = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    return set(HEAVY) & set(ended.stderr.split())
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["pretrain", "--help"], ["pretrain", "no-such.yaml"], ["prepare-corpus", "no-such.yaml"]],
+    ids=" ".join,
+)
+def test_nothing_heavy_is_loaded_before_the_arguments_are_good(arguments: list[str]) -> None:
+    assert loaded_by(f"sys.argv = ['sqzb', *{arguments}]; from sqzb.cli import main; main()") == set()
+
+
+def test_help_names_every_command() -> None:
+    ended = run("--help")
+    assert ended.returncode == 0
+    for command in ("prepare-corpus", "pretrain", "finetune", "eval"):
+        assert command in ended.stdout
+
+
+def test_version() -> None:
+    assert run("--version").stdout.strip() == f"sqzb {__version__}"
+
+
+def test_a_wrong_recipe_lists_everything_and_ends_with_2(tmp_path: Path) -> None:
+    recipe = tmp_path / "recipe.yaml"
+    recipe.write_text(
+        "corpus: nowhere\nseqence_length: 128\nglobal_batch: 30\nmicro_batch: 7\nsteps: many\n"
+        "model: {hidden_size: 130, max_position_embeddings: 64}\n"
+    )
+    ended = run("pretrain", str(recipe), "optimizer.warmup=2")
+    assert ended.returncode == 2
+    for problem in (
+        "seqence_length: unknown key; did you mean sequence_length?",
+        "steps: should be a valid integer, not 'many'",
+        "optimizer.warmup: should be less than 1, not 2",
+        "micro_batch: 7 does not divide global_batch = 30",
+        "model.q_groups: 4 does not divide hidden_size = 130",
+    ):
+        assert problem in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("place", ["before", "after"])
+def test_debug_shows_the_traceback(place: str) -> None:
+    command = ["pretrain", "no-such.yaml"]
+    ended = run(*(["--debug", *command] if place == "before" else [*command, "--debug"]))
+    assert ended.returncode == 1
+    assert "Traceback" in ended.stderr and "no-such.yaml" in ended.stderr
+
+
+@pytest.mark.parametrize("arguments", [["pretrain"], ["nonsense"], ["eval", "x", "--nonsense"]], ids=" ".join)
+def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2
+    assert "Traceback" not in ended.stderr

@@ -1,0 +1,63 @@
+"""The house: imports point down only, and what the README promises about files is so."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+# A module may import from rooms below its own; rooms on one floor do not know each other.
+FLOORS: list[set[str]] = [
+    {"errors"},
+    {"files", "draws", "console"},
+    {"model.config", "hub"},
+    {"recipe", "tokenizer"},
+    {"model", "corpus"},
+    {"training"},
+    {"pretraining", "finetuning"},
+    {"evaluate"},
+    {"cli"},
+    {"__main__"},
+]
+
+
+def room(module: str) -> str:
+    """`model.layers` is in the room model; model.config has a room of its own."""
+    return module if module == "model.config" else module.split(".")[0]
+
+
+def floor(module: str) -> int:
+    return next(number for number, rooms in enumerate(FLOORS) if room(module) in rooms)
+
+
+def imported(path: Path) -> set[str]:
+    """The sqzb modules that a file imports, at any depth, as `model.layers`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module == "sqzb":
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("sqzb."):
+            found.add((node.module or "").removeprefix("sqzb."))
+    return found - {"__version__"}
+
+
+@pytest.mark.parametrize("path", sorted((ROOT / "sqzb").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_imports_point_down(path: Path) -> None:
+    module = ".".join(path.relative_to(ROOT / "sqzb").with_suffix("").parts)
+    if module.removesuffix(".__init__") == "__init__":
+        return
+    for other in imported(path):
+        same_room = room(other) == room(module)
+        assert same_room or floor(other) < floor(module), f"{module} imports {other}, which is not below it"
+
+
+def test_every_module_has_a_floor() -> None:
+    packages = {path.name for path in (ROOT / "sqzb").iterdir() if (path / "__init__.py").exists()}
+    modules = {path.stem for path in (ROOT / "sqzb").glob("*.py")} - {"__init__"}
+    assert packages | modules | {"model.config"} == set().union(*FLOORS)
+
+
+def test_every_package_is_installed() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    for init in (ROOT / "sqzb").rglob("__init__.py"):
+        assert f'"{".".join(init.parent.relative_to(ROOT).parts)}"' in text
