@@ -49,6 +49,7 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None) -> Path:
     optimizer = AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.lr)
     engine = Engine(accelerator, model, optimizer, LABELS, recipe.clip_norm, recipe.compile)
     log = RunLog(folder, accelerator.is_main_process)
+    accelerator.wait_for_everyone()  # no process may find the folder used by another
     log.start(recipe, recipe.seed, str(accelerator.device), accelerator.num_processes)
     if accelerator.is_main_process:
         start = "sizes, random weights" if recipe.from_scratch else "weights"

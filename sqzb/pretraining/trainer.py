@@ -162,6 +162,7 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False
     engine = Engine(accelerator, model, optimizer, LABELS, settings.clip_norm, recipe.compile)
     state = checkpoints.load(checkpoint, model, optimizer) if checkpoint is not None else {"step": 0, "tokens": 0}
     log = RunLog(folder, accelerator.is_main_process)
+    accelerator.wait_for_everyone()  # no process may find the folder used by another
     log.start(recipe, recipe.seed, str(accelerator.device), share.processes)
     log.forget_after(state["step"])
     tokens, first = state["tokens"], state["step"]
