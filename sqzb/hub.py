@@ -37,18 +37,20 @@ def local_folder(source: str | Path) -> Path:
 
 def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import (
-        HfHubHTTPError,
-        HFValidationError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
+    from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
         return Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
+    except GatedRepoError:
+        raise UserError(
+            f"The Hub gives {hub_id} only to those it knows. Ask for access there, then `hf auth login`."
+        ) from None
     except RepositoryNotFoundError:
-        raise UserError(f"There is no folder {hub_id}, and no model of that name on the Hub. Check the name.") from None
-    except (LocalEntryNotFoundError, HfHubHTTPError, HFValidationError, OSError) as error:
+        raise UserError(
+            f"There is no folder {hub_id}, and no public model of that name on the Hub. Check the name; for a private "
+            "model, run `hf auth login` first."
+        ) from None
+    except Exception as error:  # the library lets the errors of its HTTP client through, and these have no common name
         raise UserError(
             f"There is no folder {hub_id}, and the Hub cannot be reached for a model of that name "
             f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or give a local folder "

@@ -1,9 +1,10 @@
 """WordPiece tokenizers as BERT has them: trained, loaded from any of the usual files, saved for other tools."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from tempfile import TemporaryFile
+from typing import NamedTuple, TextIO
 
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
@@ -12,6 +13,14 @@ from sqzb.files import whole_file, write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
+LONGEST_WORD = 100  # characters; a longer word is [UNK]
+
+# How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers library.
+NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
 
 
 class SpecialIds(NamedTuple):
@@ -34,23 +43,46 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
-    """Learn a WordPiece vocabulary; the same texts in the same order give the same vocabulary."""
-    tokenizer = _bert(models.WordPiece(unk_token=UNK, max_input_chars_per_word=100), lowercase)
+    """Learn a WordPiece vocabulary; the same texts give the same vocabulary.
+
+    The library numbers continuations of one character (`##a`) in the order of a hash table, another one in every
+    run, and breaks ties between merges by these numbers (tokenizers#1794). So the characters are found first, and
+    are then given to it in order; the texts, which may be a stream, are kept in a file from one time to the other.
+    """
+    with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
+        characters = _learn(_keep(texts, kept), 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
+        in_order = sorted(characters, key=lambda token: (token.startswith(CONTINUATION), token))
+        kept.seek(0)
+        vocabulary = _learn(kept, vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
+    return _finish(_bert(_wordpiece(vocabulary), {"lowercase": lowercase}))
+
+
+def _learn(texts: Iterable[str], vocab_size: int, lowercase: bool, first: Sequence[str]) -> dict[str, int]:
+    """Tokens and their numbers: `first`, all characters, and merges of these up to `vocab_size` tokens."""
+    tokenizer = _bert(_wordpiece({}), {"lowercase": lowercase})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
-        special_tokens=list(SPECIAL_TOKENS),
+        special_tokens=list(first),
         continuing_subword_prefix=CONTINUATION,
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
-    return _finish(tokenizer)
+    vocabulary: dict[str, int] = tokenizer.get_vocab()
+    return vocabulary
+
+
+def _keep(texts: Iterable[str], file: TextIO) -> Iterator[str]:
+    for text in texts:
+        file.write(text + "\n")
+        yield text
 
 
 def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
     """Open a tokenizer.json, a vocab.txt, or a folder with one of them.
 
     `lowercase` is for a vocab.txt, which does not say it: by default what a tokenizer_config.json beside it says,
-    else whether the vocabulary is free of capitals. Raises UserError when there is none or it is broken.
+    else whether the vocabulary is free of capitals. Raises UserError when there is none, it is broken, or it is not
+    BERT's, so that other tools could not do the same from what `save_tokenizer` writes.
     """
     if path.is_dir():
         found = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).exists()), None)
@@ -59,11 +91,12 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
         path = found
     try:
         tokenizer = _from_vocabulary(path, lowercase) if path.suffix == ".txt" else Tokenizer.from_file(str(path))
+        _check(tokenizer)
+        _finish(tokenizer)
     except Exception as error:  # the library raises bare Exception for a broken file
         raise UserError(
             f"{path} cannot be read as a tokenizer ({error}). Give a tokenizer.json or a vocab.txt."
         ) from error
-    special_ids(tokenizer)
     tokenizer.no_truncation()
     tokenizer.no_padding()
     return tokenizer
@@ -81,34 +114,53 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
         folder / "tokenizer_config.json",
         {
             "tokenizer_class": "BertTokenizer",
-            "do_lower_case": _lowercase(tokenizer),
+            **{key: getattr(tokenizer.normalizer, name) for key, name in NORMALIZER.items()},
             "model_max_length": max_length,
             **dict(zip(names, SPECIAL_TOKENS, strict=True)),
         },
     )
 
 
-def _lowercase(tokenizer: Tokenizer) -> bool:
-    return tokenizer.normalizer is None or tokenizer.normalizer.normalize_str("A") == "a"
-
-
 def _from_vocabulary(path: Path, lowercase: bool | None) -> Tokenizer:
     tokens = path.read_text(encoding="utf-8").split("\n")
-    vocabulary = {token.rstrip("\r"): number for number, token in enumerate(tokens) if token}
+    vocabulary = {token: number for number, token in enumerate(tokens) if token}
     beside = path.with_name("tokenizer_config.json")
-    if lowercase is None and beside.exists():
-        lowercase = json.loads(beside.read_text(encoding="utf-8")).get("do_lower_case")
-    if lowercase is None:
-        lowercase = not any(token != token.lower() for token in vocabulary if token not in SPECIAL_TOKENS)
-    return _finish(_bert(models.WordPiece(vocab=vocabulary, unk_token=UNK, max_input_chars_per_word=100), lowercase))
+    stored = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    settings = {name: stored[key] for key, name in NORMALIZER.items() if stored.get(key) is not None}
+    if lowercase is not None:
+        settings["lowercase"] = lowercase
+    settings.setdefault("lowercase", not any(token != token.lower() for token in tokens if token not in SPECIAL_TOKENS))
+    return _bert(_wordpiece(vocabulary), settings)
 
 
-def _bert(model: models.WordPiece, lowercase: bool) -> Tokenizer:
+def _wordpiece(vocabulary: dict[str, int]) -> models.WordPiece:
+    return models.WordPiece(vocab=vocabulary, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD)
+
+
+def _bert(model: models.WordPiece, settings: dict[str, bool]) -> Tokenizer:
     tokenizer = Tokenizer(model)
-    tokenizer.normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    tokenizer.normalizer = normalizers.BertNormalizer(**settings)
     tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     return tokenizer
+
+
+def _check(tokenizer: Tokenizer) -> None:
+    """ValueError for what BERT's tokenizer does not do, and `save_tokenizer` could not say to other tools."""
+    model, normalizer = tokenizer.model, tokenizer.normalizer
+    if not isinstance(model, models.WordPiece) or (
+        (model.unk_token, model.continuing_subword_prefix, model.max_input_chars_per_word)
+        != (UNK, CONTINUATION, LONGEST_WORD)
+    ):
+        raise ValueError("its model is not BERT's WordPiece")
+    if not isinstance(normalizer, normalizers.BertNormalizer) or not normalizer.clean_text:
+        raise ValueError("its normalizer is not BERT's")
+    if not isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer):
+        raise ValueError("its pre-tokenizer is not BERT's")
+    vocabulary = tokenizer.get_vocab()
+    gap = min(set(range(len(vocabulary) + 1)) - set(vocabulary.values()))
+    if gap < len(vocabulary):
+        raise ValueError(f"no token has the number {gap}; in a vocab.txt, line {gap + 1} is empty or repeated")
 
 
 def _finish(tokenizer: Tokenizer) -> Tokenizer:

@@ -7,7 +7,7 @@ tools see a folder without strangers, and a second phase of pretraining still fi
 import json
 from collections.abc import Container
 from pathlib import Path
-from typing import ClassVar, TypeVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError
@@ -50,21 +50,22 @@ class SavedModel(nn.Module):
         self.config = config
 
     @classmethod
-    def from_pretrained(cls: type[Model], source: str | Path, *, id2label: dict[int, str] | None = None) -> Model:
+    def from_pretrained(cls: type[Model], source: str | Path, **changes: Any) -> Model:
         """Open a local folder or a Hub id, with weights in fp32 whatever they are stored in.
 
-        With `id2label` the classifier is made new for these labels. Raises UserError when the folder is not a
-        SqueezeBERT's, or listing every missing, unexpected or misshapen tensor.
+        changes: fields of the configuration to have another value; `id2label` makes a new classifier for these labels.
+        Raises UserError when the folder is not a SqueezeBERT's, or listing every missing, unexpected or misshapen
+        tensor.
         """
         folder = local_folder(source)
         config = read_config(folder)
         tensors = read_tensors(folder)
         fresh = cls.fresh_if_absent
-        if id2label is not None:
+        if "id2label" in changes:
             fresh += ("classifier.",)
-            config = config.model_copy(update={"id2label": id2label, "problem_type": None})
+            changes = {"problem_type": None} | changes  # that of the old labels
             tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
-        model = cls(config)
+        model = cls(SqueezeBertConfig(**config.model_dump() | changes))
         model._load(tensors, folder, fresh)
         return model
 

@@ -1,0 +1,115 @@
+"""What several test files share: text, a corpus made from it, and a model small enough to train in a second."""
+
+import json
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+
+import hypothesis
+import numpy as np
+import pytest
+import torch
+
+from sqzb.corpus.build import build
+from sqzb.corpus.store import Corpus
+from sqzb.model import SqueezeBertConfig
+from sqzb.recipe import CorpusRecipe, Source, Vocabulary
+from sqzb.tokenizer import save_tokenizer, train_tokenizer
+
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
+hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
+hypothesis.settings.load_profile("suite")
+
+TEXT = """
+the of and in to was with for water river stone winter light garden engine letter copper window morning silver
+forest paper harbour bridge music village history method number reason travel answer children language science
+"""
+WORDS = TEXT.split()
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _one_thread() -> Iterator[None]:
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def prose(documents: int, seed: int) -> list[str]:
+    """Documents of plain sentences in paragraphs; the words come with very different frequencies."""
+    draw = np.random.default_rng(seed)
+    weights = 1 / np.arange(1, len(WORDS) + 1)
+    found = []
+    for _ in range(documents):
+        lengths = draw.integers(2, 12, draw.integers(3, 25))
+        said = [" ".join(draw.choice(WORDS, n, p=weights / weights.sum())).capitalize() + "." for n in lengths]
+        cut = int(draw.integers(1, len(said)))
+        found.append(" ".join(said[:cut]) + "\n\n" + " ".join(said[cut:]))
+    return found
+
+
+@pytest.fixture(scope="session")
+def write_prose() -> Callable[[Path, int, int], list[str]]:
+    """Write so many documents, drawn from a seed, to a jsonl file; the documents."""
+
+    def write(path: Path, documents: int, seed: int) -> list[str]:
+        texts = prose(documents, seed)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        return texts
+
+    return write
+
+
+@pytest.fixture(scope="session")
+def source_folder(tmp_path_factory: pytest.TempPathFactory, write_prose: Callable[[Path, int, int], list[str]]) -> Path:
+    """Five jsonl files of prose; the last repeats documents of the first."""
+    folder = tmp_path_factory.mktemp("sources")
+    for number in range(4):
+        write_prose(folder / f"{number}.jsonl", 50, number)
+    (folder / "4.jsonl").write_text((folder / "0.jsonl").read_text()[:4000].rsplit("\n", 1)[0])
+    return folder
+
+
+@pytest.fixture(scope="session")
+def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a vocabulary of 150 for `prose`."""
+    folder = tmp_path_factory.mktemp("vocabulary")
+    save_tokenizer(train_tokenizer(prose(100, 0), 150, True), folder, 32)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def corpus_recipe(source_folder: Path, vocabulary: Path) -> CorpusRecipe:
+    """A recipe over `source_folder`; give it an output with model_copy."""
+    return CorpusRecipe(
+        sources={"prose": Source(path=str(source_folder))},
+        vocabulary=Vocabulary(path=str(vocabulary)),
+        sequence_lengths=[16, 32],
+        heldout=0.2,
+        min_characters=100,
+    )
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe) -> Corpus:
+    """The finished corpus of `corpus_recipe`."""
+    output = tmp_path_factory.mktemp("corpus") / "finished"
+    return build(corpus_recipe.model_copy(update={"output": str(output)}), workers=1)
+
+
+@pytest.fixture
+def tiny_config(corpus: Corpus) -> SqueezeBertConfig:
+    """A model for `corpus`, without dropout."""
+    return SqueezeBertConfig(
+        vocab_size=corpus.manifest["vocab_size"],
+        hidden_size=16,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=32,
+        hidden_dropout_prob=0.0,
+        attention_probs_dropout_prob=0.0,
+    )

@@ -1,0 +1,174 @@
+"""The heads: a loss is a sum with its count, and running a head on some positions changes no number."""
+
+from collections.abc import Callable
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from sqzb.model import (
+    SqueezeBertConfig,
+    SqueezeBertForMaskedLM,
+    SqueezeBertForPreTraining,
+    SqueezeBertForSequenceClassification,
+)
+from sqzb.model.heads import IGNORED, Tally, classification_tally
+
+Config = Callable[..., SqueezeBertConfig]
+Scramble = Callable[..., nn.Module]
+Batch = Callable[..., dict[str, Tensor]]
+
+ROWS, LENGTH, SLOTS = 4, 20, 5
+seeds = st.integers(0, 999)
+# Where the MLM head is to run in each row (a place may come twice), and which slots are filled.
+slots = st.tuples(
+    *(
+        st.lists(item, min_size=ROWS * SLOTS, max_size=ROWS * SLOTS)
+        for item in (st.integers(0, LENGTH - 1), st.booleans())
+    )
+)
+
+
+def one_by_one(logits: Tensor, labels: Tensor) -> Tally:
+    """The tally of (n, classes) against (n), from its definition."""
+    asked = [(row.double().log_softmax(0), int(label)) for row, label in zip(logits, labels, strict=True) if label >= 0]
+    loss = -sum((row[label] for row, label in asked), start=torch.zeros((), dtype=torch.double))
+    hits = sum(int(row.argmax()) == label for row, label in asked)
+    return Tally(loss.float(), torch.tensor(hits), torch.tensor(len(asked)))
+
+
+def assert_same(got: Tally, due: Tally) -> None:
+    assert_close(got.loss, due.loss, rtol=1e-5, atol=1e-5)
+    assert (int(got.correct), int(got.count)) == (int(due.correct), int(due.count))
+
+
+@pytest.fixture(scope="module")
+def pretraining(tiny: Config, scramble: Scramble) -> nn.Module:
+    return scramble(SqueezeBertForPreTraining(tiny())).eval()
+
+
+@settings(max_examples=50)
+@given(seeds, st.integers(0, 12), st.integers(2, 5))
+def test_a_tally_is_the_sum_over_what_is_asked(seed: int, n: int, classes: int) -> None:
+    random = torch.Generator().manual_seed(seed)
+    logits = torch.randn(n, classes, generator=random)
+    labels = torch.randint(-1, classes, (n,), generator=random)
+    labels[labels < 0] = IGNORED
+    assert_same(classification_tally(logits, labels), one_by_one(logits, labels))
+
+
+def test_a_loss_is_summed_in_fp32() -> None:
+    logits, labels = torch.randn(4000, 3).bfloat16(), torch.zeros(4000, dtype=torch.long)
+    tally = classification_tally(logits, labels)
+    assert tally.loss.dtype == torch.float32
+    assert_close(tally.loss, F.cross_entropy(logits.double(), labels, reduction="sum").float())
+
+
+@settings(max_examples=25)
+@given(seed=seeds, slots=slots)
+def test_mlm_at_positions_is_mlm_everywhere_looked_up_there(
+    seed: int, slots: tuple[list[int], list[bool]], pretraining: nn.Module, tiny: Config, batch: Batch
+) -> None:
+    inputs = batch(tiny(), ROWS, LENGTH, seed)
+    positions, filled = (torch.tensor(column).view(ROWS, SLOTS) for column in slots)
+    labels = inputs["input_ids"].gather(1, positions).where(filled, IGNORED)
+    everywhere = pretraining(**inputs)
+    there = pretraining(**inputs, mlm_positions=positions, mlm_labels=labels)
+    expected = everywhere.mlm_logits[torch.arange(ROWS)[:, None], positions]
+    assert_close(there.mlm_logits, expected, rtol=0, atol=1e-5)
+    assert_close(there.sop_logits, everywhere.sop_logits)
+    assert everywhere.tallies == {}
+    assert there.tallies.keys() == {"mlm"}
+    assert_same(there.tallies["mlm"], one_by_one(expected.flatten(0, 1), labels.flatten()))
+
+
+@settings(max_examples=15)
+@given(seed=seeds)
+def test_masked_lm_asks_its_head_for_the_labelled_positions_alone(
+    seed: int, tiny: Config, scramble: Scramble, batch: Batch
+) -> None:
+    model = scramble(SqueezeBertForMaskedLM(tiny())).eval()
+    inputs = batch(tiny(), seed=seed)
+    labels = inputs["input_ids"].where(torch.rand(inputs["input_ids"].shape) < 0.3, IGNORED)
+    logits = model(**inputs).logits
+    out = model(**inputs, labels=labels)
+    assert out.logits is None
+    assert_same(out.tallies["mlm"], one_by_one(logits.flatten(0, 1), labels.flatten()))
+
+
+def test_the_mlm_head_is_that_of_masked_lm(pretraining: nn.Module, tiny: Config, batch: Batch) -> None:
+    model = SqueezeBertForMaskedLM(tiny()).eval()
+    model.load_state_dict({n: t for n, t in pretraining.state_dict().items() if not n.startswith("sop.")})
+    assert_close(pretraining(**batch(tiny())).mlm_logits, model(**batch(tiny())).logits)
+
+
+def test_sentence_order_is_read_from_the_first_token_and_counts_pairs_alone(
+    pretraining: nn.Module, tiny: Config, batch: Batch
+) -> None:
+    inputs, labels = batch(tiny()), torch.tensor([1, IGNORED, 0, 1])
+    out = pretraining(**inputs, sop_labels=labels)
+    pooled = pretraining.transformer(**inputs).pooler_output
+    assert_close(out.sop_logits, F.linear(pooled, pretraining.sop.weight, pretraining.sop.bias))
+    assert out.tallies.keys() == {"sop"}
+    assert_same(out.tallies["sop"], one_by_one(out.sop_logits, labels))
+
+
+@pytest.mark.parametrize("labels", [{0: "no", 1: "yes", 2: "maybe"}, {0: "score"}])
+def test_a_classifier_tallies_what_is_asked(
+    labels: dict[int, str], tiny: Config, scramble: Scramble, batch: Batch
+) -> None:
+    model = scramble(SqueezeBertForSequenceClassification(tiny(id2label=labels))).eval()
+    inputs, due = batch(tiny()), torch.tensor([1, IGNORED, 2, 0])
+    logits = model(**inputs).logits
+    assert logits.shape == (4, len(labels))
+    out = model(**inputs, labels=due)
+    assert_close(out.logits, logits)
+    if len(labels) > 1:
+        assert_same(out.tallies["task"], one_by_one(logits, due))
+    else:
+        squares = sum((logits[row, 0] - due[row]) ** 2 for row in (0, 2, 3))
+        assert_same(out.tallies["task"], Tally(squares, torch.tensor(0), torch.tensor(3)))
+
+
+def test_where_nothing_is_asked_the_loss_is_zero_and_has_a_gradient_of_zero(
+    pretraining: nn.Module, tiny: Config, scramble: Scramble, batch: Batch
+) -> None:
+    inputs, none = batch(tiny()), torch.full((4, 20), IGNORED)
+    for model, labels in [
+        (pretraining, {"mlm_labels": none, "sop_labels": none[:, 0]}),
+        (scramble(SqueezeBertForMaskedLM(tiny())), {"labels": none}),
+        (scramble(SqueezeBertForSequenceClassification(tiny())), {"labels": none[:, 0]}),
+        (scramble(SqueezeBertForSequenceClassification(tiny(id2label={0: "score"}))), {"labels": none[:, 0]}),
+    ]:
+        tallies = model(**inputs, **labels).tallies.values()
+        for tally in tallies:
+            assert [figure.item() for figure in tally] == [0, 0, 0]
+        sum(tally.loss for tally in tallies).backward()
+        assert all(p.grad is None or not p.grad.any() for p in model.parameters())
+        model.zero_grad()
+
+
+def test_micro_batches_add_up_to_the_whole_batch(pretraining: nn.Module, tiny: Config, batch: Batch) -> None:
+    inputs = batch(tiny(), rows=6)
+    labels = inputs["input_ids"].where(inputs["input_ids"] % 2 == 0, IGNORED)
+    whole = pretraining(**inputs, mlm_labels=labels).tallies["mlm"]
+    parts = [
+        pretraining(**{name: tensor[rows] for name, tensor in inputs.items()}, mlm_labels=labels[rows]).tallies["mlm"]
+        for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
+    ]
+    assert_same(Tally(*(sum(column) for column in zip(*parts, strict=True))), whole)
+
+
+def test_bf16_losses_are_close_to_fp32_and_kept_in_fp32(pretraining: nn.Module, tiny: Config, batch: Batch) -> None:
+    inputs = batch(tiny())
+    labels = {"mlm_labels": inputs["input_ids"], "sop_labels": torch.tensor([0, 1, 1, 0])}
+    full = pretraining(**inputs, **labels).tallies
+    with torch.autocast("cpu", torch.bfloat16):
+        half = pretraining(**inputs, **labels).tallies
+    for name, tally in half.items():
+        assert tally.loss.dtype == torch.float32
+        assert_close(tally.loss, full[name].loss, rtol=0.02, atol=0.02)

@@ -1,0 +1,140 @@
+"""A model's folder is found by path or by Hub id, and where it is not, the error says what to do."""
+
+import os
+import subprocess
+import sys
+from importlib import import_module
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub
+import pytest
+from huggingface_hub import errors
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqzb.errors import UserError
+from sqzb.hub import HUB_ID, local_folder
+
+HUB = "squeezebert/squeezebert-uncased"
+# The library's own HTTP client: httpx, or its successor.
+client = import_module(errors.HTTPError.__module__.partition(".")[0])
+
+
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **rest: pytest.fail("the Hub was asked"))
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize("kind", [str, Path])
+def test_a_local_folder_is_itself_and_a_run_its_final_model(kind: type, tmp_path: Path) -> None:
+    (tmp_path / "run" / "final").mkdir(parents=True)
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    assert local_folder(kind("run/final")) == Path("run/final")
+    assert local_folder(kind("run")) == Path("run/final")
+    assert local_folder(kind(tmp_path / "run")) == tmp_path / "run" / "final"
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_local_folder_comes_before_the_hub(tmp_path: Path) -> None:
+    (tmp_path / HUB).mkdir(parents=True)
+    assert local_folder(HUB) == Path(HUB)
+
+
+@pytest.mark.usefixtures("no_hub")
+@pytest.mark.parametrize(
+    ("source", "told"),
+    [
+        ("run", r"run .*final/.*checkpoints/"),
+        ("file.bin", r"file\.bin is a file.*config\.json"),
+        ("missing", r"missing.*owner/name"),
+        ("./owner/name", r"\./owner/name.*owner/name"),
+        ("/owner/name", "/owner/name"),
+        ("../owner/name", "owner/name"),
+        ("owner/name/more", "owner/name/more"),
+        ("owner/na me", "owner/na me"),
+        (Path(HUB), HUB),
+    ],
+)
+def test_what_is_no_folder_and_no_hub_id_is_refused_without_asking_the_hub(
+    source: str | Path, told: str, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "metrics.jsonl").touch()
+    (tmp_path / "file.bin").touch()
+    with pytest.raises(UserError, match=told):
+        local_folder(source)
+
+
+@given(st.from_regex(r"[\w.-]{1,20}/[\w.-]{1,20}", fullmatch=True))
+def test_what_the_hub_takes_for_an_id_is_one_here(name: str) -> None:
+    try:
+        huggingface_hub.utils.validate_repo_id(name)
+    except errors.HFValidationError:
+        return
+    # Names that begin with a mark are valid there but looked up as folders here.
+    assert HUB_ID.fullmatch(name) or not name[0].isalnum()
+
+
+def test_a_hub_id_is_downloaded_without_what_the_model_does_not_need(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    def snapshot_download(repo_id: str, *, allow_patterns: list[str]) -> str:
+        asked.append(repo_id)
+        names = ["config.json", "pytorch_model.bin", "model.safetensors", "sop_head.safetensors", "tokenizer.json"]
+        names += ["vocab.txt", "tokenizer_config.json"]
+        others = ["tf_model.h5", "README.md", "flax_model.msgpack", "training_args.bin", "run.py"]
+        wanted = huggingface_hub.utils.filter_repo_objects(names + others, allow_patterns=allow_patterns)
+        assert sorted(wanted) == sorted(names)
+        return str(tmp_path / "cache")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    assert local_folder(HUB) == tmp_path / "cache"
+    assert asked == [HUB]
+
+
+def answer(status: int) -> Any:
+    return client.Response(status, request=client.Request("GET", "https://huggingface.co/api/models"))
+
+
+@pytest.mark.parametrize(
+    ("error", "advice"),
+    [
+        (errors.RepositoryNotFoundError("401", response=answer(401)), "Check the name.*hf auth login"),
+        (errors.GatedRepoError("403", response=answer(403)), "Ask for access.*hf auth login"),
+        (errors.LocalEntryNotFoundError("nothing cached"), "Connect to the network, or give a local folder"),
+        (errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1"), "Connect to the network, or give a local folder"),
+        (errors.HfHubHTTPError("500", response=answer(500)), "Connect to the network, or give a local folder"),
+        (errors.HFValidationError("--"), "give a local folder"),
+        (client.ProxyError("no proxy"), "Connect to the network, or give a local folder"),
+        (client.ReadTimeout("too slow"), "Connect to the network, or give a local folder"),
+        (ConnectionResetError("reset"), "Connect to the network, or give a local folder"),
+    ],
+    ids=lambda value: type(value).__name__ if isinstance(value, Exception) else "",
+)
+def test_every_failure_of_the_hub_tells_what_to_do(
+    error: Exception, advice: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def snapshot_download(*args: Any, **rest: Any) -> str:
+        raise error
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    with pytest.raises(UserError, match=f"{HUB}.*{advice}") as told:
+        local_folder(HUB)
+    assert "\n" not in str(told.value)
+
+
+def test_offline_the_real_library_ends_in_advice_too(tmp_path: Path) -> None:
+    program = f"from sqzb.hub import local_folder; local_folder({HUB!r})"
+    environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    assert "sqzb.errors.UserError" in ended.stderr.splitlines()[-1]
+    assert "give a local folder" in ended.stderr.splitlines()[-1]

@@ -1,0 +1,347 @@
+"""Our tokenizers are BERT's: AutoTokenizer, from the files that we save, encodes every text as ours do."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import transformers
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
+
+from sqzb.errors import UserError
+from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, special_ids, train_tokenizer
+
+BERTS_VOCABULARY = Path(__file__).parents[2] / "shared" / "data" / "vocab" / "vocab.txt"
+TEXTS = [
+    "The café is OPEN today; naïve résumés don't cost $5.00, do they?",
+    "Die Straße nach Zürich, ÀÉÎ, 日本語 and 中文, ελληνικά, Ещё раз!",
+    "unaffable words are worded wordily by the wordy affable",
+] * 3
+CASED = [
+    *SPECIAL_TOKENS,
+    "The",
+    "the",
+    "caf",
+    "##é",
+    "##e",
+    "É",
+    "e",
+    "un",
+    "##affable",
+    "日",
+    "本",
+    ".",
+    "'",
+    "A",
+    "a",
+]
+
+Pair = tuple[Any, Any]
+
+
+def trained_with(**settings: bool) -> Callable[[Path], Tokenizer]:
+    """A tokenizer as another tool may have set it, from its tokenizer.json."""
+
+    def make(folder: Path) -> Tokenizer:
+        tokenizer = train_tokenizer(TEXTS, 200, lowercase=True)
+        tokenizer.normalizer = normalizers.BertNormalizer(**settings)
+        tokenizer.enable_truncation(8)
+        tokenizer.enable_padding(length=8)
+        tokenizer.save(str(folder / "tokenizer.json"))
+        return load_tokenizer(folder)
+
+    return make
+
+
+def from_vocabulary(tokens: list[str], config: dict[str, Any] | None = None) -> Callable[[Path], Tokenizer]:
+    def make(folder: Path) -> Tokenizer:
+        (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
+        if config is not None:
+            (folder / "tokenizer_config.json").write_text(json.dumps(config))
+        return load_tokenizer(folder / "vocab.txt")
+
+    return make
+
+
+def berts(folder: Path) -> Tokenizer:
+    if not BERTS_VOCABULARY.exists():
+        pytest.skip(f"no {BERTS_VOCABULARY}")
+    return load_tokenizer(BERTS_VOCABULARY)
+
+
+KINDS: dict[str, Callable[[Path], Tokenizer]] = {
+    "trained, uncased": lambda folder: train_tokenizer(TEXTS, 200, lowercase=True),
+    "trained, cased": lambda folder: train_tokenizer(TEXTS, 200, lowercase=False),
+    "uncased with accents": trained_with(lowercase=True, strip_accents=False),
+    "cased without accents": trained_with(lowercase=False, strip_accents=True),
+    "Chinese words whole": trained_with(lowercase=True, handle_chinese_chars=False),
+    "cased vocabulary": from_vocabulary(CASED),
+    "vocabulary with settings": from_vocabulary(CASED, {"do_lower_case": True, "strip_accents": False}),
+    "BERT's own": berts,
+}
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
+    """Ours, and what transformers opens of the folder that we save."""
+    ours, folder = KINDS[request.param](tmp_path_factory.mktemp("given")), tmp_path_factory.mktemp("saved")
+    save_tokenizer(ours, folder, 64)
+    (folder / "config.json").write_text('{"model_type": "squeezebert"}')
+    return ours, transformers.AutoTokenizer.from_pretrained(folder)
+
+
+words = st.sampled_from(
+    [
+        *" ".join(TEXTS).split(),
+        *SPECIAL_TOKENS,
+        "The",
+        "É",
+        "##é",
+        "x" * 100,
+        "x" * 101,
+        "e\u0301",
+        "İ",
+        "ß",
+        "a\u00adb",
+    ]
+)
+texts = st.text(max_size=30) | st.lists(words | st.text(max_size=5), max_size=8).map(" ".join)
+
+
+@settings(max_examples=60)
+@given(text=texts, second=st.none() | texts)
+def test_transformers_encodes_every_text_and_pair_as_we_do(pair: Pair, text: str, second: str | None) -> None:
+    ours, theirs = pair
+    # As a batch, since a single empty second text is no second text to transformers.
+    got, due = ours.encode(text, second), theirs([text], None if second is None else [second])
+    due = {name: rows[0] for name, rows in due.items()}
+    assert got.ids == due["input_ids"]
+    assert got.type_ids == due["token_type_ids"]
+    assert got.attention_mask == due["attention_mask"]
+    assert ours.decode(got.ids) == theirs.decode(due["input_ids"], skip_special_tokens=True)
+
+
+def test_transformers_sees_the_same_vocabulary_and_limits(pair: Pair) -> None:
+    ours, theirs = pair
+    assert theirs.get_vocab() == ours.get_vocab()
+    assert len(theirs) == ours.get_vocab_size()
+    assert theirs.model_max_length == 64
+    assert type(theirs).__name__ == "BertTokenizer"
+    ids = special_ids(ours)
+    names = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
+    assert tuple(getattr(theirs, name) for name in names) == tuple(ids)
+
+
+def test_a_pair_is_berts_form(pair: Pair) -> None:
+    ours, _ = pair
+    ids = special_ids(ours)
+    first, second = (ours.encode(text, add_special_tokens=False).ids for text in ("the a", "a the."))
+    both = ours.encode("the a", "a the.")
+    assert both.ids == [ids.cls, *first, ids.sep, *second, ids.sep]
+    assert both.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
+    assert ours.encode("the a").ids == [ids.cls, *first, ids.sep]
+
+
+def test_what_is_saved_is_opened_alike_from_any_of_its_files(pair: Pair, tmp_path: Path) -> None:
+    ours, _ = pair
+    save_tokenizer(ours, tmp_path, 64)
+    for name in ("", "tokenizer.json", "vocab.txt"):
+        opened = load_tokenizer(tmp_path / name)
+        assert opened.get_vocab() == ours.get_vocab()
+        for text in (*TEXTS, "x" * 101, "[MASK] e\u0301"):
+            assert opened.encode(text, "the end").ids == ours.encode(text, "the end").ids
+    lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").split("\n")
+    assert {token: number for number, token in enumerate(lines[:-1])} == ours.get_vocab()
+    save_tokenizer(load_tokenizer(tmp_path), tmp_path / "again", 64)
+    for name in ("tokenizer.json", "vocab.txt", "tokenizer_config.json"):
+        assert (tmp_path / "again" / name).read_bytes() == (tmp_path / name).read_bytes()
+
+
+def test_a_stored_length_limit_or_padding_does_not_cut_our_texts(tmp_path: Path) -> None:
+    tokenizer = trained_with(lowercase=True)(tmp_path)
+    assert len(tokenizer.encode("the " * 50).ids) == 52
+    assert len(tokenizer.encode("the").ids) == 3
+
+
+# Training
+
+
+def test_the_same_texts_give_the_same_vocabulary_in_every_process_and_order() -> None:
+    """All merges of these texts are ties, which the library alone breaks in another way in every run."""
+    program = (
+        "from sqzb.tokenizer import train_tokenizer\n"
+        "print(*(train_tokenizer(iter(texts), 120, lowercase=True).to_str() for texts in ({0}, {0}[::-1])), sep='\\n')"
+    ).format(TEXTS[:2])
+    run = [sys.executable, "-c", program]
+    found = [subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines() for _ in range(2)]
+    vocabularies = [Tokenizer.from_str(text).get_vocab() for lines in found for text in lines]
+    assert len(vocabularies) == 4
+    assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
+
+
+@pytest.mark.parametrize("lowercase", [True, False])
+def test_training_keeps_to_its_size_its_case_and_berts_special_tokens(lowercase: bool) -> None:
+    tokenizer = train_tokenizer(iter(TEXTS), 150, lowercase)
+    assert tokenizer.get_vocab_size() == 150
+    assert sorted(tokenizer.get_vocab().values()) == list(range(150))
+    assert special_ids(tokenizer) == (0, 1, 2, 3, 4)
+    learned = set(tokenizer.get_vocab()) - set(SPECIAL_TOKENS)
+    assert any(token != token.lower() for token in learned) != lowercase
+    assert tokenizer.decode(tokenizer.encode("affable words").ids) == "affable words"
+    assert len(tokenizer.encode("affable words", add_special_tokens=False)) < 8
+
+
+def test_pieces_of_words_are_no_special_tokens() -> None:
+    tokenizer = train_tokenizer(TEXTS, 150, lowercase=True)
+    assert "##a" in tokenizer.get_vocab()
+    assert tokenizer.encode("##a", add_special_tokens=False).tokens == ["[UNK]", "[UNK]", "a"]
+    stored = json.loads(tokenizer.to_str())["added_tokens"]
+    assert [token["content"] for token in stored] == list(SPECIAL_TOKENS)
+
+
+# Vocabularies
+
+
+@pytest.mark.parametrize("ending", ["\n", "\r\n", "\n\n\n", "\r\n\r\n"])
+def test_line_endings_of_a_vocabulary_do_not_matter(ending: str, tmp_path: Path) -> None:
+    line = ending[: len(ending) // ending.count("\n")]
+    (tmp_path / "vocab.txt").write_bytes((line.join(CASED) + ending).encode())
+    assert load_tokenizer(tmp_path).get_vocab() == {token: number for number, token in enumerate(CASED)}
+
+
+@pytest.mark.parametrize(
+    ("capitals", "config", "asked", "lowercase"),
+    [
+        (True, None, None, False),
+        (False, None, None, True),
+        (True, {"do_lower_case": True}, None, True),
+        (False, {"do_lower_case": False}, None, False),
+        (True, {"model_max_length": 512}, None, False),
+        (False, {"do_lower_case": True}, False, False),
+        (True, {"do_lower_case": False}, True, True),
+    ],
+)
+def test_lowercase_is_what_is_asked_else_what_the_config_says_else_what_the_vocabulary_shows(
+    capitals: bool, config: dict[str, Any] | None, asked: bool | None, lowercase: bool, tmp_path: Path
+) -> None:
+    tokens = CASED if capitals else [token for token in CASED if token in SPECIAL_TOKENS or token == token.lower()]
+    from_vocabulary(tokens, config)(tmp_path)
+    tokenizer = load_tokenizer(tmp_path, lowercase=asked)
+    assert tokenizer.normalizer.normalize_str("The É") == ("the e" if lowercase else "The É")
+
+
+def test_berts_vocabulary_is_uncased() -> None:
+    tokenizer = berts(Path())
+    assert tokenizer.get_vocab_size() == 30522
+    assert special_ids(tokenizer) == (0, 100, 101, 102, 103)
+    assert tokenizer.encode("Héllo World").tokens == ["[CLS]", "hello", "world", "[SEP]"]
+
+
+# What is refused
+
+
+@pytest.mark.parametrize("missing", SPECIAL_TOKENS)
+def test_a_vocabulary_without_a_special_token_is_refused_by_its_name(missing: str, tmp_path: Path) -> None:
+    tokens = [token for token in CASED if token != missing]
+    with pytest.raises(UserError) as told:
+        from_vocabulary(tokens)(tmp_path)
+    assert f"lacks {missing};" in str(told.value)
+    assert str(tmp_path / "vocab.txt") in str(told.value)
+    vocabulary = {token: number for number, token in enumerate(tokens)}
+    model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=100)
+    with pytest.raises(UserError, match="lacks") as told:
+        special_ids(Tokenizer(model))
+    assert missing in str(told.value)
+
+
+@pytest.mark.parametrize(("line", "token"), [(6, ""), (6, "The"), (1, "[SEP]")])
+def test_a_vocabulary_with_an_empty_or_repeated_line_is_refused_by_its_number(
+    line: int, token: str, tmp_path: Path
+) -> None:
+    """Its size would be smaller than its largest number, and a model of that size would not hold it."""
+    tokens = [*CASED[:line], token, *CASED[line:]]
+    with pytest.raises(UserError, match=r"line \d+ is empty or repeated") as told:
+        from_vocabulary(tokens)(tmp_path)
+    number = int(str(told.value).split("line ")[1].split()[0])
+    assert not tokens[number - 1] or tokens.count(tokens[number - 1]) == 2
+
+
+@pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
+@settings(max_examples=40)
+@given(content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.sampled_from([b"{}", b"[]", b"null"]))
+def test_broken_files_are_refused(name: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+    path = tmp_path_factory.mktemp("broken") / name
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=name):
+        load_tokenizer(path)
+
+
+def test_where_no_tokenizer_is_the_names_are_told(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"tokenizer\.json.*vocab\.txt"):
+        load_tokenizer(tmp_path)
+    for name in ("vocab.txt", "tokenizer.json"):
+        with pytest.raises(UserError, match=name):
+            load_tokenizer(tmp_path / name)
+
+
+@pytest.mark.parametrize("config", ["{", "[]", '{"do_lower_case": "yes"}'])
+def test_a_broken_config_beside_a_vocabulary_is_refused(config: str, tmp_path: Path) -> None:
+    from_vocabulary(CASED)(tmp_path)
+    (tmp_path / "tokenizer_config.json").write_text(config)
+    with pytest.raises(UserError, match=r"vocab\.txt"):
+        load_tokenizer(tmp_path)
+
+
+def unlike(part: str) -> Tokenizer:
+    """A tokenizer that is BERT's but for one part."""
+    tokenizer = train_tokenizer(TEXTS, 200, lowercase=True)
+    vocabulary = tokenizer.get_vocab()
+    match part:
+        case "BPE":
+            tokenizer.model = models.BPE(vocabulary, [], unk_token="[UNK]")
+        case "prefix":
+            tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix="@@")
+        case "longest word":
+            tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=5)
+        case "unknown word":
+            tokenizer.model = models.WordPiece(vocabulary, unk_token="[MASK]", max_input_chars_per_word=100)
+        case "no normalizer":
+            tokenizer.normalizer = None
+        case "other normalizer":
+            tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+        case "control characters kept":
+            tokenizer.normalizer = normalizers.BertNormalizer(clean_text=False)
+        case "words at spaces":
+            tokenizer.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    return tokenizer
+
+
+@pytest.mark.parametrize(
+    ("part", "told"),
+    [
+        ("BPE", "model"),
+        ("prefix", "model"),
+        ("longest word", "model"),
+        ("unknown word", "model"),
+        ("no normalizer", "normalizer"),
+        ("other normalizer", "normalizer"),
+        ("control characters kept", "normalizer"),
+        ("words at spaces", "pre-tokenizer"),
+    ],
+)
+def test_a_tokenizer_that_transformers_would_not_repeat_is_refused(part: str, told: str, tmp_path: Path) -> None:
+    unlike(part).save(str(tmp_path / "tokenizer.json"))
+    with pytest.raises(UserError, match=f"its {told} is not BERT's"):
+        load_tokenizer(tmp_path)
+
+
+def test_a_tokenizer_without_berts_frame_around_texts_gets_it(tmp_path: Path) -> None:
+    whole = train_tokenizer(TEXTS, 200, lowercase=True)
+    written = json.loads(whole.to_str()) | {"post_processor": None}
+    (tmp_path / "tokenizer.json").write_text(json.dumps(written))
+    assert load_tokenizer(tmp_path).encode("the", "a").ids == whole.encode("the", "a").ids
