@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
 
 from sqzb.errors import RecipeError
 from sqzb.model.config import Problem, SqueezeBertConfig
@@ -61,6 +61,12 @@ class CorpusRecipe(Section):
     heldout: float = Field(0.005, ge=0, lt=1, description="share of documents kept apart for evaluation")
     min_characters: int = Field(200, ge=1, description="shorter documents are dropped")
     seed: int = Field(0, ge=0, lt=2**64)
+
+    @field_validator("sources", mode="before")
+    @classmethod
+    def _without_null(cls, sources: Any) -> Any:
+        """`sources.NAME=null` takes a source out of a recipe."""
+        return {name: s for name, s in sources.items() if s is not None} if isinstance(sources, dict) else sources
 
     def problems(self) -> list[Problem]:
         missing: list[Problem] = [] if self.sources else [("sources", "missing: where documents come from")]
@@ -141,7 +147,8 @@ class FinetuneRecipe(TrainingRecipe):
     warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
     weight_decay: float = Field(0.01, ge=0)
     clip_norm: float = Field(1.0, gt=0)
-    max_length: int = Field(128, ge=8)
+    max_length: int = Field(128, ge=8, description="tokens; longer examples are cut")
+    dropout: float | None = Field(None, ge=0, lt=1, description="null: the model's own")
 
 
 Recipe = TypeVar("Recipe", bound=Section)
@@ -281,7 +288,8 @@ def _remove(values: dict[str, Any], location: Sequence[int | str]) -> str:
     while depth < len(location) - 1 and isinstance(inner.get(location[depth]), dict):
         inner = inner[location[depth]]
         depth += 1
-    inner.pop(location[depth], None)
+    if location:  # which is empty for a key that is no character, "\\ud800"
+        inner.pop(location[depth], None)
     return ".".join(str(part) for part in location[: depth + 1])
 
 

@@ -1,0 +1,108 @@
+"""Files and folders appear whole or not at all."""
+
+import json
+import subprocess
+import sys
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from pathlib import Path
+
+import pytest
+
+from sqzb.files import whole_file, whole_folder, write_json
+
+Whole = Callable[[Path], AbstractContextManager[Path]]
+BOTH = pytest.mark.parametrize("whole", [whole_file, whole_folder])
+
+
+def put(path: Path, text: str, whole: Whole) -> None:
+    """Write text to a file, or to a file inside a folder."""
+    if whole is whole_file:
+        path.write_text(text)
+    else:
+        (path / "deep").mkdir(parents=True, exist_ok=True)
+        (path / "deep" / "file").write_text(text)
+
+
+def text_in(path: Path) -> str:
+    return path.read_text() if path.is_file() else (path / "deep" / "file").read_text()
+
+
+@BOTH
+def test_new_content_takes_the_place_of_old(tmp_path: Path, whole: Whole) -> None:
+    path = tmp_path / "wanted"
+    for text in ("first", "second"):
+        with whole(path) as aside:
+            put(aside, text, whole)
+        assert text_in(path) == text and list(tmp_path.iterdir()) == [path]
+
+
+@BOTH
+def test_nothing_is_seen_before_the_end(tmp_path: Path, whole: Whole) -> None:
+    path = tmp_path / "wanted"
+    with whole(path) as aside:
+        put(aside, "first", whole)
+        assert not path.exists()
+    with whole(path) as aside:
+        put(aside, "second", whole)
+        assert text_in(path) == "first"
+
+
+@BOTH
+@pytest.mark.parametrize("error", [ValueError, KeyboardInterrupt, SystemExit])
+@pytest.mark.parametrize("old", [None, "old"])
+def test_an_error_leaves_old_content_and_nothing_else(
+    tmp_path: Path, whole: Whole, error: type[BaseException], old: str | None
+) -> None:
+    path = tmp_path / "wanted"
+    if old is not None:
+        with whole(path) as aside:
+            put(aside, old, whole)
+    with pytest.raises(error), whole(path) as aside:
+        put(aside, "torn", whole)
+        raise error
+    if old is None:
+        assert list(tmp_path.iterdir()) == []
+    else:
+        assert list(tmp_path.iterdir()) == [path] and text_in(path) == old
+
+
+@BOTH
+def test_a_kill_leaves_old_content_and_the_next_write_is_clean(tmp_path: Path, whole: Whole) -> None:
+    path = tmp_path / "wanted"
+    with whole(path) as aside:
+        put(aside, "old", whole)
+    script = (
+        "import os, sys; from pathlib import Path; from sqzb import files\n"
+        f"with files.{whole.__name__}(Path(sys.argv[1])) as aside:\n"
+        "    (aside / 'torn' if aside.is_dir() else aside).write_text('torn'); os._exit(9)"
+    )
+    assert subprocess.run([sys.executable, "-c", script, str(path)]).returncode == 9
+    assert text_in(path) == "old"
+    with whole(path) as aside:
+        put(aside, "new", whole)
+    assert text_in(path) == "new" and list(tmp_path.iterdir()) == [path]
+    assert path.is_file() or [inside.name for inside in path.iterdir()] == ["deep"]
+
+
+@BOTH
+def test_folders_above_are_made(tmp_path: Path, whole: Whole) -> None:
+    path = tmp_path / "one" / "two" / "wanted"
+    with whole(path) as aside:
+        put(aside, "text", whole)
+    assert text_in(path) == "text"
+
+
+def test_json_keeps_every_character(tmp_path: Path) -> None:
+    value = {"ключ": ["é", 1.5, None, "line\nbreak"]}
+    write_json(tmp_path / "value.json", value)
+    text = (tmp_path / "value.json").read_text(encoding="utf-8")
+    assert json.loads(text) == value and "ключ" in text and text.endswith("}\n")
+
+
+def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
+    path = tmp_path / "value.json"
+    write_json(path, 1)
+    with pytest.raises(TypeError):
+        write_json(path, {"a": {1, 2}})
+    assert list(tmp_path.iterdir()) == [path] and json.loads(path.read_text()) == 1
