@@ -41,7 +41,7 @@ class Encoded(NamedTuple):
 
 
 def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, regression: bool) -> Encoded:
-    """[CLS] a [SEP] b [SEP], cut to `max_length` from the end of the longer segment (BERT's run_classifier.py).
+    """[CLS] a [SEP] b [SEP], cut to `max_length` from the end of the longer segment, as transformers does.
 
     Examples without a label, as in test files, get one that does not count.
     """

@@ -3,6 +3,7 @@
 import math
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -94,11 +95,13 @@ def build_model(
     """The model to start from, under a new head with the task's labels."""
     torch.manual_seed(recipe.seed)
     id2label = dict(enumerate(chosen.labels)) or {0: "score"}
+    changes: dict[str, Any] = {"id2label": id2label, "problem_type": None}
+    if recipe.dropout is not None:
+        changes |= {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
     if recipe.from_scratch:
-        config = read_config(source).model_copy(update={"id2label": id2label, "problem_type": None})
-        model = SqueezeBertForSequenceClassification(config)
+        model = SqueezeBertForSequenceClassification(read_config(source).model_copy(update=changes))
     else:
-        model = SqueezeBertForSequenceClassification.from_pretrained(source, id2label=id2label)
+        model = SqueezeBertForSequenceClassification.from_pretrained(source, **changes)
     vocab_size, positions = model.config.vocab_size, model.config.max_position_embeddings
     if tokenizer.get_vocab_size() > vocab_size:
         raise UserError(

@@ -1,0 +1,105 @@
+from collections.abc import Sequence
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from tokenizers import Tokenizer
+
+from sqzb.finetuning.data import Example
+from sqzb.finetuning.evaluation import encode, evaluate, majority, predict
+from sqzb.finetuning.tasks import task
+from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
+from sqzb.tokenizer import train_tokenizer
+from sqzb.training.engine import IGNORED
+
+WORDS = [chr(ord("a") + i) for i in range(20)]
+MRPC = task("mrpc")
+
+
+@pytest.fixture(scope="module")
+def tokenizer() -> Tokenizer:
+    return train_tokenizer([" ".join(WORDS)] * 3, 100, lowercase=True)
+
+
+@pytest.fixture(scope="module")
+def model(tokenizer: Tokenizer) -> SqueezeBertForSequenceClassification:
+    torch.manual_seed(0)
+    config = SqueezeBertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+        initializer_range=0.3,
+    )
+    return SqueezeBertForSequenceClassification(config)
+
+
+def examples(texts: Sequence[tuple[list[str], list[str] | None]]) -> list[Example]:
+    return [Example(" ".join(a), None if b is None else " ".join(b), row % 2, row) for row, (a, b) in enumerate(texts)]
+
+
+text = st.lists(st.sampled_from(WORDS), min_size=1, max_size=30)
+
+
+@given(st.tuples(text, text | st.none()), st.integers(8, 40))
+@settings(deadline=None, max_examples=50)
+def test_a_pair_is_cut_from_the_end_of_its_longer_segment(
+    tokenizer: Tokenizer, pair: tuple[list[str], list[str] | None], max_length: int
+) -> None:
+    encoded = encode(examples([pair]), tokenizer, max_length, regression=False)
+    a, b = pair[0], pair[1] or []
+    room = max_length - (2 if pair[1] is None else 3)
+    n_a = encoded.types[0].count(0) - 2
+    n_b = len(encoded.ids[0]) - n_a - (2 if pair[1] is None else 3)
+    due = ["[CLS]", *a[:n_a], "[SEP]"] + ([] if pair[1] is None else [*b[:n_b], "[SEP]"])
+    assert [tokenizer.id_to_token(number) for number in encoded.ids[0]] == due
+    assert n_a + n_b == min(room, len(a) + len(b))
+    # What was cut was the longer one, down to the other's length and then by turns.
+    assert n_a == len(a) or n_a >= n_b - 1
+    assert n_b == len(b) or n_b >= n_a - 1
+
+
+def test_a_batch_is_padded_to_its_longest_and_filled_up_with_rows_that_do_not_count(tokenizer: Tokenizer) -> None:
+    encoded = encode(examples([(WORDS[:3], None), (WORDS[:7], None)]), tokenizer, 32, regression=False)
+    batch = encoded.batch([0, 1, -1])
+    assert batch["input_ids"].shape == (3, 9)
+    assert batch["attention_mask"].sum(1).tolist() == [5, 9, 9]
+    assert batch["labels"].tolist() == [0, 1, IGNORED]
+
+
+@pytest.mark.parametrize("regression", [False, True])
+def test_labels_have_the_type_of_the_loss(tokenizer: Tokenizer, regression: bool) -> None:
+    labels = encode(examples([(WORDS[:2], None)]), tokenizer, 16, regression).batch([0])["labels"]
+    assert labels.dtype == (torch.float32 if regression else torch.int64)
+
+
+def test_predictions_come_in_the_order_of_the_examples(
+    tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification
+) -> None:
+    """However they were batched: each as it would be alone."""
+    draw = np.random.default_rng(0)
+    texts = [(list(draw.choice(WORDS, draw.integers(1, 25))), None) for _ in range(70)]
+    encoded = encode(examples(texts), tokenizer, 32, regression=False)
+    together = predict(model, encoded, Accelerator())
+    for row in range(70):
+        inputs = {name: tensor for name, tensor in encoded.batch([row]).items() if name != "labels"}
+        alone = model.eval()(**inputs).logits[0].detach().numpy()
+        np.testing.assert_allclose(together[row], alone, atol=1e-5)
+
+
+def test_score_is_the_mean_of_the_metrics(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:
+    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, regression=False)
+    figures = evaluate(model, encoded, MRPC, Accelerator())
+    predictions = predict(model, encoded, Accelerator()).argmax(1)
+    assert figures["accuracy"] == (predictions == encoded.labels).mean()
+    assert figures["score"] == (figures["accuracy"] + figures["f1"]) / 2
+
+
+def test_majority_gives_the_commonest_label(tokenizer: Tokenizer) -> None:
+    rows = [Example("a", "b", label, 0) for label in (1, 1, 1, 0)]
+    assert majority(MRPC, encode(rows, tokenizer, 16, regression=False))["accuracy"] == 0.75

@@ -1,0 +1,127 @@
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from safetensors.torch import load_file
+from tokenizers import Tokenizer
+
+from sqzb.errors import UserError
+from sqzb.finetuning.tasks import Task, task
+from sqzb.finetuning.trainer import build_model, finetune, rows_of_step
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
+from sqzb.recipe import FinetuneRecipe
+from sqzb.tokenizer import train_tokenizer
+
+MRPC = task("mrpc")
+STSB = Task("stsb", (), ("pearson", "spearman"), ("a", "b"), ("a", "b"), "score", (), ("STS-B",), "stsb")
+
+
+@pytest.fixture
+def tokenizer() -> Tokenizer:
+    return train_tokenizer(["a b c d e f g h"] * 3, 100, lowercase=True)
+
+
+@pytest.fixture
+def pretrained(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    torch.manual_seed(1)
+    config = SqueezeBertConfig(
+        vocab_size=tokenizer.get_vocab_size(),
+        hidden_size=32,
+        num_hidden_layers=1,
+        num_attention_heads=4,
+        intermediate_size=32,
+        max_position_embeddings=32,
+    )
+    SqueezeBertForPreTraining(config).save_pretrained(tmp_path / "pretrained", tokenizer)
+    return tmp_path / "pretrained"
+
+
+@pytest.fixture
+def glue(tmp_path: Path) -> Path:
+    folder = tmp_path / "glue" / "MRPC"
+    folder.mkdir(parents=True)
+    rows = "".join(f"{n % 2}\t0\t0\t{'a b' if n % 2 else 'c d'}\t{'e f g' if n % 3 else 'h'}\n" for n in range(40))
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / name).write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + rows, encoding="utf-8")
+    return folder.parent
+
+
+def recipe(pretrained: Path, output: Path, **changes: object) -> FinetuneRecipe:
+    settings = {"task": "mrpc", "epochs": 2, "batch": 8, "lr": 1e-2, "max_length": 16, "log_every": 1}
+    return FinetuneRecipe.model_validate(settings | {"model": str(pretrained), "output": str(output)} | changes)
+
+
+@given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 9), st.integers(0, 9))
+def test_an_epoch_has_every_example_once(n: int, batch: int, seed: int, epoch: int) -> None:
+    rows = [rows_of_step(n, batch, seed, epoch, within) for within in range(-(-n // batch))]
+    assert [len(part) for part in rows[:-1]] == [batch] * (len(rows) - 1)
+    np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(n))
+
+
+def test_the_same_seed_gives_the_same_weights_and_another_does_not(
+    pretrained: Path, glue: Path, tmp_path: Path
+) -> None:
+    weights = []
+    for name, seed in (("one", 0), ("again", 0), ("other", 1)):
+        finetune(recipe(pretrained, tmp_path / name, seed=seed), glue)
+        weights.append(load_file(tmp_path / name / "final/model.safetensors"))
+    assert all(torch.equal(tensor, weights[1][name]) for name, tensor in weights[0].items())
+    assert not all(torch.equal(tensor, weights[2][name]) for name, tensor in weights[0].items())
+
+
+def test_every_step_and_epoch_is_logged(pretrained: Path, glue: Path, tmp_path: Path) -> None:
+    folder = finetune(recipe(pretrained, tmp_path / "run"), glue)
+    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [line["step"] for line in logged if "loss" in line] == list(range(1, 11))
+    assert [line["epoch"] for line in logged if "epoch" in line] == [1, 2]
+    assert {"validation_accuracy", "validation_f1", "validation_score"} <= logged[-1].keys()
+
+
+def test_from_scratch_takes_the_sizes_and_not_the_weights(pretrained: Path, tokenizer: Tokenizer) -> None:
+    source = SqueezeBertForPreTraining.from_pretrained(pretrained)
+    scratch = build_model(recipe(pretrained, pretrained, from_scratch=True), MRPC, pretrained, tokenizer)
+    kept = build_model(recipe(pretrained, pretrained), MRPC, pretrained, tokenizer)
+    words = source.transformer.embeddings.word_embeddings.weight
+    assert scratch.transformer.embeddings.word_embeddings.weight.shape == words.shape
+    assert not torch.equal(scratch.transformer.embeddings.word_embeddings.weight, words)
+    assert torch.equal(kept.transformer.embeddings.word_embeddings.weight, words)
+
+
+def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer: Tokenizer) -> None:
+    """A classifier of three labels, whose config.json holds a problem type, becomes a regression, and the reverse."""
+    config = SqueezeBertForPreTraining.from_pretrained(pretrained).config
+    for old, new, wanted in (
+        ({0: "x", 1: "y", 2: "z"}, STSB, {0: "score"}),
+        ({0: "score"}, MRPC, dict(enumerate(MRPC.labels))),
+    ):
+        changed = config.model_copy(
+            update={"id2label": old, "problem_type": "regression" if len(old) == 1 else "single_label_classification"}
+        )
+        SqueezeBertForSequenceClassification(changed).save_pretrained(tmp_path / new.name, tokenizer)
+        model = build_model(recipe(tmp_path / new.name, tmp_path), new, tmp_path / new.name, tokenizer)
+        assert model.config.id2label == wanted
+        assert model.config.problem_type is None
+        assert model.classifier.out_features == len(wanted)
+
+
+def test_dropout_is_the_models_own_unless_given(pretrained: Path, tokenizer: Tokenizer) -> None:
+    own = build_model(recipe(pretrained, pretrained), MRPC, pretrained, tokenizer).config
+    given_ = build_model(recipe(pretrained, pretrained, dropout=0.3), MRPC, pretrained, tokenizer).config
+    assert (own.hidden_dropout_prob, own.attention_probs_dropout_prob) == (0.1, 0.1)
+    assert (given_.hidden_dropout_prob, given_.attention_probs_dropout_prob) == (0.3, 0.3)
+
+
+def test_examples_longer_than_the_positions_are_refused(pretrained: Path, glue: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="max_length 64 is over the model's 32 positions"):
+        finetune(recipe(pretrained, tmp_path / "run", max_length=64), glue)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_vocabulary_over_the_models_is_refused(pretrained: Path, glue: Path, tmp_path: Path) -> None:
+    train_tokenizer(["many other words are here"] * 3, 200, lowercase=True).save(str(pretrained / "tokenizer.json"))
+    with pytest.raises(UserError, match="does not fit"):
+        finetune(recipe(pretrained, tmp_path / "run"), glue)
