@@ -106,7 +106,7 @@ class SavedModel(nn.Module):
                 f"The weights in {folder} do not fit {type(self).__name__} as {CONFIG} describes it: "
                 f"{'; '.join(problems)}. Is this the right folder, and were its files saved together?"
             )
-        self.load_state_dict({name: tensor.float() for name, tensor in found.items()}, strict=False)
+        self.load_state_dict(found, strict=False)
 
 
 def _name_in(own: Container[str], name: str) -> str:

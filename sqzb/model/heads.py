@@ -24,7 +24,7 @@ class Tally(NamedTuple):
 
     loss: Tensor
     correct: Tensor
-    count: Tensor
+    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody calls
 
 
 def classification_tally(logits: Tensor, labels: Tensor) -> Tally:

@@ -15,23 +15,26 @@ from numpy.typing import NDArray
 from sqzb import console
 from sqzb.corpus.store import HELDOUT, TRAIN, Chunks, Corpus
 from sqzb.draws import Permutation
-from sqzb.errors import UserError
+from sqzb.errors import RecipeError, UserError
 from sqzb.files import whole_folder
+from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.pretraining.objectives import Objectives
 from sqzb.pretraining.optimizer import Lamb
 from sqzb.pretraining.order import samples_of_step
-from sqzb.recipe import PretrainRecipe
-from sqzb.tokenizer import SpecialIds
+from sqzb.recipe import PretrainRecipe, load_recipe
+from sqzb.tokenizer import SpecialIds, load_tokenizer
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, dropout_key
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.runlog import RunLog, refuse_used, write_card
+from sqzb.training.runlog import RECIPE, RunLog, refuse_used, write_card
 
 LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
 FIGURES = [f"{name}_{kind}" for name in LABELS for kind in ("loss", "accuracy")]
 # Held-out examples are the same for every run on a corpus, so that runs can be compared.
 EVALUATION_SEED = 0
+# What decides of which chunks a step is made, besides the corpus.
+SAME_TO_RESUME = ("seed", "global_batch", "sequence_length")
 
 
 class Share(NamedTuple):
@@ -114,6 +117,7 @@ def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTrai
     if recipe.start_from is not None:
         model = SqueezeBertForPreTraining.from_pretrained(recipe.start_from)
         check_fit(model.config, recipe, corpus, recipe.start_from)
+        _check_vocabulary(recipe.start_from, corpus)
         return model
     assert recipe.model is not None  # the recipe's own check
     config = recipe.model
@@ -139,6 +143,32 @@ def check_fit(config: SqueezeBertConfig, recipe: PretrainRecipe, corpus: Corpus,
         )
 
 
+def _check_vocabulary(start_from: str, corpus: Corpus) -> None:
+    """UserError when the model to start from lies beside another vocabulary, if only of the same size."""
+    folder = local_folder(start_from)
+    has_one = any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+    if has_one and load_tokenizer(folder).get_vocab() != corpus.tokenizer.get_vocab():
+        raise UserError(
+            f"The vocabulary of the corpus {corpus.folder} has other tokens than that of {start_from}. Use a corpus "
+            "that was prepared with the model's vocabulary (vocabulary.path in the corpus's recipe)."
+        )
+
+
+def _check_same_data(folder: Path, recipe: PretrainRecipe) -> None:
+    """UserError when a run in `folder` cannot go on with `recipe`: its steps would be made of other chunks."""
+    try:
+        begun = load_recipe(PretrainRecipe, folder / RECIPE)
+    except RecipeError:  # written by another version
+        return
+    changed = {key for key in SAME_TO_RESUME if getattr(begun, key) != getattr(recipe, key)}
+    if changed:
+        was = ", ".join(f"{key}={getattr(begun, key)}" for key in SAME_TO_RESUME if key in changed)
+        raise UserError(
+            f"The run {folder} was begun with {was}; with another value it would train on other examples than those "
+            "that are left. Resume with that value, or give another --output."
+        )
+
+
 def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False) -> Path:
     """Run the recipe; the run's folder. Saves come before evaluations, so that neither costs the other."""
     if recipe.output is None:
@@ -149,9 +179,17 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False
     checkpoint = checkpoints.newest(folder) if resume else None
     if not resume and not dry_run:
         refuse_used(folder, ", --resume to go on with it")
+    if checkpoint is not None:
+        _check_same_data(folder, recipe)
     corpus = Corpus(recipe.corpus)
     examples = Examples(recipe, corpus, share)
     model = build_model(recipe, corpus)
+    if recipe.model is not None:
+        recipe = recipe.model_copy(update={"model": model.config})  # as it is resolved: with the corpus's vocabulary
+    if not recipe.sop:
+        # Without a gradient LAMB's trust ratio would turn the weight decay into a decay by the whole rate: to nothing.
+        for unused in (model.sop, model.transformer.pooler):
+            unused.requires_grad_(False)
     if accelerator.is_main_process:
         _banner(recipe, share, examples, model, accelerator)
     if dry_run:
@@ -206,8 +244,9 @@ def pretrain(recipe: PretrainRecipe, resume: bool = False, dry_run: bool = False
             if done % recipe.checkpoint_every == 0 or done == recipe.steps:
                 save(done)
             if done % recipe.evaluate_every == 0 and done < recipe.steps:
+                paused = time.perf_counter()
                 evaluate(done, recipe.evaluate_sequences)
-                since = time.perf_counter()
+                since += time.perf_counter() - paused
 
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:

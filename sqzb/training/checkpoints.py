@@ -44,7 +44,13 @@ def newest(folder: Path) -> Path | None:
 
 def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> dict[str, Any]:
     """Put the checkpoint's weights and moments into model and optimizer; what trainer.json holds."""
-    model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
+    try:
+        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            f"The checkpoint {checkpoint} is of a model of other sizes. Resume with the recipe of its run, or give "
+            "another --output."
+        ) from error
     try:
         tensors = load_file(checkpoint / OPTIMIZER)
         state: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))

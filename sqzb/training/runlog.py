@@ -1,6 +1,7 @@
 """A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/, final/."""
 
 import json
+import math
 import os
 import platform
 import sys
@@ -50,8 +51,9 @@ class RunLog:
         )
 
     def log(self, step: int, **figures: Any) -> None:
-        """Append one object to metrics.jsonl."""
+        """Append one object to metrics.jsonl; a figure that is not finite, which JSON does not have, is null."""
         if self._write:
+            figures = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step} | figures) + "\n")
 

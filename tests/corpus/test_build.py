@@ -60,6 +60,11 @@ def test_two_workers_make_the_same_corpus(corpus: Corpus, corpus_recipe: CorpusR
     assert content(build(at(corpus_recipe, tmp_path / "two"), workers=2).folder) == content(corpus.folder)
 
 
+def test_a_trained_vocabulary_is_the_same_each_time(corpus_recipe: CorpusRecipe, tmp_path: Path) -> None:
+    made = [build(at(corpus_recipe, tmp_path / n, vocabulary=Vocabulary(size=120)), workers=1) for n in ("one", "two")]
+    assert content(made[0].folder) == content(made[1].folder)
+
+
 @pytest.mark.parametrize(
     ("step", "after"),
     [

@@ -14,6 +14,7 @@ import torch
 import transformers
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
@@ -143,13 +144,16 @@ def test_a_saved_model_is_config_and_weights_and_comes_back_equal(head: str, tin
     sop = {"sop_head.safetensors"} if head == "SqueezeBertForPreTraining" else set()
     assert {path.name for path in folder.iterdir()} == {"config.json", "model.safetensors"} | sop
     assert shapes(load_file(folder / "model.safetensors")) == layout_of(head, config)
+    for path in folder.glob("*.safetensors"):
+        with safe_open(path, "pt") as opened:
+            assert opened.metadata() == {"format": "pt"}  # transformers 4 refuses files without it
     written = json.loads((folder / "config.json").read_text())
     assert written["model_type"] == "squeezebert"
     assert written["architectures"] == [head.replace("ForPreTraining", "ForMaskedLM")]
-    opened = cls.from_pretrained(folder)
-    assert opened.config == config
-    assert_equal(opened, model.state_dict())
-    opened.save_pretrained(tmp_path / "again")
+    again = cls.from_pretrained(folder)
+    assert again.config == config
+    assert_equal(again, model.state_dict())
+    again.save_pretrained(tmp_path / "again")
     for path in folder.iterdir():
         assert (tmp_path / "again" / path.name).read_bytes() == path.read_bytes()
 

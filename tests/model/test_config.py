@@ -72,10 +72,18 @@ def fits_transformers(config: SqueezeBertConfig) -> bool:
     return True
 
 
-@settings(max_examples=30)
-@given(configs.map(lambda config: config.model_copy(update={"num_hidden_layers": 1, "problem_type": None})))
-def test_problems_are_the_sizes_that_transformers_cannot_build(config: SqueezeBertConfig) -> None:
+@pytest.mark.parametrize("changed", ["num_attention_heads", *GROUPS])
+@pytest.mark.parametrize("parts", [1, 5, 8, 9, 12])
+def test_problems_are_the_divisions_that_transformers_cannot_build(changed: str, parts: int) -> None:
+    base = {"hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 1, "num_attention_heads": 1}
+    config = SqueezeBertConfig(**base | dict.fromkeys(GROUPS, 1) | {changed: parts})
     assert fits_transformers(config) == (not config.problems())
+
+
+@pytest.mark.parametrize("pad_token_id", [0, 59, 60, 61])
+def test_padding_is_a_token_of_the_vocabulary(pad_token_id: int) -> None:
+    config = SqueezeBertConfig(vocab_size=60, pad_token_id=pad_token_id, num_hidden_layers=1)
+    assert fits_transformers(config) == (not config.problems()) == (pad_token_id < 60)
 
 
 @settings(max_examples=40)

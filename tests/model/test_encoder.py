@@ -108,6 +108,13 @@ def test_dropout_is_for_training_alone(place: str, tiny: Config, scramble: Scram
     assert (model.train()(**inputs).last_hidden_state - without).abs().max() > 0.01
 
 
+def test_embeddings_are_dropped_out_after_their_norm(tiny: Config, batch: Batch) -> None:
+    model = SqueezeBertModel(tiny()).train()
+    model.embeddings.dropout.p = 1.0
+    inputs = batch(tiny())
+    assert not model.embeddings(inputs["input_ids"], inputs["token_type_ids"]).any()
+
+
 def test_the_seed_decides_the_initial_weights(tiny: Config) -> None:
     states = []
     for seed in (1, 1, 2):

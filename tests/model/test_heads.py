@@ -93,7 +93,8 @@ def test_masked_lm_asks_its_head_for_the_labelled_positions_alone(
 ) -> None:
     model = scramble(SqueezeBertForMaskedLM(tiny())).eval()
     inputs = batch(tiny(), seed=seed)
-    labels = inputs["input_ids"].where(torch.rand(inputs["input_ids"].shape) < 0.3, IGNORED)
+    asked = torch.rand(inputs["input_ids"].shape, generator=torch.Generator().manual_seed(seed)) < 0.3
+    labels = inputs["input_ids"].where(asked, IGNORED)
     logits = model(**inputs).logits
     out = model(**inputs, labels=labels)
     assert out.logits is None
@@ -132,6 +133,13 @@ def test_a_classifier_tallies_what_is_asked(
     else:
         squares = sum((logits[row, 0] - due[row]) ** 2 for row in (0, 2, 3))
         assert_same(out.tallies["task"], Tally(squares, torch.tensor(0), torch.tensor(3)))
+
+
+def test_a_classifier_sees_the_pooled_token_through_dropout(tiny: Config, scramble: Scramble, batch: Batch) -> None:
+    model = scramble(SqueezeBertForSequenceClassification(tiny())).train()
+    assert model.dropout.p == tiny().hidden_dropout_prob
+    model.dropout.p = 1.0
+    assert_close(model(**batch(tiny())).logits, model.classifier.bias.expand(4, 2))
 
 
 def test_where_nothing_is_asked_the_loss_is_zero_and_has_a_gradient_of_zero(

@@ -11,7 +11,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.model.layers import GroupedLinear, activation, initialize
+from sqzb.model.layers import GroupedLinear, ProjectAddNorm, activation, initialize
 
 # Groups, widths of a group before and after, batch, length.
 sizes = st.tuples(*(st.integers(1, top) for top in (6, 5, 5, 4, 6)))
@@ -67,6 +67,14 @@ def test_parameters_have_the_shapes_of_a_convolution() -> None:
 def test_activations_are_what_their_names_say(name: str, formula: Callable[[Tensor], Tensor]) -> None:
     x = torch.linspace(-4, 4, 81, dtype=torch.float64)
     assert_close(activation(SqueezeBertConfig(hidden_act=name))(x), formula(x))
+
+
+def test_the_residual_passes_the_dropout_by() -> None:
+    layer = ProjectAddNorm(16, 8, 2, dropout=1.0).double()
+    nn.init.normal_(layer.conv1d.weight)
+    x, residual = torch.randn(2, 3, 16, dtype=torch.double), torch.randn(2, 3, 8, dtype=torch.double)
+    assert_close(layer.train()(x, residual), F.layer_norm(residual, (8,), eps=1e-12))
+    assert_close(layer.eval()(x, residual), F.layer_norm(layer.conv1d(x) + residual, (8,), eps=1e-12))
 
 
 def test_initial_weights_are_berts() -> None:

@@ -1,0 +1,193 @@
+"""Examples: BERT's masking and ALBERT's sentence order, exact in number and fair in every draw."""
+
+from itertools import combinations
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+
+from sqzb.corpus.store import Chunks, write_shard
+from sqzb.pretraining.objectives import IGNORED, Batch, Objectives
+from sqzb.tokenizer import SpecialIds
+
+SPECIAL = SpecialIds(pad=0, unk=3, cls=9, sep=4, mask=1)
+VOCABULARY, LENGTH = 300, 32
+UNLIKELY = 1e-4  # the draws are fixed, so this is no flaky test
+
+
+@pytest.fixture(scope="module")
+def chunks(tmp_path_factory: pytest.TempPathFactory) -> Chunks:
+    """200 chunks of 1 to 29 tokens, the last of 29 in five sentences; some tokens are [UNK]."""
+    draw = np.random.default_rng(0)
+    sizes = [*draw.integers(1, LENGTH - 2, 199), LENGTH - 3]
+    ordinary = np.setdiff1d(np.arange(VOCABULARY), SPECIAL)
+    tokens = draw.choice(ordinary, sum(sizes))
+    tokens[draw.random(len(tokens)) < 0.02] = SPECIAL.unk
+    starts = np.concatenate([[0], np.cumsum(sizes)])
+    last = starts[-2] + np.array([3, 10, 16, 20])
+    tokens[starts[-2] :] = np.arange(100, 129)
+    inside = [n for n in range(starts[-2]) if n not in starts and draw.random() < 0.15]
+    sentences = np.unique([*starts[:-1], *inside, *last])
+    path = tmp_path_factory.mktemp("objectives") / "shard.safetensors"
+    arrays = {"tokens": tokens.astype(np.uint16), "sentences": sentences.astype(np.uint32)}
+    write_shard(path, {**arrays, f"chunks_{LENGTH}": starts.astype(np.uint32)})
+    return Chunks([path], LENGTH)
+
+
+def objectives(max_predictions: int = 5, rate: float = 0.15, sop: bool = True, seed: int = 0) -> Objectives:
+    return Objectives(SPECIAL, VOCABULARY, LENGTH, max_predictions, rate, sop, seed)
+
+
+def all_rows(chunks: Chunks, epoch: int = 0, **options: Any) -> Batch:
+    numbers = np.arange(len(chunks))
+    return objectives(**options).batch(chunks, np.full_like(numbers, epoch), numbers)
+
+
+def unmasked(batch: Batch) -> np.ndarray:
+    """The input with the labels put back."""
+    ids = batch.input_ids.copy()
+    for row, (places, labels) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, strict=True)):
+        ids[row, places[labels != IGNORED]] = labels[labels != IGNORED]
+    return ids
+
+
+def segments(batch: Batch, row: int) -> list[list[int]]:
+    """The segments of a row without masks, in the order of the text."""
+    ids = unmasked(batch)[row][batch.attention_mask[row] == 1]
+    types = batch.token_type_ids[row][batch.attention_mask[row] == 1]
+    assert ids[0] == SPECIAL.cls and ids[-1] == SPECIAL.sep
+    first, second = ids[types == 0][1:], ids[types == 1]
+    assert first[-1] == SPECIAL.sep
+    if not len(second):
+        return [first[:-1].tolist()]
+    found = [first[:-1].tolist(), second[:-1].tolist()]
+    return found[::-1] if batch.sop_labels[row] == 1 else found
+
+
+@settings(max_examples=30)
+@given(st.integers(1, LENGTH - 3), st.floats(0.01, 0.99), st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 9))
+def test_the_number_of_predictions_is_exact(
+    chunks: Chunks, most: int, rate: float, sop: bool, seed: int, epoch: int
+) -> None:
+    batch = all_rows(chunks, epoch, max_predictions=most, rate=rate, sop=sop, seed=seed)
+    original = unmasked(batch)
+    for row in range(len(chunks)):
+        tokens = int(batch.attention_mask[row].sum())
+        ordinary = np.flatnonzero(~np.isin(original[row], SPECIAL))
+        places = batch.mlm_positions[row][batch.mlm_labels[row] != IGNORED]
+        assert len(places) == min(most, max(1, round(rate * tokens)), len(ordinary))
+        assert set(places) <= set(ordinary) and len(set(places)) == len(places)  # no special token, none twice
+        assert (batch.mlm_positions[row][len(places) :] == 0).all()
+    changed = batch.input_ids != original
+    assert not (np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed).any()
+
+
+@settings(max_examples=20)
+@given(st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 9))
+def test_without_masks_the_chunk_is_there(chunks: Chunks, sop: bool, seed: int, epoch: int) -> None:
+    batch = all_rows(chunks, epoch, sop=sop, seed=seed)
+    for row in range(len(chunks)):
+        tokens, boundaries = chunks[row]
+        parts = segments(batch, row)
+        assert [token for part in parts for token in part] == tokens.tolist()
+        if sop and len(boundaries):
+            assert batch.sop_labels[row] in (0, 1) and len(parts[0]) in boundaries
+        else:
+            assert batch.sop_labels[row] == IGNORED and len(parts) == 1
+    padding = batch.attention_mask == 0
+    assert (batch.input_ids[padding] == SPECIAL.pad).all() and (batch.token_type_ids[padding] == 0).all()
+    assert (np.diff(batch.attention_mask, axis=1) <= 0).all()
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 199)), min_size=1, max_size=12))
+def test_a_row_is_the_same_in_any_batch(chunks: Chunks, rows: list[tuple[int, int]]) -> None:
+    made = objectives()
+    together = made.batch(chunks, *np.array(rows, np.int64).T)
+    for row, (epoch, number) in enumerate(rows):
+        alone = made.batch(chunks, np.array([epoch]), np.array([number]))
+        for name in Batch._fields:
+            assert np.array_equal(getattr(together, name)[row], getattr(alone, name)[0]), name
+
+
+def test_every_epoch_and_seed_draws_anew(chunks: Chunks) -> None:
+    made = [all_rows(chunks, epoch, seed=seed) for epoch in (0, 1) for seed in (0, 1)]
+    for one, other in combinations(made, 2):
+        assert (np.sort(one.mlm_positions) != np.sort(other.mlm_positions)).any(1).mean() > 0.6
+        assert (one.token_type_ids != other.token_type_ids).any(1).mean() > 0.3
+        paired = one.sop_labels != IGNORED
+        assert 0.3 < (one.sop_labels != other.sop_labels)[paired].mean() < 0.7
+
+
+@pytest.fixture(scope="module")
+def many(chunks: Chunks) -> list[Batch]:
+    return [all_rows(chunks, epoch) for epoch in range(40)]
+
+
+def chance(successes: int, trials: int, share: float) -> float:
+    return float(stats.binomtest(successes, trials, share).pvalue)
+
+
+def test_masked_random_and_kept_shares(many: list[Batch]) -> None:
+    new, old = [], []
+    for batch in many:
+        asked = batch.mlm_labels != IGNORED
+        new.append(np.take_along_axis(batch.input_ids, batch.mlm_positions, 1)[asked])
+        old.append(batch.mlm_labels[asked])
+    seen, label = np.concatenate(new), np.concatenate(old)
+    n, ordinary = len(seen), VOCABULARY - len(SPECIAL)
+    assert n > 15_000
+    assert chance(int((seen == SPECIAL.mask).sum()), n, 0.8) > UNLIKELY
+    assert chance(int((seen == label).sum()), n, 0.1 + 0.1 / ordinary) > UNLIKELY
+    random = seen[(seen != SPECIAL.mask) & (seen != label)]
+    assert not np.isin(random, SPECIAL).any()
+    counts = np.bincount(np.searchsorted(np.setdiff1d(np.arange(VOCABULARY), SPECIAL), random) % 59, minlength=59)
+    assert stats.chisquare(counts).pvalue > UNLIKELY
+
+
+def test_every_place_is_masked_equally_often(many: list[Batch]) -> None:
+    full = [row for row in range(200) if many[0].attention_mask[row].sum() == LENGTH]
+    places = np.concatenate([batch.mlm_positions[full][batch.mlm_labels[full] != IGNORED] for batch in many])
+    counts = np.bincount(places, minlength=LENGTH)
+    assert counts[0] == counts[-1] == 0
+    assert counts[1:-1].min() > 0.5 * counts[1:-1].mean()
+
+
+def test_half_of_the_pairs_are_swapped(many: list[Batch]) -> None:
+    labels = np.concatenate([batch.sop_labels[batch.sop_labels != IGNORED] for batch in many])
+    assert len(labels) > 4000 and chance(int(labels.sum()), len(labels), 0.5) > UNLIKELY
+
+
+def test_every_sentence_boundary_is_the_split_equally_often(chunks: Chunks) -> None:
+    epochs = np.arange(800)
+    batch = objectives().batch(chunks, epochs, np.full_like(epochs, 199))
+    lengths = [len(segments(batch, row)[0]) for row in range(len(epochs))]
+    assert sorted(set(lengths)) == chunks[199].boundaries.tolist() == [3, 10, 16, 20]
+    assert stats.chisquare(np.unique(lengths, return_counts=True)[1]).pvalue > UNLIKELY
+    swapped = [np.mean(batch.sop_labels[np.array(lengths) == split]) for split in (3, 10, 16, 20)]
+    assert all(abs(share - 0.5) < 0.15 for share in swapped)  # the one draw says nothing of the other
+
+
+def test_the_label_says_which_segment_stands_first(chunks: Chunks) -> None:
+    """Against the tokens themselves: chunk 199 counts up from 100."""
+    epochs = np.arange(50)
+    batch = objectives().batch(chunks, epochs, np.full_like(epochs, 199))
+    first = unmasked(batch)[:, 1]
+    assert ((first != 100) == (batch.sop_labels == 1)).all() and set(batch.sop_labels) == {0, 1}
+
+
+def test_a_chunk_without_an_ordinary_token_asks_for_nothing(tmp_path: Path) -> None:
+    write_shard(
+        tmp_path / "unknown",
+        {
+            "tokens": np.full(6, SPECIAL.unk, np.uint16),
+            "sentences": np.array([0, 3], np.uint32),
+            f"chunks_{LENGTH}": np.array([0, 6], np.uint32),
+        },
+    )
+    batch = objectives().batch(Chunks([tmp_path / "unknown"], LENGTH), np.array([0]), np.array([0]))
+    assert (batch.mlm_labels == IGNORED).all() and (batch.mlm_positions == 0).all()
+    assert batch.attention_mask.sum() == 9

@@ -1,0 +1,393 @@
+"""pretrain from a corpus to a run folder: what it leaves, what it refuses, and that no interruption changes it."""
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+from accelerate.state import AcceleratorState
+from safetensors.torch import load_file
+
+from sqzb.corpus.store import Corpus
+from sqzb.errors import UserError
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.pretraining import trainer
+from sqzb.pretraining.trainer import build_model, pretrain
+from sqzb.recipe import Optimizer, PretrainRecipe, load_recipe
+from sqzb.tokenizer import save_tokenizer
+from sqzb.training.engine import Engine, StepResult
+
+STEPS = 60
+KEYS = {
+    "step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy", "lr", "grad_norm",
+    "tokens_per_second",
+}  # fmt: skip
+
+
+@pytest.fixture(autouse=True)
+def _fresh_accelerator() -> Iterator[None]:
+    """accelerate keeps its precision for the whole process; a run has a process to itself."""
+    yield
+    AcceleratorState._reset_state(reset_partial_state=True)
+
+
+@pytest.fixture(scope="module")
+def recipe(corpus: Corpus) -> PretrainRecipe:
+    """12 steps with dropout; the ninth goes over the end of the first epoch, and the eighth leaves a checkpoint."""
+    assert 8 * 256 < corpus.manifest["lengths"]["16"]["chunks"]["train"] < 9 * 256
+    return PretrainRecipe(
+        corpus=str(corpus.folder),
+        sequence_length=16,
+        max_predictions=3,
+        model=SqueezeBertConfig(
+            hidden_size=16,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=32,
+            max_position_embeddings=32,
+        ),
+        steps=12,
+        global_batch=256,
+        micro_batch=128,
+        log_every=1,
+        optimizer=Optimizer(lr=0.02, warmup=0.1),
+        evaluate_every=5,
+        evaluate_sequences=20,
+        checkpoint_every=4,
+    )
+
+
+def at(recipe: PretrainRecipe, output: Path, **changes: Any) -> PretrainRecipe:
+    return recipe.model_copy(update={"output": str(output), **changes})
+
+
+def metrics(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+
+
+def lasting(folder: Path) -> list[dict[str, Any]]:
+    """The metrics less the speed, which no two runs have in common."""
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in metrics(folder)]
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    return load_file(folder / "final" / "model.safetensors") | load_file(folder / "final" / "sop_head.safetensors")
+
+
+def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory, recipe: PretrainRecipe) -> Path:
+    """The uninterrupted run of `recipe`."""
+    return pretrain(at(recipe, tmp_path_factory.mktemp("runs") / "whole"))
+
+
+def test_the_run_folder_holds_what_it_should(run: Path, recipe: PretrainRecipe, corpus: Corpus) -> None:
+    assert {path.name for path in run.iterdir()} == {"recipe.yaml", "run.json", "metrics.jsonl", "checkpoints", "final"}
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-0000008", "step-0000012"]
+    final = {path.name for path in (run / "final").iterdir()}
+    assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= final
+    assert not any(path.suffix == ".partial" for path in run.rglob("*"))
+    model = SqueezeBertForPreTraining.from_pretrained(run)
+    assert model.config.vocab_size == corpus.manifest["vocab_size"]
+
+
+def test_the_metrics_have_a_line_a_step_and_one_an_evaluation(run: Path, recipe: PretrainRecipe) -> None:
+    lines = metrics(run)
+    trained = [line for line in lines if "loss" in line]
+    assert [line["step"] for line in trained] == list(range(1, 13))
+    for line in trained:
+        assert set(line) == KEYS
+        assert line["loss"] == pytest.approx(line["mlm_loss"] + line["sop_loss"])
+    assert [line["step"] for line in lines if "heldout_mlm_loss" in line] == [5, 10, 12]
+    assert trained[0]["lr"] == 0.02 and trained[-1]["lr"] == pytest.approx(0.02 / 11)
+    tokens = [line["tokens"] for line in trained]
+    assert tokens == sorted(tokens) and 12 * 256 * 3 < tokens[-1] <= 12 * 256 * 16
+
+
+def test_the_loss_falls(recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path) -> None:
+    folder = pretrain(at(recipe, tmp_path / "run", steps=STEPS, log_every=20, optimizer=Optimizer(lr=0.03, warmup=0.2)))
+    heldout = [line["heldout_mlm_loss"] for line in metrics(folder) if "heldout_mlm_loss" in line]
+    assert heldout[0] > 4 and heldout[-1] < heldout[0] - 1
+    assert heldout[-1] < corpus.manifest["heldout_unigram_nats"] + 0.35
+
+
+def test_a_run_is_a_function_of_its_recipe(run: Path, recipe: PretrainRecipe, tmp_path: Path) -> None:
+    again = pretrain(at(recipe, tmp_path / "again"))
+    assert lasting(again) == lasting(run) and equal(weights(again), weights(run))
+    other = pretrain(at(recipe, tmp_path / "other", seed=1))
+    assert not equal(weights(other), weights(run))
+
+
+def test_the_saved_recipe_makes_the_same_run(run: Path, tmp_path: Path) -> None:
+    saved = load_recipe(PretrainRecipe, run / "recipe.yaml", output=str(tmp_path / "again"))
+    again = pretrain(saved)
+    assert lasting(again) == lasting(run)
+    assert load_recipe(PretrainRecipe, again / "recipe.yaml") == saved
+
+
+@pytest.mark.parametrize("crash", [1, 6, 9])
+def test_a_crash_and_a_resume_change_nothing(
+    run: Path, recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, crash: int
+) -> None:
+    begun = at(recipe, tmp_path / "crashed")
+    folder = tmp_path / "crashed"
+    with monkeypatch.context() as patched:
+        own, calls = Engine.step, []
+
+        def step(*args: Any) -> StepResult:
+            calls.append(None)
+            if len(calls) == crash:
+                raise MemoryError("killed")
+            return own(*args)
+
+        patched.setattr(Engine, "step", step)
+        with pytest.raises(MemoryError):
+            pretrain(begun)
+    with (folder / "metrics.jsonl").open("a") as file:
+        file.write('{"step": 12, "lo')  # torn by the crash
+    with pytest.raises(UserError, match="--resume"):
+        pretrain(begun)
+    assert pretrain(begun, resume=True) == folder
+    assert lasting(folder) == lasting(run) and equal(weights(folder), weights(run))
+
+
+def test_a_kill_while_saving_changes_nothing(
+    run: Path, recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = at(recipe, tmp_path / "crashed")
+    with monkeypatch.context() as patched:
+        own = SqueezeBertForPreTraining.save_pretrained
+
+        def save(model: SqueezeBertForPreTraining, folder: Path, *args: Any) -> None:
+            own(model, folder, *args)
+            if "step-0000008" in str(folder):
+                raise OSError("No space left on device")
+
+        patched.setattr(SqueezeBertForPreTraining, "save_pretrained", save)
+        with pytest.raises(OSError, match="space"):
+            pretrain(begun)
+    pretrain(begun, resume=True)
+    assert lasting(tmp_path / "crashed") == lasting(run) and equal(weights(tmp_path / "crashed"), weights(run))
+
+
+def test_a_resume_may_divide_the_batch_anew(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-0000012")
+    pretrain(at(recipe, tmp_path / "run", micro_batch=32), resume=True)
+    trained = [line for line in metrics(tmp_path / "run") if "loss" in line]
+    assert [line["step"] for line in trained] == list(range(1, 13))
+    assert [line["tokens"] for line in trained] == [line["tokens"] for line in metrics(run) if "loss" in line]
+
+
+@pytest.mark.parametrize("changes", [{"seed": 1}, {"global_batch": 512}, {"sequence_length": 32}])
+def test_a_resume_on_other_data_is_refused(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path, changes: dict[str, int]
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with pytest.raises(UserError, match=f"was begun with {next(iter(changes))}="):
+        pretrain(at(recipe, tmp_path / "run", **changes), resume=True)
+    assert metrics(tmp_path / "run") == metrics(run)
+
+
+def test_a_resume_takes_a_recipe_of_another_version(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    (tmp_path / "run" / "recipe.yaml").write_text("a_key_of_old: 1\n")
+    pretrain(at(recipe, tmp_path / "run"), resume=True)
+    assert equal(weights(tmp_path / "run"), weights(run))
+
+
+def test_a_resume_of_another_model_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    assert recipe.model is not None
+    wider = recipe.model.model_copy(update={"intermediate_size": 64})
+    with pytest.raises(UserError, match="other sizes"):
+        pretrain(at(recipe, tmp_path / "run", model=wider), resume=True)
+
+
+def phase_two(recipe: PretrainRecipe, start_from: Path, output: Path) -> PretrainRecipe:
+    return at(recipe, output, model=None, start_from=str(start_from), sequence_length=32, max_predictions=5, steps=3)
+
+
+def test_phase_two_goes_on_from_phase_one(recipe: PretrainRecipe, run: Path, corpus: Corpus, tmp_path: Path) -> None:
+    second = phase_two(recipe, run, tmp_path / "two")
+    begun = build_model(second, corpus).state_dict()
+    assert all(torch.equal(begun[name], tensor) for name, tensor in weights(run).items())
+    folder = pretrain(second)
+    first = next(line for line in metrics(folder) if "loss" in line)
+    fresh = next(line for line in metrics(run) if "loss" in line)
+    assert first["mlm_loss"] < fresh["mlm_loss"] - 0.3
+    assert SqueezeBertForPreTraining.from_pretrained(folder).config.max_position_embeddings == 32
+
+
+def test_a_vocabulary_of_another_size_is_refused(recipe: PretrainRecipe, tmp_path: Path, corpus: Corpus) -> None:
+    assert recipe.model is not None
+    config = SqueezeBertConfig.model_validate(recipe.model.model_dump(exclude_unset=True) | {"vocab_size": 999})
+    with pytest.raises(UserError, match=r"150 tokens.*999"):
+        pretrain(at(recipe, tmp_path / "run", model=config))
+    SqueezeBertForPreTraining(config).save_pretrained(tmp_path / "model", corpus.tokenizer)
+    with pytest.raises(UserError, match=r"150 tokens.*999"):
+        pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def test_other_tokens_in_the_same_number_are_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run / "final", tmp_path / "model")
+    tokens = (run / "final" / "vocab.txt").read_text().split()
+    (tmp_path / "model" / "tokenizer.json").unlink()
+    (tmp_path / "model" / "vocab.txt").write_text("\n".join([*tokens[:-2], tokens[-1], tokens[-2]]))
+    with pytest.raises(UserError, match="other tokens"):
+        pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
+    (tmp_path / "model" / "vocab.txt").unlink()  # a model without a vocabulary is taken at its size
+    pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
+
+
+def test_a_sequence_over_the_positions_is_refused(recipe: PretrainRecipe, tmp_path: Path, corpus: Corpus) -> None:
+    assert recipe.model is not None
+    config = recipe.model.model_copy(update={"vocab_size": 150, "max_position_embeddings": 16})
+    SqueezeBertForPreTraining(config).save_pretrained(tmp_path / "model", corpus.tokenizer)
+    with pytest.raises(UserError, match="over the 16 positions"):
+        pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
+
+
+@pytest.mark.parametrize(
+    ("changes", "complaint"),
+    [
+        ({"output": None}, "--output"),
+        ({"corpus": "absent"}, "sqzb prepare-corpus"),
+        ({"sequence_length": 24}, "not cut to length 24"),
+        ({"start_from": "absent", "model": None}, "absent"),
+        ({"start_from": ".", "model": None}, "config.json"),
+    ],
+)
+def test_what_cannot_run_is_refused_before_anything_is_written(
+    recipe: PretrainRecipe, tmp_path: Path, changes: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UserError, match=complaint):
+        pretrain(recipe.model_copy(update={"output": "run", **changes}))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_dry_run_writes_nothing(recipe: PretrainRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    pretrain(at(recipe, tmp_path / "run"), dry_run=True)
+    assert not (tmp_path / "run").exists()
+    assert "global batch 256 = 128 x 2 accumulation x 1 process" in capsys.readouterr().out
+
+
+def test_without_sop_there_is_one_segment_and_its_weights_stay(
+    recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path
+) -> None:
+    plain = at(recipe, tmp_path / "run", sop=False)
+    begun = {name: tensor.clone() for name, tensor in build_model(plain, corpus).state_dict().items()}
+    folder = pretrain(plain)
+    assert all(line["sop_loss"] is None for line in metrics(folder) if "loss" in line)
+    trained = weights(folder)
+    for name in ("sop.weight", "transformer.pooler.dense.weight"):
+        assert torch.equal(trained[name], begun[name])
+    assert not torch.equal(
+        trained["cls.predictions.transform.dense.weight"], begun["cls.predictions.transform.dense.weight"]
+    )
+
+
+def test_bf16_trains_fp32_weights(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    folder = pretrain(at(recipe, tmp_path / "run", precision="bf16"))
+    assert {tensor.dtype for tensor in weights(folder).values()} == {torch.float32}
+    losses = [line["mlm_loss"] for line in metrics(folder) if "loss" in line]
+    assert losses[-1] < losses[0]
+
+
+def test_a_step_that_is_not_finite_is_told_and_left_out(
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    own, calls = Engine.step, []
+
+    def step(engine: Engine, *args: Any) -> StepResult:
+        calls.append(None)
+        if len(calls) != 3:
+            return own(engine, *args)
+        bias = engine.model.transformer.embeddings.LayerNorm.bias
+        hook = bias.register_hook(lambda gradient: gradient * float("nan"))
+        result = own(engine, *args)
+        hook.remove()
+        return result
+
+    monkeypatch.setattr(Engine, "step", step)
+    folder = pretrain(at(recipe, tmp_path / "run", log_every=4))
+    assert "step 3: loss or gradient is not finite" in capsys.readouterr().err
+    lines = {line["step"]: line for line in metrics(folder) if "loss" in line}
+    assert set(lines) == {3, 4, 8, 12} and lines[3]["grad_norm"] is None and lines[12]["grad_norm"] > 0
+
+
+def test_the_speed_is_that_of_training_alone(
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = [0.0]
+
+    def timed(method: Any, seconds: float) -> Any:
+        def call(*args: Any) -> Any:
+            clock[0] += seconds
+            return method(*args)
+
+        return call
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(Engine, "step", timed(Engine.step, 2.0))
+    monkeypatch.setattr(Engine, "evaluate", timed(Engine.evaluate, 1000.0))
+    lines = [
+        line
+        for line in metrics(pretrain(at(recipe, tmp_path / "run", log_every=4, evaluate_every=3)))
+        if "loss" in line
+    ]
+    tokens = [0, *(line["tokens"] for line in lines)]
+    for number, line in enumerate(lines):
+        assert line["tokens_per_second"] == round((tokens[number + 1] - tokens[number]) / 8)
+
+
+def test_a_corpus_without_a_heldout_part_is_enough(recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path) -> None:
+    shutil.copytree(corpus.folder, tmp_path / "corpus")
+    manifest = corpus.manifest | {"shards": corpus.manifest["shards"] | {"heldout": []}, "heldout_unigram_nats": None}
+    (tmp_path / "corpus" / "manifest.json").write_text(json.dumps(manifest))
+    save_tokenizer(corpus.tokenizer, tmp_path / "corpus", 32)
+    assert (pretrain(at(recipe, tmp_path / "run", corpus=str(tmp_path / "corpus"), steps=2)) / "final").is_dir()
+
+
+def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> None:
+    """The same losses, with dropout, from one process of 4 micro-batches and two of 2."""
+    short = at(recipe, tmp_path / "one", steps=4, micro_batch=64)
+    one = lasting(pretrain(short))
+    script = tmp_path / "script.py"
+    script.write_text(
+        "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
+        "from sqzb.recipe import PretrainRecipe, load_recipe; from sqzb.pretraining.trainer import pretrain\n"
+        "pretrain(load_recipe(PretrainRecipe, Path(sys.argv[1]), output=sys.argv[2]))\n"
+    )
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
+    done = subprocess.run(
+        [sys.executable, *launch, str(script), str(tmp_path / "one" / "recipe.yaml"), str(tmp_path / "two")],
+        env=os.environ
+        | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    two = lasting(tmp_path / "two")
+    assert json.loads((tmp_path / "two" / "run.json").read_text())["hardware"]["processes"] == 2
+    assert len(one) == len(two) > 4
+    for expected, line in zip(one, two, strict=True):
+        assert line == pytest.approx(expected, rel=1e-4)
+    for name, tensor in weights(tmp_path / "one").items():
+        torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=0, atol=1e-4)

@@ -1,0 +1,142 @@
+"""Checkpoints: everything comes back exactly, the newest stay, and damage is told."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from torch import Tensor
+from torch.optim import AdamW, Optimizer
+
+from sqzb.corpus.store import Corpus
+from sqzb.errors import UserError
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.pretraining.optimizer import Lamb
+from sqzb.training import checkpoints
+from sqzb.training.optimization import parameter_groups
+
+Model = SqueezeBertForPreTraining
+MakeOptimizer = Callable[[Model], Optimizer]
+
+
+def lamb(model: Model) -> Optimizer:
+    return Lamb(parameter_groups(model, 0.01), 0.01, (0.9, 0.999), 1e-6)
+
+
+def adamw(model: Model) -> Optimizer:
+    return AdamW(model.parameters(), 0.01)
+
+
+BOTH = pytest.mark.parametrize("make", [lamb, adamw])
+
+
+def train(model: Model, optimizer: Optimizer, steps: range) -> None:
+    for step in steps:
+        torch.manual_seed(step)
+        ids = torch.randint(5, model.config.vocab_size, (4, 12))
+        output = model(ids, mlm_labels=ids, sop_labels=torch.tensor([0, 1, 1, -100]))
+        sum(tally.loss for tally in output.tallies.values()).backward()
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+def state(model: Model, optimizer: Optimizer) -> dict[str, Tensor]:
+    """All that decides how training goes on."""
+    moments = {
+        f"{name}.{moment}": torch.as_tensor(optimizer.state[parameter][moment], dtype=torch.float64)
+        for name, parameter in model.named_parameters()
+        for moment in ("step", "exp_avg", "exp_avg_sq")
+    }
+    return {**model.state_dict(), **moments}
+
+
+def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
+    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+
+
+@pytest.fixture
+def dropout_config(tiny_config: SqueezeBertConfig) -> SqueezeBertConfig:
+    return tiny_config.model_copy(update={"hidden_dropout_prob": 0.1})
+
+
+@BOTH
+def test_three_steps_and_three_are_six(
+    make: MakeOptimizer, dropout_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    model = Model(dropout_config)
+    optimizer = make(model)
+    train(model, optimizer, range(3))
+    checkpoints.save(tmp_path, 3, model, optimizer, corpus.tokenizer, {"tokens": 144}, keep=2)
+    saved = {name: tensor.clone() for name, tensor in state(model, optimizer).items()}
+    train(model, optimizer, range(3, 6))
+
+    torch.manual_seed(99)
+    again = Model(dropout_config)
+    optimizer_again = make(again)
+    newest = checkpoints.newest(tmp_path)
+    assert newest is not None
+    assert checkpoints.load(newest, again, optimizer_again) == {"step": 3, "tokens": 144}
+    assert same(state(again, optimizer_again), saved)
+    train(again, optimizer_again, range(3, 6))
+    assert same(state(again, optimizer_again), state(model, optimizer))
+
+
+@pytest.mark.parametrize("keep", [1, 3])
+def test_the_newest_are_kept(keep: int, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+    model = Model(tiny_config)
+    assert checkpoints.newest(tmp_path) is None
+    for step in (2, 4, 6, 10_000_000, 20_000_000):
+        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep)
+        newest = checkpoints.newest(tmp_path)
+        assert newest is not None and json.loads((newest / "trainer.json").read_text())["step"] == step
+    assert len(list((tmp_path / "checkpoints").iterdir())) == keep
+
+
+def test_an_unfinished_checkpoint_is_not_seen(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+    model = Model(tiny_config)
+    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
+    (tmp_path / "checkpoints" / "step-0000002.partial").mkdir()
+    newest = checkpoints.newest(tmp_path)
+    assert newest is not None and newest.name == "step-0000001"
+
+
+def test_a_checkpoint_holds_nothing_that_can_run_code(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    model = Model(tiny_config)
+    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
+    files = list((tmp_path / "checkpoints" / "step-0000001").iterdir())
+    assert {"optimizer.safetensors", "trainer.json", "model.safetensors", "config.json"} <= {
+        path.name for path in files
+    }
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
+
+
+@pytest.mark.parametrize("file", ["optimizer.safetensors", "trainer.json", "model.safetensors", "config.json"])
+@pytest.mark.parametrize("damage", ["cut", "absent"])
+def test_damage_is_told(file: str, damage: str, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+    model = Model(tiny_config)
+    optimizer = lamb(model)
+    train(model, optimizer, range(1))
+    checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
+    folder = checkpoints.newest(tmp_path)
+    assert folder is not None
+    whole = (folder / file).read_bytes()
+    (folder / file).unlink()
+    if damage == "cut":
+        (folder / file).write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(UserError, match="step-0000001"):
+        checkpoints.load(folder, model, optimizer)
+
+
+def test_another_models_checkpoint_is_refused(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+    model = Model(tiny_config)
+    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
+    folder = checkpoints.newest(tmp_path)
+    assert folder is not None
+    for changes in ({"intermediate_size": 64}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}):
+        other = Model(tiny_config.model_copy(update=changes))
+        with pytest.raises(UserError, match="other sizes"):
+            checkpoints.load(folder, other, lamb(other))

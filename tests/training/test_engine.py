@@ -1,0 +1,155 @@
+"""A step is one sum: the same however it is divided, and harmless where it is not finite."""
+
+from collections.abc import Callable, Mapping
+
+import numpy as np
+import pytest
+import torch
+from accelerate import Accelerator
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.pretraining.optimizer import Lamb
+from sqzb.training.engine import IGNORED, Engine, StepResult, dropout_key
+from sqzb.training.optimization import parameter_groups
+
+LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
+ROWS, LENGTH, PREDICTIONS = 32, 16, 6
+
+
+def examples(vocab_size: int, seed: int) -> dict[str, Tensor]:
+    """Rows that count very differently: the first have one prediction and no SOP label, the last have all."""
+    draw = np.random.default_rng(seed)
+    lengths = np.linspace(4, LENGTH, ROWS).astype(int)
+    labels = draw.integers(5, vocab_size, (ROWS, PREDICTIONS))
+    labels[np.arange(PREDICTIONS) >= np.linspace(1, PREDICTIONS, ROWS).astype(int)[:, None]] = IGNORED
+    sop = draw.integers(0, 2, ROWS)
+    sop[:20] = IGNORED
+    arrays = {
+        "input_ids": draw.integers(5, vocab_size, (ROWS, LENGTH)),
+        "attention_mask": (np.arange(LENGTH) < lengths[:, None]).astype(np.int64),
+        "token_type_ids": draw.integers(0, 2, (ROWS, LENGTH)),
+        "mlm_positions": draw.integers(0, 4, (ROWS, PREDICTIONS)),
+        "mlm_labels": labels,
+        "sop_labels": sop,
+    }
+    return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+
+def divided(batch: Mapping[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
+    split = {name: tensor.chunk(parts) for name, tensor in batch.items()}
+    return [{name: tensors[part] for name, tensors in split.items()} for part in range(parts)]
+
+
+def engine_for(config: SqueezeBertConfig) -> Engine:
+    torch.manual_seed(0)
+    model = SqueezeBertForPreTraining(config)
+    return Engine(
+        Accelerator(), model, Lamb(parameter_groups(model, 0.01), 1.0, (0.9, 0.999), 1e-6), LABELS, 1.0, False
+    )
+
+
+def weights(engine: Engine) -> dict[str, Tensor]:
+    return {name: tensor.detach().clone() for name, tensor in engine.model.state_dict().items()}
+
+
+Trained = Callable[[int], tuple[list[StepResult], dict[str, Tensor], dict[str, float]]]
+
+
+@pytest.fixture
+def trained(tiny_config: SqueezeBertConfig) -> Trained:
+    def train(parts: int) -> tuple[list[StepResult], dict[str, Tensor], dict[str, float]]:
+        engine = engine_for(tiny_config)
+        results = [
+            engine.step(divided(examples(tiny_config.vocab_size, step), parts), 0.01, range(parts)) for step in range(3)
+        ]
+        evaluated = engine.evaluate(divided(examples(tiny_config.vocab_size, 9), parts))
+        return results, weights(engine), evaluated
+
+    return train
+
+
+@pytest.mark.parametrize("parts", [2, 8, 32])
+def test_micro_batches_add_up_to_one_batch(trained: Trained, parts: int) -> None:
+    whole, division = trained(1), trained(parts)
+    for one, other in zip(whole[0], division[0], strict=True):
+        assert set(one) == {"mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy", "grad_norm"}
+        assert other == pytest.approx(one, rel=1e-5)
+        assert one.loss == pytest.approx(one["mlm_loss"] + one["sop_loss"])
+    for name, tensor in whole[1].items():
+        torch.testing.assert_close(division[1][name], tensor, rtol=0, atol=1e-5)
+    assert division[2] == pytest.approx(whole[2], rel=1e-5)
+
+
+def test_the_figures_are_means_over_what_has_a_label(tiny_config: SqueezeBertConfig) -> None:
+    engine = engine_for(tiny_config)
+    batch = examples(tiny_config.vocab_size, 0)
+    output = engine.model.eval()(**batch)
+    figures = engine.evaluate(divided(batch, 4))
+    for name, logits in (("mlm", output.mlm_logits.flatten(0, 1)), ("sop", output.sop_logits)):
+        labels = batch[LABELS[name]].flatten()
+        logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
+        loss = torch.nn.functional.cross_entropy(logits, labels)
+        assert figures[f"{name}_loss"] == pytest.approx(loss.item(), rel=1e-5)
+        assert figures[f"{name}_accuracy"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
+
+
+def test_the_gradient_is_that_of_the_summed_means_and_is_clipped(tiny_config: SqueezeBertConfig) -> None:
+    engine = engine_for(tiny_config)
+    batch = examples(tiny_config.vocab_size, 0)
+    tallies = engine.model(**batch).tallies
+    sum(tally.loss / tally.count for tally in tallies.values()).backward()
+    expected = {name: p.grad.clone() for name, p in engine.model.named_parameters() if p.grad is not None}
+    norm = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
+    engine.model.zero_grad()
+    seen: dict[str, Tensor] = {}
+    engine.optimizer.register_step_pre_hook(  # Lamb goes through the groups one by one, so this is called once
+        lambda *_: seen.update({name: p.grad.clone() for name, p in engine.model.named_parameters()})
+    )
+    result = engine.step(divided(batch, 8), 0.01, range(8))
+    assert result["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
+    for name, gradient in expected.items():
+        torch.testing.assert_close(seen[name], gradient / max(1.0, norm.item()), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(tiny_config: SqueezeBertConfig, bad: float) -> None:
+    engine = engine_for(tiny_config)
+    batch = divided(examples(tiny_config.vocab_size, 0), 4)
+    assert engine.step(batch, 0.01, range(4)).finite
+    before, moments = weights(engine), engine.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    broken = engine.model.transformer.embeddings.LayerNorm.bias.register_hook(lambda gradient: gradient * bad)
+    assert not engine.step(batch, 0.01, range(4)).finite
+    assert all(torch.equal(tensor, before[name]) for name, tensor in weights(engine).items())
+    assert torch.equal(engine.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    broken.remove()
+    assert engine.step(batch, 0.01, range(4)).finite  # nothing of the bad gradient is left
+    assert all(torch.isfinite(tensor).all() for tensor in weights(engine).values())
+    assert any(not torch.equal(tensor, before[name]) for name, tensor in weights(engine).items())
+
+
+def test_dropout_follows_from_the_key(tiny_config: SqueezeBertConfig) -> None:
+    config = tiny_config.model_copy(update={"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3})
+    batch = divided(examples(config.vocab_size, 0), 2)
+    losses = []
+    for keys in ([1, 2], [1, 2], [1, 3], [4, 2]):
+        torch.rand(5)  # what was drawn before must not matter
+        losses.append(engine_for(config).step(batch, 0.01, keys).loss)
+    assert losses[0] == losses[1] and len(set(losses)) == 3
+    engine = engine_for(config)
+    assert engine.evaluate(batch) == engine.evaluate(batch)
+
+
+def test_a_step_without_a_label_of_one_kind_has_no_figure_for_it(tiny_config: SqueezeBertConfig) -> None:
+    batch = examples(tiny_config.vocab_size, 0) | {"sop_labels": torch.full((ROWS,), IGNORED)}
+    result = engine_for(tiny_config).step(divided(batch, 2), 0.01, range(2))
+    assert set(result) == {"mlm_loss", "mlm_accuracy", "grad_norm"} and result.finite
+
+
+@given(st.integers(0, 2**64 - 1), st.integers(0, 10**6), st.integers(0, 10**4))
+def test_dropout_keys_are_seeds_of_their_own(seed: int, step: int, number: int) -> None:
+    key = dropout_key(seed, step, number)
+    assert 0 <= key < 2**63
+    assert len({key, dropout_key(seed, step + 1, number), dropout_key(seed, step, number + 1)}) == 3

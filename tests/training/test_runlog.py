@@ -1,0 +1,82 @@
+"""The run's log: whole lines, none lost and none twice after a resume."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqzb.errors import UserError
+from sqzb.recipe import FinetuneRecipe, load_recipe
+from sqzb.training.runlog import METRICS, RECIPE, RUN, RunLog, refuse_used
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@given(st.lists(st.integers(0, 30), max_size=12).map(sorted), st.integers(-1, 31), st.data())
+def test_a_resume_drops_what_comes_again_and_a_torn_line(
+    folder: Path, steps: list[int], resumed: int, data: st.DataObject
+) -> None:
+    (folder / METRICS).unlink(missing_ok=True)
+    log = RunLog(folder, write=True)
+    for step in steps:
+        log.log(step, loss=step / 7, text="é\u2028")
+    if steps:
+        content = (folder / METRICS).read_bytes()
+        last = content.rindex(b"{")
+        torn = data.draw(st.integers(last, len(content) - 1))
+        (folder / METRICS).write_bytes(content[:torn])
+        whole = steps if torn == len(content) - 1 else steps[:-1]  # only the line's end is missing
+    else:
+        whole = []
+    log.forget_after(resumed)
+    log.log(99)
+    kept = [step for step in whole if step <= resumed]
+    assert [line["step"] for line in lines(folder)] == [*kept, 99]
+    assert all(line["loss"] == line["step"] / 7 for line in lines(folder)[:-1])
+
+
+def test_lines_that_are_no_objects_are_dropped(folder: Path) -> None:
+    (folder / METRICS).write_text('[1]\n"text"\nnull\n{"loss": 1}\n{"step": null}\n{"step": 1}\n')
+    RunLog(folder, write=True).forget_after(5)
+    assert lines(folder) == [{"step": 1}]
+
+
+def test_a_figure_that_is_not_finite_is_null(folder: Path) -> None:
+    (folder / METRICS).unlink(missing_ok=True)
+    RunLog(folder, write=True).log(1, loss=float("nan"), grad_norm=float("inf"), lr=0.1)
+    assert lines(folder) == [{"step": 1, "loss": None, "grad_norm": None, "lr": 0.1}]
+
+
+def test_a_run_records_how_it_was_made(tmp_path: Path) -> None:
+    recipe = FinetuneRecipe(task="rte", seed=5)
+    RunLog(tmp_path / "deep" / "run", write=True).start(recipe, 5, "cpu", 2)
+    assert load_recipe(FinetuneRecipe, tmp_path / "deep" / "run" / RECIPE) == recipe
+    run = json.loads((tmp_path / "deep" / "run" / RUN).read_text())
+    assert run["seed"] == 5 and {"torch", "python", "sqzb"} <= run["versions"].keys() and run["command"]
+    assert run["hardware"]["device"] == "cpu" and run["hardware"]["processes"] == 2
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "run", write=False)
+    log.start(FinetuneRecipe(), 0, "cpu", 2)
+    log.log(1, loss=1.0)
+    log.forget_after(0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_used_folder_is_refused(tmp_path: Path) -> None:
+    refuse_used(tmp_path)
+    refuse_used(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    for used in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UserError, match="not empty"):
+            refuse_used(used)
