@@ -85,18 +85,15 @@ def show(seconds: float) -> None:
     positive = sum(line.startswith("1") for line in dev) / len(dev)
     nats = f"{pretrained['heldout_mlm_loss']:.2f} nats"
     rows = [
-        ("masked tokens, loss", nats, f"{corpus['heldout_unigram_nats']:.2f} (unigram)", str(FOLDER / "phase2/final")),
-        ("masked tokens, accuracy", f"{pretrained['heldout_mlm_accuracy']:.1%}", "", ""),
-        ("sentence order, accuracy", f"{pretrained['heldout_sop_accuracy']:.1%}", "50.0%", ""),
-        (
-            "paraphrase, accuracy",
-            f"{paraphrase['accuracy']:.1%}",
-            f"{max(positive, 1 - positive):.1%} (majority)",
-            str(FOLDER / "paraphrase/final"),
-        ),
+        ("masked tokens, loss", nats, f"{corpus['heldout_unigram_nats']:.2f} (unigram)"),
+        ("masked tokens, accuracy", f"{pretrained['heldout_mlm_accuracy']:.1%}", ""),
+        ("sentence order, accuracy", f"{pretrained['heldout_sop_accuracy']:.1%}", "50.0%"),
+        ("paraphrase, accuracy", f"{paraphrase['accuracy']:.1%}", f"{max(positive, 1 - positive):.1%} (majority)"),
     ]
-    console.table(
-        f"What was learnt in {console.duration(seconds)}", ("held out", "measured", "baseline", "where"), rows
+    console.table(f"What was learnt in {console.duration(seconds)}", ("held out", "measured", "baseline"), rows)
+    console.out.print(
+        f"The pretrained model is in {FOLDER / 'phase2/final'}, the finetuned one in {FOLDER / 'paraphrase/final'}:\n"
+        "folders that sqzb and transformers open."
     )
 
 

@@ -14,7 +14,9 @@ from sqzb.finetuning.evaluation import encode, evaluate, majority
 from sqzb.finetuning.tasks import task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
-from sqzb.pretraining.trainer import LABELS, Examples, Share, check_fit, report
+from sqzb.pretraining.examples import Examples, Share
+from sqzb.pretraining.start import check_fit, check_vocabulary
+from sqzb.pretraining.trainer import LABELS, report
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, Recipe, load_recipe
 from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import Evaluator
@@ -60,6 +62,7 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):
         check_fit(model.config, recipe, corpus, path)
+        check_vocabulary(path, corpus)
         share = Share(recipe.micro_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
         examples = Examples(recipe, corpus, share)
         measured = Evaluator(accelerator, model, LABELS).evaluate(examples.of_heldout(None))

@@ -1,11 +1,14 @@
 """WordPiece tokenizers as BERT has them: trained, loaded from any of the usual files, saved for other tools."""
 
 import json
+import re
+from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple, TextIO
 
+import numpy as np
 from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 
 from sqzb.errors import UserError
@@ -13,6 +16,8 @@ from sqzb.files import whole_file, write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
+# So many different characters at least, and at most; between them a twentieth of the vocabulary. BERT's own has 1,000.
+ALPHABET = (100, 1000)
 LONGEST_WORD = 100  # characters; a longer word is [UNK]
 
 # How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers library.
@@ -45,16 +50,40 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
     """Learn a WordPiece vocabulary; the same texts give the same vocabulary.
 
-    The library numbers continuations of one character (`##a`) in the order of a hash table, another one in every
-    run, and breaks ties between merges by these numbers (tokenizers#1794). So the characters are found first, and
-    are then given to it in order; the texts, which may be a stream, are kept in a file from one time to the other.
+    Characters beyond the commonest (`ALPHABET`) are left to [UNK], or each of many rare scripts' would take two places
+    of the vocabulary. The library numbers continuations of one character (`##a`) in the order of a hash table, another
+    one in every run, and breaks ties between merges by these numbers (tokenizers#1794). So the characters are found
+    first, and are then given to it in order; the texts, which may be a stream, are kept in a file meanwhile.
     """
+    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
-        characters = _learn(_keep(texts, kept), 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
-        in_order = sorted(characters, key=lambda token: (token.startswith(CONTINUATION), token))
-        kept.seek(0)
-        vocabulary = _learn(kept, vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
+        normalized = (normalizer.normalize_str(text) for text in texts)
+        at_least, at_most = ALPHABET
+        rare = _beyond(min(at_most, max(at_least, vocab_size // 20)), _keep(normalized, kept))
+        tokens = _learn(_without(rare, kept), 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
+        in_order = sorted(tokens, key=lambda token: (token.startswith(CONTINUATION), token))
+        vocabulary = _learn(_without(rare, kept), vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
     return _finish(_bert(_wordpiece(vocabulary), {"lowercase": lowercase}))
+
+
+def _beyond(commonest: int, texts: Iterable[str]) -> str:
+    """All characters of the texts but white space and so many of the commonest."""
+    counts: Counter[int] = Counter()
+    for text in texts:
+        points, n = np.unique(np.frombuffer(text.encode("utf-32-le"), np.uint32), return_counts=True)
+        counts.update(dict(zip(points.tolist(), n.tolist(), strict=True)))
+    ranked = sorted((p for p in counts if not chr(p).isspace()), key=lambda point: (-counts[point], point))
+    return "".join(map(chr, ranked[commonest:]))
+
+
+def _without(rare: str, file: TextIO) -> Iterator[str]:
+    file.seek(0)
+    if not rare:
+        yield from file
+        return
+    unwanted = re.compile(f"[{re.escape(rare)}]")
+    for line in file:
+        yield unwanted.sub(" ", line)
 
 
 def _learn(texts: Iterable[str], vocab_size: int, lowercase: bool, first: Sequence[str]) -> dict[str, int]:

@@ -347,3 +347,11 @@ def test_a_tokenizer_without_berts_frame_around_texts_gets_it(tmp_path: Path) ->
     written = json.loads(whole.to_str()) | {"post_processor": None}
     (tmp_path / "tokenizer.json").write_text(json.dumps(written))
     assert load_tokenizer(tmp_path).encode("the", "a").ids == whole.encode("the", "a").ids
+
+
+def test_rare_characters_do_not_fill_the_vocabulary() -> None:
+    rare = [chr(0x0400 + n) for n in range(200)]
+    common = set("thecatsonm")
+    trained = train_tokenizer(["the cat sat on the mat " * 50, *rare], 500, lowercase=False).get_vocab()
+    assert sum(character in trained for character in rare) == 100 - len(common)
+    assert trained.keys() >= common | {"the", "cat", "sat", "on", "mat"}

@@ -154,6 +154,8 @@ def _do(folder: Path, recipe: CorpusRecipe, index: int, unit: Unit) -> int:
     """One unit from text to its shards and its mark."""
     if folder not in _tokenizers:
         _tokenizers[folder] = load_tokenizer(folder)
+        # A text that speaks of "[SEP]" means the word.
+        _tokenizers[folder].encode_special_tokens = True
     counts: Counter[str] = Counter()
     shards = {split: _Shard(recipe) for split in SPLITS}
     for text_key, tokens in _tokenised(recipe, unit, _tokenizers[folder], counts):

@@ -1,7 +1,6 @@
 """finetune: a pretrained model and a GLUE task to a run folder with a classifier."""
 
 import math
-import time
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import Engine, dropout_key
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.runlog import RunLog, refuse_used, write_card
+from sqzb.training.runlog import Pace, RunLog, refuse_used, write_card
 
 LABELS = {"task": "labels"}
 
@@ -61,7 +60,7 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None) -> Path:
         )
 
     figures: dict[str, float] = {}
-    tokens, since, seen = 0, time.perf_counter(), 0
+    tokens, pace = 0, Pace(0)
     with console.bar("Finetuning", steps, show=accelerator.is_main_process) as bar:
         for step in range(steps):
             epoch, within = divmod(step, steps_per_epoch)
@@ -73,16 +72,15 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None) -> Path:
             tokens += int(engine.total(int(batch["attention_mask"].sum())))
             done = step + 1
             if done % recipe.log_every == 0 or done == steps:
-                speed = round((tokens - seen) / (time.perf_counter() - since))
+                speed = round(pace.tokens_per_second(tokens))
                 log.log(done, tokens=tokens, loss=result.loss, **result, lr=lr, tokens_per_second=speed)
-                seen, since = tokens, time.perf_counter()
             bar.advance(text=f"loss {result.loss:.3f}  {_short(figures)}")
             if within + 1 == steps_per_epoch:
                 if done == steps and accelerator.is_main_process:
                     _save(folder, recipe, model, tokenizer)
-                figures = evaluate(model, validation, chosen, accelerator)
+                with pace.paused():
+                    figures = evaluate(model, validation, chosen, accelerator)
                 log.log(done, epoch=epoch + 1, **{f"validation_{name}": value for name, value in figures.items()})
-                since = time.perf_counter()
     if accelerator.is_main_process:
         write_card(folder / "final", folder.name, recipe, figures)
         report(f"Finetuned {folder}", chosen, figures, validation)

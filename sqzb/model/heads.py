@@ -20,11 +20,14 @@ IGNORED = -100
 
 
 class Tally(NamedTuple):
-    """What a batch adds to a step: scalars, summed over the predictions whose label is not `IGNORED`."""
+    """What a batch adds to a step: scalars over the predictions whose label is not `IGNORED`.
+
+    loss: the sum of their losses; correct: how many hit; total: how many there are.
+    """
 
     loss: Tensor
     correct: Tensor
-    count: Tensor  # type: ignore[assignment]  # hides tuple.count, which nobody calls
+    total: Tensor
 
 
 def classification_tally(logits: Tensor, labels: Tensor) -> Tally:
@@ -172,5 +175,5 @@ class SqueezeBertForSequenceClassification(SavedModel):
             return SequenceClassificationOutput(logits, {"task": classification_tally(logits, labels)})
         asked = labels != IGNORED
         loss = ((logits.float().squeeze(1) - labels.float()) * asked).square().sum()
-        count = asked.sum()
-        return SequenceClassificationOutput(logits, {"task": Tally(loss, count * 0, count)})
+        total = asked.sum()
+        return SequenceClassificationOutput(logits, {"task": Tally(loss, total * 0, total)})

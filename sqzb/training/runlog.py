@@ -5,6 +5,9 @@ import math
 import os
 import platform
 import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -91,3 +94,23 @@ def _step(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
+
+
+class Pace:
+    """Tokens a second since the last reading, pauses left out."""
+
+    def __init__(self, tokens: int) -> None:
+        self._tokens, self._since = tokens, time.perf_counter()
+
+    def tokens_per_second(self, tokens: int) -> float:
+        """The pace up to now, where `tokens` have been trained on in all."""
+        speed = (tokens - self._tokens) / (time.perf_counter() - self._since)
+        self._tokens, self._since = tokens, time.perf_counter()
+        return speed
+
+    @contextmanager
+    def paused(self) -> Iterator[None]:
+        """The block's time does not count."""
+        began = time.perf_counter()
+        yield
+        self._since += time.perf_counter() - began

@@ -43,7 +43,7 @@ def one_by_one(logits: Tensor, labels: Tensor) -> Tally:
 
 def assert_same(got: Tally, due: Tally) -> None:
     assert_close(got.loss, due.loss, rtol=1e-5, atol=1e-5)
-    assert (int(got.correct), int(got.count)) == (int(due.correct), int(due.count))
+    assert (int(got.correct), int(got.total)) == (int(due.correct), int(due.total))
 
 
 @pytest.fixture(scope="module")

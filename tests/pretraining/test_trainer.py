@@ -19,10 +19,10 @@ from safetensors.torch import load_file
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.pretraining import trainer
 from sqzb.pretraining.trainer import build_model, pretrain
 from sqzb.recipe import Optimizer, PretrainRecipe, load_recipe
 from sqzb.tokenizer import save_tokenizer
+from sqzb.training import runlog
 from sqzb.training.engine import Engine, StepResult
 
 STEPS = 60
@@ -341,7 +341,7 @@ def test_the_speed_is_that_of_training_alone(
 
         return call
 
-    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(runlog, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(Engine, "step", timed(Engine.step, 2.0))
     monkeypatch.setattr(Engine, "evaluate", timed(Engine.evaluate, 1000.0))
     lines = [

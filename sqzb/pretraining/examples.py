@@ -1,0 +1,106 @@
+"""The micro-batches of any step and of the held-out part, for any number of processes."""
+
+from collections.abc import Iterator
+from typing import NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from sqzb.corpus.store import HELDOUT, TRAIN, Chunks, Corpus
+from sqzb.draws import Permutation
+from sqzb.errors import UserError
+from sqzb.pretraining.objectives import Objectives
+from sqzb.pretraining.order import samples_of_step
+from sqzb.recipe import PretrainRecipe
+from sqzb.tokenizer import SpecialIds
+from sqzb.training.engine import MicroBatch
+
+# Held-out examples are the same for every run on a corpus, so that runs can be compared.
+EVALUATION_SEED = 0
+
+
+class Share(NamedTuple):
+    """The part of a step that one process computes."""
+
+    global_batch: int
+    micro_batch: int
+    processes: int
+    rank: int
+
+    @property
+    def micro_batches(self) -> int:
+        """In one process and step: the steps of gradient accumulation."""
+        return self.global_batch // (self.micro_batch * self.processes)
+
+    def of(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
+        """This process's part of an array over the global batch, as (micro_batches, micro_batch)."""
+        mine: NDArray[np.int64] = array.reshape(self.processes, self.micro_batches, self.micro_batch)[self.rank]
+        return mine
+
+
+class Examples:
+    """The micro-batches of any step, and of the held-out part."""
+
+    def __init__(self, recipe: PretrainRecipe, corpus: Corpus, share: Share) -> None:
+        self._recipe, self._share = recipe, share
+        self._special = SpecialIds(**corpus.manifest["special_ids"])
+        self._vocab_size = corpus.manifest["vocab_size"]
+        self.train = _chunks(corpus, TRAIN, recipe.sequence_length)
+        self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
+        self._objectives = self._objectives_with(recipe.seed)
+
+    def of_step(self, step: int) -> list[MicroBatch]:
+        epochs, numbers = samples_of_step(step, self._share.global_batch, len(self.train), self._recipe.seed)
+        rows = zip(self._share.of(epochs), self._share.of(numbers), strict=True)
+        return [_tensors(self._objectives, self.train, *row) for row in rows]
+
+    def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
+        """This process's part of the held-out examples."""
+        n = min(len(self.heldout), at_most or len(self.heldout))
+        numbers = Permutation(len(self.heldout), EVALUATION_SEED)[np.arange(n)]
+        mine = numbers[self._share.rank :: self._share.processes]
+        objectives = self._objectives_with(EVALUATION_SEED)
+        for start in range(0, len(mine), self._share.micro_batch):
+            rows = mine[start : start + self._share.micro_batch]
+            yield _tensors(objectives, self.heldout, np.zeros_like(rows), rows)
+
+    def _objectives_with(self, seed: int) -> Objectives:
+        recipe = self._recipe
+        return Objectives(
+            self._special,
+            self._vocab_size,
+            recipe.sequence_length,
+            recipe.max_predictions,
+            recipe.masking_rate,
+            recipe.sop,
+            seed,
+        )
+
+
+def _tensors(
+    objectives: Objectives, chunks: Chunks, epochs: NDArray[np.int64], numbers: NDArray[np.int64]
+) -> MicroBatch:
+    batch = objectives.batch(chunks, epochs, numbers)
+    return {name: torch.from_numpy(array) for name, array in batch._asdict().items()}
+
+
+def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
+    chunks = corpus.split(split, length)
+    if not len(chunks):
+        raise UserError(
+            f"The corpus {corpus.folder} has no {split} chunks of length {length}. Prepare it from more text."
+        )
+    return chunks
+
+
+def share_of(recipe: PretrainRecipe, accelerator: Accelerator) -> Share:
+    """This process's share of the recipe's steps; UserError when they cannot be divided so."""
+    share = Share(recipe.global_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
+    if recipe.global_batch % (share.micro_batch * share.processes):
+        raise UserError(
+            f"global_batch {share.global_batch} is not divided by micro_batch {share.micro_batch} times "
+            f"{share.processes} processes. Change micro_batch, or the number of processes."
+        )
+    return share

@@ -1,0 +1,53 @@
+"""The model that a run starts from, and whether it fits its corpus."""
+
+import torch
+
+from sqzb.corpus.store import Corpus
+from sqzb.errors import UserError
+from sqzb.hub import local_folder
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.recipe import PretrainRecipe
+from sqzb.tokenizer import load_tokenizer
+
+
+def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTraining:
+    """A new model with the corpus's vocabulary, or the one to start from if its vocabulary and positions fit."""
+    vocab_size, pad = corpus.manifest["vocab_size"], corpus.manifest["special_ids"]["pad"]
+    if recipe.start_from is not None:
+        model = SqueezeBertForPreTraining.from_pretrained(recipe.start_from)
+        check_fit(model.config, recipe, corpus, recipe.start_from)
+        check_vocabulary(recipe.start_from, corpus)
+        return model
+    assert recipe.model is not None  # the recipe's own check
+    config = recipe.model
+    if "vocab_size" not in config.model_fields_set:
+        config = config.model_copy(update={"vocab_size": vocab_size})
+    config = config.model_copy(update={"pad_token_id": pad})
+    check_fit(config, recipe, corpus, "the recipe")
+    torch.manual_seed(recipe.seed)
+    return SqueezeBertForPreTraining(config)
+
+
+def check_fit(config: SqueezeBertConfig, recipe: PretrainRecipe, corpus: Corpus, origin: str) -> None:
+    vocab_size = corpus.manifest["vocab_size"]
+    if config.vocab_size != vocab_size:
+        raise UserError(
+            f"The vocabulary of the corpus {corpus.folder} ({vocab_size:,} tokens) does not fit the model of {origin} "
+            f"({config.vocab_size:,}). Use a corpus that was prepared with the model's vocabulary."
+        )
+    if recipe.sequence_length > config.max_position_embeddings:
+        raise UserError(
+            f"sequence_length {recipe.sequence_length} is over the {config.max_position_embeddings} positions of the "
+            f"model of {origin}. Lower it, or start from a model with more positions."
+        )
+
+
+def check_vocabulary(start_from: str, corpus: Corpus) -> None:
+    """UserError when the model to start from lies beside another vocabulary, if only of the same size."""
+    folder = local_folder(start_from)
+    has_one = any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+    if has_one and load_tokenizer(folder).get_vocab() != corpus.tokenizer.get_vocab():
+        raise UserError(
+            f"The vocabulary of the corpus {corpus.folder} has other tokens than that of {start_from}. Use a corpus "
+            "that was prepared with the model's vocabulary (vocabulary.path in the corpus's recipe)."
+        )
