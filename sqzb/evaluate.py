@@ -6,17 +6,18 @@ from typing import Any
 
 from accelerate import Accelerator
 
-from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.errors import RecipeError, UserError
+from sqzb.finetuning import trainer as finetuning
 from sqzb.finetuning.data import load_split
-from sqzb.finetuning.evaluation import encode, evaluate, majority
+from sqzb.finetuning.evaluation import encode, evaluate
 from sqzb.finetuning.tasks import task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
+from sqzb.model.checkpoint import SOP_HEAD
+from sqzb.pretraining import trainer as pretraining
 from sqzb.pretraining.examples import Examples, Share
 from sqzb.pretraining.start import check_fit, check_vocabulary
-from sqzb.pretraining.trainer import LABELS, report
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, Recipe, load_recipe
 from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import Evaluator
@@ -45,9 +46,7 @@ def evaluate_task(path: str, task_name: str | None, glue_dir: Path | None) -> di
     encoded = encode(examples, load_tokenizer(folder), max_length, chosen.regression)
     accelerator = Accelerator()
     figures = evaluate(model.to(accelerator.device), encoded, chosen, accelerator)
-    baseline = majority(chosen, encoded)
-    rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
-    console.table(f"{path} on {chosen.name}", (f"validation ({len(examples):,})", "measured", "majority"), rows)
+    finetuning.report(f"{path} on {chosen.name}", chosen, figures, encoded)
     return {"path": path, "task": chosen.name, "split": "validation", "examples": len(examples)} | figures
 
 
@@ -58,6 +57,7 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     """
     corpus = Corpus(corpus_folder)
     model = SqueezeBertForPreTraining.from_pretrained(path)
+    has_sop = (local_folder(path) / SOP_HEAD).exists()  # else the model's is a new one, and knows nothing
     accelerator = Accelerator()
     found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):
@@ -65,9 +65,11 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
         check_vocabulary(path, corpus)
         share = Share(recipe.micro_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
         examples = Examples(recipe, corpus, share)
-        measured = Evaluator(accelerator, model, LABELS).evaluate(examples.of_heldout(None))
-        figures = {f"heldout_{name}": value for name, value in measured.items()}
-        report(f"{path} at length {recipe.sequence_length}", figures, corpus)
+        measured = Evaluator(accelerator, model, pretraining.LABELS).evaluate(examples.of_heldout(None))
+        figures = {
+            f"heldout_{name}": value for name, value in measured.items() if has_sop or not name.startswith("sop")
+        }
+        pretraining.report(f"{path} at length {recipe.sequence_length}", figures, corpus)
         found[f"length_{recipe.sequence_length}"] = figures | {"sequences": len(examples.heldout)}
     return found | {"heldout_unigram_nats": corpus.manifest["heldout_unigram_nats"]}
 
