@@ -10,7 +10,7 @@ import typer
 
 from sqzb.errors import UserError
 
-INTERRUPTED = 130
+INTERRUPTED = 130  # what typer makes of Ctrl-C
 
 app = typer.Typer(
     help="Pretrain and finetune SqueezeBERT, a small fast encoder.",
@@ -132,6 +132,7 @@ def main() -> None:
 
         show(str(error))
         sys.exit(error.exit_code)
-    except KeyboardInterrupt:
-        typer.echo("interrupted", err=True)
-        sys.exit(INTERRUPTED)
+    except SystemExit as ended:
+        if ended.code == INTERRUPTED:
+            typer.echo("interrupted; what was finished is kept", err=True)
+        raise

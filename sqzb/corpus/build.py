@@ -133,7 +133,8 @@ def _run_parallel(
                 future.result()
                 bar.advance()
         except BaseException:
-            pool.shutdown(wait=False, cancel_futures=True)
+            # Waits for the units at work alone; leaving the block would wait for all of them.
+            pool.shutdown(wait=True, cancel_futures=True)
             raise
 
 

@@ -304,3 +304,27 @@ def test_wide_vocabularies_are_kept_whole(tmp_path: Path, write_prose: WritePros
     assert min(split_tokens(corpus, TRAIN)) >= 2**16
     assert corpus.manifest["special_ids"] == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
     assert json.dumps(corpus.manifest)
+
+
+def test_an_interrupt_waits_for_the_units_at_work_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It does not go through all that is left first, and the next call does only what is missing."""
+    sentence = "The quick brown fox jumps over the lazy dog, and then it sleeps. "
+    for number in range(40):
+        (tmp_path / f"{number}.txt").write_text(sentence * 4000, encoding="utf-8")
+    recipe = CorpusRecipe(
+        output=str(tmp_path / "out"),
+        sources={"text": Source(path=str(tmp_path / "*.txt"))},
+        vocabulary=Vocabulary(size=200, sample_documents=1),
+        sequence_lengths=[32],
+    )
+
+    def interrupted(_bar: object) -> None:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr("sqzb.console.Bar.advance", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            build(recipe, workers=2)
+    done = {mark.name for mark in (tmp_path / "out/marks").glob("0*.json")}
+    assert 1 <= len(done) < 20
+    assert build(recipe, workers=2).manifest["counts"]["documents_read"] == 40
