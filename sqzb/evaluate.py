@@ -4,8 +4,6 @@ import contextlib
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from sqzb.corpus.store import Corpus
 from sqzb.errors import RecipeError, UserError
 from sqzb.finetuning import trainer as finetuning
@@ -20,7 +18,7 @@ from sqzb.pretraining.examples import Examples, Share
 from sqzb.pretraining.start import check_fit, check_vocabulary
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, Recipe, load_recipe
 from sqzb.tokenizer import load_tokenizer
-from sqzb.training.engine import Evaluator
+from sqzb.training.engine import Evaluator, start_accelerator
 from sqzb.training.runlog import RECIPE
 
 
@@ -44,7 +42,7 @@ def evaluate_task(path: str, task_name: str | None, glue_dir: Path | None) -> di
     examples = load_split(chosen, "validation", glue_dir)
     max_length = min(recipe.max_length, model.config.max_position_embeddings)
     encoded = encode(examples, load_tokenizer(folder), max_length, chosen.regression)
-    accelerator = Accelerator()
+    accelerator = start_accelerator()
     figures = evaluate(model.to(accelerator.device), encoded, chosen, accelerator)
     finetuning.report(f"{path} on {chosen.name}", chosen, figures, encoded)
     return {"path": path, "task": chosen.name, "split": "validation", "examples": len(examples)} | figures
@@ -58,7 +56,7 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     corpus = Corpus(corpus_folder)
     model = SqueezeBertForPreTraining.from_pretrained(path)
     has_sop = (local_folder(path) / SOP_HEAD).exists()  # else the model's is a new one, and knows nothing
-    accelerator = Accelerator()
+    accelerator = start_accelerator()
     found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):
         check_fit(model.config, recipe, corpus, path)

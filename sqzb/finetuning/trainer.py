@@ -23,7 +23,7 @@ from sqzb.model import SqueezeBertForSequenceClassification
 from sqzb.model.checkpoint import read_config
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
-from sqzb.training.engine import Engine, dropout_key
+from sqzb.training.engine import Engine, dropout_key, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
 from sqzb.training.runlog import Pace, RunLog, refuse_used, write_card
 
@@ -37,7 +37,7 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None) -> Path:
     chosen = task(recipe.task)
     folder = Path(recipe.output or f"runs/{chosen.name}")
     refuse_used(folder)
-    accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+    accelerator = start_accelerator(recipe.precision)
     source = local_folder(recipe.model)
     tokenizer = load_tokenizer(source)
     model = build_model(recipe, chosen, source, tokenizer)

@@ -5,8 +5,6 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
-from accelerate import Accelerator
-
 from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.errors import RecipeError, UserError
@@ -16,7 +14,7 @@ from sqzb.pretraining.optimizer import Lamb
 from sqzb.pretraining.start import build_model
 from sqzb.recipe import PretrainRecipe, load_recipe
 from sqzb.training import checkpoints
-from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
+from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
 from sqzb.training.runlog import RECIPE, Pace, RunLog, refuse_used, write_card
 
@@ -50,7 +48,7 @@ class Run:
 
     def __init__(self, recipe: PretrainRecipe, folder: Path) -> None:
         self.folder = folder
-        self.accelerator = Accelerator(mixed_precision="bf16" if recipe.precision == "bf16" else "no")
+        self.accelerator = start_accelerator(recipe.precision)
         self.share = share_of(recipe, self.accelerator)
         self.corpus = Corpus(recipe.corpus)
         self.examples = Examples(recipe, self.corpus, self.share)

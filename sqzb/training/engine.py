@@ -30,6 +30,16 @@ class StepResult(dict[str, float]):
         return all(math.isfinite(value) for value in self.values())
 
 
+def start_accelerator(precision: str = "fp32") -> Accelerator:
+    """Join the processes that accelerate or torchrun launched, on the devices that there are.
+
+    Where there is no accelerator, accelerate must be told so: it would leave each process on its own.
+    """
+    return Accelerator(
+        mixed_precision="bf16" if precision == "bf16" else "no", cpu=not torch.accelerator.is_available()
+    )
+
+
 class Evaluator:
     """A model on whatever devices and processes accelerate finds.
 

@@ -262,7 +262,7 @@ def test_sources_that_changed_in_between_are_refused(
     with pytest.raises(UserError, match="sources have changed"):
         build(recipe, workers=1)
     (tmp_path / "text" / "2.jsonl").unlink()
-    assert build(recipe, workers=1).manifest["counts"]["documents_read"] == 30
+    assert build(recipe, workers=1).manifest["counts"]["documents_read"] == 40
 
 
 def test_no_usable_document(corpus_recipe: CorpusRecipe, tmp_path: Path) -> None:

@@ -378,8 +378,7 @@ def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> N
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
     done = subprocess.run(
         [sys.executable, *launch, str(script), str(tmp_path / "one" / "recipe.yaml"), str(tmp_path / "two")],
-        env=os.environ
-        | {"ACCELERATE_USE_CPU": "true", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+        env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
     )
