@@ -13,8 +13,9 @@ from sqzb.finetuning import metrics
 from sqzb.finetuning.data import Example
 from sqzb.finetuning.tasks import Task
 from sqzb.model import SqueezeBertForSequenceClassification
+from sqzb.model.heads import IGNORED
 from sqzb.tokenizer import special_ids
-from sqzb.training.engine import IGNORED, MicroBatch
+from sqzb.training.engine import MicroBatch
 
 EVALUATION_BATCH = 32
 

@@ -11,9 +11,9 @@ from numpy.typing import NDArray
 
 from sqzb.corpus.store import Chunks
 from sqzb.draws import below, hash64, uniform
+from sqzb.model.heads import IGNORED
 from sqzb.tokenizer import SpecialIds
 
-IGNORED = -100
 # What a draw decides; part of its key, so that the decisions are independent.
 _SPLIT, _SWAP, _PLACE, _REPLACE, _TOKEN = range(5)
 # Of the chosen positions, BERT masks 80 %, replaces 10 % by a random token and keeps 10 %.

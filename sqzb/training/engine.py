@@ -11,10 +11,9 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from sqzb.draws import hash64
+from sqzb.model.heads import IGNORED
 
 MicroBatch = Mapping[str, Tensor]
-# A tally's label in a micro-batch: the labels that count for it are those that are not IGNORED.
-IGNORED = -100
 
 
 class StepResult(dict[str, float]):
