@@ -1,4 +1,4 @@
-"""A small SqueezeBERT on real text, about an hour and a half on 2 CPU cores, and the table of its results.
+"""A small SqueezeBERT on real text, for 2 CPU cores, and the table of its results.
 
     python scripts/small_run.py --text FOLDER [--text FOLDER ...] --glue-dir FOLDER
 

@@ -71,6 +71,8 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None) -> Path:
             result = engine.step([batch], lr, [key])
             tokens += int(engine.total(int(batch["attention_mask"].sum())))
             done = step + 1
+            if not result.finite and accelerator.is_main_process:
+                console.warn(f"step {done}: loss or gradient is not finite; the weights were left as they were.")
             if done % recipe.log_every == 0 or done == steps:
                 speed = round(pace.tokens_per_second(tokens))
                 log.log(done, tokens=tokens, loss=result.loss, **result, lr=lr, tokens_per_second=speed)
