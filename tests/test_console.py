@@ -1,0 +1,182 @@
+"""The console: a line now and then where there is no terminal, and text as it is."""
+
+from collections.abc import Callable
+from io import StringIO
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from rich.console import Console
+
+from sqzb import console
+
+printable = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z", "M")), max_size=30)
+markup = st.lists(st.sampled_from(["[", "]", "/", "\\", "red", "[bold]", "[/x]", ":smile:", " a"])).map("".join)
+
+
+class Screen:
+    """Standard output and error without a terminal, and a clock that is set by hand."""
+
+    def __init__(self, patch: pytest.MonkeyPatch, terminal: bool = False) -> None:
+        self.now = 1000.0
+        self._out, self._err = StringIO(), StringIO()
+        kind = {"highlight": False, "soft_wrap": True, "force_terminal": terminal, "width": 200}
+        patch.setattr(console, "out", Console(file=self._out, **kind))  # type: ignore[arg-type]
+        patch.setattr(console, "err", Console(file=self._err, **kind))  # type: ignore[arg-type]
+        patch.setattr(console, "time", SimpleNamespace(monotonic=lambda: self.now))
+
+    @property
+    def out(self) -> list[str]:
+        return self._out.getvalue().splitlines()
+
+    @property
+    def err(self) -> list[str]:
+        return self._err.getvalue().splitlines()
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    return Screen(monkeypatch)
+
+
+steps = st.lists(st.tuples(st.floats(0, 70), st.integers(1, 5)), max_size=20)
+
+
+@given(steps, st.integers(0, 10), st.booleans(), st.booleans())
+def test_a_line_every_30_seconds_and_at_the_end(
+    moves: list[tuple[float, int]], done: int, whole: bool, absolute: bool
+) -> None:
+    total = done + sum(by for _, by in moves) + (not whole)
+    with pytest.MonkeyPatch.context() as patch:
+        screen = Screen(patch)
+        said, due = screen.now, []
+        with console.bar("Reading", total, done) as bar:
+            for seconds, by in moves:
+                screen.now += seconds
+                done += by
+                if absolute:
+                    bar.to(done, "text")
+                else:
+                    bar.advance(by, "text")
+                if screen.now - said >= console.PLAIN_SECONDS or done == total:
+                    said = screen.now
+                    due.append(f"Reading {done}/{total}  text  ")
+        assert len(screen.out) == len(due)
+        assert all(line.startswith(start) for line, start in zip(screen.out, due, strict=True))
+        assert not (whole and moves) or screen.out[-1].endswith("  0 s left")
+
+
+def test_bytes_are_counted_with_their_unit(screen: Screen) -> None:
+    with console.bar("Preparing", 4_000_000, unit=console.size) as bar:
+        screen.now += 30
+        bar.to(1_000_000)
+        screen.now += 30
+        bar.to(4_000_000)
+    assert screen.out == ["Preparing 1.0 MB/4.0 MB    1 min 30 s left", "Preparing 4.0 MB/4.0 MB    0 s left"]
+
+
+def test_the_time_left_counts_from_where_it_began(screen: Screen) -> None:
+    with console.bar("Training", 1500, done=1000) as bar:
+        screen.now += 100
+        bar.advance(100, "loss 2")
+    assert screen.out == ["Training 1,100/1,500  loss 2  6 min 40 s left"]
+
+
+def test_without_a_move_the_time_left_is_unknown(screen: Screen) -> None:
+    with console.bar("Reading", 10, done=4) as bar:
+        for _ in range(4):
+            screen.now += 20
+            bar.to(4)
+    assert screen.out == ["Reading 4/10    unknown time left"] * 2
+
+
+def test_the_end_is_said_once(screen: Screen) -> None:
+    with console.bar("Reading", 3) as bar:
+        for done in (2, 3, 3, 3):
+            bar.to(done)
+    with console.bar("Nothing", 0) as bar:
+        bar.to(0)
+    assert screen.out == ["Reading 3/3    0 s left"]
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_a_bar_that_is_off_says_nothing(monkeypatch: pytest.MonkeyPatch, terminal: bool) -> None:
+    screen = Screen(monkeypatch, terminal)
+    with console.bar("Reading", 2, show=False) as bar:
+        screen.now += 100
+        bar.advance(2, "text")
+    assert screen.out == []
+
+
+def test_a_terminal_shows_title_count_and_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    screen = Screen(monkeypatch, terminal=True)
+    with console.bar("Check[/x]ing", 4000, unit=console.size) as bar:
+        bar.advance(1000, "file[/a]")
+        bar.advance(3000)
+    shown = "\n".join(screen.out)
+    assert "Check[/x]ing" in shown and "4.0 kB/4.0 kB" in shown and "file[/a]" in shown
+
+
+@given(printable | markup)
+def test_text_is_printed_as_it_is(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        screen = Screen(patch)
+        console.error(text)
+        console.warn(text)
+        with console.bar(text, 1) as bar:
+            bar.to(1, text)
+        assert screen.err == [f"error: {text}", f"warning: {text}"]
+        assert screen.out == [f"{text} 1/1  {text}  0 s left"]
+
+
+def test_a_table_has_all_cells(screen: Screen) -> None:
+    console.table("What was learnt", ("", "measured"), [("loss", "5.22"), ("accuracy", "16.3 %")])
+    shown = "\n".join(screen.out)
+    assert screen.out[0] == "What was learnt" and all(word in shown for word in ("loss", "5.22", "measured", "16.3 %"))
+
+
+@pytest.mark.parametrize(
+    ("seconds", "said"),
+    [
+        (0, "0 s"),
+        (59.4, "59 s"),
+        (59.6, "1 min 00 s"),
+        (200, "3 min 20 s"),
+        (3599.4, "59 min 59 s"),
+        (3599.6, "1 h 00 min"),
+        (4 * 3600 + 5 * 60 + 59, "4 h 05 min"),
+        (100 * 3600, "100 h 00 min"),
+    ],
+)
+def test_durations(seconds: float, said: str) -> None:
+    assert console.duration(seconds) == said
+
+
+def parsed(text: str, units: dict[str, float]) -> float:
+    words = text.replace(",", "").split()
+    return sum(float(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+
+
+@given(st.floats(0, 10**6))
+def test_durations_are_true_to_their_last_place(seconds: float) -> None:
+    told = parsed(console.duration(seconds), {"s": 1, "min": 60, "h": 3600})
+    assert abs(told - seconds) <= 0.5 if seconds < 3599 else -0.5 <= seconds - told <= 60
+
+
+@pytest.mark.parametrize(("n", "said"), [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (12_345_678, "12.3 MB")])
+def test_sizes(n: int, said: str) -> None:
+    assert console.size(n) == said
+
+
+@given(st.integers(1000, 10**15))
+def test_sizes_are_true_to_their_last_place(n: int) -> None:
+    units = {"kB": 1e3, "MB": 1e6, "GB": 1e9, "TB": 1e12, "PB": 1e15}
+    said = console.size(n)
+    assert abs(parsed(said, units) - n) <= 0.0501 * units[said.split()[1]]
+
+
+@pytest.mark.parametrize("say", [console.error, console.warn])
+def test_a_long_message_is_one_line(screen: Screen, say: Callable[[str], None]) -> None:
+    say("word " * 100 + "end")
+    assert len(screen.err) == 1
