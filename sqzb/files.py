@@ -1,5 +1,7 @@
 """Files and folders that appear whole or not at all: written aside, flushed, renamed."""
 
+import fcntl
+import hashlib
 import json
 import os
 import shutil
@@ -44,9 +46,33 @@ def whole_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(aside, ignore_errors=True)
 
 
+@contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Hold the folder while the block runs, and say whether that is so: another process may hold it already."""
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            ours = True
+        except BlockingIOError:
+            ours = False
+        yield ours
+    finally:
+        os.close(descriptor)
+
+
 def write_json(path: Path, value: Any) -> None:
     with whole_file(path) as aside:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+
+
+def sha256(path: Path) -> str:
+    """Of the file's content, as hexadecimal digits."""
+    digest = hashlib.sha256()
+    with path.open("rb") as opened:
+        while block := opened.read(2**20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def _flush(path: Path) -> None:

@@ -1,5 +1,6 @@
 """Files and folders appear whole or not at all."""
 
+import hashlib
 import json
 import subprocess
 import sys
@@ -8,8 +9,10 @@ from contextlib import AbstractContextManager
 from pathlib import Path
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from sqzb.files import whole_file, whole_folder, write_json
+from sqzb.files import locked, sha256, whole_file, whole_folder, write_json
 
 Whole = Callable[[Path], AbstractContextManager[Path]]
 BOTH = pytest.mark.parametrize("whole", [whole_file, whole_folder])
@@ -106,3 +109,52 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
     with pytest.raises(TypeError):
         write_json(path, {"a": {1, 2}})
     assert list(tmp_path.iterdir()) == [path] and json.loads(path.read_text()) == 1
+
+
+@given(st.binary(max_size=100), st.sampled_from([0, 1, 2**20 - 1, 2**20, 2**21 + 1]))
+def test_sha256_is_that_of_the_content(tmp_path_factory: pytest.TempPathFactory, start: bytes, size: int) -> None:
+    path = tmp_path_factory.getbasetemp() / "hashed"
+    content = start + bytes(size)
+    path.write_bytes(content)
+    assert sha256(path) == hashlib.sha256(content).hexdigest()
+
+
+HOLD = (
+    "import sys; from pathlib import Path; from sqzb.files import locked\n"
+    "with locked(Path(sys.argv[1])) as ours: print(ours, flush=True); sys.stdin.read()"
+)
+
+
+def test_one_process_holds_a_folder(tmp_path: Path) -> None:
+    """And while it does nothing lies there, and when it is killed it holds nothing."""
+    command = [sys.executable, "-c", HOLD, str(tmp_path)]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+        assert other.stdout is not None and other.stdout.readline() == "True\n"
+        with locked(tmp_path) as ours:
+            assert not ours
+        with locked(tmp_path) as ours:  # to be refused does not set it free
+            assert not ours
+        assert list(tmp_path.iterdir()) == []
+        other.kill()
+    with locked(tmp_path) as ours:
+        assert ours
+
+
+@pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, BlockingIOError])
+def test_a_folder_is_free_behind_the_block(tmp_path: Path, error: type[BaseException] | None) -> None:
+    for _ in range(2):
+        try:
+            with locked(tmp_path) as ours:
+                assert ours
+                with locked(tmp_path) as again:
+                    assert not again
+                if error is not None:
+                    raise error
+        except (ValueError, KeyboardInterrupt, BlockingIOError) as raised:
+            assert type(raised) is error
+
+
+def test_other_folders_are_free(tmp_path: Path) -> None:
+    (tmp_path / "one").mkdir()
+    with locked(tmp_path / "one") as ours, locked(tmp_path) as other:
+        assert ours and other
