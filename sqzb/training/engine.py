@@ -34,6 +34,9 @@ def start_accelerator(precision: str = "fp32") -> Accelerator:
 
     Where there is no accelerator, accelerate must be told so: it would leave each process on its own.
     """
+    # Moments and tiny probabilities sink below what a CPU computes at full speed: training slowed down to a third. The
+    # threads that are begun later take this over, so it comes first.
+    torch.set_flush_denormal(True)
     return Accelerator(
         mixed_precision="bf16" if precision == "bf16" else "no", cpu=not torch.accelerator.is_available()
     )
