@@ -27,13 +27,19 @@ class Source(Section):
     """Where documents come from."""
 
     path: str = Field("", description="local file, folder or glob; a Hub id (owner/name); python-docs")
+    licence: str | None = Field(None, description="under which the text may be used; it stands in the manifest")
     text: str = Field("text", description="the column that holds the text, for parquet, jsonl and the Hub")
     config: str | None = Field(None, description="the configuration of a Hub data set")
     revision: str | None = Field(None, description="the commit of a Hub data set")
     split: str = Field("train", description="the split of a Hub data set")
+    streaming: bool = Field(True, description="read the Hub as a stream; false: download first, to datasets' cache")
     txt_documents: Literal["file", "blank-lines"] = Field("file", description="what parts documents in txt files")
     sentences_per_document: int | None = Field(
         None, ge=2, description="rows or lines are sentences without boundaries: so many of them make a document"
+    )
+    wiki_leftovers: bool = Field(False, description="remove what extractors leave of wiki templates, tags and links")
+    weight: float = Field(
+        1.0, gt=0, le=1000, description="how often each document is taken for training; 0.5: half of them"
     )
 
     def problems(self) -> list[Problem]:
@@ -60,6 +66,13 @@ class CorpusRecipe(Section):
     short_seq_prob: float = Field(0.1, ge=0, le=1, description="chance that a chunk aims at a shorter length")
     heldout: float = Field(0.005, ge=0, lt=1, description="share of documents kept apart for evaluation")
     min_characters: int = Field(200, ge=1, description="shorter documents are dropped")
+    max_sentence_characters: int = Field(10_000, ge=100, description="longer stretches without a sentence end go")
+    english_only: bool = Field(False, description="drop documents with less than two of eight English stop words")
+    drop_duplicates: bool = Field(True, description="of equal documents, the first is taken")
+    near_duplicates: float | None = Field(
+        None, ge=0.5, lt=1, description="of documents that share so much of their word 5-grams, the first is taken"
+    )
+    max_bad_documents: int = Field(0, ge=0, description="so many that cannot be read are skipped; one more is an error")
     seed: int = Field(0, ge=0, lt=2**64)
 
     @field_validator("sources", mode="before")
