@@ -4,7 +4,7 @@ import os
 import sys
 from importlib.metadata import version
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import typer
 
@@ -24,6 +24,7 @@ Overrides = Annotated[
 ]
 Recipe = Annotated[Path, typer.Argument(help="A YAML recipe; those that come with sqzb are in recipes/.")]
 Output = Annotated[Path | None, typer.Option(help="The folder to write; by default the recipe's.")]
+Executor = Literal["processes", "ray"]
 GlueDir = Annotated[
     Path | None, typer.Option(help="Folder of GLUE's own files (MRPC/, RTE/ ...); by default they come from the Hub.")
 ]
@@ -47,18 +48,48 @@ def _options(
 
 @app.command()
 def prepare_corpus(
-    recipe: Recipe,
+    recipe: Annotated[
+        Path | None, typer.Argument(help="A YAML recipe; those that come with sqzb are in recipes/.")
+    ] = None,
     overrides: Overrides = None,
     output: Output = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
+    executor: Annotated[
+        Executor, typer.Option(help="Who does the work: processes here, or a Ray cluster.")
+    ] = "processes",
+    verify: Annotated[Path | None, typer.Option(help="Check the files of this corpus, and do nothing else.")] = None,
 ) -> None:
-    """Read documents, split them into sentences, tokenise them, and cut them into chunks for pretraining."""
+    """Read documents, clean and split them, tokenise them, and cut them into chunks for pretraining.
+
+    Goes on where it was stopped, and mends a finished corpus that has lost files.
+    """
+    if (recipe is None) == (verify is None):
+        raise typer.BadParameter("give a recipe, or --verify DIR, one of the two")
     from sqzb.recipe import CorpusRecipe, load_recipe
 
-    wanted = load_recipe(CorpusRecipe, recipe, overrides or (), output=_text(output))
-    from sqzb.corpus.build import build, report
+    if recipe is None:
+        from sqzb.corpus.build import verify as check
 
-    report(build(wanted, workers or os.cpu_count() or 1))
+        check(verify or Path())
+        return
+    wanted = load_recipe(CorpusRecipe, recipe, overrides or (), output=_text(output))
+    from sqzb.corpus.build import build
+    from sqzb.corpus.manifest import report
+
+    report(build(wanted, workers or os.cpu_count() or 1, executor))
+
+
+@app.command()
+def inspect_corpus(
+    corpus: Annotated[Path, typer.Argument(help="A folder written by prepare-corpus.")],
+    n: Annotated[int, typer.Option("--n", min=1, help="So many examples.")] = 5,
+    length: Annotated[int | None, typer.Option(min=8, help="Sequence length; by default the corpus's first.")] = None,
+    seed: Annotated[int, typer.Option(min=0, help="Of which examples, and how they are masked.")] = 0,
+) -> None:
+    """Show training examples as a person reads them: segments, order, and what the model is asked."""
+    from sqzb.pretraining.inspection import inspect
+
+    inspect(corpus, n, length, seed)
 
 
 @app.command()

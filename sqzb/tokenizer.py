@@ -18,6 +18,7 @@ PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]",
 CONTINUATION = "##"
 # So many different characters at least, and at most; between them a twentieth of the vocabulary. BERT's own has 1,000.
 ALPHABET = (100, 1000)
+TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 LONGEST_WORD = 100  # characters; a longer word is [UNK]
 
 # How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers library.

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import torch
 
+from sqzb.corpus import sources
 from sqzb.corpus.build import build
 from sqzb.corpus.store import Corpus
 from sqzb.model import SqueezeBertConfig
@@ -27,6 +28,7 @@ the of and in to was with for water river stone winter light garden engine lette
 forest paper harbour bridge music village history method number reason travel answer children language science
 """
 WORDS = TEXT.split()
+UNIT_BYTES = 25_000
 
 
 @pytest.fixture(autouse=True, scope="session")
@@ -93,11 +95,31 @@ def corpus_recipe(source_folder: Path, vocabulary: Path) -> CorpusRecipe:
     )
 
 
+@pytest.fixture
+def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Makes five units of `source_folder`, instead of one."""
+    monkeypatch.setattr(sources, "UNIT_BYTES", UNIT_BYTES)
+
+
 @pytest.fixture(scope="session")
 def corpus(tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe) -> Corpus:
-    """The finished corpus of `corpus_recipe`."""
+    """The finished corpus of `corpus_recipe`, in small units."""
     output = tmp_path_factory.mktemp("corpus") / "finished"
-    return build(corpus_recipe.model_copy(update={"output": str(output)}), workers=1)
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sources, "UNIT_BYTES", UNIT_BYTES)
+        return build(corpus_recipe.model_copy(update={"output": str(output)}), workers=1)
+
+
+@pytest.fixture(scope="session")
+def content() -> Callable[[Path], dict[str, bytes]]:
+    """All files of a corpus but its recipe, which names the folder."""
+
+    def read(folder: Path) -> dict[str, bytes]:
+        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        assert files.pop("recipe.yaml")
+        return files
+
+    return read
 
 
 @pytest.fixture

@@ -24,7 +24,15 @@ def loaded_by(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "arguments",
-    [["--help"], ["pretrain", "--help"], ["pretrain", "no-such.yaml"], ["prepare-corpus", "no-such.yaml"]],
+    [
+        ["--help"],
+        ["pretrain", "--help"],
+        ["pretrain", "no-such.yaml"],
+        ["prepare-corpus", "no-such.yaml"],
+        ["prepare-corpus"],
+        ["prepare-corpus", "a.yaml", "--verify", "b"],
+        ["inspect-corpus", "--help"],
+    ],
     ids=" ".join,
 )
 def test_nothing_heavy_is_loaded_before_the_arguments_are_good(arguments: list[str]) -> None:
@@ -34,7 +42,7 @@ def test_nothing_heavy_is_loaded_before_the_arguments_are_good(arguments: list[s
 def test_help_names_every_command() -> None:
     ended = run("--help")
     assert ended.returncode == 0
-    for command in ("prepare-corpus", "pretrain", "finetune", "eval"):
+    for command in ("prepare-corpus", "inspect-corpus", "pretrain", "finetune", "eval"):
         assert command in ended.stdout
 
 
@@ -69,7 +77,21 @@ def test_debug_shows_the_traceback(place: str) -> None:
     assert "Traceback" in ended.stderr and "no-such.yaml" in ended.stderr
 
 
-@pytest.mark.parametrize("arguments", [["pretrain"], ["nonsense"], ["eval", "x", "--nonsense"]], ids=" ".join)
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["pretrain"],
+        ["nonsense"],
+        ["eval", "x", "--nonsense"],
+        ["prepare-corpus"],
+        ["prepare-corpus", "a.yaml", "--verify", "b"],
+        ["prepare-corpus", "a.yaml", "--executor", "nobody"],
+        ["inspect-corpus"],
+        ["inspect-corpus", "x", "--length", "7"],
+        ["inspect-corpus", "x", "--n", "0"],
+    ],
+    ids=" ".join,
+)
 def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     ended = run(*arguments)
     assert ended.returncode == 2

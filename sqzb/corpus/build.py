@@ -1,276 +1,345 @@
-"""prepare-corpus: sources to a finished corpus folder, a unit of work after the other.
+"""prepare-corpus: sources to a finished corpus folder.
 
-Each unit becomes one shard a split, and a mark with its counts, written last; a command that was stopped goes on
-with the units that have no mark. What a shard holds follows from its unit and the recipe alone.
+Stage one makes shards of tokens from units of text, stage two a table of chunks for each shard. A command that was
+stopped goes on where it was; one that is called on a finished corpus makes again what is damaged or missing.
 """
 
-import hashlib
+import errno
 import json
 import math
-import os
 import shutil
-from array import array
-from collections import Counter
+import time
 from collections.abc import Iterable, Iterator
-from concurrent.futures import ProcessPoolExecutor, as_completed
 from itertools import islice
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sqzb import console
-from sqzb.corpus.chunks import SPECIAL_PLACES, cut
+from sqzb.corpus.executors import run
+from sqzb.corpus.manifest import damaged, make_manifest, report
+from sqzb.corpus.shards import Mark, check_bad, mark_path, marks_of, shard_path, write_unit
 from sqzb.corpus.sources import Unit, documents, units
-from sqzb.corpus.store import HELDOUT, MANIFEST, SPLITS, TRAIN, Corpus, read_shard, write_shard
-from sqzb.corpus.text import sentences
+from sqzb.corpus.store import MANIFEST, SHARDS, Corpus, read_manifest, relative
+from sqzb.corpus.tables import Table, find_repeated, write_table
+from sqzb.corpus.text import DROPPING, READ, Cleaner
 from sqzb.draws import Permutation
-from sqzb.errors import UserError
-from sqzb.files import whole_file, write_json
+from sqzb.errors import RecipeError, UserError
+from sqzb.files import ASIDE, locked, sha256, whole_file, write_json
 from sqzb.hub import local_folder
-from sqzb.recipe import CorpusRecipe, dump_recipe
-from sqzb.tokenizer import load_tokenizer, save_tokenizer, special_ids, train_tokenizer
+from sqzb.recipe import CorpusRecipe, dump_recipe, load_recipe
+from sqzb.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, train_tokenizer
 
-RECIPE, MARKS, UNITS = "recipe.yaml", "marks", "units.json"
-DOCUMENTS_AT_ONCE = 64
+RECIPE, UNITS, VOCABULARY = "recipe.yaml", "units.json", "vocab.txt"
+BEFORE = "manifest.before.json"  # of a finished corpus, while it is mended or cut anew
+# Keys that stage one does not ask for: they may be others when the command is called again.
+STAGE_TWO = {"output", "sequence_lengths", "short_seq_prob", "heldout", "drop_duplicates", "max_bad_documents"}
+# Bytes of a corpus for a byte of its text. Measured for English with 16 bits a token: 0.5 to 0.65.
+DISK_SHARE, DISK_SHARE_WIDE = 0.75, 1.25
 
 
-def build(recipe: CorpusRecipe, workers: int) -> Corpus:
-    """Run the recipe with so many processes, or go on with it where it was stopped."""
+def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Corpus:
+    """Run the recipe with so many processes, go on with it where it was stopped, or mend what it has made."""
     folder = Path(recipe.output)
-    work = [unit for name, source in recipe.sources.items() for unit in units(name, source)]
+    _check_folder(folder)
+    work = _units(folder, recipe)
     if not work:
         raise UserError("The sources hold no rows at all. Check that they are the right files.")
-    _claim(folder, recipe, work)
-    tokenizer = _vocabulary(folder, recipe, work)
-    counts = _run(folder, recipe, work, workers)
-    if not counts["chunks", TRAIN, recipe.sequence_lengths[0]]:
-        shutil.rmtree(folder)
-        raise UserError(
-            f"No document of {', '.join(source.path for source in recipe.sources.values())} could be used: "
-            f"{counts['documents_read']:,} were read and {counts['documents_dropped_short']:,} of them are under "
-            f"{recipe.min_characters} characters. Check the sources, or lower min_characters."
-        )
-    write_json(folder / MANIFEST, _manifest(folder, recipe, tokenizer, counts, len(work)))
-    shutil.rmtree(folder / MARKS)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with locked(folder) as ours:
+            if not ours:
+                raise UserError(
+                    f"Another prepare-corpus is at work on {folder}. Wait for it, or give another --output."
+                )
+            if _claim(folder, recipe, work):
+                tokenizer = _vocabulary(folder, recipe, work)
+                marks = _shards(folder, recipe, work, tokenizer, workers, executor)
+                _check_mended(folder, marks)
+                _check_kept(folder, recipe, marks)
+                _tables(folder, recipe, work, marks, tokenizer, workers, executor)
+                (folder / BEFORE).unlink(missing_ok=True)
+            else:
+                console.out.print(f"{folder} is finished and whole: there is nothing to do.", markup=False)
+    except OSError as error:
+        if error.errno not in (errno.ENOSPC, errno.EDQUOT):
+            raise
+        raise UserError(f"The disk of {folder} is full. Make room and run the command again: it goes on.") from error
     return Corpus(folder)
 
 
-def _claim(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> None:
-    """Make the folder ours: a new or empty one, or one where the same recipe was stopped on the same sources."""
-    if (folder / MANIFEST).exists():
-        raise UserError(f"{folder} holds a finished corpus. Use it as it is, or give another --output.")
-    stopped, listed = folder / RECIPE, folder / MARKS / UNITS
-    if stopped.exists():
-        if stopped.read_text(encoding="utf-8") != dump_recipe(recipe):
-            raise UserError(
-                f"{folder} holds an unfinished corpus of another recipe ({stopped}). Give another --output, or "
-                "remove that folder."
-            )
-        if listed.exists() and json.loads(listed.read_text(encoding="utf-8")) != [list(unit) for unit in work]:
-            raise UserError(
-                f"The sources have changed since the unfinished corpus in {folder} was begun. Put them back as they "
-                "were, or remove that folder to begin anew."
-            )
-    elif folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+# The folder
+
+
+def _check_folder(folder: Path) -> None:
+    begun = f"{RECIPE}{ASIDE}"  # all that is there when the command was killed with its first file
+    used = folder.exists() and (not folder.is_dir() or any(path.name != begun for path in folder.iterdir()))
+    if used and not (folder / RECIPE).exists():
         raise UserError(f"{folder} is not empty and holds no corpus. Give another --output.")
-    with whole_file(stopped) as aside:
+
+
+def _units(folder: Path, recipe: CorpusRecipe) -> list[Unit]:
+    """All units; of a Hub data set at the commit with which the work in the folder was begun."""
+    begun = {unit.source: unit.revision for unit in (Unit(*row) for row in _listed(folder) or [])}
+    found = []
+    for name, source in recipe.sources.items():
+        revision = begun.get(name) or source.revision
+        found += units(name, source.model_copy(update={"revision": revision}))
+    return found
+
+
+def _listed(folder: Path) -> list[Any] | None:
+    try:
+        listed: list[Any] = json.loads((folder / UNITS).read_text(encoding="utf-8"))
+        return listed
+    except FileNotFoundError:
+        return None
+    except ValueError as error:
+        raise UserError(f"{folder / UNITS} is damaged ({error}). Remove {folder} to begin anew.") from error
+
+
+def _claim(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> bool:
+    """Make the folder ours: a new one, or one where the same recipe has been at work on the same sources.
+
+    Of a finished corpus, takes away what is damaged; False if there is nothing to do.
+    """
+    begun = folder / RECIPE
+    if begun.exists():
+        before = _recipe_of(folder)
+        changed = [k for k in type(recipe).model_fields if getattr(before, k) != getattr(recipe, k)]
+        if other := [key for key in changed if key not in STAGE_TWO]:
+            raise UserError(
+                f"{folder} holds a corpus of another recipe: {', '.join(other)} differ{'s' * (len(other) == 1)} from "
+                f"{begun}. Give another --output, or remove that folder."
+            )
+        if _listed(folder) not in (None, json.loads(json.dumps(work))):
+            raise UserError(
+                f"The sources have changed since the corpus in {folder} was begun. Put them back as they were, or "
+                "remove that folder to begin anew."
+            )
+        if (folder / MANIFEST).exists():
+            (folder / BEFORE).unlink(missing_ok=True)
+            gone = damaged(folder)
+            if not gone and set(changed) <= {"output", "max_bad_documents"}:
+                return False
+            _take_apart(folder, gone)
+    with whole_file(begun) as aside:
         aside.write_text(dump_recipe(recipe), encoding="utf-8")
-    write_json(listed, work)
+    write_json(folder / UNITS, work)
+    return True
+
+
+def _recipe_of(folder: Path) -> CorpusRecipe:
+    try:
+        return load_recipe(CorpusRecipe, folder / RECIPE)
+    except RecipeError as error:
+        raise UserError(f"{folder} holds no corpus that this version can go on with. Give another --output.") from error
+
+
+def _take_apart(folder: Path, gone: Iterable[str]) -> None:
+    """Remove what is damaged; what there was stays written down until all of it is there again."""
+    for name in gone:
+        _remove(folder, name)
+        console.warn(f"{name} is damaged or missing and is made again.")
+    (folder / MANIFEST).replace(folder / BEFORE)
+
+
+def _remove(folder: Path, name: str) -> None:
+    """A shard goes with its mark."""
+    path = folder / name
+    path.unlink(missing_ok=True)
+    if path.parent.name == SHARDS:
+        mark_path(folder, path.stem).unlink(missing_ok=True)
+
+
+def _check_mended(folder: Path, marks: dict[str, Mark]) -> None:
+    """UserError when what was made again of a finished corpus is not what it was. It is taken away, so that the next
+    call makes it once more."""
+    if not (folder / BEFORE).exists():
+        return
+    files = json.loads((folder / BEFORE).read_text(encoding="utf-8"))["files"]
+    due = {name: file["sha256"] for name, file in files.items() if name.startswith(f"{SHARDS}/") or name == VOCABULARY}
+    made = {relative(shard_path(folder, name)): mark["sha256"] for name, mark in marks.items()}
+    made[VOCABULARY] = sha256(folder / VOCABULARY)
+    other = [name for name in due | made if due.get(name) != made.get(name)]
+    for name in other:
+        _remove(folder, name)
+    if other:
+        raise UserError(
+            f"{', '.join(other[:5])} could not be made again as before: the content of the sources has changed since "
+            f"the corpus in {folder} was made. Put them back as they were, or remove that folder to begin anew."
+        )
+
+
+# The vocabulary
 
 
 def _vocabulary(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> Tokenizer:
     """The tokenizer in the folder; loaded or trained, and put there, at the first call."""
-    if (folder / "tokenizer_config.json").exists():  # the last of its files
-        return load_tokenizer(folder)
     wanted = recipe.vocabulary
-    if wanted.path is not None:
+    if all((folder / name).exists() for name in TOKENIZER_FILES):
+        tokenizer = load_tokenizer(folder)
+    elif wanted.path is not None:
         path = Path(wanted.path)
         tokenizer = load_tokenizer(path if path.is_file() else local_folder(wanted.path))
     else:
         console.out.print(f"Training a vocabulary of {wanted.size:,} WordPieces.")
-        sample = islice(_sample(recipe, work), wanted.sample_documents)
-        tokenizer = train_tokenizer(sample, wanted.size, wanted.lowercase)
+        tokenizer = train_tokenizer(_sample(recipe, work), wanted.size, wanted.lowercase)
     save_tokenizer(tokenizer, folder, max(recipe.sequence_lengths))
     return tokenizer
 
 
 def _sample(recipe: CorpusRecipe, work: list[Unit]) -> Iterator[str]:
-    """Documents in a random order of units, so that a short sample has something of every source."""
-    for index in Permutation(len(work), recipe.seed)[range(len(work))]:
-        yield from documents(work[index], recipe.sources[work[index].source])
+    """Cleaned documents from the beginnings of units in a random order, of as many units as possible."""
+    wanted = recipe.vocabulary.sample_documents
+    share = math.ceil(wanted / len(work))
+    order = Permutation(len(work), recipe.seed)[range(len(work))]
+    found = (text for index in order for text in islice(_cleaned(recipe, work[index]), share))
+    return islice(found, wanted)
 
 
-def _run(folder: Path, recipe: CorpusRecipe, work: list[Unit], workers: int) -> Counter[Any]:
-    """Do what has no mark yet; the counts of all units."""
-    left = [index for index in range(len(work)) if not _mark(folder, index).exists()]
-    _tokenizers.pop(folder, None)  # of an earlier corpus in this folder
-    with console.bar("Preparing", len(work), len(work) - len(left)) as bar:
-        if workers == 1:
-            finished: Iterable[int] = (_do(folder, recipe, index, work[index]) for index in left)
-            for _ in finished:
-                bar.advance()
-        else:
-            _run_parallel(folder, recipe, work, left, workers, bar)
-    counts: Counter[Any] = Counter()
-    for index in range(len(work)):
-        counts.update({_key(name): n for name, n in json.loads(_mark(folder, index).read_text()).items()})
-    return counts
+def _cleaned(recipe: CorpusRecipe, unit: Unit) -> Iterator[str]:
+    source = recipe.sources[unit.source]
+    cleaner = Cleaner(recipe, source)
+    for row in documents(unit, source):
+        if isinstance(row, str) and (document := cleaner.document(row)) is not None:
+            yield "\n\n".join(document.sentences)
 
 
-def _run_parallel(
-    folder: Path, recipe: CorpusRecipe, work: list[Unit], left: list[int], workers: int, bar: console.Bar
+# Stage one
+
+
+def _shards(
+    folder: Path, recipe: CorpusRecipe, work: list[Unit], tokenizer: Tokenizer, workers: int, executor: str
+) -> dict[str, Mark]:
+    """Make the shards that are not there yet; the marks of all, by name."""
+    progress = _Progress(folder, work)
+    left = [number for number in range(len(work)) if not progress.look(number)]
+    _check_disk(folder, progress.total - progress.done, tokenizer)
+    with console.bar("Preparing", progress.total, progress.done, unit=console.size) as bar:
+        check_bad(*progress.bad(), recipe)
+        at_work = set(left)
+        for result in run(executor, workers, write_unit, [(folder, recipe, number, work[number]) for number in left]):
+            for number in list(at_work) if result is None else [left[result[0]]]:
+                if progress.look(number):
+                    at_work.discard(number)
+            bar.to(progress.done, progress.text())
+            check_bad(*progress.bad(), recipe)
+    return progress.marks()
+
+
+class _Progress:
+    """What the marks in the folder say."""
+
+    def __init__(self, folder: Path, work: list[Unit]) -> None:
+        self._folder, self._work = folder, work
+        self._found: dict[int, dict[str, Mark]] = {}
+        self._started, self._first_bytes = time.monotonic(), -1
+        self.total = sum(unit.size for unit in work)
+        self.done = 0
+
+    def look(self, number: int) -> bool:
+        """Whether a unit is finished."""
+        marks = {name: mark for name, mark in marks_of(self._folder, number) if mark is not None}
+        self.done += self._size(number, marks) - self._size(number, self._found.get(number, {}))
+        self._found[number] = marks
+        return _finished(marks)
+
+    def _size(self, number: int, marks: dict[str, Mark]) -> int:
+        """The finished part of a unit's size, which is that of its text or a guess."""
+        size = self._work[number].size
+        return size if _finished(marks) else min(size, sum(mark["counts"][READ]["bytes"] for mark in marks.values()))
+
+    def marks(self) -> dict[str, Mark]:
+        return {name: mark for number in sorted(self._found) for name, mark in self._found[number].items()}
+
+    def bad(self) -> tuple[int, list[str]]:
+        bad = [mark["bad"] for mark in self.marks().values()]
+        return sum(one["documents"] for one in bad), [name for one in bad for name in one["named"]]
+
+    def text(self) -> str:
+        marks = self.marks().values()
+        read = sum(mark["counts"][READ]["bytes"] for mark in marks)
+        if self._first_bytes < 0:
+            self._first_bytes = read
+        speed = (read - self._first_bytes) / max(1e-9, time.monotonic() - self._started)
+        found = sum(mark["counts"][READ]["documents"] for mark in marks)
+        tokens = sum(mark["tokens"] for mark in marks)
+        return f"{found:,} documents  {tokens:,} tokens  {speed / 1e6:.1f} MB/s"
+
+
+def _finished(marks: dict[str, Mark]) -> bool:
+    return any(mark["last"] for mark in marks.values())
+
+
+def _check_disk(folder: Path, text_bytes: int, tokenizer: Tokenizer) -> None:
+    wide = tokenizer.get_vocab_size() > 2**16
+    need = int(text_bytes * (DISK_SHARE_WIDE if wide else DISK_SHARE))
+    free = shutil.disk_usage(folder).free
+    if need > free:
+        raise UserError(
+            f"The corpus will take about {console.size(need)}, and the disk of {folder} has {console.size(free)} free. "
+            "Make room, or give another --output."
+        )
+
+
+def _check_kept(folder: Path, recipe: CorpusRecipe, marks: dict[str, Mark]) -> None:
+    """UserError when no document is left."""
+    if any(mark["tokens"] for mark in marks.values()):
+        return
+    counts = [mark["counts"] for mark in marks.values()]
+    by_rule = {rule: sum(of[rule]["documents"] for of in counts if rule in of) for rule in (READ, *DROPPING)}
+    read = by_rule.pop(READ)
+    dropped = ", ".join(f"{n:,} {'is' if n == 1 else 'are'} {rule}" for rule, n in by_rule.items() if n)
+    bad = [name for mark in marks.values() for name in mark["bad"]["named"]]
+    shutil.rmtree(folder)
+    raise UserError(
+        f"No document of {', '.join(source.path for source in recipe.sources.values())} could be used: {read:,} were "
+        f"read, {dropped or 'none was dropped by a rule'}{f'; {bad[0]}' if bad else ''}. Check the sources, or lower "
+        f"min_characters ({recipe.min_characters})."
+    )
+
+
+# Stage two
+
+
+def _tables(
+    folder: Path,
+    recipe: CorpusRecipe,
+    work: list[Unit],
+    marks: dict[str, Mark],
+    tokenizer: Tokenizer,
+    workers: int,
+    executor: str,
 ) -> None:
-    # Spawned, not forked: a fork would copy the threads' locks of tokenizers and pyarrow in an unknown state.
-    os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
-        futures = [pool.submit(_do, folder, recipe, index, work[index]) for index in left]
-        try:
-            for future in as_completed(futures):
-                future.result()
+    """Write the table of every shard, and the manifest."""
+    names = list(marks)
+    repeated = find_repeated(folder, names, recipe)
+    dropped = {name: [gone[name].flags for gone in repeated.values()] for name in names}
+    weights = {name: recipe.sources[marks[name]["source"]].weight for name in names}
+    size = tokenizer.get_vocab_size()
+    tasks = [(folder, recipe, name, weights[name], size, dropped[name]) for name in names]
+    tables: dict[str, Table] = {}
+    with console.bar("Cutting", len(names)) as bar:
+        for result in run(executor, workers, write_table, tasks):
+            if result is not None:
+                tables[names[result[0]]] = result[1]
                 bar.advance()
-        except BaseException:
-            # Waits for the units at work alone; leaving the block would wait for all of them.
-            pool.shutdown(wait=True, cancel_futures=True)
-            raise
+    in_order = {name: tables[name] for name in names}
+    write_json(folder / MANIFEST, make_manifest(folder, recipe, work, marks, in_order, repeated, tokenizer))
 
 
-def _mark(folder: Path, index: int) -> Path:
-    return folder / MARKS / f"{index:05d}.json"
-
-
-def _key(name: str) -> Any:
-    """Counts are kept under a name, or under (what, split, length), which JSON writes as what/split/length."""
-    parts = name.split("/")
-    return (parts[0], parts[1], int(parts[2])) if len(parts) == 3 else name
-
-
-_tokenizers: dict[Path, Tokenizer] = {}
-
-
-def _do(folder: Path, recipe: CorpusRecipe, index: int, unit: Unit) -> int:
-    """One unit from text to its shards and its mark."""
-    if folder not in _tokenizers:
-        _tokenizers[folder] = load_tokenizer(folder)
-        # A text that speaks of "[SEP]" means the word.
-        _tokenizers[folder].encode_special_tokens = True
-    counts: Counter[str] = Counter()
-    shards = {split: _Shard(recipe) for split in SPLITS}
-    for text_key, tokens in _tokenised(recipe, unit, _tokenizers[folder], counts):
-        heldout = text_key < recipe.heldout * 2.0**64
-        shards[HELDOUT if heldout else TRAIN].add(text_key, tokens)
-    for split, shard in shards.items():
-        counts.update(shard.write(folder / split / f"{index:05d}.safetensors", split))
-    write_json(_mark(folder, index), counts)
-    return index
-
-
-def _tokenised(
-    recipe: CorpusRecipe, unit: Unit, tokenizer: Tokenizer, counts: Counter[str]
-) -> Iterator[tuple[int, list[list[int]]]]:
-    """A key from its text, and the tokens of each sentence, for every document of the unit that is kept."""
-    texts = iter(documents(unit, recipe.sources[unit.source]))
-    while batch := list(islice(texts, DOCUMENTS_AT_ONCE)):
-        split = [sentences(text, recipe.language, recipe.min_characters, counts) for text in batch]
-        encoded = iter(tokenizer.encode_batch_fast([s for found in split for s in found], add_special_tokens=False))
-        for found in split:
-            if found:
-                text_key = int.from_bytes(hashlib.blake2b("\n".join(found).encode(), digest_size=8).digest(), "big")
-                yield text_key, [ids for encoding in islice(encoded, len(found)) if (ids := encoding.ids)]
-
-
-class _Shard:
-    """Documents gathered towards one shard."""
-
-    def __init__(self, recipe: CorpusRecipe) -> None:
-        self._recipe = recipe
-        # Packed: a unit may be a file of gigabytes, and a list takes ten times the memory.
-        self._tokens, self._sentences = array("I"), array("I")
-        self._documents = 0
-        self._starts: dict[int, list[int]] = {length: [] for length in recipe.sequence_lengths}
-
-    def add(self, text_key: int, sentences: list[list[int]]) -> None:
-        bounds = [len(self._tokens)]
-        for ids in sentences:
-            self._tokens.extend(ids)
-            bounds.append(len(self._tokens))
-        self._sentences.extend(bounds[:-1])
-        self._documents += 1
-        for length, starts in self._starts.items():
-            starts += cut(bounds, length, self._recipe.short_seq_prob, self._recipe.seed, length, text_key)
-
-    def write(self, path: Path, split: str) -> dict[str, int]:
-        """Write the shard unless it is empty; its counts."""
-        if not self._tokens:
-            return {}
-        tokens = np.frombuffer(self._tokens, np.uint32)
-        arrays: dict[str, NDArray[Any]] = {
-            "tokens": tokens.astype(np.uint16) if tokens.max() < 2**16 else tokens,
-            "sentences": np.array(self._sentences, np.uint32),
-        }
-        for length, starts in self._starts.items():
-            arrays[f"chunks_{length}"] = np.array([*starts, len(self._tokens)], np.uint32)
-        write_shard(path, arrays)
-        chunks = {f"chunks/{split}/{length}": len(starts) for length, starts in self._starts.items()}
-        return {f"tokens_{split}": len(self._tokens), f"documents_{split}": self._documents, **chunks}
-
-
-def _manifest(
-    folder: Path, recipe: CorpusRecipe, tokenizer: Tokenizer, counts: Counter[Any], n_units: int
-) -> dict[str, Any]:
-    names = [f"{index:05d}" for index in range(n_units)]
-    shards = {split: [n for n in names if (folder / split / f"{n}.safetensors").exists()] for split in SPLITS}
-    totals = {key: count for key, count in counts.items() if isinstance(key, str)}
-    lengths = {
-        str(length): {
-            "chunks": {split: counts["chunks", split, length] for split in SPLITS},
-            "padding": _padding(totals[f"tokens_{TRAIN}"], counts["chunks", TRAIN, length], length),
-        }
-        for length in recipe.sequence_lengths
-    }
-    return {
-        "sequence_lengths": recipe.sequence_lengths,
-        "vocab_size": tokenizer.get_vocab_size(),
-        "vocab_sha256": hashlib.sha256((folder / "vocab.txt").read_bytes()).hexdigest(),
-        "special_ids": special_ids(tokenizer)._asdict(),
-        "counts": totals,
-        "lengths": lengths,
-        "heldout_unigram_nats": _unigram_nats(folder, shards, tokenizer.get_vocab_size()),
-        "shards": shards,
-    }
-
-
-def _padding(tokens: int, chunks: int, length: int) -> float:
-    """The share of a batch's places that no token fills."""
-    return round(1 - (tokens + SPECIAL_PLACES * chunks) / (length * chunks), 4)
-
-
-def _unigram_nats(folder: Path, shards: dict[str, list[str]], vocab_size: int) -> float | None:
-    """Cross-entropy of the held-out tokens under the training tokens' frequencies (each counted once more): the
-    loss of a model that knows how often each token comes and nothing else. None without a held-out part."""
-    frequencies = {split: np.zeros(vocab_size) for split in SPLITS}
-    for split, names in shards.items():
-        for name in names:
-            tokens = read_shard(folder / split / f"{name}.safetensors")["tokens"]
-            frequencies[split] += np.bincount(tokens, minlength=vocab_size)
-    train, heldout = frequencies[TRAIN] + 1, frequencies[HELDOUT]
-    if not heldout.sum():
-        return None
-    nats = float(-(heldout * np.log(train / train.sum())).sum() / heldout.sum())
-    return nats if math.isfinite(nats) else None
-
-
-def report(corpus: Corpus) -> None:
-    """The closing table."""
-    manifest, counts = corpus.manifest, corpus.manifest["counts"]
-    rows = [(name.replace("_", " "), f"{count:,}") for name, count in counts.items()]
-    for length, figures in manifest["lengths"].items():
-        rows += [(f"chunks of {length}, {split}", f"{n:,}") for split, n in figures["chunks"].items()]
-        rows.append((f"padding at {length}", f"{figures['padding']:.1%}"))
-    rows.append(("vocabulary", f"{manifest['vocab_size']:,}"))
-    if manifest["heldout_unigram_nats"] is not None:
-        rows.append(("held-out unigram baseline", f"{manifest['heldout_unigram_nats']:.3f} nats"))
-    console.table(f"Corpus {corpus.folder}", ("", "count"), rows)
+def verify(folder: Path) -> None:
+    """Check every file of a finished corpus; UserError naming those that are not whole."""
+    found = damaged(folder)
+    if found:
+        listed = "".join(f"\n  {name}: {what}" for name, what in found.items())
+        raise UserError(
+            f"{len(found):,} of the files of {folder} are not as they were:{listed}\n"
+            f"`sqzb prepare-corpus {folder / RECIPE} --output {folder}` makes just these again."
+        )
+    manifest = read_manifest(folder)
+    n = len(manifest["files"] | manifest["marks"])
+    console.out.print(f"All {n:,} files of {folder} are as they were.", markup=False)
+    report(Corpus(folder))

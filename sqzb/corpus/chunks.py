@@ -2,37 +2,83 @@
 
 from bisect import bisect_right
 from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from sqzb.draws import below, uniform
+from sqzb.draws import U64, below, uniform
 
 SPECIAL_PLACES = 3  # [CLS] a [SEP] b [SEP]
 
 
-def cut(bounds: Sequence[int], length: int, short_seq_prob: float, *keys: int) -> list[int]:
+class Cuts(NamedTuple):
+    """The chunks of many documents, in their order."""
+
+    bounds: NDArray[np.uint32]  # (n, 2) token offsets of start and end
+    documents: NDArray[np.int64]  # (n) of which document each is
+
+
+def cut_all(
+    sentences: NDArray[np.unsignedinteger[Any]],
+    documents: NDArray[np.unsignedinteger[Any]],
+    keys: U64,
+    n_tokens: int,
+    length: int,
+    short_seq_prob: float,
+    seed: int,
+) -> Cuts:
+    """Cut documents that lie one behind the other.
+
+    sentences, documents: the token offsets of their starts; keys: a number that stands for each document's text, under
+    which its random lengths are drawn, so that these depend on nothing else.
+    """
+    if n_tokens == 0:
+        return Cuts(np.zeros((0, 2), np.uint32), np.zeros(0, np.int64))
+    starts, stops = documents.astype(np.int64), np.append(documents[1:], n_tokens).astype(np.int64)
+    first, last = np.searchsorted(sentences, starts), np.searchsorted(sentences, stops)
+    capacity = length - SPECIAL_PLACES
+    at_most = last - first + (stops - starts) // capacity  # each chunk starts a sentence or goes on with one
+    aims = _aims(at_most, keys, capacity, short_seq_prob, seed, length).tolist()
+    aim_starts = (np.cumsum(at_most) - at_most).tolist()
+    all_sentences = sentences.tolist()
+    found = [
+        cut([*all_sentences[low:high], stop], aims[aim : aim + n], capacity)
+        for low, high, stop, aim, n in zip(
+            first.tolist(), last.tolist(), stops.tolist(), aim_starts, at_most.tolist(), strict=True
+        )
+    ]
+    counts = np.fromiter(map(len, found), np.int64, len(found))
+    chunk_starts = np.array([start for document in found for start in document], np.uint32)
+    chunk_ends = np.append(chunk_starts[1:], np.uint32(n_tokens))
+    # The offsets of a document without tokens are those of the next, so that the next start is always an end.
+    return Cuts(np.stack([chunk_starts, chunk_ends], axis=1), np.repeat(np.arange(len(found)), counts))
+
+
+def cut(bounds: Sequence[int], aims: Sequence[int], capacity: int) -> list[int]:
     """Where the chunks of one document start.
 
-    bounds: the token offsets of its sentences' starts, and of its end. A chunk takes whole sentences up to its aim,
-    which is `length` less the special tokens or, with `short_seq_prob`, a shorter one drawn under `keys` (BERT's
-    create_pretraining_data.py). Unlike there, nothing is cut off: a sentence that would pass the aim starts the next
-    chunk, and one longer than any chunk goes on in the next.
+    bounds: the token offsets of its sentences' starts, and of its end. A chunk takes whole sentences up to its aim.
+    Unlike in BERT, nothing is cut off: a sentence that would pass the aim starts the next chunk, and one longer than
+    any chunk goes on in the next.
     """
-    capacity = length - SPECIAL_PLACES
     end = bounds[-1]
-    aims = _aims(len(bounds) + (end - bounds[0]) // capacity, capacity, short_seq_prob, *keys)
     starts: list[int] = []
     start = bounds[0]
     while start < end:
-        index = bisect_right(bounds, start + int(aims[len(starts)]))
+        index = bisect_right(bounds, start + aims[len(starts)])
         starts.append(start)
         # A first sentence that alone passes the aim is taken whole if a chunk holds it.
         start = bounds[index - 1] if bounds[index - 1] > start else min(bounds[index], start + capacity)
     return starts
 
 
-def _aims(count: int, capacity: int, short_seq_prob: float, *keys: int) -> NDArray[np.int64]:
-    numbers = np.arange(count)
-    short = uniform(*keys, 0, numbers) < short_seq_prob
-    return np.where(short, 2 + below(capacity - 1, *keys, 1, numbers), capacity)
+def _aims(
+    counts: NDArray[np.int64], keys: U64, capacity: int, short_seq_prob: float, seed: int, length: int
+) -> NDArray[np.int64]:
+    """So many aims for each document: the capacity or, with `short_seq_prob`, fewer tokens, as in BERT's
+    create_pretraining_data.py."""
+    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
+    of = seed, length, np.repeat(keys, counts)
+    short = uniform(*of, 0, number) < short_seq_prob
+    return np.where(short, 2 + below(capacity - 1, *of, 1, number), capacity)

@@ -1,10 +1,16 @@
-"""A corpus on disk: tokens once, and for each sequence length where its chunks start.
+"""A corpus on disk: text as tokens, once, and for each sequence length a table of its chunks.
 
-A shard is one safetensors file with, over all its documents one after the other,
-    tokens      (n_tokens)      token numbers without special tokens, 16 bits wide where the vocabulary allows it
-    sentences   (n_sentences)   where each sentence starts
-    chunks_L    (n_chunks + 1)  where each chunk of sequence length L starts, and the end of the last
-and is read through the page cache, so that opening a corpus costs no memory.
+The tokens lie in shards, `shards/NAME.safetensors`, which hold, over all their documents one behind the other,
+    tokens      (n_tokens)     token numbers without special tokens, 16 bits wide where the vocabulary allows it
+    sentences   (n_sentences)  where each sentence starts
+    documents   (n_documents)  where each document starts
+    keys        (n_documents)  64 bits of a hash of its cleaned text
+    sizes       (n_documents)  bytes of its cleaned text
+    bands       (n_documents, n_bands)  only if near duplicates are looked for
+and beside each lies `chunks/NAME.safetensors` with, for every split and sequence length L,
+    SPLIT_L     (n_chunks, 2)  where each chunk starts and ends in the shard's tokens
+Where words begin follows from the tokens: a token that goes on with a word starts with ## in the vocabulary.
+Both are read through the page cache, so that opening a corpus costs no memory.
 """
 
 import json
@@ -13,16 +19,19 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import pyarrow as pa
 from numpy.typing import NDArray
-from safetensors.numpy import save_file
+from safetensors.numpy import save
 from tokenizers import Tokenizer
 
 from sqzb.errors import UserError
 from sqzb.files import whole_file
 from sqzb.tokenizer import load_tokenizer
 
-MANIFEST = "manifest.json"
+MANIFEST, SHARDS, CHUNKS = "manifest.json", "shards", "chunks"
 TRAIN, HELDOUT = SPLITS = ("train", "heldout")
+FORMAT = 2  # of the folder
+DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {"U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
 
 
 class Chunk(NamedTuple):
@@ -30,26 +39,61 @@ class Chunk(NamedTuple):
     boundaries: NDArray[np.int64]  # where sentences start inside the chunk, 0 left out; n is not one
 
 
-def write_shard(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     with whole_file(path) as aside:
-        save_file(arrays, aside)
+        aside.write_bytes(save(arrays))  # its save_file hides the errors of a full disk
 
 
-def read_shard(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a shard, mapped and not loaded. UserError when the file is not whole."""
+def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """The arrays of a file, mapped and not loaded, and no file kept open. UserError when the file is not whole."""
     try:
-        mapped = np.memmap(path, mode="r")
+        with pa.memory_map(str(path)) as opened:
+            mapped = np.frombuffer(opened.read_buffer(), np.uint8)
         header_size = int(mapped[:8].view(np.uint64)[0])
         header = json.loads(mapped[8 : 8 + header_size].tobytes())
         return {name: _view(mapped[8 + header_size :], entry) for name, entry in header.items()}
     except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(f"The corpus shard {path} is damaged or absent ({error}). Prepare the corpus again.") from error
+        raise UserError(
+            f"The corpus file {path} is damaged or absent ({error}). {_verify(path.parent.parent)}"
+        ) from error
+
+
+def _arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    arrays = read_arrays(path)
+    if missing := [name for name in names if name not in arrays]:
+        raise UserError(f"The corpus file {path} has no {', '.join(missing)}. {_verify(path.parent.parent)}")
+    return [arrays[name] for name in names]
+
+
+def _verify(folder: Path) -> str:
+    return f"`sqzb prepare-corpus --verify {folder}` names all such files and says how to rebuild them."
 
 
 def _view(data: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[Any]:
     first, last = entry["data_offsets"]
-    dtype = {"U16": np.uint16, "U32": np.uint32}[entry["dtype"]]
-    return data[first:last].view(dtype).reshape(entry["shape"])
+    return data[first:last].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+
+
+def relative(path: Path) -> str:
+    """A shard's or table's name in the manifest."""
+    return f"{path.parent.name}/{path.name}"
+
+
+def read_manifest(folder: Path) -> dict[str, Any]:
+    """UserError when the folder holds no finished corpus."""
+    try:
+        manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
+    except (FileNotFoundError, NotADirectoryError):
+        state = "has no" if folder.is_dir() else "does not exist: no"
+        raise UserError(
+            f"The corpus {folder} {state} {MANIFEST}. Prepare it first, with "
+            f"`sqzb prepare-corpus RECIPE --output {folder}`."
+        ) from None
+    except ValueError as error:
+        raise UserError(f"{folder / MANIFEST} is damaged ({error}). Remove it and prepare the corpus again.") from error
+    if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
+        raise UserError(f"{folder} was prepared by another version of sqzb. Prepare it again, in another folder.")
+    return manifest
 
 
 class Corpus:
@@ -57,45 +101,40 @@ class Corpus:
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        try:
-            self.manifest: dict[str, Any] = json.loads((self.folder / MANIFEST).read_text(encoding="utf-8"))
-        except (FileNotFoundError, NotADirectoryError):
-            state = "has no" if self.folder.is_dir() else "does not exist: no"
-            raise UserError(
-                f"The corpus {self.folder} {state} {MANIFEST}. Prepare it first, with "
-                f"`sqzb prepare-corpus RECIPE --output {self.folder}`."
-            ) from None
-        except ValueError as error:
-            raise UserError(f"{self.folder / MANIFEST} is damaged ({error}). Prepare the corpus again.") from error
+        self.manifest = read_manifest(self.folder)
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
         return load_tokenizer(self.folder)
 
     def split(self, split: str, length: int) -> "Chunks":
-        """The chunks of one split and sequence length. UserError when the corpus was not cut to that length."""
+        """The chunks of one split and sequence length. UserError when the corpus was not cut to that length, or a
+        file is not as long as it was."""
         lengths = self.manifest["sequence_lengths"]
         if length not in lengths:
             raise UserError(
                 f"The corpus {self.folder} is not cut to length {length}, only to {', '.join(map(str, lengths))}. "
-                "Prepare it with that length in `sequence_lengths`."
+                "Add it to `sequence_lengths` in its recipe and prepare it again: the tokens are kept."
             )
-        return Chunks(
-            [self.folder / split / f"{shard}.safetensors" for shard in self.manifest["shards"][split]], length
-        )
+        files = {self.folder / name: file["bytes"] for name, file in self.manifest["files"].items()}
+        for path, due in files.items():
+            size = path.stat().st_size if path.exists() else 0
+            if size != due:
+                raise UserError(
+                    f"The corpus file {path} has {size:,} bytes and should have {due:,}. {_verify(self.folder)}"
+                )
+        shards, tables = ([path for path in files if path.parent.name == kind] for kind in (SHARDS, CHUNKS))
+        return Chunks(shards, tables, f"{split}_{length}")
 
 
 class Chunks:
-    """All chunks of one length, numbered through the shards."""
+    """All chunks of one split and length, numbered through the shards."""
 
-    def __init__(self, shards: list[Path], length: int) -> None:
-        opened = [read_shard(shard) for shard in shards]
-        wanted = "tokens", "sentences", f"chunks_{length}"
-        for path, shard in zip(shards, opened, strict=True):
-            if missing := [name for name in wanted if name not in shard]:
-                raise UserError(f"The corpus shard {path} has no {', '.join(missing)}. Prepare the corpus again.")
-        self._tokens, self._sentences, self._starts = ([shard[name] for shard in opened] for name in wanted)
-        self._ends = np.cumsum([len(starts) - 1 for starts in self._starts], dtype=np.int64)
+    def __init__(self, shards: list[Path], tables: list[Path], table: str) -> None:
+        texts = [_arrays(path, "tokens", "sentences") for path in shards]
+        self._tokens, self._sentences = [tokens for tokens, _ in texts], [sentences for _, sentences in texts]
+        self._bounds = [_arrays(path, table)[0] for path in tables]
+        self._ends = np.cumsum([len(bounds) for bounds in self._bounds], dtype=np.int64)
 
     def __len__(self) -> int:
         return int(self._ends[-1]) if len(self._ends) else 0
@@ -103,7 +142,8 @@ class Chunks:
     def __getitem__(self, number: int) -> Chunk:
         shard = int(np.searchsorted(self._ends, number, side="right"))
         within = number - (int(self._ends[shard - 1]) if shard else 0)
-        start, end = (int(bound) for bound in self._starts[shard][within : within + 2])
+        start, end = (int(bound) for bound in self._bounds[shard][within])
         sentences = self._sentences[shard]
-        first, last = np.searchsorted(sentences, (start + 1, end))
+        # Numbers of another type would make numpy convert all sentences each time.
+        first, last = np.searchsorted(sentences, np.array((start + 1, end), sentences.dtype))
         return Chunk(self._tokens[shard][start:end], sentences[first:last].astype(np.int64) - start)

@@ -1,9 +1,11 @@
-"""The four commands, as a user runs them, on a text that every Python carries."""
+"""The commands, as a user runs them, on a text that every Python carries."""
 
 import json
 import math
 import os
 import random
+import re
+import shutil
 import subprocess
 import sys
 from itertools import pairwise
@@ -31,12 +33,12 @@ PHASE_1 = {
         "intermediate_size": 64,
         "max_position_embeddings": 64,
     },
-    "steps": 160,
+    "steps": 240,
     "global_batch": 32,
     "micro_batch": 16,
     "optimizer": {"lr": 3e-2},
-    "evaluate_every": 80,
-    "checkpoint_every": 40,
+    "evaluate_every": 120,
+    "checkpoint_every": 60,
     "log_every": 20,
 }
 PHASE_2 = {"sequence_length": 64, "max_predictions": 10, "steps": 5, "global_batch": 8, "micro_batch": 8}
@@ -85,6 +87,7 @@ def write_mrpc(folder: Path) -> None:
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which corpus, both phases and a finetuned model have been made by the commands."""
     folder = tmp_path_factory.mktemp("road")
+    (folder / "torn.jsonl").write_text('{"text": "whole"}\n{"text": "to')
     run(folder, "prepare-corpus", write(folder / "corpus.yaml", CORPUS), "--output", "corpus", "--workers", "2")
     phase1 = write(folder / "phase1.yaml", PHASE_1 | {"corpus": "corpus"})
     run(folder, "pretrain", phase1, "--output", "phase1")
@@ -122,12 +125,12 @@ def test_a_run_folder_has_all_its_parts(road: Path, run_folder: str) -> None:
 def test_metrics_have_every_figure_and_rise_by_steps(road: Path) -> None:
     logged = [line for line in lines(road / "phase1/metrics.jsonl") if "loss" in line]
     assert all(line.keys() >= METRICS for line in logged)
-    assert [line["step"] for line in logged] == list(range(20, 161, 20))
+    assert [line["step"] for line in logged] == list(range(20, 241, 20))
     assert all(earlier["tokens"] < later["tokens"] for earlier, later in pairwise(logged))
 
 
 def test_checkpoints_are_kept(road: Path) -> None:
-    assert [path.name for path in sorted((road / "phase1/checkpoints").iterdir())] == ["step-0000120", "step-0000160"]
+    assert [path.name for path in sorted((road / "phase1/checkpoints").iterdir())] == ["step-0000180", "step-0000240"]
 
 
 def test_transformers_opens_the_final_folders(road: Path) -> None:
@@ -159,12 +162,53 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(road: Path) -> None:
     assert not (road / "dry").exists()
 
 
+def test_a_finished_corpus_is_left_as_it_is(road: Path) -> None:
+    before = {path: path.stat().st_mtime_ns for path in (road / "corpus").rglob("*")}
+    said = run(road, "prepare-corpus", "corpus.yaml", "--output", "corpus", "--workers", "2")
+    assert "nothing to do" in said and "tokens for training" in said
+    assert before == {path: path.stat().st_mtime_ns for path in (road / "corpus").rglob("*")}
+
+
+def test_a_damaged_corpus_is_named_and_mended(road: Path) -> None:
+    assert "files of corpus are as they were" in run(road, "prepare-corpus", "--verify", "corpus")
+    (shard,) = (road / "corpus/shards").glob("*.safetensors")
+    whole = shard.read_bytes()
+    shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    said = run(road, "prepare-corpus", "--verify", "corpus", code=1)
+    assert f"shards/{shard.name}: its content has changed" in said
+    command = re.search("`sqzb (.*)` makes just these again", said)
+    assert command and "made again" in run(road, *command[1].split())
+    assert shard.read_bytes() == whole
+    run(road, "prepare-corpus", "--verify", "corpus")
+
+
+def test_other_lengths_are_cut_without_reading_again(road: Path) -> None:
+    shutil.copytree(road / "corpus", road / "recut")
+    (shard,) = (road / "recut/shards").glob("*.safetensors")
+    before = shard.stat().st_mtime_ns
+    run(road, "prepare-corpus", "corpus.yaml", "--output", "recut", "--workers", "1", "sequence_lengths=[16]")
+    assert shard.stat().st_mtime_ns == before
+    assert "of 16 places" in run(road, "inspect-corpus", "recut", "--n", "9")
+
+
+def test_examples_are_shown(road: Path) -> None:
+    said = run(road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "3")
+    assert len(re.findall(r"^Chunk .* of 64 places\n  A  \[CLS\] .*\[SEP\]\n", said, re.MULTILINE)) == 7
+    assert said == run(road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "3")
+    assert said != run(road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "4")
+
+
+@pytest.mark.parametrize("arguments", [[], ["corpus.yaml", "--verify", "corpus"]], ids=["neither", "both"])
+def test_a_corpus_is_prepared_or_verified(road: Path, arguments: list[str]) -> None:
+    assert "one of the two" in run(road, "prepare-corpus", *arguments, code=2)
+
+
 def test_a_stopped_run_goes_on(road: Path) -> None:
-    """Cut back to its first 80 steps, the run ends again in the same weights and the same metrics."""
+    """Cut back to its first 120 steps, the run ends again in the same weights and the same metrics."""
     (road / "phase1").rename(road / "whole")
     try:
         run(road, "pretrain", "phase1.yaml", "--output", "phase1", "keep_checkpoints=5")
-        for part in ("final", "checkpoints/step-0000120", "checkpoints/step-0000160"):
+        for part in ("final", "checkpoints/step-0000180", "checkpoints/step-0000240"):
             subprocess.run(["rm", "-r", str(road / "phase1" / part)], check=True)
         run(road, "pretrain", "phase1.yaml", "--output", "phase1", "--resume")
         same = [(road / name / "final/model.safetensors").read_bytes() for name in ("whole", "phase1")]
@@ -206,7 +250,19 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
         (["eval", "phase2"], "--corpus"),
         (["eval", "phase2", "--task", "mrpc", "--glue-dir", "glue"], "classifier"),
         (["eval", "mrpc", "--task", "rte", "--glue-dir", "glue"], "not_equivalent"),
-        (["prepare-corpus", "corpus.yaml", "--output", "corpus"], "finished corpus"),
+        (["prepare-corpus", "corpus.yaml", "--output", "corpus", "seed=1"], "another recipe: seed differs"),
+        (["prepare-corpus", "corpus.yaml", "--output", "glue"], "holds no corpus"),
+        (["prepare-corpus", "--verify", "glue"], "has no manifest.json"),
+        (
+            ["prepare-corpus", "corpus.yaml", "--output", "new", "sources.docs.path=torn.jsonl"],
+            "torn.jsonl:2 is no JSON",
+        ),
+        (
+            ["prepare-corpus", "corpus.yaml", "--output", "new", "sources.docs.path=corpus.yaml"],
+            "no kind that can be read",
+        ),
+        (["inspect-corpus", "glue"], "has no manifest.json"),
+        (["inspect-corpus", "corpus", "--length", "48"], "only to 32, 64"),
         (["prepare-corpus", "corpus.yaml", "--output", "new", "sources.docs.path=nowhere"], "nowhere"),
         (["prepare-corpus", "corpus.yaml", "--output", "new", "min_characters=10000000"], "No document"),
     ],
@@ -214,4 +270,5 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
 )
 def test_bad_input_is_one_clear_paragraph(road: Path, arguments: list[str], said: str) -> None:
     assert said in run(road, *arguments, code=1)
-    assert not (road / "new").exists()
+    assert not (road / "new").exists() or [path.name for path in (road / "new").rglob("*.safetensors")] == []
+    shutil.rmtree(road / "new", ignore_errors=True)

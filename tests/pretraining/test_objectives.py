@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
-from sqzb.corpus.store import Chunks, write_shard
+from sqzb.corpus.store import Chunks, write_arrays
 from sqzb.pretraining.objectives import IGNORED, Batch, Objectives
 from sqzb.tokenizer import SpecialIds
 
@@ -32,10 +32,15 @@ def chunks(tmp_path_factory: pytest.TempPathFactory) -> Chunks:
     tokens[starts[-2] :] = np.arange(100, 129)
     inside = [n for n in range(starts[-2]) if n not in starts and draw.random() < 0.15]
     sentences = np.unique([*starts[:-1], *inside, *last])
-    path = tmp_path_factory.mktemp("objectives") / "shard.safetensors"
-    arrays = {"tokens": tokens.astype(np.uint16), "sentences": sentences.astype(np.uint32)}
-    write_shard(path, {**arrays, f"chunks_{LENGTH}": starts.astype(np.uint32)})
-    return Chunks([path], LENGTH)
+    bounds = np.stack([starts[:-1], starts[1:]], axis=1)
+    return written(tmp_path_factory.mktemp("objectives"), tokens, sentences, bounds)
+
+
+def written(folder: Path, tokens: np.ndarray, sentences: np.ndarray, bounds: np.ndarray) -> Chunks:
+    shard, table = folder / "shard.safetensors", folder / "table.safetensors"
+    write_arrays(shard, {"tokens": tokens.astype(np.uint16), "sentences": sentences.astype(np.uint32)})
+    write_arrays(table, {f"train_{LENGTH}": bounds.astype(np.uint32)})
+    return Chunks([shard], [table], f"train_{LENGTH}")
 
 
 def objectives(max_predictions: int = 5, rate: float = 0.15, sop: bool = True, seed: int = 0) -> Objectives:
@@ -180,14 +185,7 @@ def test_the_label_says_which_segment_stands_first(chunks: Chunks) -> None:
 
 
 def test_a_chunk_without_an_ordinary_token_asks_for_nothing(tmp_path: Path) -> None:
-    write_shard(
-        tmp_path / "unknown",
-        {
-            "tokens": np.full(6, SPECIAL.unk, np.uint16),
-            "sentences": np.array([0, 3], np.uint32),
-            f"chunks_{LENGTH}": np.array([0, 6], np.uint32),
-        },
-    )
-    batch = objectives().batch(Chunks([tmp_path / "unknown"], LENGTH), np.array([0]), np.array([0]))
+    chunks = written(tmp_path, np.full(6, SPECIAL.unk), np.array([0, 3]), np.array([[0, 6]]))
+    batch = objectives().batch(chunks, np.array([0]), np.array([0]))
     assert (batch.mlm_labels == IGNORED).all() and (batch.mlm_positions == 0).all()
     assert batch.attention_mask.sum() == 9

@@ -16,12 +16,12 @@ import torch
 from accelerate.state import AcceleratorState
 from safetensors.torch import load_file
 
+from sqzb.corpus.build import build
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.pretraining.trainer import build_model, pretrain
-from sqzb.recipe import Optimizer, PretrainRecipe, load_recipe
-from sqzb.tokenizer import save_tokenizer
+from sqzb.recipe import CorpusRecipe, Optimizer, PretrainRecipe, load_recipe
 from sqzb.training import runlog
 from sqzb.training.engine import Engine, StepResult
 
@@ -354,11 +354,10 @@ def test_the_speed_is_that_of_training_alone(
         assert line["tokens_per_second"] == round((tokens[number + 1] - tokens[number]) / 8)
 
 
-def test_a_corpus_without_a_heldout_part_is_enough(recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path) -> None:
-    shutil.copytree(corpus.folder, tmp_path / "corpus")
-    manifest = corpus.manifest | {"shards": corpus.manifest["shards"] | {"heldout": []}, "heldout_unigram_nats": None}
-    (tmp_path / "corpus" / "manifest.json").write_text(json.dumps(manifest))
-    save_tokenizer(corpus.tokenizer, tmp_path / "corpus", 32)
+def test_a_corpus_without_a_heldout_part_is_enough(
+    recipe: PretrainRecipe, corpus_recipe: CorpusRecipe, tmp_path: Path
+) -> None:
+    build(corpus_recipe.model_copy(update={"output": str(tmp_path / "corpus"), "heldout": 0.0}), workers=1)
     assert (pretrain(at(recipe, tmp_path / "run", corpus=str(tmp_path / "corpus"), steps=2)) / "final").is_dir()
 
 
