@@ -1,0 +1,239 @@
+"""How fast text becomes training data: prepare-corpus beside its peers, on the same text and cores, in one run.
+
+    python scripts/bench_corpus.py --text FOLDER [--text FOLDER ...] --vocab VOCAB.TXT [--megabytes 100] [--json FILE]
+
+Contestants, each in a process of its own, taking turns:
+    tokenizers    encode_batch on all cores and nothing else: what prepare-corpus is held against
+    sqzb          `sqzb prepare-corpus`, the whole command: read, clean, split, tokenise, cut to 128 and 512, write
+    datasets.map  read, tokenise with a fast tokenizer, put together and cut to length 128, write Arrow files
+    BERT          as Google's create_pretraining_data.py does it: one process, one document at a time, in plain Python;
+                  on a fiftieth of the text
+"""
+
+import argparse
+import json
+import os
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import unicodedata
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from sqzb import console
+from sqzb.corpus.sources import documents, units
+from sqzb.recipe import CorpusRecipe, Source, Vocabulary
+from sqzb.tokenizer import CONTINUATION, LONGEST_WORD, UNK, load_tokenizer
+
+PROJECTED = 25e9  # bytes: English Wikipedia and BookCorpus
+BERT_SHARE = 50
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
+    parser.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
+    parser.add_argument("--megabytes", type=float, default=100, help="of text to measure on, taken evenly from all")
+    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--json", type=Path)
+    parser.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.run:
+        print(json.dumps(measure(given.run, Path(given.text[0]), Path(given.vocab), given.workers)))
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        sample = Path(folder) / "sample.parquet"
+        size = write_sample(sample, given.text, given.megabytes * 1e6)
+        console.out.print(f"{console.size(size)} of text, {given.workers} cores, {given.repeats} rounds")
+        found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
+        for _ in range(given.repeats):
+            for name in CONTESTANTS:
+                command = [sys.executable, __file__, "--run", name, "--text", str(sample), "--vocab", given.vocab]
+                command += ["--workers", str(given.workers)]
+                ended = subprocess.run(command, capture_output=True, text=True)
+                if ended.returncode:
+                    sys.exit(f"{name} failed:\n{ended.stderr}")
+                found[name].append(json.loads(ended.stdout.splitlines()[-1]))
+    show(found)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2))
+
+
+def write_sample(path: Path, texts: list[str], size: float) -> int:
+    """So many bytes of documents, the same share of each source's units, as a parquet file; what it holds."""
+    taken = 0
+    with pq.ParquetWriter(path, pa.schema([("text", pa.string())])) as writer:
+        for text in texts:
+            source = Source(path=text)
+            work = units("text", source)
+            for unit in work:
+                due, rows = size / len(texts) / len(work), []
+                for document in documents(unit, source):
+                    if due <= 0:
+                        break
+                    assert isinstance(document, str)
+                    rows.append(document)
+                    due -= len(document.encode())
+                taken += sum(len(row.encode()) for row in rows)
+                writer.write_table(pa.table({"text": rows}, schema=writer.schema), row_group_size=100)
+    return taken
+
+
+def measure(name: str, sample: Path, vocab: Path, workers: int) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        seconds, size = CONTESTANTS[name](sample, vocab, workers, Path(folder))
+    peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return {"bytes": size, "seconds": seconds, "peak_bytes": max(peaks), "cores": 1 if name == "BERT" else workers}
+
+
+def texts_of(sample: Path) -> list[str]:
+    texts: list[str] = pq.read_table(sample)["text"].to_pylist()
+    return texts
+
+
+def size_of(texts: list[str]) -> int:
+    return sum(len(text.encode()) for text in texts)
+
+
+# Contestants: (sample, vocabulary, cores, a folder to write to) -> (seconds, bytes of text)
+
+
+def tokenizers_alone(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple[float, int]:
+    os.environ["RAYON_NUM_THREADS"] = str(workers)
+    texts, tokenizer = texts_of(sample), load_tokenizer(vocab)
+    started = time.perf_counter()
+    for start in range(0, len(texts), 64):
+        tokenizer.encode_batch_fast(texts[start : start + 64], add_special_tokens=False)
+    return time.perf_counter() - started, size_of(texts)
+
+
+def prepare_corpus(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple[float, int]:
+    recipe = CorpusRecipe(
+        output=str(folder / "corpus"),
+        sources={"text": Source(path=str(sample), wiki_leftovers=True)},
+        vocabulary=Vocabulary(path=str(vocab)),
+        sequence_lengths=[128, 512],
+    )
+    (folder / "recipe.yaml").write_text(json.dumps(recipe.model_dump()))
+    command = [sys.executable, "-m", "sqzb", "prepare-corpus", str(folder / "recipe.yaml"), "--workers", str(workers)]
+    started = time.perf_counter()
+    subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
+    return time.perf_counter() - started, size_of(texts_of(sample))
+
+
+def datasets_map(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple[float, int]:
+    from datasets import load_dataset
+    from transformers import PreTrainedTokenizerFast
+
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(vocab), unk_token=UNK)  # type: ignore[no-untyped-call]
+
+    def tokenise(rows: dict[str, list[str]]) -> Any:
+        return tokenizer(rows["text"], add_special_tokens=False, return_token_type_ids=False)
+
+    def group(rows: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
+        together = {key: [token for row in column for token in row] for key, column in rows.items()}
+        end = len(together["input_ids"]) // 128 * 128
+        return {key: [column[n : n + 128] for n in range(0, end, 128)] for key, column in together.items()}
+
+    started = time.perf_counter()
+    data = load_dataset("parquet", data_files=str(sample), split="train", cache_dir=str(folder))
+    data = data.map(tokenise, batched=True, batch_size=64, num_proc=workers, remove_columns=["text"])
+    data.map(group, batched=True, batch_size=64, num_proc=workers)
+    return time.perf_counter() - started, size_of(texts_of(sample))
+
+
+def google_bert(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple[float, int]:
+    numbers = {token: number for number, token in enumerate(vocab.read_text(encoding="utf-8").split("\n"))}
+    texts = texts_of(sample)[::BERT_SHARE]
+    started = time.perf_counter()
+    with (folder / "examples.jsonl").open("w") as out:
+        for text in texts:
+            sentences = [pieces for line in text.split("\n") if (pieces := list(word_pieces(line, numbers)))]
+            chunk: list[str] = []
+            for sentence in sentences:
+                if chunk and len(chunk) + len(sentence) > 125:
+                    out.write(json.dumps([numbers[piece] for piece in chunk]) + "\n")
+                    chunk = []
+                chunk += sentence[:125]
+            if chunk:
+                out.write(json.dumps([numbers[piece] for piece in chunk]) + "\n")
+    return time.perf_counter() - started, size_of(texts)
+
+
+def word_pieces(text: str, numbers: dict[str, int]) -> Iterator[str]:
+    """BERT's tokenization.py: accents off, punctuation apart, then the longest piece that is known, again and again."""
+    for word in basic_words(text.lower()):
+        pieces: list[str] = []
+        start = 0
+        while start < len(word) <= LONGEST_WORD:
+            for end in range(len(word), start, -1):
+                piece = word[start:end] if start == 0 else CONTINUATION + word[start:end]
+                if piece in numbers:
+                    break
+            else:
+                break
+            pieces.append(piece)
+            start = end
+        yield from pieces if start == len(word) else [UNK]
+
+
+def basic_words(text: str) -> Iterator[str]:
+    word = ""
+    for character in unicodedata.normalize("NFD", text):
+        category = unicodedata.category(character)
+        if category == "Mn":
+            continue
+        apart = category.startswith("P") or (
+            character.isascii() and not character.isalnum() and character.isprintable()
+        )
+        if character.isspace() or apart:
+            if word:
+                yield word
+            word = ""
+            if apart and not character.isspace():
+                yield character
+        else:
+            word += character
+    if word:
+        yield word
+
+
+CONTESTANTS: dict[str, Callable[[Path, Path, int, Path], tuple[float, int]]] = {
+    "tokenizers": tokenizers_alone,
+    "sqzb": prepare_corpus,
+    "datasets.map": datasets_map,
+    "BERT": google_bert,
+}
+
+
+def show(found: dict[str, list[dict[str, float]]]) -> None:
+    reference = statistics.median(run["bytes"] / run["seconds"] for run in found["tokenizers"])
+    rows = []
+    for name, runs in found.items():
+        speeds = sorted(run["bytes"] / run["seconds"] for run in runs)
+        speed, cores = statistics.median(speeds), runs[0]["cores"]
+        rows.append(
+            (
+                name,
+                f"{speed / 1e6:.2f} ({speeds[0] / 1e6:.2f} to {speeds[-1] / 1e6:.2f})",
+                f"{speed / cores / 1e6:.2f}",
+                f"{speed / reference:.0%}",
+                console.size(int(max(run["peak_bytes"] for run in runs))),
+                console.duration(PROJECTED / speed),
+            )
+        )
+    header = ("", "MB/s (lowest to highest)", "MB/s a core", "of tokenizers", "peak of a process", "25 GB would take")
+    console.table("From text to training data", header, rows)
+
+
+if __name__ == "__main__":
+    main()
