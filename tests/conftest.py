@@ -39,6 +39,13 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True)
+def _all_numbers() -> Iterator[None]:
+    """Training flushes denormal numbers for its whole process, and hypothesis refuses to work without them."""
+    yield
+    torch.set_flush_denormal(False)
+
+
 def prose(documents: int, seed: int) -> list[str]:
     """Documents of plain sentences in paragraphs; the words come with very different frequencies."""
     draw = np.random.default_rng(seed)

@@ -25,18 +25,19 @@ CORPUS = {
 }
 PHASE_1 = {
     "sequence_length": 32,
-    "max_predictions": 5,
+    "max_predictions": 10,
+    "masking_rate": 0.3,
     "model": {
-        "hidden_size": 32,
+        "hidden_size": 64,
         "num_hidden_layers": 2,
         "num_attention_heads": 4,
-        "intermediate_size": 64,
+        "intermediate_size": 128,
         "max_position_embeddings": 64,
     },
     "steps": 240,
     "global_batch": 32,
     "micro_batch": 16,
-    "optimizer": {"lr": 3e-2},
+    "optimizer": {"lr": 2e-2},
     "evaluate_every": 120,
     "checkpoint_every": 60,
     "log_every": 20,
