@@ -221,17 +221,11 @@ def show(found: dict[str, list[dict[str, float]]]) -> None:
     for name, runs in found.items():
         speeds = sorted(run["bytes"] / run["seconds"] for run in runs)
         speed, cores = statistics.median(speeds), runs[0]["cores"]
-        rows.append(
-            (
-                name,
-                f"{speed / 1e6:.2f} ({speeds[0] / 1e6:.2f} to {speeds[-1] / 1e6:.2f})",
-                f"{speed / cores / 1e6:.2f}",
-                f"{speed / reference:.0%}",
-                console.size(int(max(run["peak_bytes"] for run in runs))),
-                console.duration(PROJECTED / speed),
-            )
-        )
-    header = ("", "MB/s (lowest to highest)", "MB/s a core", "of tokenizers", "peak of a process", "25 GB would take")
+        peak = console.size(int(max(run["peak_bytes"] for run in runs)))
+        spread = f"{speeds[0] / 1e6:.2f} to {speeds[-1] / 1e6:.2f}"
+        figures = (f"{speed / 1e6:.2f}", spread, f"{speed / cores / 1e6:.2f}", f"{speed / reference:.0%}", peak)
+        rows.append((name, *figures, console.duration(PROJECTED / speed)))
+    header = ("", "MB/s", "spread", "a core", "share", "largest process", "25 GB")
     console.table("From text to training data", header, rows)
 
 

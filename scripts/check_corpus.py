@@ -1,0 +1,92 @@
+"""Proves prepare-corpus on real text: killed again and again it makes the same files, and these hold the text.
+
+    python scripts/check_corpus.py --vocab VOCAB.TXT --text FOLDER [--text FOLDER ...] [--kills 5] [--chunks 1000]
+
+Prepares a corpus undisturbed, then a second one whose process group gets SIGKILL at random moments until it is left in
+peace, and compares all files. Then takes random chunks back to text and looks for each in its normalised source.
+"""
+
+import argparse
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from tokenizers import Tokenizer
+
+from sqzb import console
+from sqzb.corpus.build import RECIPE, verify
+from sqzb.corpus.sources import documents, units
+from sqzb.corpus.store import TRAIN, Corpus
+from sqzb.corpus.text import Cleaner
+from sqzb.files import sha256
+from sqzb.recipe import CorpusRecipe, load_recipe
+from sqzb.tokenizer import CONTINUATION, UNK
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
+    parser.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
+    parser.add_argument("--kills", type=int, default=5)
+    parser.add_argument("--chunks", type=int, default=1000)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory() as there:
+        whole, killed = Path(there) / "whole", Path(there) / "killed"
+        started = time.monotonic()
+        start(whole, given.text, given.vocab).wait()
+        seconds = time.monotonic() - started
+        console.out.print(f"Undisturbed: {seconds:.1f} s")
+        for _ in range(given.kills):
+            process = start(killed, given.text, given.vocab)
+            time.sleep(random.uniform(1, 0.7 * seconds))
+            if process.poll() is not None:
+                sys.exit("It ended before it could be killed: give more text.")
+            subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)
+            console.out.print(f"SIGKILL: {len(list(killed.glob('shards/*.json')))} shards are finished")
+        start(killed, given.text, given.vocab).wait()
+        one, other = hashes(whole), hashes(killed)
+        console.out.print(f"{sum(one[name] == other.get(name) for name in one)} of {len(one)} files are the same")
+        verify(killed)
+        n = found(Corpus(killed), load_recipe(CorpusRecipe, killed / RECIPE), given.chunks)
+        console.out.print(f"{n:,} of {given.chunks:,} chunks stand in their source")
+        sys.exit(one != other or n < given.chunks)
+
+
+def start(output: Path, texts: list[str], vocab: str) -> "subprocess.Popen[bytes]":
+    sources = [f"sources.text{number}.path={text}" for number, text in enumerate(texts)]
+    given = ["sources.wikipedia=null", "sources.bookcorpus=null", *sources, f"vocabulary.path={vocab}"]
+    command = [sys.executable, "-m", "sqzb", "prepare-corpus", "recipes/corpus.yaml", "--output", str(output), *given]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
+
+
+def hashes(folder: Path) -> dict[str, str]:
+    """Of all files but the recipe, which names the folder."""
+    files = (path for path in folder.rglob("*") if path.is_file() and path.name != RECIPE)
+    return {str(path.relative_to(folder)): sha256(path) for path in files}
+
+
+def found(corpus: Corpus, recipe: CorpusRecipe, n: int) -> int:
+    """How many of `n` random chunks stand in the text, without white space; [UNK] stands for anything."""
+    chunks = corpus.split(TRAIN, recipe.sequence_lengths[0])
+    wanted = [pieces(corpus.tokenizer, chunks[random.randrange(len(chunks))].tokens.tolist()) for _ in range(n)]
+    missing = set(range(n))
+    for name, source in recipe.sources.items():
+        cleaner = Cleaner(recipe, source)
+        for unit in units(name, source):
+            kept = [cleaner.document(row) for row in documents(unit, source) if isinstance(row, str)]
+            said = "\n".join(" ".join(document.sentences) for document in kept if document is not None)
+            text = "".join(corpus.tokenizer.normalizer.normalize_str(said).split(" "))
+            missing -= {number for number in missing if all(piece in text for piece in wanted[number])}
+    return n - len(missing)
+
+
+def pieces(tokenizer: Tokenizer, tokens: list[int]) -> list[str]:
+    words = [str(tokenizer.id_to_token(token)).removeprefix(CONTINUATION) for token in tokens]
+    return "".join(f" {UNK} " if word == UNK else word for word in words).split(f" {UNK} ")
+
+
+if __name__ == "__main__":
+    main()
