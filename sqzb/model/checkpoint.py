@@ -11,7 +11,8 @@ from typing import Any, ClassVar, TypeVar
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
+from safetensors.torch import save as serialize
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
@@ -75,9 +76,9 @@ class SavedModel(nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
         sop = {name: tensors.pop(name) for name in list(tensors) if name.startswith("sop.")}
-        _write_tensors(folder / WEIGHTS, tensors)
+        write_tensors(folder / WEIGHTS, tensors)
         if sop:
-            _write_tensors(folder / SOP_HEAD, sop)
+            write_tensors(folder / SOP_HEAD, sop)
         else:
             (folder / SOP_HEAD).unlink(missing_ok=True)  # of a model that was saved here before
         write_json(folder / CONFIG, self.config.to_hf(self._architecture()))
@@ -115,9 +116,9 @@ def _name_in(own: Container[str], name: str) -> str:
     return next((known for known in (name, stem, ENCODER + stem) if known in own), name)
 
 
-def _write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with whole_file(path) as aside:
-        save_file(tensors, aside, metadata={"format": "pt"})
+        aside.write_bytes(serialize(tensors, metadata={"format": "pt"}))  # save_file hides that the disk is full
 
 
 def read_config(folder: Path) -> SqueezeBertConfig:
