@@ -32,7 +32,7 @@ def main() -> None:
     prepare(given.text)
     for phase in ("small_phase1", "small_phase2"):
         if not Path("runs", phase, "final").exists():
-            sqzb("pretrain", f"recipes/{phase}.yaml", "--resume")
+            sqzb("pretrain", f"recipes/{phase}.yaml", "--resume", "auto")
     sqzb("eval", str(PRETRAINED), "--corpus", str(CORPUS), "--json", str(PRETRAINED / "heldout.json"))
     runs = [(task, start, seed) for task in TASKS for start in STARTS for seed in SEEDS]
     # Models this small use a core each better than all cores together.

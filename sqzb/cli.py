@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import typer
 
-from sqzb.errors import UserError
+from sqzb.errors import PeerLost, Stopped, UserError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
 
@@ -24,6 +24,9 @@ Overrides = Annotated[
 ]
 Recipe = Annotated[Path, typer.Argument(help="A YAML recipe; those that come with sqzb are in recipes/.")]
 Output = Annotated[Path | None, typer.Option(help="The folder to write; by default the recipe's.")]
+Resume = Annotated[
+    str, typer.Option(help="auto: go on from the newest whole checkpoint, if there is one; or the path of one.")
+]
 Executor = Literal["processes", "ray"]
 GlueDir = Annotated[
     Path | None, typer.Option(help="Folder of GLUE's own files (MRPC/, RTE/ ...); by default they come from the Hub.")
@@ -97,7 +100,8 @@ def pretrain(
     recipe: Recipe,
     overrides: Overrides = None,
     output: Output = None,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the newest checkpoint of the folder.")] = False,
+    resume: Resume = "never",
+    extend: Annotated[bool, typer.Option("--extend", help="Go on with another number of steps.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, train nothing.")] = False,
 ) -> None:
     """Train a model on a prepared corpus: masked tokens and sentence order, LAMB, exact global batches."""
@@ -106,7 +110,7 @@ def pretrain(
     wanted = load_recipe(PretrainRecipe, recipe, overrides or (), output=_text(output))
     from sqzb.pretraining import trainer
 
-    trainer.pretrain(wanted, resume, dry_run)
+    trainer.pretrain(wanted, resume, extend, dry_run)
 
 
 @app.command()
@@ -117,6 +121,8 @@ def finetune(
     model: Annotated[str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")] = None,
     glue_dir: GlueDir = None,
     output: Output = None,
+    resume: Resume = "never",
+    extend: Annotated[bool, typer.Option("--extend", help="Go on with another number of epochs.")] = False,
 ) -> None:
     """Train a pretrained model on a GLUE task."""
     from sqzb.recipe import FinetuneRecipe, load_recipe
@@ -124,7 +130,7 @@ def finetune(
     wanted = load_recipe(FinetuneRecipe, recipe, overrides or (), task=task, model=model, output=_text(output))
     from sqzb.finetuning import trainer
 
-    trainer.finetune(wanted, glue_dir)
+    trainer.finetune(wanted, glue_dir, resume, extend)
 
 
 @app.command(name="eval")
@@ -159,9 +165,11 @@ def main() -> None:
     except UserError as error:
         if debug:
             raise
-        from sqzb.console import error as show
+        from sqzb import console
 
-        show(str(error))
+        # All processes of a run say the same, but of a lost one.
+        if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, PeerLost):
+            (console.warn if isinstance(error, Stopped) else console.error)(str(error))
         sys.exit(error.exit_code)
     except SystemExit as ended:
         if ended.code == INTERRUPTED:

@@ -4,7 +4,7 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, Literal, TypeVar, cast
+from typing import Any, ClassVar, Literal, TypeVar, cast
 
 import yaml
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
@@ -106,17 +106,36 @@ class Optimizer(Section):
 
 
 class TrainingRecipe(Section):
-    """What pretraining and finetuning share."""
+    """What pretraining and finetuning share.
+
+    may_change: the keys that may have another value when a run goes on; length: the one that --extend allows.
+    """
+
+    may_change: ClassVar[frozenset[str]] = frozenset(
+        [
+            *("output", "compile", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"),
+            *("max_skipped_steps", "spike_factor", "on_spike"),
+        ]
+    )
+    length: ClassVar[str]
 
     output: str | None = Field(None, description="the run folder")
     seed: int = Field(0, ge=0, lt=2**64)
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
     log_every: int = Field(10, ge=1, description="steps")
+    keep_checkpoints: int = Field(2, ge=1, description="the newest")
+    keep_every: int | None = Field(None, ge=1, description="and those of every so many steps; null: no others")
+    max_skipped_steps: int = Field(10, ge=1, description="so many in a row that are not finite end the run")
+    spike_factor: float | None = Field(None, gt=1, description="a loss over so many times its median is a spike")
+    on_spike: Literal["warn", "rollback"] = Field("warn", description="rollback: to the last checkpoint, and around it")
 
 
 class PretrainRecipe(TrainingRecipe):
     """sqzb pretrain."""
+
+    may_change = TrainingRecipe.may_change | {"corpus", "micro_batch", "evaluate_every", "evaluate_sequences"}
+    length = "steps"
 
     corpus: str = Field("data/corpus", min_length=1, description="a folder written by prepare-corpus")
     sequence_length: int = Field(128, ge=8)
@@ -132,7 +151,6 @@ class PretrainRecipe(TrainingRecipe):
     evaluate_every: int = Field(1000, ge=1, description="steps")
     evaluate_sequences: int | None = Field(4096, ge=1, description="held-out sequences to evaluate on; null: all")
     checkpoint_every: int = Field(1000, ge=1, description="steps")
-    keep_checkpoints: int = Field(2, ge=1)
 
     def problems(self) -> list[Problem]:
         found = []
@@ -151,6 +169,8 @@ class PretrainRecipe(TrainingRecipe):
 class FinetuneRecipe(TrainingRecipe):
     """sqzb finetune."""
 
+    length = "epochs"
+
     task: str | None = None
     model: str = Field("squeezebert/squeezebert-uncased", min_length=1, description="a run, a saved model or a Hub id")
     from_scratch: bool = Field(False, description="take the model's sizes and vocabulary, but random weights")
@@ -162,6 +182,8 @@ class FinetuneRecipe(TrainingRecipe):
     clip_norm: float = Field(1.0, gt=0)
     max_length: int = Field(128, ge=8, description="tokens; longer examples are cut")
     dropout: float | None = Field(None, ge=0, lt=1, description="null: the model's own")
+    keep_checkpoints: int = Field(1, ge=1, description="the newest")
+    checkpoint_every: int | None = Field(None, ge=1, description="steps; null: at the end of each epoch")
 
 
 Recipe = TypeVar("Recipe", bound=Section)

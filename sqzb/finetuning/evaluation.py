@@ -1,5 +1,7 @@
 """GLUE examples to batches, predictions and metrics."""
 
+import hashlib
+import json
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
@@ -27,6 +29,12 @@ class Encoded(NamedTuple):
     types: list[list[int]]
     labels: NDArray[Any]  # float32 for regression, else int64
     pad: int
+
+    @property
+    def sha256(self) -> str:
+        """Of all examples and their labels."""
+        content = json.dumps([self.ids, self.types, self.labels.tolist()])
+        return hashlib.sha256(content.encode()).hexdigest()
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> MicroBatch:
         """The examples `rows`, padded to the longest; a row under 0 is one without a label, to fill up."""

@@ -1,21 +1,21 @@
 """finetune: a pretrained model and a GLUE task to a run folder with a classifier."""
 
 import math
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
-from torch.optim import AdamW
+from torch.optim import AdamW, Optimizer
 
 from sqzb import console
 from sqzb.draws import Permutation
 from sqzb.errors import UserError
 from sqzb.files import whole_folder
-from sqzb.finetuning.data import Example, load_split
+from sqzb.finetuning.data import load_split
 from sqzb.finetuning.evaluation import Encoded, encode, evaluate, majority
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
@@ -23,70 +23,124 @@ from sqzb.model import SqueezeBertForSequenceClassification
 from sqzb.model.checkpoint import read_config
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
-from sqzb.training.engine import Engine, dropout_key, start_accelerator
+from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.runlog import Pace, RunLog, refuse_used, write_card
+from sqzb.training.run import NEVER, TrainingRun, choose_checkpoint
+from sqzb.training.runlog import write_card
 
 LABELS = {"task": "labels"}
 
 
-def finetune(recipe: FinetuneRecipe, glue_dir: Path | None) -> Path:
-    """Run the recipe on GLUE's own files under `glue_dir`, or on the Hub's; the run's folder."""
+def finetune(recipe: FinetuneRecipe, glue_dir: Path | None, resume: str = NEVER, extend: bool = False) -> Path:
+    """Run the recipe on GLUE's own files under `glue_dir`, or on the Hub's, or go on with it as `resume` says:
+    "never", "auto" or a checkpoint's path; the run's folder.
+
+    extend: the recipe may have another number of epochs than the run that goes on.
+    """
     if recipe.task is None:
         raise UserError("There is no task: give --task, such as --task mrpc.")
     chosen = task(recipe.task)
     folder = Path(recipe.output or f"runs/{chosen.name}")
-    refuse_used(folder)
-    accelerator = start_accelerator(recipe.precision)
-    source = local_folder(recipe.model)
-    tokenizer = load_tokenizer(source)
-    model = build_model(recipe, chosen, source, tokenizer)
-    train = _read(chosen, "train", glue_dir, tokenizer, recipe.max_length)
-    validation = _read(chosen, "validation", glue_dir, tokenizer, recipe.max_length)
-
-    steps_per_epoch = math.ceil(len(train.ids) / recipe.batch)
-    steps = recipe.epochs * steps_per_epoch
-    optimizer = AdamW(parameter_groups(model, recipe.weight_decay), lr=recipe.lr)
-    engine = Engine(accelerator, model, optimizer, LABELS, recipe.clip_norm, recipe.compile)
-    log = RunLog(folder, accelerator.is_main_process)
-    accelerator.wait_for_everyone()  # no process may find the folder used by another
-    log.start(recipe, recipe.seed, str(accelerator.device), accelerator.num_processes)
-    if accelerator.is_main_process:
-        start = "sizes, random weights" if recipe.from_scratch else "weights"
-        console.out.print(
-            f"{chosen.name.upper()}: {len(train.ids):,} training and {len(validation.ids):,} validation examples, "
-            f"{recipe.model} ({start})\n{steps:,} steps = {recipe.epochs} epochs x {steps_per_epoch} batches of "
-            f"{recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
-        )
-
-    figures: dict[str, float] = {}
-    tokens, pace = 0, Pace(0)
-    with console.bar("Finetuning", steps, show=accelerator.is_main_process) as bar:
-        for step in range(steps):
-            epoch, within = divmod(step, steps_per_epoch)
-            rows = rows_of_step(len(train.ids), recipe.batch, recipe.seed, epoch, within)
-            batch = train.batch(_share(rows, accelerator))
-            lr = rate(step, steps, recipe.lr, recipe.warmup, decay_power=1.0)
-            key = dropout_key(recipe.seed, step, accelerator.process_index)
-            result = engine.step([batch], lr, [key])
-            tokens += int(engine.total(int(batch["attention_mask"].sum())))
-            done = step + 1
-            if not result.finite and accelerator.is_main_process:
-                console.warn(f"step {done}: loss or gradient is not finite; the weights were left as they were.")
-            if done % recipe.log_every == 0 or done == steps:
-                speed = round(pace.tokens_per_second(tokens))
-                log.log(done, tokens=tokens, loss=result.loss, **result, lr=lr, tokens_per_second=speed)
-            bar.advance(text=f"loss {result.loss:.3f}  {_short(figures)}")
-            if within + 1 == steps_per_epoch:
-                if done == steps and accelerator.is_main_process:
-                    _save(folder, recipe, model, tokenizer)
-                with pace.paused():
-                    figures = evaluate(model, validation, chosen, accelerator)
-                log.log(done, epoch=epoch + 1, **{f"validation_{name}": value for name, value in figures.items()})
-    if accelerator.is_main_process:
-        write_card(folder / "final", folder.name, recipe, figures)
-        report(f"Finetuned {folder}", chosen, figures, validation)
+    checkpoint = choose_checkpoint(folder, resume)
+    run = Finetuning(recipe, chosen, folder, glue_dir)
+    run.show_plan()
+    run.go(checkpoint, extend)
     return folder
+
+
+class Finetuning(TrainingRun):
+    """A run on a GLUE task, with AdamW."""
+
+    title = "Finetuning"
+    kinds = tuple(LABELS)
+    recipe: FinetuneRecipe
+    model: SqueezeBertForSequenceClassification
+
+    def __init__(self, recipe: FinetuneRecipe, chosen: Task, folder: Path, glue_dir: Path | None) -> None:
+        super().__init__(recipe, folder, start_accelerator(recipe.precision))
+        self.task = chosen
+        source = local_folder(recipe.model)
+        self.tokenizer = load_tokenizer(source)
+        self.model = build_model(recipe, chosen, source, self.tokenizer)
+        self.train_set = self._read("train", glue_dir)
+        self.validation = self._read("validation", glue_dir)
+        self.steps_per_epoch = math.ceil(len(self.train_set.ids) / recipe.batch)
+        self.steps = recipe.epochs * self.steps_per_epoch
+        self.figures: dict[str, float] = {}
+
+    def _read(self, split: str, glue_dir: Path | None) -> Encoded:
+        examples = load_split(self.task, split, glue_dir)
+        return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
+
+    def make_optimizer(self) -> Optimizer:
+        return AdamW(parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.lr)
+
+    def make_engine(self, optimizer: Optimizer) -> Engine:
+        return Engine(self.accelerator, self.model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
+
+    def identity(self) -> dict[str, str]:
+        return {"the training set": self.train_set.sha256, "the validation set": self.validation.sha256}
+
+    def micro_batches(self, step: int) -> list[MicroBatch]:
+        rows = self._rows(step)
+        processes = self.accelerator.num_processes
+        # All processes get as many, filled up with -1.
+        filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
+        return [self.train_set.batch(filled[self.accelerator.process_index :: processes])]
+
+    def _rows(self, step: int) -> NDArray[np.int64]:
+        epoch, within = divmod(step, self.steps_per_epoch)
+        return rows_of_step(len(self.train_set.ids), self.recipe.batch, self.recipe.seed, epoch, within)
+
+    def micro_batch_numbers(self) -> Sequence[int]:
+        return [self.accelerator.process_index]
+
+    def made_of(self, step: int) -> list[Any]:
+        """Rows of the training set."""
+        rows: list[Any] = self._rows(step).tolist()
+        return rows
+
+    def rate(self, step: int) -> float:
+        return rate(step, self.steps, self.recipe.lr, self.recipe.warmup, decay_power=1.0)
+
+    def checkpoint_due(self) -> bool:
+        return self.done % (self.recipe.checkpoint_every or self.steps_per_epoch) == 0
+
+    def evaluation_due(self) -> bool:
+        return self.done % self.steps_per_epoch == 0 and self.done < self.steps
+
+    def evaluate(self) -> dict[str, float]:
+        self.figures = evaluate(self.model, self.validation, self.task, self.accelerator)
+        measured = {f"validation_{name}": value for name, value in self.figures.items()}
+        return {"epoch": self.done // self.steps_per_epoch, **measured}
+
+    def short(self, result: StepResult) -> str:
+        return "  ".join(f"{name} {value:.1%}" for name, value in self.figures.items() if name != "score")
+
+    def finish(self) -> None:
+        """Write final/, then measure it."""
+        final = self.folder / "final"
+        if self.main:
+            with whole_folder(final) as aside:
+                self.model.save_pretrained(aside, self.tokenizer)
+                write_card(aside, self.folder.name, self.recipe, {})
+        measured = self.evaluate()
+        if not self.log.evaluated(self.done):
+            self.log.log(self.done, **measured)
+        if self.main:
+            write_card(final, self.folder.name, self.recipe, self.figures)
+            report(f"Finetuned {self.folder}", self.task, self.figures, self.validation)
+
+    def show_plan(self) -> None:
+        """Every number that follows from the recipe, before anything runs."""
+        if self.main:
+            recipe = self.recipe
+            start = "sizes, random weights" if recipe.from_scratch else "weights"
+            console.out.print(
+                f"{self.task.name.upper()}: {len(self.train_set.ids):,} training and {len(self.validation.ids):,} "
+                f"validation examples, {recipe.model} ({start})\n{self.steps:,} steps = {recipe.epochs} epochs x "
+                f"{self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
+            )
 
 
 def build_model(
@@ -116,31 +170,6 @@ def build_model(
 def rows_of_step(n: int, batch: int, seed: int, epoch: int, within: int) -> NDArray[np.int64]:
     """The examples of batch `within` of an epoch: each once in an epoch, the last batch may be smaller."""
     return Permutation(n, seed, epoch)[np.arange(within * batch, min(n, (within + 1) * batch))]
-
-
-def _share(rows: NDArray[np.int64], accelerator: Accelerator) -> NDArray[np.int64]:
-    """This process's rows; all processes get as many, filled up with -1."""
-    processes = accelerator.num_processes
-    filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
-    mine: NDArray[np.int64] = filled[accelerator.process_index :: processes]
-    return mine
-
-
-def _read(chosen: Task, split: str, glue_dir: Path | None, tokenizer: Tokenizer, max_length: int) -> Encoded:
-    examples: list[Example] = load_split(chosen, split, glue_dir)
-    return encode(examples, tokenizer, max_length, chosen.regression)
-
-
-def _save(
-    folder: Path, recipe: FinetuneRecipe, model: SqueezeBertForSequenceClassification, tokenizer: Tokenizer
-) -> None:
-    with whole_folder(folder / "final") as aside:
-        model.save_pretrained(aside, tokenizer)
-        write_card(aside, folder.name, recipe, {})
-
-
-def _short(figures: dict[str, float]) -> str:
-    return "  ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
 
 
 def report(title: str, chosen: Task, figures: dict[str, float], validation: Encoded) -> None:

@@ -51,8 +51,12 @@ class Examples:
         self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
         self._objectives = self._objectives_with(recipe.seed)
 
+    def chunks_of_step(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+        """(epochs, chunks) of the whole global batch."""
+        return samples_of_step(step, self._share.global_batch, len(self.train), self._recipe.seed)
+
     def of_step(self, step: int) -> list[MicroBatch]:
-        epochs, numbers = samples_of_step(step, self._share.global_batch, len(self.train), self._recipe.seed)
+        epochs, numbers = self.chunks_of_step(step)
         rows = zip(self._share.of(epochs), self._share.of(numbers), strict=True)
         return [_tensors(self._objectives, self.train, *row) for row in rows]
 

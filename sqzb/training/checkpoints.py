@@ -2,21 +2,23 @@
 
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch import nn
 from torch.optim import Optimizer
 
+from sqzb import console
 from sqzb.errors import UserError
-from sqzb.files import ASIDE, whole_folder, write_json
-from sqzb.model.checkpoint import SavedModel
+from sqzb.files import ASIDE, sha256, whole_folder, write_json
+from sqzb.model.checkpoint import SavedModel, write_tensors
 
-OPTIMIZER, TRAINER = "optimizer.safetensors", "trainer.json"
+CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = "checkpoints", "optimizer.safetensors", "trainer.json", "manifest.json"
 
 
 def save(
@@ -25,25 +27,62 @@ def save(
     model: SavedModel,
     optimizer: Optimizer,
     tokenizer: Tokenizer,
-    state: dict[str, Any],
+    state: Mapping[str, Any],
     keep: int,
-) -> None:
-    """Write checkpoints/step-N under the run `folder`, then remove all but the newest `keep`."""
-    with whole_folder(folder / "checkpoints" / f"step-{step:07d}") as aside:
+    keep_every: int | None = None,
+) -> Path:
+    """Write checkpoints/step-N under the run `folder`, then remove all but the newest `keep` and those of every
+    `keep_every`-th step."""
+    path = folder / CHECKPOINTS / f"step-{step:07d}"
+    with whole_folder(path) as aside:
         model.save_pretrained(aside, tokenizer)
-        save_file(_tensors(model, optimizer), aside / OPTIMIZER)
-        write_json(aside / TRAINER, state | {"step": step})
+        write_tensors(aside / OPTIMIZER, _tensors(model, optimizer))
+        write_json(aside / TRAINER, {**state, "step": step})
+        files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(aside.iterdir())}
+        write_json(aside / MANIFEST, files)
     for old in _all(folder)[:-keep]:
-        shutil.rmtree(old)
+        if keep_every is None or _step(old) % keep_every:
+            shutil.rmtree(old)
+    return path
 
 
 def newest(folder: Path) -> Path | None:
-    """The newest checkpoint of the run, None if there is none."""
-    return next(reversed(_all(folder)), None)
+    """The newest whole checkpoint of the run, None if there is none; damaged ones are told."""
+    for checkpoint in reversed(_all(folder)):
+        problems = damage(checkpoint)
+        if not problems:
+            return checkpoint
+        console.warn(f"The checkpoint {checkpoint} is passed over: {', '.join(problems)}.")
+    return None
 
 
-def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> dict[str, Any]:
-    """Put the checkpoint's weights and moments into model and optimizer; what trainer.json holds."""
+def damage(checkpoint: Path) -> list[str]:
+    """What is wrong with the files of a checkpoint, by its manifest; empty if it is whole."""
+    try:
+        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        return [f"its {MANIFEST} cannot be read ({error})"]
+    found = []
+    for name, about in files.items():
+        path = checkpoint / name
+        if not path.is_file():
+            found.append(f"{name} is missing")
+        elif path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
+            found.append(f"{name} is not as it was written")
+    return found
+
+
+def read_state(checkpoint: Path) -> dict[str, Any]:
+    """What trainer.json holds. UserError when the checkpoint is not whole."""
+    problems = damage(checkpoint)
+    if problems:
+        raise UserError(f"The checkpoint {checkpoint} is damaged: {', '.join(problems)}. Give an older one.")
+    state: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))
+    return state
+
+
+def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> None:
+    """Put the checkpoint's weights and moments into model and optimizer."""
     try:
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
     except RuntimeError as error:
@@ -53,21 +92,27 @@ def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> dict[str,
         ) from error
     try:
         tensors = load_file(checkpoint / OPTIMIZER)
-        state: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))
-    except (OSError, ValueError, SafetensorError) as error:
-        raise UserError(
-            f"The checkpoint {checkpoint} is damaged ({error}). Remove it to resume from an older one."
-        ) from error
+    except (OSError, SafetensorError) as error:
+        raise UserError(f"The checkpoint {checkpoint} is damaged ({error}). Give an older one.") from error
     parameters = dict(model.named_parameters())
+    optimizer.state.clear()
     for key, tensor in tensors.items():
         moment, name = key.split("/")
         parameter = parameters[name]
         optimizer.state[parameter][moment] = tensor.to(parameter.device) if tensor.ndim else tensor
-    return state
+
+
+def size(model: nn.Module) -> int:
+    """Bytes that a checkpoint takes: weights and two moments in fp32, and a little beside."""
+    return 12 * sum(parameter.numel() for parameter in model.parameters()) + 2**21
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(path for path in (folder / "checkpoints").glob("step-*") if path.suffix != ASIDE)
+    return sorted((path for path in (folder / CHECKPOINTS).glob("step-*") if path.suffix != ASIDE), key=_step)
+
+
+def _step(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("step-"))
 
 
 def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:

@@ -3,10 +3,12 @@
 import contextlib
 import math
 from collections.abc import Iterable, Mapping, Sequence
+from datetime import timedelta
 from typing import Any
 
 import torch
 from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
@@ -14,6 +16,8 @@ from sqzb.draws import hash64
 from sqzb.model.heads import IGNORED
 
 MicroBatch = Mapping[str, Tensor]
+
+PATIENCE = timedelta(minutes=10)  # for another process, before it counts as lost
 
 
 class StepResult(dict[str, float]):
@@ -38,7 +42,9 @@ def start_accelerator(precision: str = "fp32") -> Accelerator:
     # threads that are begun later take this over, so it comes first.
     torch.set_flush_denormal(True)
     return Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no", cpu=not torch.accelerator.is_available()
+        mixed_precision="bf16" if precision == "bf16" else "no",
+        cpu=not torch.accelerator.is_available(),
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
 
 
@@ -64,11 +70,14 @@ class Evaluator:
                 _add(sums, self.model(**self._on_device(batch)).tallies)
             for name, label in self._labels.items():
                 counts[name] += self._count([batch], label)
-        return self._figures(sums, self._sum(counts))
+        return self._figures(sums, self.totals(counts))
 
-    def total(self, value: float) -> float:
-        """The sum of a number over all processes."""
-        return self._sum({"value": value})["value"]
+    def totals(self, values: dict[str, float]) -> dict[str, float]:
+        """Each value summed over the processes, which all hold the same names."""
+        if self.accelerator.num_processes == 1:
+            return values
+        tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device)
+        return dict(zip(values, self.accelerator.reduce(tensor, "sum").tolist(), strict=True))
 
     def _zeros(self) -> dict[str, Tensor]:
         kinds = ("loss", "accuracy")
@@ -76,19 +85,12 @@ class Evaluator:
         return {f"{name}_{kind}": zero.clone() for name in self._labels for kind in kinds}
 
     def _figures(self, sums: Mapping[str, Tensor], counts: Mapping[str, float]) -> dict[str, float]:
-        totals = self._sum({figure: float(value) for figure, value in sums.items()})
+        totals = self.totals({figure: float(value) for figure, value in sums.items()})
         by_figure = {figure: counts[figure.rsplit("_", 1)[0]] for figure in totals}
         return {figure: total / by_figure[figure] for figure, total in totals.items() if by_figure[figure]}
 
     def _count(self, micro_batches: Sequence[MicroBatch], label: str) -> float:
         return float(sum(int((batch[label] != IGNORED).sum()) for batch in micro_batches))
-
-    def _sum(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value summed over the processes, which all hold the same names."""
-        if self.accelerator.num_processes == 1:
-            return values
-        tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device)
-        return dict(zip(values, self.accelerator.reduce(tensor, "sum").tolist(), strict=True))
 
     def _on_device(self, batch: MicroBatch) -> dict[str, Tensor]:
         return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
@@ -120,7 +122,7 @@ class Engine(Evaluator):
         that is not finite leaves the weights as they were.
         """
         self.model.train()
-        counts = self._sum({name: self._count(micro_batches, label) for name, label in self._labels.items()})
+        counts = self.totals({name: self._count(micro_batches, label) for name, label in self._labels.items()})
         sums = self._zeros()
         for number, (batch, key) in enumerate(zip(micro_batches, keys, strict=True)):
             torch.manual_seed(key)

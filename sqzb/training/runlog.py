@@ -19,6 +19,7 @@ from sqzb.files import whole_file, write_json
 from sqzb.recipe import Section, dump_recipe
 
 METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
+EVALUATED = {"heldout_mlm_loss", "validation_score"}
 LIBRARIES = ("torch", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
@@ -59,6 +60,12 @@ class RunLog:
             figures = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step} | figures) + "\n")
+
+    def evaluated(self, step: int) -> bool:
+        """Whether the log holds an evaluation of the step."""
+        path = self.folder / METRICS
+        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+        return any(_step(line) == step and EVALUATED & json.loads(line).keys() for line in lines)
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run is about to repeat, and a torn last line."""

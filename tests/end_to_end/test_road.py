@@ -211,7 +211,7 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
         run(road, "pretrain", "phase1.yaml", "--output", "phase1", "keep_checkpoints=5")
         for part in ("final", "checkpoints/step-0000180", "checkpoints/step-0000240"):
             subprocess.run(["rm", "-r", str(road / "phase1" / part)], check=True)
-        run(road, "pretrain", "phase1.yaml", "--output", "phase1", "--resume")
+        run(road, "pretrain", "phase1.yaml", "--output", "phase1", "--resume", "auto")
         same = [(road / name / "final/model.safetensors").read_bytes() for name in ("whole", "phase1")]
         assert same[0] == same[1]
         steps = [line["step"] for line in lines(road / "phase1/metrics.jsonl")]

@@ -1,5 +1,6 @@
 """pretrain from a corpus to a run folder: what it leaves, what it refuses, and that no interruption changes it."""
 
+import errno
 import json
 import os
 import shutil
@@ -18,7 +19,8 @@ from safetensors.torch import load_file
 
 from sqzb.corpus.build import build
 from sqzb.corpus.store import Corpus
-from sqzb.errors import UserError
+from sqzb.errors import Diverged, UserError
+from sqzb.files import locked
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.pretraining.trainer import build_model, pretrain
 from sqzb.recipe import CorpusRecipe, Optimizer, PretrainRecipe, load_recipe
@@ -156,9 +158,9 @@ def test_a_crash_and_a_resume_change_nothing(
             pretrain(begun)
     with (folder / "metrics.jsonl").open("a") as file:
         file.write('{"step": 12, "lo')  # torn by the crash
-    with pytest.raises(UserError, match="--resume"):
+    with pytest.raises(UserError, match="--resume auto"):
         pretrain(begun)
-    assert pretrain(begun, resume=True) == folder
+    assert pretrain(begun, resume="auto") == folder
     assert lasting(folder) == lasting(run) and equal(weights(folder), weights(run))
 
 
@@ -172,19 +174,20 @@ def test_a_kill_while_saving_changes_nothing(
         def save(model: SqueezeBertForPreTraining, folder: Path, *args: Any) -> None:
             own(model, folder, *args)
             if "step-0000008" in str(folder):
-                raise OSError("No space left on device")
+                raise OSError(errno.ENOSPC, "No space left on device")
 
         patched.setattr(SqueezeBertForPreTraining, "save_pretrained", save)
-        with pytest.raises(OSError, match="space"):
+        with pytest.raises(UserError, match=r"disk .* is full.*step-0000004"):
             pretrain(begun)
-    pretrain(begun, resume=True)
+    assert not list((tmp_path / "crashed").rglob("*.partial"))
+    pretrain(begun, resume="auto")
     assert lasting(tmp_path / "crashed") == lasting(run) and equal(weights(tmp_path / "crashed"), weights(run))
 
 
 def test_a_resume_may_divide_the_batch_anew(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-0000012")
-    pretrain(at(recipe, tmp_path / "run", micro_batch=32), resume=True)
+    pretrain(at(recipe, tmp_path / "run", micro_batch=32), resume="auto")
     trained = [line for line in metrics(tmp_path / "run") if "loss" in line]
     assert [line["step"] for line in trained] == list(range(1, 13))
     assert [line["tokens"] for line in trained] == [line["tokens"] for line in metrics(run) if "loss" in line]
@@ -195,15 +198,15 @@ def test_a_resume_on_other_data_is_refused(
     recipe: PretrainRecipe, run: Path, tmp_path: Path, changes: dict[str, int]
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
-    with pytest.raises(UserError, match=f"was begun with {next(iter(changes))}="):
-        pretrain(at(recipe, tmp_path / "run", **changes), resume=True)
+    with pytest.raises(UserError, match=f"{next(iter(changes))} was"):
+        pretrain(at(recipe, tmp_path / "run", **changes), resume="auto")
     assert metrics(tmp_path / "run") == metrics(run)
 
 
 def test_a_resume_takes_a_recipe_of_another_version(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "recipe.yaml").write_text("a_key_of_old: 1\n")
-    pretrain(at(recipe, tmp_path / "run"), resume=True)
+    pretrain(at(recipe, tmp_path / "run"), resume="auto")
     assert equal(weights(tmp_path / "run"), weights(run))
 
 
@@ -211,8 +214,8 @@ def test_a_resume_of_another_model_is_refused(recipe: PretrainRecipe, run: Path,
     shutil.copytree(run, tmp_path / "run")
     assert recipe.model is not None
     wider = recipe.model.model_copy(update={"intermediate_size": 64})
-    with pytest.raises(UserError, match="other sizes"):
-        pretrain(at(recipe, tmp_path / "run", model=wider), resume=True)
+    with pytest.raises(UserError, match=r"model\.intermediate_size was 32, is 64"):
+        pretrain(at(recipe, tmp_path / "run", model=wider), resume="auto")
 
 
 def phase_two(recipe: PretrainRecipe, start_from: Path, output: Path) -> PretrainRecipe:
@@ -389,3 +392,130 @@ def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> N
         assert line == pytest.approx(expected, rel=1e-4)
     for name, tensor in weights(tmp_path / "one").items():
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=0, atol=1e-4)
+
+
+def test_total_steps_change_only_with_extend(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    longer = at(recipe, tmp_path / "run", steps=16)
+    with pytest.raises(UserError, match=r"steps was 12, is 16 \(--extend allows"):
+        pretrain(longer, resume="auto")
+    pretrain(longer, resume="auto", extend=True)
+    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == list(range(1, 17))
+
+
+def test_another_corpus_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path, corpus: Corpus) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.copytree(corpus.folder, tmp_path / "corpus")
+    moved = at(recipe, tmp_path / "run", corpus=str(tmp_path / "corpus"))
+    pretrain(moved, resume="auto")  # the same at another place
+    manifest = corpus.manifest | {"heldout_unigram_nats": 1.0}
+    (tmp_path / "corpus" / "manifest.json").write_text(json.dumps(manifest))
+    with pytest.raises(UserError, match="the corpus is another"):
+        pretrain(moved, resume="auto")
+
+
+def test_a_checkpoint_can_be_named(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    """Also that of another folder: the run then goes on here."""
+    named = run / "checkpoints" / "step-0000008"
+    pretrain(at(recipe, tmp_path / "run"), resume=str(named))
+    assert equal(weights(tmp_path / "run"), weights(run))
+    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == [9, 10, 11, 12]
+    with pytest.raises(UserError, match="no checkpoint"):
+        pretrain(at(recipe, tmp_path / "other"), resume=str(run))
+
+
+def test_a_finished_run_that_goes_on_stays_as_it_is(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    pretrain(at(recipe, tmp_path / "run"), resume="auto")
+    assert metrics(tmp_path / "run") == metrics(run) and equal(weights(tmp_path / "run"), weights(run))
+
+
+def test_a_damaged_checkpoint_is_passed_over(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    shutil.rmtree(tmp_path / "run" / "final")
+    moments = tmp_path / "run" / "checkpoints" / "step-0000012" / "optimizer.safetensors"
+    moments.write_bytes(moments.read_bytes()[:-1])
+    pretrain(at(recipe, tmp_path / "run"), resume="auto")
+    assert lasting(tmp_path / "run") == lasting(run) and equal(weights(tmp_path / "run"), weights(run))
+
+
+def test_a_second_run_in_the_folder_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    with locked(tmp_path / "run") as ours:
+        assert ours
+        with pytest.raises(UserError, match="Another run is at work"):
+            pretrain(at(recipe, tmp_path / "run"), resume="auto")
+
+
+def test_too_small_a_disk_is_told_before_anything_runs(
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
+    with pytest.raises(UserError, match="checkpoints and the model will take"):
+        pretrain(at(recipe, tmp_path / "run"))
+    assert not (tmp_path / "run").exists()
+
+
+def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int], factor: float) -> None:
+    """Multiply the figures of these calls of Engine.step; their gradients are lost if it is not finite."""
+    own, calls = Engine.step, iter(range(1, 10**6))
+
+    def step(engine: Engine, *args: Any) -> StepResult:
+        if next(calls) not in broken:
+            return own(engine, *args)
+        hook = engine.model.transformer.embeddings.LayerNorm.bias.register_hook(lambda gradient: gradient * factor)
+        result = own(engine, *args)
+        hook.remove()
+        return StepResult({name: value * factor for name, value in result.items()})
+
+    monkeypatch.setattr(Engine, "step", step)
+
+
+def test_too_many_bad_steps_in_a_row_end_the_run(
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    break_steps(monkeypatch, {2, 3, 6, 7, 8}, float("nan"))
+    with pytest.raises(Diverged, match=r"3 steps in a row, up to step 8.*step-0000004") as caught:
+        pretrain(at(recipe, tmp_path / "run", max_skipped_steps=3))
+    assert caught.value.exit_code == 3
+    kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())
+    assert kept == ["step-0000004", "step-0000008"]
+    skipped = [line for line in metrics(tmp_path / "run") if line.get("skipped")]
+    assert [line["step"] for line in skipped] == [2, 3, 6, 7, 8]
+    assert all(len(line["made_of"]) == 256 and line["made_of"][0][0] == 0 for line in skipped[:2])
+
+
+def test_a_spike_is_rolled_back_and_left_out(
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    longer = at(recipe, tmp_path / "run", steps=30, spike_factor=2.0, on_spike="rollback")
+    break_steps(monkeypatch, {26}, 10.0)
+    pretrain(longer)
+    lines = metrics(tmp_path / "run")
+    back = next(line for line in lines if "rolled_back_from" in line)
+    assert back["step"] == 24 and back["rolled_back_from"] == 26 and len(back["made_of"]) == 256
+    assert [line["step"] for line in lines if "loss" in line and "lr" in line] == [n for n in range(1, 31) if n != 26]
+    assert [line["step"] for line in lines if line.get("left_out")] == [26]
+    # Killed and gone on from a checkpoint behind it, the step stays left out.
+    state = json.loads((tmp_path / "run" / "checkpoints" / "step-0000030" / "trainer.json").read_text())
+    assert state["watch"]["left_out"] == [25]
+
+
+def test_a_spike_is_told(
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    break_steps(monkeypatch, {26}, 10.0)
+    pretrain(at(recipe, tmp_path / "run", steps=28, spike_factor=2.0))
+    assert "step 26: the loss" in capsys.readouterr().err
+
+
+def test_what_was_not_evaluated_is_when_the_run_goes_on(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+    """Killed between saving step 8 and evaluating it, with evaluations every 4 steps."""
+    every = at(recipe, tmp_path / "whole", evaluate_every=4)
+    pretrain(every)
+    shutil.copytree(tmp_path / "whole", tmp_path / "cut")
+    shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-0000012")
+    kept = [line for line in metrics(tmp_path / "whole") if line["step"] <= 8][:-1]
+    (tmp_path / "cut" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    pretrain(at(every, tmp_path / "cut"), resume="auto")
+    assert lasting(tmp_path / "cut") == lasting(tmp_path / "whole")

@@ -77,7 +77,8 @@ def test_three_steps_and_three_are_six(
     optimizer_again = make(again)
     newest = checkpoints.newest(tmp_path)
     assert newest is not None
-    assert checkpoints.load(newest, again, optimizer_again) == {"step": 3, "tokens": 144}
+    checkpoints.load(newest, again, optimizer_again)
+    assert checkpoints.read_state(newest) == {"step": 3, "tokens": 144}
     assert same(state(again, optimizer_again), saved)
     train(again, optimizer_again, range(3, 6))
     assert same(state(again, optimizer_again), state(model, optimizer))
@@ -115,20 +116,31 @@ def test_a_checkpoint_holds_nothing_that_can_run_code(
 
 
 @pytest.mark.parametrize("file", ["optimizer.safetensors", "trainer.json", "model.safetensors", "config.json"])
-@pytest.mark.parametrize("damage", ["cut", "absent"])
+@pytest.mark.parametrize("damage", ["cut", "absent", "changed"])
 def test_damage_is_told(file: str, damage: str, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
     model = Model(tiny_config)
     optimizer = lamb(model)
     train(model, optimizer, range(1))
-    checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
-    folder = checkpoints.newest(tmp_path)
-    assert folder is not None
+    older = checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
+    folder = checkpoints.save(tmp_path, 2, model, optimizer, corpus.tokenizer, {}, 2)
+    assert checkpoints.newest(tmp_path) == folder
     whole = (folder / file).read_bytes()
     (folder / file).unlink()
     if damage == "cut":
         (folder / file).write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(UserError, match="step-0000001"):
-        checkpoints.load(folder, model, optimizer)
+    if damage == "changed":
+        (folder / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+    with pytest.raises(UserError, match=f"step-0000002.*{file}"):
+        checkpoints.read_state(folder)
+    assert checkpoints.newest(tmp_path) == older
+
+
+def test_every_so_many_steps_are_kept_too(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+    model = Model(tiny_config)
+    for step in range(2, 15, 2):
+        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep=2, keep_every=4)
+    kept = sorted(int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir())
+    assert kept == [4, 8, 12, 14]
 
 
 def test_another_models_checkpoint_is_refused(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:

@@ -1,0 +1,101 @@
+"""Guards: a second signal ends at once, and what must not count does not."""
+
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqzb.errors import UserError
+from sqzb.training.guards import RECENT, RECENT_LEAST, Watch, check_space
+
+PROGRAM = """
+import time
+from sqzb.training.guards import Signals
+signals = Signals()
+with signals.caught():
+    print("ready", flush=True)
+    while not signals.received:
+        time.sleep(0.05)
+    print(signals.received, flush=True)
+    time.sleep(60)
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_one_signal_is_noted_and_a_second_ends_at_once(number: signal.Signals) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "-c", PROGRAM], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout is not None and process.stderr is not None
+    assert process.stdout.readline() == "ready\n"
+    process.send_signal(number)
+    assert process.stdout.readline() == f"{int(number)}\n"
+    process.send_signal(number)
+    started = time.monotonic()
+    assert process.wait(10) == 128 + number and time.monotonic() - started < 5
+    assert f"{number.name}: ending after this step" in process.stderr.read()
+
+
+def test_handlers_are_put_back() -> None:
+    from sqzb.training.guards import Signals
+
+    before = signal.getsignal(signal.SIGTERM)
+    with Signals().caught():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+@given(st.lists(st.booleans(), max_size=30))
+def test_only_steps_in_a_row_are_counted(finite: list[bool]) -> None:
+    watch = Watch(None)
+    for one in finite:
+        assert not watch.see(1.0, one)
+    run = 0
+    for one in finite:
+        run = 0 if one else run + 1
+    assert watch.skipped_in_a_row == run
+
+
+def test_a_spike_is_over_the_running_median() -> None:
+    watch = Watch(1.5)
+    assert not any(watch.see(100.0, True) for _ in range(RECENT_LEAST - 1))  # too few to know
+    assert not any(watch.see(2.0, True) for _ in range(RECENT))
+    assert not watch.see(2.9, True) and not watch.see(float("nan"), False)
+    assert watch.see(3.1, True) and watch.see(3.1, True)  # a spike does not move the median
+
+
+def test_without_a_factor_nothing_is_a_spike() -> None:
+    watch = Watch(None)
+    assert not any(watch.see(loss, True) for loss in [1.0] * 50 + [1e9])
+
+
+@given(st.lists(st.tuples(st.floats(0.1, 9), st.booleans()), max_size=150), st.integers(0, 150))
+def test_a_restored_watch_goes_on_as_the_first(seen: list[tuple[float, bool]], at: int) -> None:
+    one, other = Watch(1.3), Watch(1.3)
+    before, after = seen[:at], seen[at:]
+    for loss, finite in before:
+        one.see(loss, finite)
+    other.restore(one.state())
+    assert [one.see(*step) for step in after] == [other.see(*step) for step in after]
+    assert one.state() == other.state()
+
+
+def test_space_is_checked_where_the_folder_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = []
+
+    def usage(path: Path) -> SimpleNamespace:
+        asked.append(path)
+        return SimpleNamespace(free=1000)
+
+    monkeypatch.setattr(shutil, "disk_usage", usage)
+    check_space(tmp_path / "not" / "yet", 1000, "it")
+    with pytest.raises(UserError, match=r"1\.0 kB free, and it will take 1\.0 kB"):
+        check_space(tmp_path / "not" / "yet", 1001, "it")
+    assert asked == [tmp_path, tmp_path]
