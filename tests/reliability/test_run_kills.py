@@ -1,0 +1,147 @@
+"""pretrain and finetune as processes that are killed again and again: they end as if nothing had happened."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from sqzb.corpus.store import Corpus
+
+KILLS = int(os.environ.get("SQZB_KILLS", "3"))
+RECIPE = """
+corpus: {corpus}
+sequence_length: 16
+max_predictions: 3
+model: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 32}}
+steps: 120
+global_batch: 64
+micro_batch: 32
+log_every: 1
+evaluate_every: 15
+evaluate_sequences: 32
+checkpoint_every: 10
+"""
+GLUE = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "".join(
+    f"{n % 2}\t0\t0\t{'water river' if n % 2 else 'stone winter'}\tlight {n}\n" for n in range(60)
+)
+
+
+@pytest.fixture(scope="module")
+def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
+    """A folder with the recipe, the task, and both runs undisturbed."""
+    folder = tmp_path_factory.mktemp("kills")
+    (folder / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
+    (folder / "MRPC").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / "MRPC" / name).write_text(GLUE)
+    for command in COMMANDS:
+        assert start(folder, command, "whole").wait(120) == 0
+    return folder
+
+
+COMMANDS = ("pretrain", "finetune")
+
+
+def start(folder: Path, command: str, output: str) -> subprocess.Popen[str]:
+    arguments = {
+        "pretrain": ["recipe.yaml"],
+        "finetune": ["--task", "mrpc", "--model", "pretrain-whole", "--glue-dir", ".", *FINETUNE],
+    }
+    return subprocess.Popen(
+        [sys.executable, "-m", "sqzb", command, "--output", f"{command}-{output}", "--resume", "auto"]
+        + arguments[command],
+        cwd=folder,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+FINETUNE = ("epochs=30", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=7", "lr=1e-3")
+
+
+@pytest.fixture(params=COMMANDS)
+def command(request: pytest.FixtureRequest) -> str:
+    name: str = request.param
+    return name
+
+
+@pytest.fixture
+def begin(place: Path) -> Iterator[Callable[[str, str], subprocess.Popen[str]]]:
+    begun: list[subprocess.Popen[str]] = []
+
+    def run(command: str, output: str) -> subprocess.Popen[str]:
+        begun.append(start(place, command, output))
+        return begun[-1]
+
+    yield run
+    for process in begun:
+        process.kill()
+        process.wait()
+
+
+def lines(folder: Path) -> list[dict[str, Any]]:
+    """Of the metrics, without the speed; a last line that is torn is left out."""
+    if not (folder / "metrics.jsonl").exists():
+        return []
+    whole = (folder / "metrics.jsonl").read_text().rsplit("\n", 1)[0]
+    found = [json.loads(line) for line in whole.split("\n") if line]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
+
+
+def same(folder: Path, whole: Path) -> None:
+    assert lines(folder) == lines(whole)
+    for path in [*(whole / "final").glob("*.safetensors"), *whole.glob("checkpoints/*/*.safetensors")]:
+        assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes(), path.name
+
+
+def wait_for_steps(process: subprocess.Popen[str], folder: Path, more: int) -> None:
+    """Until so many lines more are written, or the run is over."""
+    before = len(lines(folder))
+    while process.poll() is None and len(lines(folder)) < before + more:
+        time.sleep(0.01)
+
+
+def test_killed_at_random_moments_it_ends_in_the_same_weights(
+    place: Path, command: str, begin: Callable[[str, str], subprocess.Popen[str]]
+) -> None:
+    draw = random.Random(os.environ.get("SQZB_SEED", "0"))
+    folder = place / f"{command}-killed"
+    for _ in range(KILLS):
+        process = begin(command, "killed")
+        wait_for_steps(process, folder, draw.randrange(1, 40))
+        time.sleep(draw.random() * 0.05)  # anywhere in a step, a save or an evaluation
+        process.kill()
+        process.wait()
+    process = begin(command, "killed")
+    assert process.wait(120) == 0, process.stderr and process.stderr.read()
+    same(folder, place / f"{command}-whole")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_step_and_the_run_goes_on_exactly(
+    place: Path, begin: Callable[[str, str], subprocess.Popen[str]], number: signal.Signals
+) -> None:
+    folder = place / f"pretrain-{number.name}"
+    process = begin("pretrain", number.name)
+    wait_for_steps(process, folder, 23)
+    process.send_signal(number)
+    assert process.wait(60) == 128 + number
+    assert process.stderr is not None
+    said = process.stderr.read()
+    assert f"{number.name}: stopped after step" in said and "Traceback" not in said
+    step = lines(folder)[-1]["step"]
+    assert (folder / "checkpoints" / f"step-{step:07d}").is_dir()
+    assert begin("pretrain", number.name).wait(120) == 0
+    assert lines(folder) == lines(place / "pretrain-whole")
+    final = "final/model.safetensors"
+    assert (folder / final).read_bytes() == (place / "pretrain-whole" / final).read_bytes()
