@@ -18,7 +18,8 @@ from pathlib import Path
 
 from sqzb import console
 
-CORPUS, PRETRAINED, FINETUNED = Path("data/small"), Path("runs/small_phase2"), Path("runs/small_finetuned")
+CORPUS, FINETUNED = Path("data/small"), Path("runs/small_finetuned")
+PHASES = {"small_phase1": 128, "small_phase2": 512}  # sequence lengths
 TASKS, SEEDS, STARTS = ("mrpc", "rte"), (1, 2, 3), ("pretrained", "random")
 
 
@@ -30,10 +31,10 @@ def main() -> None:
     parser.add_argument("--glue-dir", required=True, help="GLUE's own files: MRPC/ and RTE/")
     given = parser.parse_args()
     prepare(given.text)
-    for phase in ("small_phase1", "small_phase2"):
+    for phase in PHASES:
         if not Path("runs", phase, "final").exists():
             sqzb("pretrain", f"recipes/{phase}.yaml", "--resume", "auto")
-    sqzb("eval", str(PRETRAINED), "--corpus", str(CORPUS), "--json", str(PRETRAINED / "heldout.json"))
+        sqzb("eval", f"runs/{phase}", "--corpus", str(CORPUS), "--json", f"runs/{phase}/heldout.json")
     runs = [(task, start, seed) for task in TASKS for start in STARTS for seed in SEEDS]
     # Models this small use a core each better than all cores together.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -73,13 +74,16 @@ def folder(task: str, start: str, seed: int) -> Path:
 
 
 def show() -> None:
-    heldout = json.loads((PRETRAINED / "heldout.json").read_text(encoding="utf-8"))
-    figures = heldout["length_512"]
-    rows = [
-        ("held-out MLM loss", f"{figures['heldout_mlm_loss']:.3f}", f"{heldout['heldout_unigram_nats']:.3f} (unigram)"),
-        ("held-out SOP accuracy", f"{figures['heldout_sop_accuracy']:.1%}", "50 %"),
-    ]
-    console.table("Pretrained", ("", "measured", "baseline"), rows)
+    rows = []
+    for phase, length in PHASES.items():
+        heldout = json.loads(Path("runs", phase, "heldout.json").read_text(encoding="utf-8"))
+        figures, unigram = heldout[f"length_{length}"], f"{heldout['heldout_unigram_nats']:.3f} (unigram)"
+        rows += [
+            (f"MLM loss at length {length}", f"{figures['heldout_mlm_loss']:.3f} nats", unigram),
+            (f"MLM accuracy at length {length}", f"{figures['heldout_mlm_accuracy']:.1%}", ""),
+            (f"SOP accuracy at length {length}", f"{figures['heldout_sop_accuracy']:.1%}", "50 %"),
+        ]
+    console.table("Pretrained", ("held out", "measured", "baseline"), rows)
     scores: list[tuple[str, ...]] = []
     for task in TASKS:
         for metric in ("accuracy", "f1") if task == "mrpc" else ("accuracy",):
