@@ -41,7 +41,7 @@ def main() -> None:
         console.out.print(f"Undisturbed: {seconds:.1f} s")
         for _ in range(given.kills):
             process = start(killed, given.text, given.vocab)
-            time.sleep(random.uniform(1, 0.7 * seconds))
+            time.sleep(random.uniform(0.05, 0.3) * seconds)  # so that there is still something to do
             if process.poll() is not None:
                 sys.exit("It ended before it could be killed: give more text.")
             subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)
