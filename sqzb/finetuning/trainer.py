@@ -14,7 +14,6 @@ from torch.optim import AdamW, Optimizer
 from sqzb import console
 from sqzb.draws import Permutation
 from sqzb.errors import UserError
-from sqzb.files import whole_folder
 from sqzb.finetuning.data import load_split
 from sqzb.finetuning.evaluation import Encoded, encode, evaluate, majority
 from sqzb.finetuning.tasks import Task, task
@@ -119,16 +118,12 @@ class Finetuning(TrainingRun):
 
     def finish(self) -> None:
         """Write final/, then measure it."""
-        final = self.folder / "final"
-        if self.main:
-            with whole_folder(final) as aside:
-                self.model.save_pretrained(aside, self.tokenizer)
-                write_card(aside, self.folder.name, self.recipe, {})
+        self.write_final()
         measured = self.evaluate()
         if not self.log.evaluated(self.done):
             self.log.log(self.done, **measured)
         if self.main:
-            write_card(final, self.folder.name, self.recipe, self.figures)
+            write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
             report(f"Finetuned {self.folder}", self.task, self.figures, self.validation)
 
     def show_plan(self) -> None:

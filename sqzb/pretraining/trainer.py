@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 from sqzb import console
 from sqzb.corpus.store import MANIFEST, Corpus
 from sqzb.errors import UserError
-from sqzb.files import sha256, whole_folder
+from sqzb.files import sha256
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.pretraining.examples import Examples, share_of
 from sqzb.pretraining.optimizer import Lamb
@@ -110,16 +110,12 @@ class Pretraining(TrainingRun):
 
     def finish(self) -> None:
         """Write final/, then measure it on all that was held out."""
-        final = self.folder / "final"
-        if self.main:
-            with whole_folder(final) as aside:
-                self.model.save_pretrained(aside, self.tokenizer)
-                write_card(aside, self.folder.name, self.recipe, {})
+        self.write_final()
         heldout = self.measure(None)
         if heldout and not self.log.evaluated(self.done):
             self.log.log(self.done, **heldout)
         if self.main:
-            write_card(final, self.folder.name, self.recipe, heldout)
+            write_card(self.folder / "final", self.folder.name, self.recipe, heldout)
             report(f"Pretrained {self.folder}", heldout, self.corpus)
 
     def show_plan(self) -> None:

@@ -18,13 +18,13 @@ from torch.optim import Optimizer
 
 from sqzb import console
 from sqzb.errors import Diverged, PeerLost, Stopped, UserError
-from sqzb.files import locked
+from sqzb.files import locked, whole_folder
 from sqzb.model.checkpoint import SavedModel
 from sqzb.recipe import TrainingRecipe
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
 from sqzb.training.guards import SIGNALS, Signals, Watch, check_space
-from sqzb.training.runlog import RECIPE, Pace, RunLog, refuse_used
+from sqzb.training.runlog import RECIPE, Pace, RunLog, refuse_used, write_card
 
 NEVER, AUTO = "never", "auto"
 
@@ -146,7 +146,7 @@ class TrainingRun(ABC):
                     self._log_step(lr, result, pace.tokens_per_second(self.tokens))
                 bar.to(self.done, f"loss {result.loss:.3f}  {self.short(result)}")
                 with pace.paused():
-                    if self._spike(result):
+                    if self._rolled_back(result):
                         continue
                     # Saving comes first, so that neither an evaluation nor a signal can cost what was learnt.
                     if self.checkpoint_due() or stop or self.done == self.steps:
@@ -182,6 +182,13 @@ class TrainingRun(ABC):
         keep, every = self.recipe.keep_checkpoints, self.recipe.keep_every
         checkpoints.save(self.folder, self.done, self.model, self.optimizer, self.tokenizer, state, keep, every)
 
+    def write_final(self) -> None:
+        """The model as a Hugging Face folder, before it is measured."""
+        if self.main:
+            with whole_folder(self.folder / "final") as aside:
+                self.model.save_pretrained(aside, self.tokenizer)
+                write_card(aside, self.folder.name, self.recipe, {})
+
     def short(self, result: StepResult) -> str:
         """A step's figures on the bar."""
         return "  ".join(f"{name} {value:.1%}" for name, value in result.items() if name.endswith("_accuracy"))
@@ -198,7 +205,7 @@ class TrainingRun(ABC):
             self._warn(f"step {self.done}: loss or gradient is not finite; the weights were left as they were.")
         self.log.log(self.done, **figures)
 
-    def _spike(self, result: StepResult) -> bool:
+    def _rolled_back(self, result: StepResult) -> bool:
         """Note the step's loss; True if it was rolled back. Diverged when too many have not been finite."""
         spike = self.watch.see(result.loss, result.finite)
         most = self.recipe.max_skipped_steps
