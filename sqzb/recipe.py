@@ -12,6 +12,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_valida
 from sqzb.errors import RecipeError
 from sqzb.model.config import Problem, SqueezeBertConfig
 
+Masking = Literal["token", "word", "ngram"]
+
 
 class Section(BaseModel):
     """A part of a recipe: unknown keys and wrong types are refused, nothing is converted but whole numbers to real."""
@@ -141,6 +143,7 @@ class PretrainRecipe(TrainingRecipe):
     sequence_length: int = Field(128, ge=8)
     max_predictions: int = Field(20, ge=1, description="masked positions in a sequence, at most")
     masking_rate: float = Field(0.15, gt=0, lt=1)
+    masking: Masking = Field("token", description="what is masked together: ngram is 1 to 3 whole words, as ALBERT's")
     sop: bool = Field(True, description="sentence order prediction beside the masked language model")
     start_from: str | None = Field(None, description="a run folder, a saved model or a Hub id to go on from")
     model: SqueezeBertConfig | None = Field(None, description="the sizes of a model to train from scratch")

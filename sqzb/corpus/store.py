@@ -39,6 +39,15 @@ class Chunk(NamedTuple):
     boundaries: NDArray[np.int64]  # where sentences start inside the chunk, 0 left out; n is not one
 
 
+class ChunkRows(NamedTuple):
+    """Chunks as the rows of two arrays, filled up with zeros."""
+
+    tokens: NDArray[np.unsignedinteger[Any]]  # (rows, the most tokens of a chunk)
+    sizes: NDArray[np.int64]  # (rows): the tokens of each chunk
+    boundaries: NDArray[np.int64]  # (rows, the most boundaries of a chunk, at least one)
+    counts: NDArray[np.int64]  # (rows): the boundaries of each chunk
+
+
 def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
     with whole_file(path) as aside:
         aside.write_bytes(save(arrays))  # its save_file hides the errors of a full disk
@@ -140,10 +149,35 @@ class Chunks:
         return int(self._ends[-1]) if len(self._ends) else 0
 
     def __getitem__(self, number: int) -> Chunk:
-        shard = int(np.searchsorted(self._ends, number, side="right"))
-        within = number - (int(self._ends[shard - 1]) if shard else 0)
-        start, end = (int(bound) for bound in self._bounds[shard][within])
-        sentences = self._sentences[shard]
-        # Numbers of another type would make numpy convert all sentences each time.
-        first, last = np.searchsorted(sentences, np.array((start + 1, end), sentences.dtype))
-        return Chunk(self._tokens[shard][start:end], sentences[first:last].astype(np.int64) - start)
+        tokens, _, boundaries, (count,) = self.rows(np.array([number]))
+        return Chunk(tokens[0], boundaries[0, :count])
+
+    def rows(self, numbers: NDArray[np.int64]) -> ChunkRows:
+        """The chunks `numbers`. IndexError where there is no such chunk."""
+        shards = np.searchsorted(self._ends, numbers, side="right")
+        rows_of = {int(shard): np.flatnonzero(shards == shard) for shard in np.unique(shards)}
+        # Where each chunk starts and ends, among the tokens and among the sentences of its shard.
+        tokens, sentences = np.empty((2, len(numbers), 2), np.int64)
+        for shard, rows in rows_of.items():
+            before = self._ends[shard] - len(self._bounds[shard])
+            tokens[rows] = self._bounds[shard][numbers[rows] - before]
+            starts = self._sentences[shard]
+            # Numbers of another type would make numpy convert all sentences each time.
+            sentences[rows] = np.searchsorted(starts, (tokens[rows] + (1, 0)).astype(starts.dtype))
+        ids, sizes = _gather(self._tokens, rows_of, tokens)
+        firsts, counts = _gather(self._sentences, rows_of, sentences)
+        inside = np.arange(firsts.shape[1]) < counts[:, None]
+        return ChunkRows(ids, sizes, np.where(inside, firsts - tokens[:, :1], 0), counts)
+
+
+def _gather(
+    arrays: list[NDArray[Any]], rows_of: dict[int, NDArray[np.int64]], bounds: NDArray[np.int64]
+) -> tuple[NDArray[Any], NDArray[np.int64]]:
+    """A range of its array for each row, filled up with zeros, and its size."""
+    sizes = bounds[:, 1] - bounds[:, 0]
+    places = np.arange(max(1, sizes.max(initial=0)))
+    inside = places < sizes[:, None]
+    found = np.zeros(inside.shape, arrays[0].dtype)
+    for shard, rows in rows_of.items():
+        found[rows] = arrays[shard][np.where(inside[rows], bounds[rows, :1] + places, 0)]
+    return found * inside, sizes

@@ -14,7 +14,7 @@ from sqzb.errors import UserError
 from sqzb.pretraining.objectives import Objectives
 from sqzb.pretraining.order import samples_of_step
 from sqzb.recipe import PretrainRecipe
-from sqzb.tokenizer import SpecialIds
+from sqzb.tokenizer import CONTINUATION, SpecialIds
 from sqzb.training.engine import MicroBatch
 
 # Held-out examples are the same for every run on a corpus, so that runs can be compared.
@@ -35,8 +35,8 @@ class Share(NamedTuple):
         return self.global_batch // (self.micro_batch * self.processes)
 
     def of(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part of an array over the global batch, as (micro_batches, micro_batch)."""
-        mine: NDArray[np.int64] = array.reshape(self.processes, self.micro_batches, self.micro_batch)[self.rank]
+        """This process's part of an array over the global batch."""
+        mine: NDArray[np.int64] = array.reshape(self.processes, -1)[self.rank]
         return mine
 
 
@@ -46,7 +46,9 @@ class Examples:
     def __init__(self, recipe: PretrainRecipe, corpus: Corpus, share: Share) -> None:
         self._recipe, self._share = recipe, share
         self._special = SpecialIds(**corpus.manifest["special_ids"])
-        self._vocab_size = corpus.manifest["vocab_size"]
+        tokens = corpus.tokenizer.get_vocab().items()
+        self._continuing = np.zeros(corpus.manifest["vocab_size"], bool)
+        self._continuing[[number for token, number in tokens if token.startswith(CONTINUATION)]] = True
         self.train = _chunks(corpus, TRAIN, recipe.sequence_length)
         self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
         self._objectives = self._objectives_with(recipe.seed)
@@ -57,8 +59,9 @@ class Examples:
 
     def of_step(self, step: int) -> list[MicroBatch]:
         epochs, numbers = self.chunks_of_step(step)
-        rows = zip(self._share.of(epochs), self._share.of(numbers), strict=True)
-        return [_tensors(self._objectives, self.train, *row) for row in rows]
+        batch = _tensors(self._objectives, self.train, self._share.of(epochs), self._share.of(numbers))
+        parts = [torch.split(tensor, self._share.micro_batch) for tensor in batch.values()]
+        return [dict(zip(batch, micro_batch, strict=True)) for micro_batch in zip(*parts, strict=True)]
 
     def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
         """This process's part of the held-out examples."""
@@ -74,10 +77,11 @@ class Examples:
         recipe = self._recipe
         return Objectives(
             self._special,
-            self._vocab_size,
+            self._continuing,
             recipe.sequence_length,
             recipe.max_predictions,
             recipe.masking_rate,
+            recipe.masking,
             recipe.sop,
             seed,
         )

@@ -11,11 +11,13 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from sqzb.corpus.store import Chunks, write_arrays
-from sqzb.pretraining.objectives import IGNORED, Batch, Objectives
+from sqzb.pretraining.objectives import IGNORED, Batch, Objectives, _fitting
+from sqzb.recipe import Masking
 from sqzb.tokenizer import SpecialIds
 
 SPECIAL = SpecialIds(pad=0, unk=3, cls=9, sep=4, mask=1)
 VOCABULARY, LENGTH = 300, 32
+CONTINUING = np.arange(VOCABULARY) % 3 == 2  # tokens that go on with a word
 UNLIKELY = 1e-4  # the draws are fixed, so this is no flaky test
 
 
@@ -43,8 +45,10 @@ def written(folder: Path, tokens: np.ndarray, sentences: np.ndarray, bounds: np.
     return Chunks([shard], [table], f"train_{LENGTH}")
 
 
-def objectives(max_predictions: int = 5, rate: float = 0.15, sop: bool = True, seed: int = 0) -> Objectives:
-    return Objectives(SPECIAL, VOCABULARY, LENGTH, max_predictions, rate, sop, seed)
+def objectives(
+    max_predictions: int = 5, rate: float = 0.15, masking: Masking = "token", sop: bool = True, seed: int = 0
+) -> Objectives:
+    return Objectives(SPECIAL, CONTINUING, LENGTH, max_predictions, rate, masking, sop, seed)
 
 
 def all_rows(chunks: Chunks, epoch: int = 0, **options: Any) -> Batch:
@@ -91,6 +95,76 @@ def test_the_number_of_predictions_is_exact(
     assert not (np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed).any()
 
 
+def words_of(ids: np.ndarray) -> list[list[int]]:
+    """The places of each whole word of a row without masks, read from left to right."""
+    words: list[list[int]] = []
+    for place, token in enumerate(ids):
+        if token in SPECIAL:
+            continue
+        goes_on = CONTINUING[token] and words and words[-1][-1] == place - 1
+        words[-1].append(place) if goes_on else words.append([place])
+    return words
+
+
+@settings(max_examples=30)
+@given(
+    st.integers(1, LENGTH - 3),
+    st.floats(0.01, 0.99),
+    st.sampled_from(["word", "ngram"]),
+    st.booleans(),
+    st.integers(0, 2**64 - 1),
+)
+def test_words_are_masked_whole_and_as_many_as_fit(
+    chunks: Chunks, most: int, rate: float, masking: Masking, sop: bool, seed: int
+) -> None:
+    batch = all_rows(chunks, max_predictions=most, rate=rate, masking=masking, sop=sop, seed=seed)
+    original = unmasked(batch)
+    for row in range(len(chunks)):
+        places = set(batch.mlm_positions[row][batch.mlm_labels[row] != IGNORED].tolist())
+        words = words_of(original[row])
+        whole = [word for word in words if set(word) <= places]
+        assert sorted(places) == sorted(place for word in whole for place in word)
+        wanted = min(most, max(1, round(rate * int(batch.attention_mask[row].sum()))))
+        left = wanted - len(places)
+        assert left >= 0
+        if masking == "word":
+            assert all(len(word) > left for word in words if word not in whole)
+    changed = batch.input_ids != original
+    assert not (np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed).any()
+
+
+@given(
+    st.lists(st.lists(st.integers(0, 6), min_size=9, max_size=9), min_size=1, max_size=5),
+    st.lists(st.integers(1, 30), min_size=5, max_size=5),
+)
+def test_fitting_takes_each_that_still_fits(sizes: list[list[int]], room: list[int]) -> None:
+    taken = _fitting(np.array(sizes), np.array(room[: len(sizes)]))
+    for row, (of_row, left) in enumerate(zip(sizes, room, strict=False)):
+        for size, is_taken in zip(of_row, taken[row], strict=True):
+            assert is_taken == (0 < size <= left)
+            left -= size * is_taken
+
+
+def test_an_ngram_has_one_to_three_words_as_albert_draws_them() -> None:
+    """In rows of words of one token; the last n-gram of a row, which its end may cut, is left out."""
+    ids = np.full((800, LENGTH), 100)
+    assert not CONTINUING[100]
+    starts = objectives(masking="ngram")._starts(ids, ids == 100, np.arange(800, dtype=np.uint64))
+    n_words = np.concatenate([np.diff(np.flatnonzero(row))[:8] for row in starts])
+    counts = np.bincount(n_words)[1:]
+    assert len(counts) == 3 and stats.chisquare(counts, counts.sum() * np.array([6, 3, 2]) / 11).pvalue > UNLIKELY
+
+
+def test_ngrams_mask_neighbours(chunks: Chunks) -> None:
+    """More masked words stand beside a masked one than where words are drawn alone."""
+    beside = {}
+    for masking in ("word", "ngram"):
+        batches = [all_rows(chunks, epoch, masking=masking) for epoch in range(10)]
+        gaps = np.concatenate([np.diff(np.where(b.mlm_labels == IGNORED, 10_000, b.mlm_positions)) for b in batches])
+        beside[masking] = (gaps == 1).mean()
+    assert beside["ngram"] > 1.2 * beside["word"]
+
+
 @settings(max_examples=20)
 @given(st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 9))
 def test_without_masks_the_chunk_is_there(chunks: Chunks, sop: bool, seed: int, epoch: int) -> None:
@@ -108,9 +182,12 @@ def test_without_masks_the_chunk_is_there(chunks: Chunks, sop: bool, seed: int, 
     assert (np.diff(batch.attention_mask, axis=1) <= 0).all()
 
 
-@given(st.lists(st.tuples(st.integers(0, 3), st.integers(0, 199)), min_size=1, max_size=12))
-def test_a_row_is_the_same_in_any_batch(chunks: Chunks, rows: list[tuple[int, int]]) -> None:
-    made = objectives()
+@given(
+    st.lists(st.tuples(st.integers(0, 3), st.integers(0, 199)), min_size=1, max_size=12),
+    st.sampled_from(["token", "word", "ngram"]),
+)
+def test_a_row_is_the_same_in_any_batch(chunks: Chunks, rows: list[tuple[int, int]], masking: Masking) -> None:
+    made = objectives(masking=masking)
     together = made.batch(chunks, *np.array(rows, np.int64).T)
     for row, (epoch, number) in enumerate(rows):
         alone = made.batch(chunks, np.array([epoch]), np.array([number]))

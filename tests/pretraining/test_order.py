@@ -3,12 +3,14 @@
 import numpy as np
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy import stats
 
 from sqzb.pretraining.order import samples_of_step
 
 chunk_counts = st.integers(1, 150)
 batches = st.integers(1, 3) | st.integers(4, 200)
 seeds = st.integers(0, 2**64 - 1)
+UNLIKELY = 1e-4  # the draws are fixed, so this is no flaky test
 
 
 def stream(n_samples: int, global_batch: int, n_chunks: int, seed: int) -> list[tuple[int, int]]:
@@ -48,6 +50,26 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
         for epoch in range(4)
     ]
     assert len(set(orders)) == 8 and tuple(range(1000)) not in orders
+
+
+def test_every_order_is_equally_likely_and_says_nothing_of_the_next() -> None:
+    """Over 6,000 seeds: all 24 orders of 4 chunks, and where a chunk stands in two epochs after each other."""
+    orders = [samples_of_step(0, 8, 4, seed)[1].reshape(2, 4) for seed in range(6000)]
+    ranks = np.array([[order @ (64, 16, 4, 1) for order in pair] for pair in orders])
+    for epoch in range(2):
+        counts = np.unique(ranks[:, epoch], return_counts=True)[1]
+        assert len(counts) == 24 and stats.chisquare(counts).pvalue > UNLIKELY
+    together = np.zeros((4, 4))
+    for first, second in orders:
+        together[np.argmax(first == 0), np.argmax(second == 0)] += 1
+    assert stats.chi2_contingency(together).pvalue > UNLIKELY
+
+
+def test_a_chunk_stands_anywhere_in_a_large_epoch() -> None:
+    n_chunks = 5000  # no power of two: the numbers that are walked over must not leave a trace
+    places = [np.argsort(samples_of_step(0, n_chunks, n_chunks, seed)[1]) for seed in range(20)]
+    table = np.array([np.bincount(place[:1000] // 500, minlength=10) for place in places])  # of the first chunks
+    assert stats.chisquare(table.sum(0)).pvalue > UNLIKELY
 
 
 def test_a_step_far_into_the_largest_run_costs_nothing() -> None:
