@@ -55,7 +55,7 @@ def prepare(texts: list[str]) -> None:
         return
     sources = [f"sources.text{number}.path={text}" for number, text in enumerate(texts)]
     given = ["sources.wikipedia=null", "sources.bookcorpus=null", *sources]
-    vocabulary = ["vocabulary.size=8000", "vocabulary.sample_documents=2000"]
+    vocabulary = ["vocabulary.size=8000", "vocabulary.sample_characters=10_000_000"]
     sqzb("prepare-corpus", "recipes/corpus.yaml", "--output", str(CORPUS), *given, *vocabulary)
 
 

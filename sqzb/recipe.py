@@ -54,7 +54,7 @@ class Vocabulary(Section):
     path: str | None = None
     size: int = Field(30522, ge=100)
     lowercase: bool = True
-    sample_documents: int = Field(100_000, ge=1, description="at most so many documents are read to train it")
+    sample_characters: int = Field(50_000_000, ge=1, description="so much text, from all over, is read to train it")
 
 
 class CorpusRecipe(Section):

@@ -10,7 +10,6 @@ import math
 import shutil
 import time
 from collections.abc import Iterable, Iterator
-from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -191,12 +190,18 @@ def _vocabulary(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> Tokeniz
 
 
 def _sample(recipe: CorpusRecipe, work: list[Unit]) -> Iterator[str]:
-    """Cleaned documents from the beginnings of units in a random order, of as many units as possible."""
-    wanted = recipe.vocabulary.sample_documents
-    share = math.ceil(wanted / len(work))
+    """As much cleaned text from the beginning of each unit, in a random order of these."""
     order = Permutation(len(work), recipe.seed)[range(len(work))]
-    found = (text for index in order for text in islice(_cleaned(recipe, work[index]), share))
-    return islice(found, wanted)
+    share = math.ceil(recipe.vocabulary.sample_characters / len(work))
+    with console.bar("Reading a sample", len(work)) as bar:
+        for index in order:
+            left = share
+            for text in _cleaned(recipe, work[index]):
+                yield text[:left]
+                left -= len(text)
+                if left <= 0:
+                    break
+            bar.advance()
 
 
 def _cleaned(recipe: CorpusRecipe, unit: Unit) -> Iterator[str]:

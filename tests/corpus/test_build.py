@@ -14,6 +14,7 @@ from threading import Thread, main_thread
 from types import ModuleType, SimpleNamespace
 from typing import Any
 
+import datasets
 import huggingface_hub
 import numpy as np
 import pyarrow as pa
@@ -221,7 +222,7 @@ def test_an_interrupt_waits_for_the_units_at_work_alone(tmp_path: Path) -> None:
     recipe = CorpusRecipe(
         output=str(tmp_path / "out"),
         sources={"text": Source(path=str(tmp_path / "*.txt"))},
-        vocabulary=Vocabulary(size=200, sample_documents=1),
+        vocabulary=Vocabulary(size=200, sample_characters=3000),
         sequence_lengths=[32],
         drop_duplicates=False,
     )
@@ -353,7 +354,7 @@ def test_sources_that_changed_in_between_are_refused(
 class HubData:
     """A data set of two shards, as datasets streams it."""
 
-    num_shards = 2
+    num_shards, column_names = 2, None
     info = SimpleNamespace(splits=None)
 
     def __init__(self, texts: list[str]) -> None:
@@ -368,11 +369,11 @@ def test_a_hub_data_set_is_read_to_its_end_at_the_commit_of_the_beginning(
 ) -> None:
     texts, read, newest = texts_of(corpus_recipe), [], ["a" * 40]
 
-    def opened(source: Source) -> HubData:
-        read.append(source.revision)
+    def opened(*_: Any, revision: str | None, **__: Any) -> HubData:
+        read.append(revision)
         return HubData(texts)
 
-    monkeypatch.setattr(sources, "_hub", opened)
+    monkeypatch.setattr(datasets, "load_dataset", opened)
     monkeypatch.setattr(
         huggingface_hub.HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=newest[0]), raising=True
     )

@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
             (folder / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(number)))
         sources.append(f"  s{number}: {{path: {name}}}\n")
     (folder / "recipe.yaml").write_text(
-        f"sources:\n{''.join(sources)}vocabulary: {{size: 120, sample_documents: 50}}\n"
+        f"sources:\n{''.join(sources)}vocabulary: {{size: 120, sample_characters: 50000}}\n"
         "sequence_lengths: [32, 64]\nheldout: 0.1\n"
     )
     return folder
