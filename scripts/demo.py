@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from sqzb import console
-from sqzb.corpus.sources import python_docs
+from sqzb.corpus.readers import python_docs
 
 FOLDER = Path("runs/demo")
 GLUE = FOLDER / "glue"

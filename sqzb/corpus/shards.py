@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 
 from sqzb.corpus.encode import Encoder
 from sqzb.corpus.near import Bands
-from sqzb.corpus.sources import Bad, Unit, documents
+from sqzb.corpus.readers import Bad
+from sqzb.corpus.sources import Unit, documents
 from sqzb.corpus.store import SHARDS, write_arrays
 from sqzb.corpus.text import Cleaner, Document
 from sqzb.errors import UserError

@@ -21,7 +21,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqzb.corpus.build import build
-from sqzb.corpus.sources import LONGEST_DOCUMENT, Bad, documents, units
+from sqzb.corpus.readers import LONGEST_DOCUMENT, Bad
+from sqzb.corpus.sources import documents, units
 from sqzb.errors import UserError
 from sqzb.recipe import CorpusRecipe, Source
 

@@ -18,8 +18,9 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from sqzb.corpus import sources
-from sqzb.corpus.sources import PYTHON_DOCS, Bad, documents, units
+from sqzb.corpus import readers, sources
+from sqzb.corpus.readers import PYTHON_DOCS, Bad
+from sqzb.corpus.sources import documents, units
 from sqzb.errors import UserError
 from sqzb.recipe import Source
 
@@ -28,7 +29,7 @@ COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
 def rows(source: Source) -> list[str | Bad]:
-    sources._lines_before.cache_clear()  # tests write different files to the same path
+    readers._lines_before.cache_clear()  # tests write different files to the same path
     return [row for unit in units("s", source) for row in documents(unit, source)]
 
 
@@ -260,7 +261,7 @@ def test_a_long_line_is_not_read_by_every_part(tmp_path: Path, name: str, monkey
             done += len(raw)
             return raw
 
-    monkeypatch.setattr(sources, "_open", Counted)
+    monkeypatch.setattr(readers, "_open", Counted)
     for content in (b"a" * 2**24, (b"a" * 99 + b"\n") * 2**14):
         monkeypatch.setattr(sources, "UNIT_BYTES", len(content) // 16)
         done = 0
@@ -422,7 +423,7 @@ def test_a_broken_wiki_page_is_named(tmp_path: Path, content: bytes, where: int,
 @pytest.mark.parametrize("end", ["", ".gz"])
 @pytest.mark.parametrize("name", ["a.jsonl", "blocks.txt", "one.txt", "wiki_00", "wiki_01"])
 def test_what_is_too_long_is_no_document(tmp_path: Path, name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 100)
+    monkeypatch.setattr(readers, "LONGEST_DOCUMENT", 100)
     monkeypatch.setattr(sources, "UNIT_BYTES", 150)
     texts = ["one", "word " * 50, "two", "line\n" * 50, "three", "a" * 101 + "\nb", "four"]
     content = {
@@ -442,7 +443,7 @@ def test_what_is_too_long_is_no_document(tmp_path: Path, name: str, end: str, mo
 def test_a_parquet_row_that_is_too_long_or_no_utf8_is_no_document(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sources, "LONGEST_DOCUMENT", 100)
+    monkeypatch.setattr(readers, "LONGEST_DOCUMENT", 100)
     raw = [b"one", b"a" * 101, b"caf\xe9", b"two"]
     path = parquet(tmp_path / "a.parquet", pa.array(raw, pa.binary()).cast(pa.string(), safe=False), row_group_size=2)
     one, long, latin, two = rows(Source(path=str(path)))
