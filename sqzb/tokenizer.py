@@ -61,7 +61,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> T
         normalized = (normalizer.normalize_str(text) for text in texts)
         at_least, at_most = ALPHABET
         rare = _beyond(min(at_most, max(at_least, vocab_size // 20)), _keep(normalized, kept))
-        tokens = _learn(_without(rare, kept), 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
+        # Each word once has the same characters as the text, a tenth of the work.
+        words = {found[0] for text in _without(rare, kept) for found in re.finditer(r"\S+", text)}
+        tokens = _learn(words, 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
         in_order = sorted(tokens, key=lambda token: (token.startswith(CONTINUATION), token))
         vocabulary = _learn(_without(rare, kept), vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
     return _finish(_bert(_wordpiece(vocabulary), {"lowercase": lowercase}))
