@@ -1,0 +1,125 @@
+"""How fast examples are made, beside what they are made for: the same steps, trained.
+
+    make demo   # or any corpus
+    python scripts/bench_input.py recipes/demo_phase1.yaml [KEY=VALUE ...] [--seconds 2] [--rounds 5] [--json FILE]
+
+Contestants take turns, on the same chunks:
+    training      whole steps of the recipe, on whatever accelerate finds, with their examples already made
+    sqzb          a process's part of a step as `sqzb pretrain` makes it: one thread reads, splits, swaps and masks
+    transformers  DataCollatorForLanguageModeling on chunks that lie in memory as lists: masks alone, no sentence order
+Examples are made while the step before is computed; so long as they are made faster, they cost training nothing.
+"""
+
+import argparse
+import json
+import statistics
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, get_args
+
+import numpy as np
+from transformers import AutoTokenizer, DataCollatorForLanguageModeling
+
+from sqzb import console
+from sqzb.corpus.store import TRAIN, Corpus
+from sqzb.pretraining.trainer import Pretraining
+from sqzb.recipe import Masking, PretrainRecipe, load_recipe
+
+Step = Callable[[int], int]  # does step n; its tokens, padding left out
+TRAINING = "training"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path)
+    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    parser.add_argument("--seconds", type=float, default=2.0, help="that each contestant works in a round")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    recipe = load_recipe(PretrainRecipe, given.recipe, given.overrides)
+    contestants = {TRAINING: training(recipe)}
+    contestants |= {f"sqzb, {masking} masking": sqzb(recipe, masking) for masking in get_args(Masking)}
+    contestants["transformers, token masking"] = collator(recipe)
+    found: dict[str, list[float]] = {name: [] for name in contestants}
+    for step in contestants.values():
+        step(0)  # what is compiled, read or allocated once
+    for number in range(given.rounds):
+        for name, step in contestants.items():
+            found[name].append(tokens_per_second(step, given.seconds, 1 + number * 1000))
+    show(recipe, found)
+    if given.json:
+        given.json.write_text(json.dumps(found, indent=2))
+
+
+def tokens_per_second(step: Step, seconds: float, first: int) -> float:
+    started, tokens, number = time.perf_counter(), 0, first
+    while (now := time.perf_counter() - started) < seconds or number == first:
+        tokens += step(number)
+        number += 1
+    return tokens / now
+
+
+def made(recipe: PretrainRecipe) -> Pretraining:
+    return Pretraining(recipe, Path(tempfile.gettempdir()) / "nothing-is-written-here")
+
+
+def count(batches: list[Any]) -> int:
+    return int(sum(batch["attention_mask"].sum() for batch in batches))
+
+
+def training(recipe: PretrainRecipe) -> Step:
+    run = made(recipe)
+    run.engine = run.make_engine(run.make_optimizer())
+    batches = run.micro_batches(0)
+
+    def step(number: int) -> int:
+        run.step(batches)
+        return count(batches)
+
+    return step
+
+
+def sqzb(recipe: PretrainRecipe, masking: Masking) -> Step:
+    run = made(recipe.model_copy(update={"masking": masking}))
+    return lambda number: count(run.micro_batches(number))
+
+
+def collator(recipe: PretrainRecipe) -> Step:
+    corpus = Corpus(recipe.corpus)
+    chunks = corpus.split(TRAIN, recipe.sequence_length)
+    numbers = np.random.default_rng(0).choice(len(chunks), min(len(chunks), 4096), replace=False)
+    tokenizer = AutoTokenizer.from_pretrained(corpus.folder)
+    first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
+    rows = [{"input_ids": [first, *chunks[number].tokens.tolist(), last]} for number in numbers]
+    collate = DataCollatorForLanguageModeling(
+        tokenizer, mlm_probability=recipe.masking_rate, pad_to_multiple_of=recipe.sequence_length
+    )
+
+    def step(number: int) -> int:
+        starts = range(0, recipe.global_batch, recipe.micro_batch)
+        micro_batches = ([rows[(number + n + i) % len(rows)] for i in range(recipe.micro_batch)] for n in starts)
+        return count([collate(micro_batch) for micro_batch in micro_batches])
+
+    return step
+
+
+def show(recipe: PretrainRecipe, found: dict[str, list[float]]) -> None:
+    trained = statistics.median(found[TRAINING])
+    rows = [
+        (
+            name,
+            f"{statistics.median(rates):,.0f}",
+            f"{min(rates):,.0f} to {max(rates):,.0f}",
+            f"{statistics.median(rates) / trained:.1f}",
+        )
+        for name, rates in found.items()
+    ]
+    title = f"Steps of {recipe.global_batch:,} x {recipe.sequence_length}"
+    console.table(title, ("contestant", "tokens/s", "spread", "times training"), rows)
+
+
+if __name__ == "__main__":
+    main()
