@@ -24,7 +24,7 @@ from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.run import NEVER, TrainingRun, choose_checkpoint
+from sqzb.training.run import NEVER, TrainingRun, check_folder
 from sqzb.training.runlog import write_card
 
 LABELS = {"task": "labels"}
@@ -40,10 +40,10 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None, resume: str = NEVER,
         raise UserError("There is no task: give --task, such as --task mrpc.")
     chosen = task(recipe.task)
     folder = Path(recipe.output or f"runs/{chosen.name}")
-    checkpoint = choose_checkpoint(folder, resume)
+    check_folder(folder, resume)
     run = Finetuning(recipe, chosen, folder, glue_dir)
     run.show_plan()
-    run.go(checkpoint, extend)
+    run.go(resume, extend)
     return folder
 
 

@@ -18,7 +18,7 @@ from sqzb.pretraining.start import build_model
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Engine, MicroBatch, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.run import NEVER, TrainingRun, choose_checkpoint
+from sqzb.training.run import NEVER, TrainingRun, check_folder
 from sqzb.training.runlog import write_card
 
 LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
@@ -32,11 +32,12 @@ def pretrain(recipe: PretrainRecipe, resume: str = NEVER, extend: bool = False, 
     if recipe.output is None:
         raise UserError("The run has no folder: give --output DIR, or the recipe the key output.")
     folder = Path(recipe.output)
-    checkpoint = None if dry_run else choose_checkpoint(folder, resume)
+    if not dry_run:
+        check_folder(folder, resume)
     run = Pretraining(recipe, folder)
     run.show_plan()
     if not dry_run:
-        run.go(checkpoint, extend)
+        run.go(resume, extend)
     return folder
 
 

@@ -29,20 +29,17 @@ from sqzb.training.runlog import RECIPE, Pace, RunLog, refuse_used, write_card
 NEVER, AUTO = "never", "auto"
 
 
-def choose_checkpoint(folder: Path, resume: str) -> Path | None:
-    """What `--resume` says: the checkpoint to go on from, None to begin. UserError when the folder forbids it."""
+def check_folder(folder: Path, resume: str) -> None:
+    """UserError when the folder forbids what `--resume` says."""
     if resume == NEVER:
         refuse_used(folder, ", --resume auto to go on with it")
-        return None
-    if resume == AUTO:
+    elif resume == AUTO:
         if not (folder / RECIPE).exists():
             refuse_used(folder)
-        return checkpoints.newest(folder)
-    if not (Path(resume) / checkpoints.TRAINER).exists():
+    elif not (Path(resume) / checkpoints.TRAINER).exists():
         raise UserError(
             f"{resume} is no checkpoint. Give --resume auto, or a folder such as RUN/checkpoints/step-0001000."
         )
-    return Path(resume)
 
 
 class TrainingRun(ABC):
@@ -104,22 +101,30 @@ class TrainingRun(ABC):
 
     # From the beginning to the end
 
-    def go(self, checkpoint: Path | None, extend: bool) -> None:
-        """Train every step that is left, from the checkpoint if there is one."""
-        if checkpoint is not None:
-            self._check_same(checkpoint, checkpoints.read_state(checkpoint), extend)
-        self._check_space()
+    def go(self, resume: str, extend: bool) -> None:
+        """Train every step that is left: "never" from the first, "auto" behind the newest checkpoint, or a given one.
+
+        extend: the recipe may have another length than the run that goes on.
+        """
         self.optimizer = self.make_optimizer()
         self.engine = self.make_engine(self.optimizer)
-        if checkpoint is not None:
-            self.restore(checkpoint)
         with self._claimed(), self.signals.caught(), self._told():
+            # Not before the folder is ours: another run takes checkpoints away while they are looked at.
+            if resume != NEVER:
+                self._go_on(resume, extend)
+            self._check_space()
             self.accelerator.wait_for_everyone()
             self.log.start(self.recipe, self.recipe.seed, str(self.accelerator.device), self.accelerator.num_processes)
             self.log.forget_after(self.done)
             self.train()
             self.accelerator.wait_for_everyone()
             self.finish()
+
+    def _go_on(self, resume: str, extend: bool) -> None:
+        checkpoint = checkpoints.newest(self.folder) if resume == AUTO else Path(resume)
+        if checkpoint is not None:
+            self._check_same(checkpoint, checkpoints.read_state(checkpoint), extend)
+            self.restore(checkpoint)
 
     def restore(self, checkpoint: Path) -> None:
         state = checkpoints.read_state(checkpoint)

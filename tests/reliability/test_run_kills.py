@@ -13,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from sqzb.corpus.store import Corpus
+from sqzb.corpus.store import TRAIN, Corpus
 
 KILLS = int(os.environ.get("SQZB_KILLS", "3"))
 RECIPE = """
@@ -44,20 +44,21 @@ def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
         (folder / "MRPC" / name).write_text(GLUE)
     for command in COMMANDS:
         assert start(folder, command, "whole").wait(120) == 0
+    assert 3 * len(corpus.split(TRAIN, 16)) < 120 * 64  # so that moments lie in epochs and between them
     return folder
 
 
-COMMANDS = ("pretrain", "finetune")
+COMMANDS = ("pretrain", "phase2", "finetune")
 
 
 def start(folder: Path, command: str, output: str) -> subprocess.Popen[str]:
     arguments = {
-        "pretrain": ["recipe.yaml"],
-        "finetune": ["--task", "mrpc", "--model", "pretrain-whole", "--glue-dir", ".", *FINETUNE],
+        "pretrain": ["pretrain", "recipe.yaml"],
+        "phase2": ["pretrain", "recipe.yaml", *PHASE2],
+        "finetune": ["finetune", "--task", "mrpc", "--model", "pretrain-whole", "--glue-dir", ".", *FINETUNE],
     }
     return subprocess.Popen(
-        [sys.executable, "-m", "sqzb", command, "--output", f"{command}-{output}", "--resume", "auto"]
-        + arguments[command],
+        [sys.executable, "-m", "sqzb", *arguments[command], "--output", f"{command}-{output}", "--resume", "auto"],
         cwd=folder,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -66,6 +67,7 @@ def start(folder: Path, command: str, output: str) -> subprocess.Popen[str]:
     )
 
 
+PHASE2 = ("model=null", "start_from=pretrain-whole", "sequence_length=32", "max_predictions=5", "steps=60")
 FINETUNE = ("epochs=30", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=7", "lr=1e-3")
 
 

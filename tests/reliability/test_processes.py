@@ -1,0 +1,213 @@
+"""pretrain as two processes that talk through gloo: they are one run, end as one, and go on as any number."""
+
+import json
+import os
+import random
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from sqzb.corpus.store import Corpus
+from sqzb.errors import PeerLost
+
+LOST = max(1, int(os.environ.get("SQZB_KILLS", "3")) // 5)  # processes to kill of each rank
+BOUND = 60.0  # seconds in which all that happens here has happened
+RECIPE = """
+corpus: {corpus}
+sequence_length: 16
+max_predictions: 3
+model: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 32,
+  hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}}
+steps: 60
+global_batch: 32
+micro_batch: 4
+log_every: 1
+evaluate_every: 15
+evaluate_sequences: 32
+checkpoint_every: 10
+"""
+# One process whose third loss is no number.
+BROKEN = """
+import os, sys
+from sqzb.model import SqueezeBertForPreTraining as Model
+whole, calls = Model.forward, []
+def broken(self, *inputs, **named):
+    output = whole(self, *inputs, **named)
+    calls.append(None)
+    if os.environ["RANK"] == "1" and len(calls) == 3:
+        output.tallies["mlm"].loss.mul_(float("nan"))
+    return output
+Model.forward = broken
+from sqzb.cli import main
+main()
+"""
+
+
+class Processes(list[subprocess.Popen[str]]):
+    """The processes of a run, by rank; what they say lies beside the run's folder."""
+
+    def __init__(self, folder: Path, output: str, n: int, arguments: list[str]) -> None:
+        self.run, self._said = folder / output, [folder / f"{output}-{rank}.said" for rank in range(n)]
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(n)}
+        for rank, path in enumerate(self._said):
+            world = {} if n == 1 else place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
+            with path.open("w") as said:
+                command = [sys.executable, *arguments, "--output", output, "--resume", "auto"]
+                environment = os.environ | {"OMP_NUM_THREADS": "1", **world}
+                started = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said, text=True)
+                self.append(started)
+
+    def codes(self) -> list[int]:
+        """Exit codes, once all have ended; a hang is an error."""
+        return [process.wait(BOUND) for process in self]
+
+    def said(self, rank: int) -> str:
+        return self._said[rank].read_text()
+
+    def wait_for_step(self, step: int) -> None:
+        """Until the step is logged, or the run is over."""
+        while self[0].poll() is None and not any(line["step"] >= step for line in lines(self.run)):
+            time.sleep(0.01)
+
+
+Begin = Callable[..., Processes]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
+    made = tmp_path_factory.mktemp("processes")
+    (made / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
+    (made / "broken.py").write_text(BROKEN)
+    return made
+
+
+@pytest.fixture(scope="module")
+def begin(folder: Path) -> Iterator[Begin]:
+    begun: list[Processes] = []
+
+    def run(output: str, n: int, *overrides: str, program: tuple[str, ...] = ("-m", "sqzb")) -> Processes:
+        begun.append(Processes(folder, output, n, [*program, "pretrain", "recipe.yaml", *overrides]))
+        return begun[-1]
+
+    yield run
+    for processes in begun:
+        for process in processes:
+            process.kill()
+            process.wait()
+
+
+@pytest.fixture(scope="module")
+def whole(folder: Path, begin: Begin) -> Path:
+    """A run of one process that nothing disturbed."""
+    assert begin("whole", 1).codes() == [0]
+    return folder / "whole"
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """Of the metrics, without the speed; a last line that is torn is left out."""
+    if not (run / "metrics.jsonl").exists():
+        return []
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().rsplit("\n", 1)[0].split("\n") if line]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
+
+
+def same(run: Path, whole: Path) -> None:
+    """The same data bit for bit, and the same losses and weights to 1e-5."""
+    assert [(line["step"], line.get("tokens")) for line in lines(run)] == [
+        (line["step"], line.get("tokens")) for line in lines(whole)
+    ]
+    for line, expected in zip(lines(run), lines(whole), strict=True):
+        assert line == pytest.approx(expected, rel=1e-5, abs=1e-5)
+    weights = load_file(run / "final" / "model.safetensors")
+    for name, tensor in load_file(whole / "final" / "model.safetensors").items():
+        torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5)
+
+
+@pytest.mark.parametrize(("n", "micro_batch"), [(1, 32), (2, 4)])
+def test_a_step_is_the_same_however_it_is_divided(whole: Path, begin: Begin, n: int, micro_batch: int) -> None:
+    """1 x 32 and 2 processes x 4 x 4 against 8 x 4; and one process writes."""
+    processes = begin(f"divided-{n}-{micro_batch}", n, f"micro_batch={micro_batch}")
+    assert processes.codes() == [0] * n
+    same(processes.run, whole)
+    assert "Pretrained" in processes.said(0)
+    assert [processes.said(rank) for rank in range(1, n)] == [""] * (n - 1)
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "number"),
+    [(2, 1, signal.SIGTERM), (2, 1, signal.SIGINT), (1, 2, signal.SIGTERM)],
+    ids=["2to1-SIGTERM", "2to1-SIGINT", "1to2-SIGTERM"],
+)
+def test_a_signal_to_one_ends_all_and_another_number_goes_on(
+    whole: Path, begin: Begin, before: int, after: int, number: signal.Signals
+) -> None:
+    output = f"from-{before}-to-{after}-{number.name}"
+    processes = begin(output, before)
+    processes.wait_for_step(17)
+    processes[-1].send_signal(number)  # with two processes, not the one that writes
+    assert processes.codes() == [128 + number] * before
+    step = lines(processes.run)[-1]["step"]
+    assert 17 <= step < 60 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
+    assert f"stopped after step {step}" in processes.said(0)
+    assert all("Traceback" not in processes.said(rank) for rank in range(before))
+    assert begin(output, after).codes() == [0] * after
+    same(processes.run, whole)
+
+
+@pytest.mark.parametrize("killed", [0, 1])
+def test_a_lost_process_ends_the_other_and_costs_nothing(whole: Path, begin: Begin, killed: int) -> None:
+    draw = random.Random(f"{os.environ.get('SQZB_SEED', '0')} {killed}")
+    output = f"lost-{killed}"
+    for _ in range(LOST):
+        processes = begin(output, 2)
+        processes.wait_for_step(draw.randrange(2, 50))
+        time.sleep(draw.random() * 0.05)  # anywhere in a step, a save or an evaluation
+        if processes[killed].poll() is not None:  # the run was over sooner
+            break
+        processes[killed].kill()
+        assert processes.codes()[1 - killed] == PeerLost.exit_code, processes.said(1 - killed)
+        said = processes.said(1 - killed)
+        assert "another process of the run has ended" in said and "--resume auto" in said and "Traceback" not in said
+    assert begin(output, 2).codes() == [0, 0]
+    same(processes.run, whole)
+
+
+def test_what_is_not_finite_in_one_process_is_skipped_by_both(begin: Begin) -> None:
+    processes = begin("broken", 2, "steps=6", program=("broken.py",))
+    assert processes.codes() == [0, 0], processes.said(1)
+    skipped = [line["step"] for line in lines(processes.run) if line.get("skipped")]
+    assert skipped == [1]  # a process has four micro-batches a step
+    weights = load_file(processes.run / "final" / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in weights.values())
+
+
+def test_a_second_run_in_the_folder_is_refused_by_all_its_processes(begin: Begin) -> None:
+    first = begin("taken", 1, "steps=100000")
+    first.wait_for_step(2)
+    second = begin("taken", 2, "steps=100000")
+    assert second.codes() == [1, 1]
+    assert "Another run is at work" in second.said(0) and second.said(1) == ""
+    assert first[0].poll() is None
+
+
+def test_torchrun_passes_a_signal_on(whole: Path, begin: Begin) -> None:
+    program = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sqzb")
+    processes = begin("torchrun", 1, program=program)
+    processes.wait_for_step(17)
+    processes[0].send_signal(signal.SIGTERM)
+    assert processes.codes() != [0]
+    step = lines(processes.run)[-1]["step"]
+    assert 17 <= step < 60 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
+    assert begin("torchrun", 1).codes() == [0]
+    same(processes.run, whole)
