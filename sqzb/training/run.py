@@ -145,6 +145,8 @@ class TrainingRun(ABC):
                 if self.done in self.watch.left_out:
                     self.done += 1
                     self.log.log(self.done, left_out=True)
+                    if self.done == self.steps:
+                        self.save()
                     continue
                 lr, result, stop = self.step(ahead.take(self.done))
                 if self.done % recipe.log_every == 0 or self.done == self.steps or not result.finite:

@@ -485,20 +485,22 @@ def test_too_many_bad_steps_in_a_row_end_the_run(
     assert all(len(line["made_of"]) == 256 and line["made_of"][0][0] == 0 for line in skipped[:2])
 
 
+@pytest.mark.parametrize(("spike", "saved"), [(26, 24), (30, 28)], ids=["within", "last"])
 def test_a_spike_is_rolled_back_and_left_out(
-    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spike: int, saved: int
 ) -> None:
     longer = at(recipe, tmp_path / "run", steps=30, spike_factor=2.0, on_spike="rollback")
-    break_steps(monkeypatch, {26}, 10.0)
+    break_steps(monkeypatch, {spike}, 10.0)
     pretrain(longer)
     lines = metrics(tmp_path / "run")
     back = next(line for line in lines if "rolled_back_from" in line)
-    assert back["step"] == 24 and back["rolled_back_from"] == 26 and len(back["made_of"]) == 256
-    assert [line["step"] for line in lines if "loss" in line and "lr" in line] == [n for n in range(1, 31) if n != 26]
-    assert [line["step"] for line in lines if line.get("left_out")] == [26]
+    assert back["step"] == saved and back["rolled_back_from"] == spike and len(back["made_of"]) == 256
+    trained = [line["step"] for line in lines if "loss" in line and "lr" in line]
+    assert trained == [step for step in range(1, 31) if step != spike]
+    assert [line["step"] for line in lines if line.get("left_out")] == [spike]
     # Killed and gone on from a checkpoint behind it, the step stays left out.
     state = json.loads((tmp_path / "run" / "checkpoints" / "step-0000030" / "trainer.json").read_text())
-    assert state["watch"]["left_out"] == [25]
+    assert state["watch"]["left_out"] == [spike - 1]
 
 
 def test_a_spike_is_told(
