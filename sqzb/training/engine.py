@@ -10,9 +10,11 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
 from torch import Tensor, nn
+from torch.distributed import DistError
 from torch.optim import Optimizer
 
 from sqzb.draws import hash64
+from sqzb.errors import PeerLost
 from sqzb.model.heads import IGNORED
 
 MicroBatch = Mapping[str, Tensor]
@@ -34,18 +36,25 @@ class StepResult(dict[str, float]):
 
 
 def start_accelerator(precision: str = "fp32") -> Accelerator:
-    """Join the processes that accelerate or torchrun launched, on the devices that there are.
+    """Join the processes that accelerate or torchrun launched, on the devices that there are. PeerLost when they do not
+    all come.
 
     Where there is no accelerator, accelerate must be told so: it would leave each process on its own.
     """
     # Moments and tiny probabilities sink below what a CPU computes at full speed: training slowed down to a third. The
     # threads that are begun later take this over, so it comes first.
     torch.set_flush_denormal(True)
-    return Accelerator(
-        mixed_precision="bf16" if precision == "bf16" else "no",
-        cpu=not torch.accelerator.is_available(),
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
-    )
+    try:
+        return Accelerator(
+            mixed_precision="bf16" if precision == "bf16" else "no",
+            cpu=not torch.accelerator.is_available(),
+            kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        )
+    except DistError as error:
+        raise PeerLost(
+            f"The processes of the run did not find each other within {PATIENCE.seconds} seconds "
+            f"({str(error).splitlines()[0]}). Start all of them, with the same address and number of processes."
+        ) from error
 
 
 class Evaluator:

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import statistics
+import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,14 +16,15 @@ from sqzb import console
 from sqzb.errors import UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
+AGAIN = 1.0  # seconds: what comes sooner is the same signal, from the terminal and once more from torchrun
 RECENT, RECENT_LEAST = 100, 20  # losses of which the running median is taken
 
 
 class Signals:
-    """The signal that asked for an end, 0 if none has. A second one ends the process at once."""
+    """The signal that asked for an end, 0 if none has. A second one, `AGAIN` later, ends the process at once."""
 
     def __init__(self) -> None:
-        self.received = 0
+        self.received, self._at = 0, 0.0
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -35,8 +37,10 @@ class Signals:
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
-            os._exit(128 + number)
-        self.received = number
+            if time.monotonic() - self._at >= AGAIN:
+                os._exit(128 + number)
+            return
+        self.received, self._at = number, time.monotonic()
         name = signal.Signals(number).name
         # Not through the console: a handler may run while it holds its lock.
         os.write(2, f"\n{name}: ending after this step, once it is saved. A second one ends at once.\n".encode())

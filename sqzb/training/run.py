@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from accelerate import Accelerator
 from tokenizers import Tokenizer
+from torch.distributed import DistError
 from torch.optim import Optimizer
 
 from sqzb import console
@@ -108,7 +109,7 @@ class TrainingRun(ABC):
         """
         self.optimizer = self.make_optimizer()
         self.engine = self.make_engine(self.optimizer)
-        with self._claimed(), self.signals.caught(), self._told():
+        with self._told(), self._claimed(), self.signals.caught():
             # Not before the folder is ours: another run takes checkpoints away while they are looked at.
             if resume != NEVER:
                 self._go_on(resume, extend)
@@ -319,9 +320,8 @@ class TrainingRun(ABC):
 
 
 def _of_peers(error: RuntimeError) -> bool:
-    """Whether the error is about the other processes: gloo and NCCL have no class of their own for that."""
-    said = str(error).lower()
-    return any(sign in said for sign in ("gloo", "nccl", "connection", "peer", "timed out", "store"))
+    """Whether the error is about the other processes: of gloo and NCCL some are of no class of their own."""
+    return isinstance(error, DistError) or any(name in str(error).lower() for name in ("gloo", "nccl"))
 
 
 def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

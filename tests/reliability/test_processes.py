@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -21,6 +22,7 @@ from sqzb.errors import PeerLost
 
 LOST = max(1, int(os.environ.get("SQZB_KILLS", "3")) // 5)  # processes to kill of each rank
 BOUND = 60.0  # seconds in which all that happens here has happened
+NOTICED = 10.0  # seconds in which a lost process has ended the other
 RECIPE = """
 corpus: {corpus}
 sequence_length: 16
@@ -34,6 +36,13 @@ log_every: 1
 evaluate_every: 15
 evaluate_sequences: 32
 checkpoint_every: 10
+"""
+IMPATIENT = """
+from datetime import timedelta
+from sqzb.cli import main
+from sqzb.training import engine
+engine.PATIENCE = timedelta(seconds=3)
+main()
 """
 # One process whose third loss is no number.
 BROKEN = """
@@ -65,7 +74,9 @@ class Processes(list[subprocess.Popen[str]]):
             with path.open("w") as said:
                 command = [sys.executable, *arguments, "--output", output, "--resume", "auto"]
                 environment = os.environ | {"OMP_NUM_THREADS": "1", **world}
-                started = subprocess.Popen(command, cwd=folder, env=environment, stdout=said, stderr=said, text=True)
+                started = subprocess.Popen(
+                    command, cwd=folder, env=environment, stdout=said, stderr=said, text=True, start_new_session=True
+                )
                 self.append(started)
 
     def codes(self) -> list[int]:
@@ -75,9 +86,10 @@ class Processes(list[subprocess.Popen[str]]):
     def said(self, rank: int) -> str:
         return self._said[rank].read_text()
 
-    def wait_for_step(self, step: int) -> None:
-        """Until the step is logged, or the run is over."""
-        while self[0].poll() is None and not any(line["step"] >= step for line in lines(self.run)):
+    def wait_for_lines(self, more: int) -> None:
+        """Until so many lines more are logged, or the run is over."""
+        before = len(lines(self.run))
+        while self[0].poll() is None and len(lines(self.run)) < before + more:
             time.sleep(0.01)
 
 
@@ -89,6 +101,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     made = tmp_path_factory.mktemp("processes")
     (made / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
     (made / "broken.py").write_text(BROKEN)
+    (made / "impatient.py").write_text(IMPATIENT)
     return made
 
 
@@ -154,7 +167,7 @@ def test_a_signal_to_one_ends_all_and_another_number_goes_on(
 ) -> None:
     output = f"from-{before}-to-{after}-{number.name}"
     processes = begin(output, before)
-    processes.wait_for_step(17)
+    processes.wait_for_lines(18)
     processes[-1].send_signal(number)  # with two processes, not the one that writes
     assert processes.codes() == [128 + number] * before
     step = lines(processes.run)[-1]["step"]
@@ -168,19 +181,34 @@ def test_a_signal_to_one_ends_all_and_another_number_goes_on(
 @pytest.mark.parametrize("killed", [0, 1])
 def test_a_lost_process_ends_the_other_and_costs_nothing(whole: Path, begin: Begin, killed: int) -> None:
     draw = random.Random(f"{os.environ.get('SQZB_SEED', '0')} {killed}")
-    output = f"lost-{killed}"
-    for _ in range(LOST):
-        processes = begin(output, 2)
-        processes.wait_for_step(draw.randrange(2, 50))
+    kills = 0
+    while kills < LOST:
+        processes = begin("lost", 2)
+        processes.wait_for_lines(draw.randrange(1, 40))
         time.sleep(draw.random() * 0.05)  # anywhere in a step, a save or an evaluation
-        if processes[killed].poll() is not None:  # the run was over sooner
-            break
         processes[killed].kill()
-        assert processes.codes()[1 - killed] == PeerLost.exit_code, processes.said(1 - killed)
+        lost = time.monotonic()
+        codes = processes.codes()
+        if codes[killed] == 0:  # the run was over sooner: once more from the beginning
+            shutil.rmtree(processes.run)
+            continue
+        kills += 1
+        assert codes[1 - killed] == PeerLost.exit_code, processes.said(1 - killed)
+        assert time.monotonic() - lost < NOTICED
         said = processes.said(1 - killed)
         assert "another process of the run has ended" in said and "--resume auto" in said and "Traceback" not in said
-    assert begin(output, 2).codes() == [0, 0]
+    assert begin("lost", 2).codes() == [0, 0]
     same(processes.run, whole)
+    shutil.rmtree(processes.run)
+
+
+@pytest.mark.parametrize("missing", [0, 1])
+def test_a_process_that_never_comes_is_not_waited_for_without_end(begin: Begin, missing: int) -> None:
+    processes = begin("alone", 2, program=("impatient.py",))
+    processes[missing].kill()
+    assert processes.codes()[1 - missing] == PeerLost.exit_code
+    said = processes.said(1 - missing)
+    assert "did not find each other within 3 seconds" in said and "Traceback" not in said
 
 
 def test_what_is_not_finite_in_one_process_is_skipped_by_both(begin: Begin) -> None:
@@ -194,20 +222,26 @@ def test_what_is_not_finite_in_one_process_is_skipped_by_both(begin: Begin) -> N
 
 def test_a_second_run_in_the_folder_is_refused_by_all_its_processes(begin: Begin) -> None:
     first = begin("taken", 1, "steps=100000")
-    first.wait_for_step(2)
+    first.wait_for_lines(2)
     second = begin("taken", 2, "steps=100000")
     assert second.codes() == [1, 1]
     assert "Another run is at work" in second.said(0) and second.said(1) == ""
     assert first[0].poll() is None
 
 
-def test_torchrun_passes_a_signal_on(whole: Path, begin: Begin) -> None:
+@pytest.mark.parametrize(
+    ("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)], ids=["SIGTERM", "Ctrl-C"]
+)
+def test_torchrun_and_a_terminal_pass_a_signal_on(
+    whole: Path, begin: Begin, number: signal.Signals, send: Callable[[int, int], None]
+) -> None:
+    """A terminal sends Ctrl-C to all, and torchrun once more to its processes: this is one signal."""
     program = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sqzb")
-    processes = begin("torchrun", 1, program=program)
-    processes.wait_for_step(17)
-    processes[0].send_signal(signal.SIGTERM)
+    processes = begin(f"torchrun-{number.name}", 1, program=program)
+    processes.wait_for_lines(18)
+    send(processes[0].pid, number)
     assert processes.codes() != [0]
     step = lines(processes.run)[-1]["step"]
     assert 17 <= step < 60 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
-    assert begin("torchrun", 1).codes() == [0]
+    assert begin(f"torchrun-{number.name}", 1).codes() == [0]
     same(processes.run, whole)

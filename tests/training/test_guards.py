@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import UserError
-from sqzb.training.guards import RECENT, RECENT_LEAST, Watch, check_space
+from sqzb.training.guards import AGAIN, RECENT, RECENT_LEAST, Watch, check_space
 
 PROGRAM = """
 import time
@@ -37,6 +37,9 @@ def test_one_signal_is_noted_and_a_second_ends_at_once(number: signal.Signals) -
     assert process.stdout.readline() == "ready\n"
     process.send_signal(number)
     assert process.stdout.readline() == f"{int(number)}\n"
+    process.send_signal(number)  # as a launcher passes on what the terminal has sent to all
+    time.sleep(AGAIN + 0.1)
+    assert process.poll() is None
     process.send_signal(number)
     started = time.monotonic()
     assert process.wait(10) == 128 + number and time.monotonic() - started < 5
