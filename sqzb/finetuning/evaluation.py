@@ -37,11 +37,12 @@ class Encoded(NamedTuple):
         return hashlib.sha256(content.encode()).hexdigest()
 
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> MicroBatch:
-        """The examples `rows`, padded to the longest; a row under 0 is one without a label, to fill up."""
-        width = max(len(self.ids[row]) for row in rows)
+        """The examples `rows`, padded to the longest; a row under 0 is padding alone, without a label."""
+        there = [(place, row) for place, row in enumerate(rows) if row >= 0]
+        width = max((len(self.ids[row]) for _, row in there), default=1)
         ids = np.full((len(rows), width), self.pad)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
-        for place, row in enumerate(rows):
+        for place, row in there:
             n = len(self.ids[row])
             ids[place, :n], types[place, :n], mask[place, :n] = self.ids[row], self.types[row], 1
         labels = np.where(np.asarray(rows) < 0, IGNORED, self.labels[rows]).astype(self.labels.dtype)

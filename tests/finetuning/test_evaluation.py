@@ -68,7 +68,7 @@ def test_a_batch_is_padded_to_its_longest_and_filled_up_with_rows_that_do_not_co
     encoded = encode(examples([(WORDS[:3], None), (WORDS[:7], None)]), tokenizer, 32, regression=False)
     batch = encoded.batch([0, 1, -1])
     assert batch["input_ids"].shape == (3, 9)
-    assert batch["attention_mask"].sum(1).tolist() == [5, 9, 9]
+    assert batch["attention_mask"].sum(1).tolist() == [5, 9, 0]
     assert batch["labels"].tolist() == [0, 1, IGNORED]
 
 

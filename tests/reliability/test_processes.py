@@ -109,8 +109,14 @@ def folder(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
 def begin(folder: Path) -> Iterator[Begin]:
     begun: list[Processes] = []
 
-    def run(output: str, n: int, *overrides: str, program: tuple[str, ...] = ("-m", "sqzb")) -> Processes:
-        begun.append(Processes(folder, output, n, [*program, "pretrain", "recipe.yaml", *overrides]))
+    def run(
+        output: str,
+        n: int,
+        *overrides: str,
+        program: tuple[str, ...] = ("-m", "sqzb"),
+        command: tuple[str, ...] = ("pretrain", "recipe.yaml"),
+    ) -> Processes:
+        begun.append(Processes(folder, output, n, [*program, *command, *overrides]))
         return begun[-1]
 
     yield run
@@ -155,6 +161,19 @@ def test_a_step_is_the_same_however_it_is_divided(whole: Path, begin: Begin, n: 
     same(processes.run, whole)
     assert "Pretrained" in processes.said(0)
     assert [processes.said(rank) for rank in range(1, n)] == [""] * (n - 1)
+
+
+def test_two_processes_finetune_as_one(folder: Path, whole: Path, begin: Begin) -> None:
+    """The last batch of an epoch has 5 examples: one process has one more than the other."""
+    (folder / "MRPC").mkdir()
+    rows = [f"{n % 2}\t0\t0\t{'water river' if n % 2 else 'stone winter'}\tlight {n}" for n in range(61)]
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / "MRPC" / name).write_text("\n".join(["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]) + "\n")
+    command = ("finetune", "--task", "mrpc", "--model", whole.name, "--glue-dir", ".")
+    settings = ("epochs=3", "batch=8", "max_length=16", "log_every=1", "lr=1e-3")
+    assert begin("finetuned-by-1", 1, *settings, command=command).codes() == [0]
+    assert begin("finetuned-by-2", 2, *settings, command=command).codes() == [0, 0]
+    same(folder / "finetuned-by-2", folder / "finetuned-by-1")
 
 
 @pytest.mark.parametrize(
