@@ -15,7 +15,7 @@
 set -euo pipefail
 
 : "${1:?give a recipe: sbatch scripts/launch_slurm.sh recipes/phase1_128.yaml}"
-first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | head -n 1)
+first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # head would break the pipe off
 
 # Slurm's signal reaches this script alone; scancel passes it to torchrun on each machine, and torchrun to its processes.
 # These end the step, save it and exit within the 30 seconds that torchrun gives them.

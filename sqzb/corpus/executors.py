@@ -1,9 +1,11 @@
 """Who does the work: this process, several processes of this machine, or a Ray cluster. The result is the same."""
 
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
+from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from threading import Thread
@@ -38,7 +40,8 @@ def _processes(workers: int, function: Callable[..., Any], tasks: Sequence[tuple
             while True:
                 # One for each worker, as the pool begins what lies in its own queue even after an error.
                 for number, task in islice(ahead, workers - len(at_work)):
-                    at_work[pool.submit(function, *task)] = number
+                    with _without_interrupts():
+                        at_work[pool.submit(function, *task)] = number
                 if not at_work:
                     return
                 done, _ = wait(at_work, LOOK_SECONDS, FIRST_COMPLETED)
@@ -52,8 +55,21 @@ def _processes(workers: int, function: Callable[..., Any], tasks: Sequence[tuple
             ) from error
 
 
+@contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """Put Ctrl-C off, in this thread and in the processes that it begins: Python would tell where it was starting."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
 def _begin_worker() -> None:
-    """One thread for each worker, and an end with its parent: a pool's workers would wait for a dead one for ever."""
+    """One thread for each worker, an end at Ctrl-C without a word, and an end with its parent: a pool's workers would
+    wait for a dead one for ever."""
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     Thread(target=_end_with_parent, daemon=True).start()
 

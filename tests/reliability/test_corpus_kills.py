@@ -156,6 +156,21 @@ def test_workers_end_with_their_parent(place: Path, start: Callable[[str], subpr
     assert ended(process.pid)
 
 
+def test_an_interrupt_while_the_workers_begin_is_told_in_a_line(
+    place: Path, start: Callable[[str], subprocess.Popen[str]]
+) -> None:
+    process = start("soon")
+    limit = time.monotonic() + 120
+    while len(alive(process.pid)) < 3:  # the parent, the keeper of its resources, and a worker that has just begun
+        assert time.monotonic() < limit
+        time.sleep(0.001)
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=60)
+    assert process.returncode == 130
+    assert "interrupted; what was finished is kept" in said and "Traceback" not in said
+    assert ended(process.pid)
+
+
 def test_an_interrupt_keeps_what_is_finished(
     place: Path, start: Callable[[str], subprocess.Popen[str]], whole: tuple[dict[str, bytes], float]
 ) -> None:

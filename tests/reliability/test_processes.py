@@ -20,7 +20,7 @@ from safetensors.torch import load_file
 from sqzb.corpus.store import Corpus
 from sqzb.errors import PeerLost
 
-LOST = max(1, int(os.environ.get("SQZB_KILLS", "3")) // 5)  # processes to kill of each rank
+LOST = max(1, int(os.environ.get("SQZB_KILLS", "3")) // 10)  # processes to kill of each rank
 BOUND = 60.0  # seconds in which all that happens here has happened
 NOTICED = 10.0  # seconds in which a lost process has ended the other
 RECIPE = """

@@ -121,7 +121,8 @@ def test_killed_at_random_moments_it_ends_in_the_same_weights(
     draw = random.Random(os.environ.get("SQZB_SEED", "0"))
     folder, whole = place / f"{command}-killed", place / f"{command}-whole"
     kills = in_a_save = 0
-    while kills < KILLS:
+    due = KILLS if command == "pretrain" else max(1, KILLS // 2)
+    while kills < due:
         process = begin(command, "killed")
         wait_for_steps(process, folder, draw.randrange(1, 40))
         time.sleep(draw.random() * 0.05)  # anywhere in a step, a save or an evaluation
@@ -135,7 +136,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_weights(
     process = begin(command, "killed")
     assert process.wait(120) == 0, process.stderr and process.stderr.read()
     same(folder, whole)
-    assert in_a_save or KILLS < 50
+    assert in_a_save or due < 50
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
