@@ -8,7 +8,7 @@ from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
 from multiprocessing import get_context, parent_process
-from threading import Thread
+from threading import Thread, current_thread, main_thread
 from typing import Any
 
 from sqzb.errors import UserError
@@ -57,12 +57,20 @@ def _processes(workers: int, function: Callable[..., Any], tasks: Sequence[tuple
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Put Ctrl-C off, in this thread and in the processes that it begins: Python would tell where it was starting."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    """Put Ctrl-C off, here and in the processes that are begun: Python would tell where it was starting."""
+    if current_thread() is not main_thread():  # no interrupt comes to it
+        yield
+        return
+    put_off: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: put_off.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process takes over
     try:
         yield
     finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+        signal.pthread_sigmask(signal.SIG_SETMASK, mask)
+        signal.signal(signal.SIGINT, handler)
+        if put_off:
+            signal.raise_signal(signal.SIGINT)
 
 
 def _begin_worker() -> None:
