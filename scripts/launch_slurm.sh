@@ -18,7 +18,8 @@ set -euo pipefail
 first=$(scontrol show hostnames "$SLURM_JOB_NODELIST" | sed -n 1p) # head would break the pipe off
 
 # Slurm's signal reaches this script alone; scancel passes it to torchrun on each machine, and torchrun to its processes.
-# These end the step, save it and exit within the 30 seconds that torchrun gives them.
+# These end the step and save it; torchrun gives them so many seconds, 30 if it is not told.
+export TORCH_ELASTIC_SHUTDOWN_TIMEOUT=240
 stopped=
 trap 'stopped=yes; scancel --signal=TERM "$SLURM_JOB_ID"' TERM
 

@@ -107,19 +107,21 @@ class TrainingRun(ABC):
 
         extend: the recipe may have another length than the run that goes on.
         """
-        self.optimizer = self.make_optimizer()
-        self.engine = self.make_engine(self.optimizer)
-        with self._told(), self._claimed(), self.signals.caught():
-            # Not before the folder is ours: another run takes checkpoints away while they are looked at.
-            if resume != NEVER:
-                self._go_on(resume, extend)
-            self._check_space()
-            self.accelerator.wait_for_everyone()
-            self.log.start(self.recipe, self.recipe.seed, str(self.accelerator.device), self.accelerator.num_processes)
-            self.log.forget_after(self.done)
-            self.train()
-            self.accelerator.wait_for_everyone()
-            self.finish()
+        with self._told():
+            self.optimizer = self.make_optimizer()
+            self.engine = self.make_engine(self.optimizer)  # here the processes meet
+            with self._claimed(), self.signals.caught():
+                # Not before the folder is ours: another run takes checkpoints away while they are looked at.
+                if resume != NEVER:
+                    self._go_on(resume, extend)
+                self._check_space()
+                self.accelerator.wait_for_everyone()
+                device = str(self.accelerator.device)
+                self.log.start(self.recipe, self.recipe.seed, device, self.accelerator.num_processes)
+                self.log.forget_after(self.done)
+                self.train()
+                self.accelerator.wait_for_everyone()
+                self.finish()
 
     def _go_on(self, resume: str, extend: bool) -> None:
         checkpoint = checkpoints.newest(self.folder) if resume == AUTO else Path(resume)
@@ -160,6 +162,7 @@ class TrainingRun(ABC):
                     if self.checkpoint_due() or stop or self.done == self.steps:
                         self.save()
                     if stop:
+                        self.accelerator.wait_for_everyone()  # launchers end the others as soon as one has ended
                         raise self._stopped(stop)
                     if self.evaluation_due():
                         self._evaluate()
@@ -220,6 +223,7 @@ class TrainingRun(ABC):
         if self.watch.skipped_in_a_row >= most:
             good = checkpoints.newest(self.folder)
             self.save()
+            self.accelerator.wait_for_everyone()
             raise Diverged(
                 f"{most} steps in a row, up to step {self.done:,}, had a loss or gradient that is not finite, and were "
                 f"skipped. The last checkpoint from before is {good or 'not there'}; what made these steps is in "
