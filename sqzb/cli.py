@@ -170,9 +170,10 @@ def main() -> None:
         # All processes of a run say the same, but of a lost one.
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, PeerLost):
             (console.warn if isinstance(error, Stopped) else console.error)(str(error))
-        if isinstance(error, PeerLost):
-            # At once: threads of gloo that still wait for the lost process can abort Python while it tidies up.
+        if "WORLD_SIZE" in os.environ:
+            # At once: threads of gloo that still wait for another process can abort Python while it tidies up.
             sys.stdout.flush()
+            sys.stderr.flush()
             os._exit(error.exit_code)
         sys.exit(error.exit_code)
     except SystemExit as ended:
