@@ -126,11 +126,11 @@ class TrainingRun(ABC):
     def _go_on(self, resume: str, extend: bool) -> None:
         checkpoint = checkpoints.newest(self.folder) if resume == AUTO else Path(resume)
         if checkpoint is not None:
-            self._check_same(checkpoint, checkpoints.read_state(checkpoint), extend)
-            self.restore(checkpoint)
+            state = checkpoints.read_state(checkpoint)
+            self._check_same(checkpoint, state, extend)
+            self.restore(checkpoint, state)
 
-    def restore(self, checkpoint: Path) -> None:
-        state = checkpoints.read_state(checkpoint)
+    def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
         checkpoints.load(checkpoint, self.model, self.optimizer)
         self.done, self.tokens = state["step"], state["tokens"]
         self.watch.restore(state["watch"])
@@ -239,7 +239,7 @@ class TrainingRun(ABC):
             return False
         self.accelerator.wait_for_everyone()
         self.watch.left_out.add(step)
-        self.restore(checkpoint)
+        self.restore(checkpoint, checkpoints.read_state(checkpoint))
         self.log.forget_after(self.done)
         self.log.log(self.done, rolled_back_from=step + 1, loss=result.loss, made_of=self.made_of(step))
         self._warn(f"rolled back to step {self.done}; step {step + 1} will be left out.")
