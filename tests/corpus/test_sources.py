@@ -2,72 +2,29 @@
 
 import gzip
 import io
-import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from text_files import TEXTS, json_lines, pages, parquet, read, refusal, rows, written
 
 from sqzb.corpus import readers, sources
 from sqzb.corpus.readers import Bad
 from sqzb.corpus.sources import documents, units
-from sqzb.errors import UserError
 from sqzb.recipe import Source
 
-TEXTS = [f"Document {number}.\nIts é second line." for number in range(10)]
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 Hub = Callable[..., Any]
 
 
-def rows(source: Source) -> list[str | Bad]:
-    readers._lines_before.cache_clear()  # tests write different files to the same path
-    return [row for unit in units("s", source) for row in documents(unit, source)]
-
-
-def read(source: Source) -> list[str]:
-    found = rows(source)
-    assert not [row for row in found if isinstance(row, Bad)]
-    return [str(row) for row in found]
-
-
-def refusal(source: Source) -> str:
-    with pytest.raises(UserError) as caught:
-        rows(source)
-    return str(caught.value)
-
-
-def json_lines(texts: list[str], column: str = "text") -> bytes:
-    return "".join(json.dumps({"id": 1, column: text}) + "\n" for text in texts).encode()
-
-
-def pages(texts: list[str]) -> bytes:
-    """As wikiextractor writes them."""
-    return "".join(
-        f'<doc id="{n}" url="https://?curid={n}" title="A &amp; {n}">\nA & {n}\n\n{text}\n</doc>\n\n'
-        for n, text in enumerate(texts)
-    ).encode()
-
-
-def written(path: Path, content: bytes) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(content)
-    return path
-
-
 def jsonl(path: Path, texts: list[str] = TEXTS, column: str = "text") -> Path:
     return written(path, json_lines(texts, column))
-
-
-def parquet(path: Path, values: Any = TEXTS, column: str = "text", **options: Any) -> Path:
-    pq.write_table(pa.table({"id": list(range(len(values))), column: values}), path, **options)
-    return path
 
 
 # Division

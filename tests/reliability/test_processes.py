@@ -1,6 +1,5 @@
 """pretrain as two processes that talk through gloo: they are one run, end as one, and go on as any number."""
 
-import json
 import os
 import random
 import shutil
@@ -11,10 +10,10 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
+from runs import lines, write_task
 from safetensors.torch import load_file
 
 from sqzb.corpus.store import Corpus
@@ -133,14 +132,6 @@ def whole(folder: Path, begin: Begin) -> Path:
     return folder / "whole"
 
 
-def lines(run: Path) -> list[dict[str, Any]]:
-    """Of the metrics, without the speed; a last line that is torn is left out."""
-    if not (run / "metrics.jsonl").exists():
-        return []
-    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().rsplit("\n", 1)[0].split("\n") if line]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
-
-
 def same(run: Path, whole: Path) -> None:
     """The same data bit for bit, and the same losses and weights to 1e-5."""
     assert [(line["step"], line.get("tokens")) for line in lines(run)] == [
@@ -165,10 +156,7 @@ def test_a_step_is_the_same_however_it_is_divided(whole: Path, begin: Begin, n: 
 
 def test_two_processes_finetune_as_one(folder: Path, whole: Path, begin: Begin) -> None:
     """The last batch of an epoch has 5 examples: one process has one more than the other."""
-    (folder / "MRPC").mkdir()
-    rows = [f"{n % 2}\t0\t0\t{'water river' if n % 2 else 'stone winter'}\tlight {n}" for n in range(61)]
-    for name in ("train.tsv", "dev.tsv"):
-        (folder / "MRPC" / name).write_text("\n".join(["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]) + "\n")
+    write_task(folder, 61)
     command = ("finetune", "--task", "mrpc", "--model", whole.name, "--glue-dir", ".")
     settings = ("epochs=3", "batch=8", "max_length=16", "log_every=1", "lr=1e-3")
     assert begin("finetuned-by-1", 1, *settings, command=command).codes() == [0]

@@ -1,6 +1,5 @@
 """pretrain and finetune as processes that are killed again and again: they end as if nothing had happened."""
 
-import json
 import os
 import random
 import shutil
@@ -10,9 +9,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
+from runs import lines, write_task
 
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.files import ASIDE
@@ -31,9 +30,6 @@ evaluate_every: 15
 evaluate_sequences: 32
 checkpoint_every: 10
 """
-GLUE = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + "".join(
-    f"{n % 2}\t0\t0\t{'water river' if n % 2 else 'stone winter'}\tlight {n}\n" for n in range(60)
-)
 
 
 @pytest.fixture(scope="module")
@@ -41,9 +37,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     """A folder with the recipe, the task, and both runs undisturbed."""
     folder = tmp_path_factory.mktemp("kills")
     (folder / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
-    (folder / "MRPC").mkdir()
-    for name in ("train.tsv", "dev.tsv"):
-        (folder / "MRPC" / name).write_text(GLUE)
+    write_task(folder, 60)
     for command in COMMANDS:
         assert start(folder, command, "whole").wait(120) == 0
     assert 3 * len(corpus.split(TRAIN, 16)) < 120 * 64  # so that moments lie in epochs and between them
@@ -91,15 +85,6 @@ def begin(place: Path) -> Iterator[Callable[[str, str], subprocess.Popen[str]]]:
     for process in begun:
         process.kill()
         process.wait()
-
-
-def lines(folder: Path) -> list[dict[str, Any]]:
-    """Of the metrics, without the speed; a last line that is torn is left out."""
-    if not (folder / "metrics.jsonl").exists():
-        return []
-    whole = (folder / "metrics.jsonl").read_text().rsplit("\n", 1)[0]
-    found = [json.loads(line) for line in whole.split("\n") if line]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
 
 
 def same(folder: Path, whole: Path) -> None:

@@ -1,0 +1,21 @@
+"""A run's metrics, and a task to finetune on; for the tests that stop runs."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def write_task(folder: Path, n: int) -> None:
+    """A task of `n` examples in MRPC's own files, under `folder`, whose label one word tells."""
+    (folder / "MRPC").mkdir()
+    rows = [f"{i % 2}\t0\t0\t{'water river' if i % 2 else 'stone winter'}\tlight {i}" for i in range(n)]
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / "MRPC" / name).write_text("\n".join(["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]) + "\n")
+
+
+def lines(run: Path) -> list[dict[str, Any]]:
+    """Of the metrics, without the speed; a last line that is torn is left out."""
+    if not (run / "metrics.jsonl").exists():
+        return []
+    found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().rsplit("\n", 1)[0].split("\n") if line]
+    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
