@@ -12,11 +12,11 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from text_files import TEXTS, json_lines, pages, parquet, read, refusal, rows, written
 
 from sqzb.corpus import readers, sources
 from sqzb.corpus.readers import PYTHON_DOCS, Bad
 from sqzb.recipe import Source
+from text_files import TEXTS, json_lines, pages, parquet, read, refusal, rows, written
 
 Hub = Callable[..., Any]
 

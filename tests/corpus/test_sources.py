@@ -11,12 +11,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from text_files import TEXTS, json_lines, pages, parquet, read, refusal, rows, written
 
 from sqzb.corpus import readers, sources
 from sqzb.corpus.readers import Bad
 from sqzb.corpus.sources import documents, units
 from sqzb.recipe import Source
+from text_files import TEXTS, json_lines, pages, parquet, read, refusal, rows, written
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 

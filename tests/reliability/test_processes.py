@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 import torch
-from runs import lines, write_task
 from safetensors.torch import load_file
 
 from sqzb.corpus.store import Corpus
 from sqzb.errors import PeerLost
+from stopped_runs import lines, write_task
 
 LOST = max(1, int(os.environ.get("SQZB_KILLS", "3")) // 10)  # processes to kill of each rank
 BOUND = 60.0  # seconds in which all that happens here has happened

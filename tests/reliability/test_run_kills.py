@@ -11,10 +11,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
-from runs import lines, write_task
 
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.files import ASIDE
+from stopped_runs import lines, write_task
 
 KILLS = int(os.environ.get("SQZB_KILLS", "3"))
 RECIPE = """
