@@ -160,6 +160,16 @@ def main() -> None:
     """Run the command line; an error that the user can mend is one paragraph, unless --debug asks for more."""
     debug = "--debug" in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    code = _exit_code(debug)
+    if "WORLD_SIZE" in os.environ:
+        # At once: while Python tidies up, threads that wait for another process, or want it back, can abort it.
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
+def _exit_code(debug: bool) -> int:
     try:
         app()
     except UserError as error:
@@ -170,13 +180,9 @@ def main() -> None:
         # All processes of a run say the same, but of a lost one.
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, PeerLost):
             (console.warn if isinstance(error, Stopped) else console.error)(str(error))
-        if "WORLD_SIZE" in os.environ:
-            # At once: threads of gloo that still wait for another process can abort Python while it tidies up.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(error.exit_code)
-        sys.exit(error.exit_code)
-    except SystemExit as ended:
+        return error.exit_code
+    except SystemExit as ended:  # how typer ends, well or not
         if ended.code == INTERRUPTED:
             typer.echo("interrupted; what was finished is kept", err=True)
-        raise
+        return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
+    return 0
