@@ -3,7 +3,8 @@
 import json
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence, Set
+from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import NamedTuple, TextIO
@@ -20,6 +21,9 @@ CONTINUATION = "##"
 ALPHABET = (100, 1000)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 LONGEST_WORD = 100  # characters; a longer word is [UNK]
+# Of all different words together that a vocabulary is learnt from. Each takes the library about 150 bytes. 50 million
+# characters of English have 3.3 million, but a script without spaces has nearly as many as its text.
+WORD_CHARACTERS = 4_000_000
 
 # How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers library.
 NORMALIZER = {
@@ -54,18 +58,20 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> T
     Characters beyond the commonest (`ALPHABET`) are left to [UNK], or each of many rare scripts' would take two places
     of the vocabulary. The library numbers continuations of one character (`##a`) in the order of a hash table, another
     one in every run, and breaks ties between merges by these numbers (tokenizers#1794). So the characters are found
-    first, and are then given to it in order; the texts, which may be a stream, are kept in a file meanwhile.
+    first, and are then given to it in order; the texts, which may be a stream, are kept in a file meanwhile. Its memory
+    goes by the different words, so these have a limit (`WORD_CHARACTERS`) and the texts have none.
     """
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
         normalized = (normalizer.normalize_str(text) for text in texts)
         at_least, at_most = ALPHABET
         rare = _beyond(min(at_most, max(at_least, vocab_size // 20)), _keep(normalized, kept))
+        words = _words(_without(rare, kept))
         # Each word once has the same characters as the text, a tenth of the work.
-        words = {found[0] for text in _without(rare, kept) for found in re.finditer(r"\S+", text)}
         tokens = _learn(words, 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
         in_order = sorted(tokens, key=lambda token: (token.startswith(CONTINUATION), token))
-        vocabulary = _learn(_without(rare, kept), vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
+        texts = (" ".join(filter(words.__contains__, text.split())) for text in _without(rare, kept))
+        vocabulary = _learn(texts, vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
     return _finish(_bert(_wordpiece(vocabulary), {"lowercase": lowercase}))
 
 
@@ -87,6 +93,31 @@ def _without(rare: str, file: TextIO) -> Iterator[str]:
     unwanted = re.compile(f"[{re.escape(rare)}]")
     for line in file:
         yield unwanted.sub(" ", line)
+
+
+def _words(texts: Iterable[str]) -> Set[str]:
+    """The different words, of `WORD_CHARACTERS` at most.
+
+    Where words are too many, the rarest so far go, and are counted from zero when they come again: lossy counting.
+    """
+    counts: dict[str, int] = {}
+    characters = 0
+    for text in texts:
+        for found in re.finditer(r"\S+", text):
+            word = found[0]
+            times = counts[word] = counts.get(word, 0) + 1
+            characters += len(word) if times == 1 else 0
+            if characters > WORD_CHARACTERS:
+                counts = _commonest(counts, WORD_CHARACTERS // 2)
+                characters = sum(map(len, counts))
+    return counts.keys()
+
+
+def _commonest(counts: dict[str, int], characters: int) -> dict[str, int]:
+    """The commonest words, of so many characters at most; of equally common ones the first."""
+    ranked = sorted(counts, key=lambda word: -counts[word])
+    ends = accumulate(map(len, ranked))
+    return {word: counts[word] for word, end in zip(ranked, ends, strict=True) if end <= characters}
 
 
 def _learn(texts: Iterable[str], vocab_size: int, lowercase: bool, first: Sequence[str]) -> dict[str, int]:

@@ -3,7 +3,7 @@
 import json
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from sqzb import tokenizer as tokenizer_module
 from sqzb.errors import UserError
 from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, special_ids, train_tokenizer
 
@@ -355,3 +356,33 @@ def test_rare_characters_do_not_fill_the_vocabulary() -> None:
     trained = train_tokenizer(["the cat sat on the mat " * 50, *rare], 500, lowercase=False).get_vocab()
     assert sum(character in trained for character in rare) == 100 - len(common)
     assert trained.keys() >= common | {"the", "cat", "sat", "on", "mat"}
+
+
+@pytest.mark.parametrize("new_first", [True, False])
+def test_words_without_number_neither_fill_the_memory_nor_hide_the_common_ones(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], new_first: bool
+) -> None:
+    monkeypatch.setattr(tokenizer_module, "WORD_CHARACTERS", 600)
+    taken: list[list[str]] = []
+    learn = tokenizer_module._learn
+
+    def noted(texts: Iterable[str], *rest: Any) -> dict[str, int]:
+        taken.append(list(texts))
+        return learn(taken[-1], *rest)
+
+    monkeypatch.setattr(tokenizer_module, "_learn", noted)
+    new = [" ".join(f"q{n * 7919 % 100_003}" for n in range(at, at + 50)) for at in range(0, 5000, 50)]
+    common = ["the cat sat on the mat"] * 100
+    texts = new + common if new_first else common + new
+    trained = [train_tokenizer(iter(texts), 120, lowercase=True).get_vocab() for _ in range(2)]
+    assert trained[0] == trained[1] and trained[0].keys() >= {"the", "cat", "sat", "on", "mat"}
+    for learnt in taken:
+        words = {word for text in learnt for word in text.split()}
+        assert sum(map(len, words)) <= 600 and words >= {"the", "cat", "sat", "on", "mat"}
+    assert not capsys.readouterr().out
+
+
+def test_a_vocabulary_is_learnt_where_no_word_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tokenizer_module, "WORD_CHARACTERS", 1000)
+    words = [f"{n:b}".zfill(20) for n in range(51)]  # one word too many
+    assert train_tokenizer([" ".join(words)], 50, lowercase=True).get_vocab_size() == 50

@@ -24,7 +24,7 @@ import pytest
 from sqzb.corpus import build as build_module
 from sqzb.corpus import shards, sources, tables
 from sqzb.corpus.build import build, verify
-from sqzb.corpus.sources import documents, units
+from sqzb.corpus.sources import Unit, documents, units
 from sqzb.corpus.store import HELDOUT, SPLITS, TRAIN, Corpus
 from sqzb.corpus.text import Cleaner, Document
 from sqzb.errors import UserError
@@ -131,6 +131,37 @@ def test_a_trained_vocabulary_is_the_same_each_time(
     made = [build(at(corpus_recipe, tmp_path / n, vocabulary=Vocabulary(size=120)), workers=1) for n in ("one", "two")]
     assert content(made[0].folder) == content(made[1].folder)
     assert made[0].manifest["vocab_size"] == 120
+
+
+def test_a_vocabularys_sample_is_of_every_unit_and_no_more_is_read_than_it_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_prose: WriteProse
+) -> None:
+    read: list[str] = []
+
+    def counted(unit: Unit, source: Source) -> Iterator[Any]:
+        for row in documents(unit, source):
+            read.append(str(unit))
+            yield row
+
+    monkeypatch.setattr(build_module, "documents", counted)
+    write_prose(tmp_path / "few" / "0.jsonl", 50, 0)
+    for number in range(5):
+        write_prose(tmp_path / "many" / f"{number}.jsonl", 50, number)
+    given = {name: Source(path=str(tmp_path / name)) for name in ("few", "many")}
+    work = [unit for name, source in given.items() for unit in units(name, source)]
+    assert len(work) > 5
+
+    def sample(characters: int, seed: int) -> list[str]:
+        vocabulary = Vocabulary(sample_characters=characters)
+        return list(build_module._sample(CorpusRecipe(sources=given, vocabulary=vocabulary, seed=seed), work))
+
+    for each in (1, 3000):
+        read.clear()
+        found = sample(each * len(work), 0)
+        assert sum(map(len, found)) == each * len(work)
+        assert set(read) == set(map(str, work)) and len(read) < 2 * len(found)
+        assert found == sample(each * len(work), 0) != sample(each * len(work), 1)
+    assert len(sample(10**9, 0)) > 200  # less text than is asked for: all of it
 
 
 @pytest.mark.parametrize(
