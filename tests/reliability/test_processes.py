@@ -58,6 +58,27 @@ Model.forward = broken
 from sqzb.cli import main
 main()
 """
+# A process that is killed at its first call of a function: aimed.py RANK MODULE OWNER NAME ...
+AIMED = """
+import os, signal, sys
+from importlib import import_module
+rank, module, owner, name = (sys.argv.pop(1) for _ in range(4))
+if rank == os.environ["RANK"]:
+    module = import_module(module)
+    setattr(getattr(module, owner, module), name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+from sqzb.cli import main
+main()
+"""
+# Each with who is killed there, one after the other in one run: after a checkpoint's model is written aside and before
+# its optimizer is, while the other takes the next step; in an evaluation that the other waits for; at the very end.
+MOMENTS = [
+    (0, "sqzb.training.checkpoints", "", "write_tensors"),
+    (0, "sqzb.training.engine", "Evaluator", "evaluate"),
+    (1, "sqzb.training.engine", "Evaluator", "evaluate"),
+    (0, "shutil", "", "rmtree"),  # of the oldest checkpoint
+    (0, "sqzb.pretraining.trainer", "Pretraining", "write_final"),
+    (1, "sqzb.pretraining.trainer", "Pretraining", "finish"),
+]
 
 
 class Processes(list[subprocess.Popen[str]]):
@@ -100,6 +121,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     made = tmp_path_factory.mktemp("processes")
     (made / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
     (made / "broken.py").write_text(BROKEN)
+    (made / "aimed.py").write_text(AIMED)
     (made / "impatient.py").write_text(IMPATIENT)
     return made
 
@@ -207,6 +229,20 @@ def test_a_lost_process_ends_the_other_and_costs_nothing(whole: Path, begin: Beg
     assert begin("lost", 2).codes() == [0, 0]
     same(processes.run, whole)
     shutil.rmtree(processes.run)
+
+
+def test_a_process_killed_in_a_save_or_an_evaluation_ends_the_other_and_costs_nothing(
+    whole: Path, begin: Begin
+) -> None:
+    for killed, *place in MOMENTS:
+        processes = begin("aimed", 2, program=("aimed.py", str(killed), *place))
+        assert processes[killed].wait(BOUND) == -signal.SIGKILL, (place, processes.said(killed))
+        lost = time.monotonic()
+        assert processes.codes()[1 - killed] == PeerLost.exit_code, (place, processes.said(1 - killed))
+        assert time.monotonic() - lost < NOTICED
+        assert "another process of the run has ended" in processes.said(1 - killed), place
+    assert begin("aimed", 2).codes() == [0, 0]
+    same(processes.run, whole)
 
 
 @pytest.mark.parametrize("missing", [0, 1])
