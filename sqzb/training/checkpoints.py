@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -13,7 +13,6 @@ from tokenizers import Tokenizer
 from torch import nn
 from torch.optim import Optimizer
 
-from sqzb import console
 from sqzb.errors import UserError
 from sqzb.files import ASIDE, sha256, whole_folder, write_json
 from sqzb.model.checkpoint import SavedModel, write_tensors
@@ -46,13 +45,13 @@ def save(
     return path
 
 
-def newest(folder: Path) -> Path | None:
-    """The newest whole checkpoint of the run, None if there is none; damaged ones are told."""
+def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
+    """The newest whole checkpoint of the run, None if there is none; `warn` is told of damaged ones."""
     for checkpoint in reversed(_all(folder)):
         problems = damage(checkpoint)
         if not problems:
             return checkpoint
-        console.warn(f"The checkpoint {checkpoint} is passed over: {', '.join(problems)}.")
+        warn(f"The checkpoint {checkpoint} is passed over: {', '.join(problems)}.")
     return None
 
 

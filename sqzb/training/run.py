@@ -124,7 +124,7 @@ class TrainingRun(ABC):
                 self.finish()
 
     def _go_on(self, resume: str, extend: bool) -> None:
-        checkpoint = checkpoints.newest(self.folder) if resume == AUTO else Path(resume)
+        checkpoint = checkpoints.newest(self.folder, self._warn) if resume == AUTO else Path(resume)
         if checkpoint is not None:
             state = checkpoints.read_state(checkpoint)
             self._check_same(checkpoint, state, extend)
@@ -221,7 +221,7 @@ class TrainingRun(ABC):
         spike = self.watch.see(result.loss, result.finite)
         most = self.recipe.max_skipped_steps
         if self.watch.skipped_in_a_row >= most:
-            good = checkpoints.newest(self.folder)
+            good = checkpoints.newest(self.folder, self._warn)
             self.save()
             self.accelerator.wait_for_everyone()
             raise Diverged(
@@ -234,7 +234,7 @@ class TrainingRun(ABC):
             return False
         step = self.done - 1
         self._warn(f"step {self.done}: the loss {result.loss:.3f} is over {self.recipe.spike_factor} x its median.")
-        checkpoint = checkpoints.newest(self.folder) if self.recipe.on_spike == "rollback" else None
+        checkpoint = checkpoints.newest(self.folder, self._warn) if self.recipe.on_spike == "rollback" else None
         if checkpoint is None:
             return False
         self.accelerator.wait_for_everyone()
@@ -280,13 +280,20 @@ class TrainingRun(ABC):
             )
 
     def _check_space(self) -> None:
+        """UserError in all processes when the first finds that the disk is too small."""
         kept = self.recipe.keep_checkpoints + 1  # and the one that is being written
         if self.recipe.keep_every is not None:
             kept += self.steps // self.recipe.keep_every
-        there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
+        refusal = None
         if self.main:
+            there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
             need = max(0, checkpoints.size(self.model) * (kept + 1) - there)
-            check_space(self.folder, need, f"{kept} checkpoints and the model")
+            try:
+                check_space(self.folder, need, f"{kept} checkpoints and the model")
+            except UserError as error:
+                refusal = error
+        if self.engine.totals({"refused": float(refusal is not None)})["refused"]:
+            raise refusal or UserError(f"The disk of {self.folder} is too small.")
 
     @contextmanager
     def _claimed(self) -> Iterator[None]:
@@ -310,9 +317,10 @@ class TrainingRun(ABC):
         except OSError as error:
             if error.errno != errno.ENOSPC:
                 raise
+            last = checkpoints.newest(self.folder, self._warn)
             raise UserError(
                 f"The disk of {self.folder} is full: a checkpoint takes {console.size(checkpoints.size(self.model))}. "
-                f"The last whole one: {checkpoints.newest(self.folder) or 'none'}. Make room, then --resume auto."
+                f"The last whole one: {last or 'none'}. Make room, then --resume auto."
             ) from error
         except RuntimeError as error:
             if self.accelerator.num_processes == 1 or not _of_peers(error):

@@ -58,6 +58,13 @@ Model.forward = broken
 from sqzb.cli import main
 main()
 """
+# The model's checkpoints are larger than any disk.
+LARGE = """
+from sqzb.training import checkpoints
+checkpoints.size = lambda model: 1 << 60
+from sqzb.cli import main
+main()
+"""
 # A process that is killed at its first call of a function: aimed.py RANK MODULE OWNER NAME ...
 AIMED = """
 import os, signal, sys
@@ -122,6 +129,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     (made / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
     (made / "broken.py").write_text(BROKEN)
     (made / "aimed.py").write_text(AIMED)
+    (made / "large.py").write_text(LARGE)
     (made / "impatient.py").write_text(IMPATIENT)
     return made
 
@@ -288,3 +296,9 @@ def test_torchrun_and_a_terminal_pass_a_signal_on(
     assert 17 <= step < 60 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
     assert begin(f"torchrun-{number.name}", 1).codes() == [0]
     same(processes.run, whole)
+
+
+def test_too_small_a_disk_is_refused_by_all_processes_and_told_once(begin: Begin) -> None:
+    processes = begin("large", 2, program=("large.py",))
+    assert processes.codes() == [1, 1]
+    assert "checkpoints and the model will take" in processes.said(0) and processes.said(1) == ""

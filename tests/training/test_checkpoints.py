@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
+from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
@@ -75,7 +76,7 @@ def test_three_steps_and_three_are_six(
     torch.manual_seed(99)
     again = Model(dropout_config)
     optimizer_again = make(again)
-    newest = checkpoints.newest(tmp_path)
+    newest = checkpoints.newest(tmp_path, console.warn)
     assert newest is not None
     checkpoints.load(newest, again, optimizer_again)
     assert checkpoints.read_state(newest) == {"step": 3, "tokens": 144}
@@ -87,10 +88,10 @@ def test_three_steps_and_three_are_six(
 @pytest.mark.parametrize("keep", [1, 3])
 def test_the_newest_are_kept(keep: int, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
     model = Model(tiny_config)
-    assert checkpoints.newest(tmp_path) is None
+    assert checkpoints.newest(tmp_path, console.warn) is None
     for step in (2, 4, 6, 10_000_000, 20_000_000):
         checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep)
-        newest = checkpoints.newest(tmp_path)
+        newest = checkpoints.newest(tmp_path, console.warn)
         assert newest is not None and json.loads((newest / "trainer.json").read_text())["step"] == step
     assert len(list((tmp_path / "checkpoints").iterdir())) == keep
 
@@ -99,7 +100,7 @@ def test_an_unfinished_checkpoint_is_not_seen(tiny_config: SqueezeBertConfig, co
     model = Model(tiny_config)
     checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
     (tmp_path / "checkpoints" / "step-0000002.partial").mkdir()
-    newest = checkpoints.newest(tmp_path)
+    newest = checkpoints.newest(tmp_path, console.warn)
     assert newest is not None and newest.name == "step-0000001"
 
 
@@ -123,7 +124,7 @@ def test_damage_is_told(file: str, damage: str, tiny_config: SqueezeBertConfig, 
     train(model, optimizer, range(1))
     older = checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
     folder = checkpoints.save(tmp_path, 2, model, optimizer, corpus.tokenizer, {}, 2)
-    assert checkpoints.newest(tmp_path) == folder
+    assert checkpoints.newest(tmp_path, console.warn) == folder
     whole = (folder / file).read_bytes()
     (folder / file).unlink()
     if damage == "cut":
@@ -132,7 +133,7 @@ def test_damage_is_told(file: str, damage: str, tiny_config: SqueezeBertConfig, 
         (folder / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UserError, match=f"step-0000002.*{file}"):
         checkpoints.read_state(folder)
-    assert checkpoints.newest(tmp_path) == older
+    assert checkpoints.newest(tmp_path, console.warn) == older
 
 
 def test_every_so_many_steps_are_kept_too(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
@@ -146,7 +147,7 @@ def test_every_so_many_steps_are_kept_too(tiny_config: SqueezeBertConfig, corpus
 def test_another_models_checkpoint_is_refused(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
     model = Model(tiny_config)
     checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
-    folder = checkpoints.newest(tmp_path)
+    folder = checkpoints.newest(tmp_path, console.warn)
     assert folder is not None
     for changes in ({"intermediate_size": 64}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}):
         other = Model(tiny_config.model_copy(update=changes))
