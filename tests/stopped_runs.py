@@ -4,6 +4,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from sqzb.training.throughput import Throughput
+
 
 def write_task(folder: Path, n: int) -> None:
     """A task of `n` examples in MRPC's own files, under `folder`, whose label one word tells."""
@@ -14,8 +16,8 @@ def write_task(folder: Path, n: int) -> None:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """Of the metrics, without the speed; a last line that is torn is left out."""
+    """Of the metrics, less the throughput, which no two runs have in common; a last line that is torn is left out."""
     if not (run / "metrics.jsonl").exists():
         return []
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().rsplit("\n", 1)[0].split("\n") if line]
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in found]
+    return [{key: value for key, value in line.items() if key not in Throughput._fields} for line in found]

@@ -20,6 +20,7 @@ from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForSequenceClassification
 from sqzb.model.checkpoint import read_config
+from sqzb.model.costs import costs, total
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
@@ -86,6 +87,10 @@ class Finetuning(TrainingRun):
         # All processes get as many, filled up with -1.
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
         return [self.train_set.batch(filled[self.accelerator.process_index :: processes])]
+
+    def forward_flops(self, batch: MicroBatch) -> int:
+        rows, length = batch["input_ids"].shape
+        return total(costs(self.model.config, rows, length, labels=self.model.config.num_labels)).flops
 
     def _rows(self, step: int) -> NDArray[np.int64]:
         epoch, within = divmod(step, self.steps_per_epoch)

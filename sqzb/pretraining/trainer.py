@@ -12,6 +12,7 @@ from sqzb.corpus.store import MANIFEST, Corpus
 from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.model import SqueezeBertForPreTraining
+from sqzb.model.costs import costs, total
 from sqzb.pretraining.examples import Examples, share_of
 from sqzb.pretraining.optimizer import Lamb
 from sqzb.pretraining.start import build_model
@@ -80,6 +81,10 @@ class Pretraining(TrainingRun):
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         return self.examples.of_step(step)
+
+    def forward_flops(self, batch: MicroBatch) -> int:
+        (rows, length), predictions = batch["input_ids"].shape, batch["mlm_positions"].shape[1]
+        return total(costs(self.model.config, rows, length, predictions, labels=2)).flops
 
     def micro_batch_numbers(self) -> Sequence[int]:
         return range(self.share.rank * self.share.micro_batches, (self.share.rank + 1) * self.share.micro_batches)

@@ -21,11 +21,13 @@ from sqzb import console
 from sqzb.errors import Diverged, PeerLost, Stopped, UserError
 from sqzb.files import locked, whole_folder
 from sqzb.model.checkpoint import SavedModel
+from sqzb.model.costs import TRAINING
 from sqzb.recipe import TrainingRecipe
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
 from sqzb.training.guards import SIGNALS, Signals, Watch, check_space
-from sqzb.training.runlog import RECIPE, Pace, RunLog, refuse_used, write_card
+from sqzb.training.runlog import RECIPE, RunLog, refuse_used, write_card
+from sqzb.training.throughput import Pace, Throughput, peak_flops
 
 NEVER, AUTO = "never", "auto"
 
@@ -76,6 +78,10 @@ class TrainingRun(ABC):
         """This process's part of a step."""
 
     @abstractmethod
+    def forward_flops(self, batch: MicroBatch) -> int:
+        """What the model computes for a micro-batch, over all its places."""
+
+    @abstractmethod
     def micro_batch_numbers(self) -> Sequence[int]:
         """The numbers of this process's micro-batches in a step, over all processes."""
 
@@ -116,10 +122,11 @@ class TrainingRun(ABC):
                     self._go_on(resume, extend)
                 self._check_space()
                 self.accelerator.wait_for_everyone()
-                device = str(self.accelerator.device)
-                self.log.start(self.recipe, self.recipe.seed, device, self.accelerator.num_processes)
+                device = self.accelerator.device
+                peak = self.engine.totals({"peak": peak_flops(device, self.recipe.precision)})["peak"]
+                self.log.start(self.recipe, self.recipe.seed, str(device), self.accelerator.num_processes, peak)
                 self.log.forget_after(self.done)
-                self.train()
+                self.train(peak)
                 self.accelerator.wait_for_everyone()
                 self.finish()
 
@@ -135,15 +142,17 @@ class TrainingRun(ABC):
         self.done, self.tokens = state["step"], state["tokens"]
         self.watch.restore(state["watch"])
 
-    def train(self) -> None:
-        recipe, pace = self.recipe, Pace(self.tokens)
+    def train(self, peak: float) -> None:
+        """Every step that is left; peak: FLOP/s of the devices of all processes."""
+        recipe, pace, speed = self.recipe, Pace(peak), ""
         with (
             ThreadPoolExecutor(1) as pool,
             console.bar(self.title, self.steps, self.done, self.main) as bar,
         ):
             ahead = _Ahead(self.micro_batches, pool)
             if self.done and self.evaluation_due() and not self.log.evaluated(self.done):
-                self._evaluate()  # the run was stopped between saving and evaluating
+                with pace.paused():
+                    self._evaluate()  # the run was stopped between saving and evaluating
             while self.done < self.steps:
                 if self.done in self.watch.left_out:
                     self.done += 1
@@ -151,10 +160,16 @@ class TrainingRun(ABC):
                     if self.done == self.steps:
                         self.save()
                     continue
-                lr, result, stop = self.step(ahead.take(self.done))
+                with pace.waiting():
+                    batches = ahead.take(self.done)
+                lr, result, totals = self.step(batches)
+                stop = next((int(number) for number in SIGNALS if totals[number.name]), 0)
+                pace.count(totals["tokens"], totals["flops"])
                 if self.done % recipe.log_every == 0 or self.done == self.steps or not result.finite:
-                    self._log_step(lr, result, pace.tokens_per_second(self.tokens))
-                bar.to(self.done, f"loss {result.loss:.3f}  {self.short(result)}")
+                    throughput = pace.read()
+                    self._log_step(lr, result, throughput)
+                    speed = f"  {throughput}"
+                bar.to(self.done, f"loss {result.loss:.3f}  {self.short(result)}{speed}")
                 with pace.paused():
                     if self._rolled_back(result):
                         continue
@@ -167,18 +182,19 @@ class TrainingRun(ABC):
                     if self.evaluation_due():
                         self._evaluate()
 
-    def step(self, batches: list[MicroBatch]) -> tuple[float, StepResult, int]:
-        """One optimizer step on this process's micro-batches: its rate, its figures, and the signal that any process
-        has received."""
+    def step(self, batches: list[MicroBatch]) -> tuple[float, StepResult, dict[str, float]]:
+        """One optimizer step on this process's micro-batches: its rate, its figures, and by name what all processes
+        together have trained on (tokens), computed (flops) and received (signals)."""
         lr = self.rate(self.done)
         keys = [dropout_key(self.recipe.seed, self.done, number) for number in self.micro_batch_numbers()]
         result = self.engine.step(batches, lr, keys)
         received = {number.name: float(self.signals.received == number) for number in SIGNALS}
         tokens = float(sum(int(batch["attention_mask"].sum()) for batch in batches))
-        totals = self.engine.totals({"tokens": tokens, **received})
+        flops = float(TRAINING * sum(self.forward_flops(batch) for batch in batches))
+        totals = self.engine.totals({"tokens": tokens, "flops": flops, **received})
         self.tokens += int(totals["tokens"])
         self.done += 1
-        return lr, result, next((int(number) for number in SIGNALS if totals[number.name]), 0)
+        return lr, result, totals
 
     def save(self) -> None:
         if not self.main:
@@ -206,11 +222,11 @@ class TrainingRun(ABC):
 
     # Guards
 
-    def _log_step(self, lr: float, result: StepResult, tokens_per_second: float) -> None:
+    def _log_step(self, lr: float, result: StepResult, throughput: Throughput) -> None:
         # A figure that the step had no label for is null.
         nulls = dict.fromkeys(f"{kind}_{figure}" for kind in self.kinds for figure in ("loss", "accuracy"))
-        speed = {"lr": lr, "tokens_per_second": round(tokens_per_second)}
-        figures: dict[str, Any] = {"tokens": self.tokens, "loss": result.loss, **nulls, **result, **speed}
+        figures: dict[str, Any] = {"tokens": self.tokens, "loss": result.loss, **nulls, **result, "lr": lr}
+        figures |= throughput._asdict()
         if not result.finite:
             figures |= {"skipped": True, "made_of": self.made_of(self.done - 1)}
             self._warn(f"step {self.done}: loss or gradient is not finite; the weights were left as they were.")

@@ -5,9 +5,6 @@ import math
 import os
 import platform
 import sys
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -30,8 +27,8 @@ class RunLog:
         self.folder = folder
         self._write = write
 
-    def start(self, recipe: Section, seed: int, device: str, processes: int) -> None:
-        """Record what is about to run, once its input has been found good."""
+    def start(self, recipe: Section, seed: int, device: str, processes: int, peak_flops: float) -> None:
+        """Record what is about to run, once its input has been found good; peak_flops: FLOP/s of all processes."""
         if not self._write:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -48,6 +45,7 @@ class RunLog:
                 "hardware": {
                     "device": device,
                     "processes": processes,
+                    "peak_flops": round(peak_flops),
                     "cpus": os.cpu_count(),
                     "machine": platform.machine(),
                 },
@@ -101,23 +99,3 @@ def _step(line: str) -> float:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):
         return float("inf")
-
-
-class Pace:
-    """Tokens a second since the last reading, pauses left out."""
-
-    def __init__(self, tokens: int) -> None:
-        self._tokens, self._since = tokens, time.perf_counter()
-
-    def tokens_per_second(self, tokens: int) -> float:
-        """The pace up to now, where `tokens` have been trained on in all."""
-        speed = (tokens - self._tokens) / (time.perf_counter() - self._since)
-        self._tokens, self._since = tokens, time.perf_counter()
-        return speed
-
-    @contextmanager
-    def paused(self) -> Iterator[None]:
-        """The block's time does not count."""
-        began = time.perf_counter()
-        yield
-        self._since += time.perf_counter() - began

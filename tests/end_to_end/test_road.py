@@ -45,7 +45,7 @@ PHASE_1 = {
 PHASE_2 = {"sequence_length": 64, "max_predictions": 10, "steps": 5, "global_batch": 8, "micro_batch": 8}
 METRICS = {
     *("step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy"),
-    *("lr", "grad_norm", "tokens_per_second"),
+    *("lr", "grad_norm", "tokens_per_second", "mfu", "data_wait"),
 }
 
 

@@ -8,10 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
+from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.utils.flop_counter import FlopCounterMode
 
 from sqzb.errors import UserError
 from sqzb.finetuning.tasks import Task, task
-from sqzb.finetuning.trainer import build_model, finetune, rows_of_step
+from sqzb.finetuning.trainer import Finetuning, build_model, finetune, rows_of_step
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import train_tokenizer
@@ -79,6 +81,18 @@ def test_every_step_and_epoch_is_logged(pretrained: Path, glue: Path, tmp_path: 
     assert [line["step"] for line in logged if "loss" in line] == list(range(1, 11))
     assert [line["epoch"] for line in logged if "epoch" in line] == [1, 2]
     assert {"validation_accuracy", "validation_f1", "validation_score"} <= logged[-1].keys()
+
+
+def test_the_flops_are_those_of_each_batch_as_it_is_padded(pretrained: Path, glue: Path, tmp_path: Path) -> None:
+    run = Finetuning(recipe(pretrained, tmp_path / "run", batch=1), MRPC, tmp_path / "run", glue)
+    lengths = set()
+    for step in range(20):
+        (batch,) = run.micro_batches(step)
+        lengths.add(batch["input_ids"].shape[1])
+        with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+            run.model(**batch)
+        assert run.forward_flops(batch) == counter.get_total_flops()
+    assert len(lengths) > 1
 
 
 def test_from_scratch_takes_the_sizes_and_not_the_weights(pretrained: Path, tokenizer: Tokenizer) -> None:

@@ -22,15 +22,18 @@ from sqzb.corpus.store import Corpus
 from sqzb.errors import Diverged, UserError
 from sqzb.files import locked
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.model.costs import costs, total
 from sqzb.pretraining.trainer import build_model, pretrain
 from sqzb.recipe import CorpusRecipe, Optimizer, PretrainRecipe, load_recipe
-from sqzb.training import runlog
+from sqzb.training import run as run_module
+from sqzb.training import throughput
 from sqzb.training.engine import Engine, StepResult
+from stopped_runs import lines as lasting
 
 STEPS = 60
 KEYS = {
     "step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy", "lr", "grad_norm",
-    "tokens_per_second",
+    "tokens_per_second", "mfu", "data_wait",
 }  # fmt: skip
 
 
@@ -73,11 +76,6 @@ def at(recipe: PretrainRecipe, output: Path, **changes: Any) -> PretrainRecipe:
 
 def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def lasting(folder: Path) -> list[dict[str, Any]]:
-    """The metrics less the speed, which no two runs have in common."""
-    return [{key: value for key, value in line.items() if key != "tokens_per_second"} for line in metrics(folder)]
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -332,8 +330,8 @@ def test_a_step_that_is_not_finite_is_told_and_left_out(
     assert set(lines) == {3, 4, 8, 12} and lines[3]["grad_norm"] is None and lines[12]["grad_norm"] > 0
 
 
-def test_the_speed_is_that_of_training_alone(
-    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+def test_the_throughput_is_that_of_training_alone(
+    recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     clock = [0.0]
 
@@ -344,7 +342,9 @@ def test_the_speed_is_that_of_training_alone(
 
         return call
 
-    monkeypatch.setattr(runlog, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    monkeypatch.setattr(run_module, "peak_flops", lambda device, precision: 1e8)
+    monkeypatch.setattr(run_module._Ahead, "take", timed(run_module._Ahead.take, 0.5))
     monkeypatch.setattr(Engine, "step", timed(Engine.step, 2.0))
     monkeypatch.setattr(Engine, "evaluate", timed(Engine.evaluate, 1000.0))
     lines = [
@@ -353,8 +353,14 @@ def test_the_speed_is_that_of_training_alone(
         if "loss" in line
     ]
     tokens = [0, *(line["tokens"] for line in lines)]
+    assert recipe.model is not None
+    config = recipe.model.model_copy(update={"vocab_size": corpus.manifest["vocab_size"]})
+    flops = 3 * total(costs(config, 256, 16, 3, labels=2)).flops
     for number, line in enumerate(lines):
-        assert line["tokens_per_second"] == round((tokens[number + 1] - tokens[number]) / 8)
+        assert line["tokens_per_second"] == round((tokens[number + 1] - tokens[number]) / 10)
+        assert line["mfu"] == pytest.approx(4 * flops / 10 / 1e8, abs=1e-4) and line["mfu"] > 0.1
+        assert line["data_wait"] == 0.2
+    assert json.loads((tmp_path / "run" / "run.json").read_text())["hardware"]["peak_flops"] == 1e8
 
 
 def test_a_corpus_without_a_heldout_part_is_enough(
