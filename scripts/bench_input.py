@@ -94,13 +94,14 @@ def collator(recipe: PretrainRecipe) -> Step:
     tokenizer = AutoTokenizer.from_pretrained(corpus.folder)
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     rows = [{"input_ids": [first, *chunks[number].tokens.tolist(), last]} for number in numbers]
+    n_rows = made(recipe).share.micro_batch
     collate = DataCollatorForLanguageModeling(
         tokenizer, mlm_probability=recipe.masking_rate, pad_to_multiple_of=recipe.sequence_length
     )
 
     def step(number: int) -> int:
-        starts = range(0, recipe.global_batch, recipe.micro_batch)
-        micro_batches = ([rows[(number + n + i) % len(rows)] for i in range(recipe.micro_batch)] for n in starts)
+        starts = range(0, recipe.global_batch, n_rows)
+        micro_batches = ([rows[(number + n + i) % len(rows)] for i in range(n_rows)] for n in starts)
         return count([collate(micro_batch) for micro_batch in micro_batches])
 
     return step

@@ -61,6 +61,7 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):
         check_fit(model.config, recipe, corpus, path)
         check_vocabulary(path, corpus)
+        assert isinstance(recipe.micro_batch, int)  # a run's recipe holds the one that was found
         share = Share(recipe.micro_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
         examples = Examples(recipe, corpus, share)
         measured = Evaluator(accelerator, model, pretraining.LABELS).evaluate(examples.of_heldout(None))

@@ -4,15 +4,26 @@ import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
 from pathlib import Path
-from typing import Any, ClassVar, Literal, TypeVar, cast
+from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
+from pydantic_core import PydanticCustomError
 
 from sqzb.errors import RecipeError
 from sqzb.model.config import Problem, SqueezeBertConfig
 
 Masking = Literal["token", "word", "ngram"]
+
+
+def _size_or_auto(value: Any) -> Any:
+    if value == "auto" or (type(value) is int and value >= 1):
+        return value
+    raise PydanticCustomError("size_or_auto", "Input should be a whole number, 1 or more, or auto")
+
+
+# One error for both kinds, where pydantic has one for each kind of a union.
+MicroBatchSize = Annotated[int | Literal["auto"], PlainValidator(_size_or_auto)]
 
 
 class Section(BaseModel):
@@ -149,7 +160,9 @@ class PretrainRecipe(TrainingRecipe):
     model: SqueezeBertConfig | None = Field(None, description="the sizes of a model to train from scratch")
     steps: int = Field(56_000, ge=1)
     global_batch: int = Field(8192, ge=1, description="sequences in a step")
-    micro_batch: int = Field(32, ge=1, description="sequences that a process computes at once")
+    micro_batch: MicroBatchSize = Field(
+        32, description="sequences that a process computes at once; auto: as many as fit, found at the first start"
+    )
     optimizer: Optimizer = Optimizer()
     evaluate_every: int = Field(1000, ge=1, description="steps")
     evaluate_sequences: int | None = Field(4096, ge=1, description="held-out sequences to evaluate on; null: all")
@@ -157,7 +170,7 @@ class PretrainRecipe(TrainingRecipe):
 
     def problems(self) -> list[Problem]:
         found = []
-        if self.global_batch % self.micro_batch:
+        if isinstance(self.micro_batch, int) and self.global_batch % self.micro_batch:
             found.append(("micro_batch", f"{self.micro_batch} does not divide global_batch = {self.global_batch}"))
         if self.max_predictions > self.sequence_length - 3:
             found.append(("max_predictions", f"{self.max_predictions} does not leave room for special tokens"))

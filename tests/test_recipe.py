@@ -164,6 +164,14 @@ def test_everything_wrong_is_in_one_error() -> None:
         assert f"\n  {expected}" in message
 
 
+@pytest.mark.parametrize("value", ["0", "many", "1.5", "true", "null", "[auto]"])
+def test_a_micro_batch_is_a_number_or_auto(value: str) -> None:
+    assert load_recipe(PretrainRecipe, None, ["model={}", "micro_batch=auto"]).micro_batch == "auto"
+    message = refusal(PretrainRecipe, "model: {}", f"micro_batch={value}")
+    assert message.count("micro_batch") == 1
+    assert "\n  micro_batch: should be a whole number, 1 or more, or auto, not " in message
+
+
 def test_nothing_is_said_of_the_default_of_a_wrong_value() -> None:
     message = refusal(PretrainRecipe, "{model: {}, global_batch: many, micro_batch: 7}")
     assert "global_batch: should be" in message and "divide" not in message

@@ -103,9 +103,9 @@ def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
     return chunks
 
 
-def share_of(recipe: PretrainRecipe, accelerator: Accelerator) -> Share:
+def share_of(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator) -> Share:
     """This process's share of the recipe's steps; UserError when they cannot be divided so."""
-    share = Share(recipe.global_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
+    share = Share(recipe.global_batch, micro_batch, accelerator.num_processes, accelerator.process_index)
     if recipe.global_batch % (share.micro_batch * share.processes):
         raise UserError(
             f"global_batch {share.global_batch} is not divided by micro_batch {share.micro_batch} times "

@@ -14,6 +14,7 @@ from sqzb.files import sha256
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
 from sqzb.pretraining.examples import Examples, share_of
+from sqzb.pretraining.fitting import fitting
 from sqzb.pretraining.optimizer import Lamb
 from sqzb.pretraining.start import build_model
 from sqzb.recipe import PretrainRecipe
@@ -52,14 +53,17 @@ class Pretraining(TrainingRun):
 
     def __init__(self, recipe: PretrainRecipe, folder: Path) -> None:
         accelerator = start_accelerator(recipe.precision)
-        self.share = share_of(recipe, accelerator)
         self.corpus = Corpus(recipe.corpus)
-        self.examples = Examples(recipe, self.corpus, self.share)
         self.model = build_model(recipe, self.corpus)
+        size = recipe.micro_batch
+        micro_batch = size if isinstance(size, int) else fitting(recipe, self.model, accelerator, folder)
+        self.share = share_of(recipe, micro_batch, accelerator)
+        self.examples = Examples(recipe, self.corpus, self.share)
         self.tokenizer = self.corpus.tokenizer
         self.steps = recipe.steps
-        # As it is resolved: with the corpus's vocabulary.
-        resolved = recipe.model_copy(update={"model": self.model.config}) if recipe.model is not None else recipe
+        # As it is resolved: with the corpus's vocabulary and the micro-batch that fits.
+        config = self.model.config if recipe.model is not None else None
+        resolved = recipe.model_copy(update={"model": config, "micro_batch": micro_batch})
         super().__init__(resolved, folder, accelerator)
 
     def make_optimizer(self) -> Optimizer:

@@ -23,6 +23,7 @@ from sqzb.errors import Diverged, UserError
 from sqzb.files import locked
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
+from sqzb.pretraining import fitting
 from sqzb.pretraining.trainer import build_model, pretrain
 from sqzb.recipe import CorpusRecipe, Optimizer, PretrainRecipe, load_recipe
 from sqzb.training import run as run_module
@@ -189,6 +190,21 @@ def test_a_resume_may_divide_the_batch_anew(recipe: PretrainRecipe, run: Path, t
     trained = [line for line in metrics(tmp_path / "run") if "loss" in line]
     assert [line["step"] for line in trained] == list(range(1, 13))
     assert [line["tokens"] for line in trained] == [line["tokens"] for line in metrics(run) if "loss" in line]
+
+
+def test_a_micro_batch_that_was_found_is_recorded_and_kept(
+    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The run goes on from its middle where another one would be found."""
+    folder = pretrain(at(recipe, tmp_path / "run", micro_batch="auto", steps=6, checkpoint_every=3))
+    assert load_recipe(PretrainRecipe, folder / "recipe.yaml").micro_batch == fitting.CPU_MOST == 64
+    monkeypatch.setattr(fitting, "CPU_MOST", 16)
+    shutil.rmtree(folder / "checkpoints" / "step-0000006")
+    before = weights(folder)
+    pretrain(at(recipe, folder, micro_batch="auto", steps=6, checkpoint_every=3), resume="auto")
+    assert load_recipe(PretrainRecipe, folder / "recipe.yaml").micro_batch == 64 and equal(weights(folder), before)
+    fixed = pretrain(at(recipe, tmp_path / "fixed", micro_batch=64, steps=6, checkpoint_every=3))
+    assert equal(weights(fixed), before)
 
 
 @pytest.mark.parametrize("changes", [{"seed": 1}, {"global_batch": 512}, {"sequence_length": 32}])
@@ -371,14 +387,14 @@ def test_a_corpus_without_a_heldout_part_is_enough(
 
 
 def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> None:
-    """The same losses, with dropout, from one process of 4 micro-batches and two of 2."""
+    """The same losses, with dropout, from one process of 4 micro-batches and two of 2, which find their size together."""
     short = at(recipe, tmp_path / "one", steps=4, micro_batch=64)
     one = lasting(pretrain(short))
     script = tmp_path / "script.py"
     script.write_text(
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
         "from sqzb.recipe import PretrainRecipe, load_recipe; from sqzb.pretraining.trainer import pretrain\n"
-        "pretrain(load_recipe(PretrainRecipe, Path(sys.argv[1]), output=sys.argv[2]))\n"
+        "pretrain(load_recipe(PretrainRecipe, Path(sys.argv[1]), ['micro_batch=auto'], output=sys.argv[2]))\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -392,6 +408,7 @@ def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> N
     )
     assert done.returncode == 0, done.stderr[-2000:]
     two = lasting(tmp_path / "two")
+    assert load_recipe(PretrainRecipe, tmp_path / "two" / "recipe.yaml").micro_batch == 64
     assert json.loads((tmp_path / "two" / "run.json").read_text())["hardware"]["processes"] == 2
     assert len(one) == len(two) > 4
     for expected, line in zip(one, two, strict=True):
