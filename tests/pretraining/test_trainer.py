@@ -347,7 +347,11 @@ def test_a_step_that_is_not_finite_is_told_and_left_out(
 
 
 def test_the_throughput_is_that_of_training_alone(
-    recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: PretrainRecipe,
+    corpus: Corpus,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     clock = [0.0]
 
@@ -377,6 +381,8 @@ def test_the_throughput_is_that_of_training_alone(
         assert line["mfu"] == pytest.approx(4 * flops / 10 / 1e8, abs=1e-4) and line["mfu"] > 0.1
         assert line["data_wait"] == 0.2
     assert json.loads((tmp_path / "run" / "run.json").read_text())["hardware"]["peak_flops"] == 1e8
+    last = lines[-1]
+    assert f"{last['tokens_per_second']:,} tok/s  mfu {last['mfu']:.0%}  data 20%" in capsys.readouterr().out
 
 
 def test_a_corpus_without_a_heldout_part_is_enough(
@@ -387,7 +393,7 @@ def test_a_corpus_without_a_heldout_part_is_enough(
 
 
 def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> None:
-    """The same losses, with dropout, from one process of 4 micro-batches and two of 2, which find their size together."""
+    """The same losses, with dropout, from one process of 4 micro-batches and two of 2, which find their size."""
     short = at(recipe, tmp_path / "one", steps=4, micro_batch=64)
     one = lasting(pretrain(short))
     script = tmp_path / "script.py"
