@@ -116,7 +116,7 @@ def pretrain(
 @app.command()
 def finetune(
     overrides: Overrides = None,
-    task: Annotated[str | None, typer.Option(help="The GLUE task: mrpc, rte.")] = None,
+    task: Annotated[str | None, typer.Option(help="The GLUE task, such as mrpc.")] = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML recipe; by default the model card's settings.")] = None,
     model: Annotated[str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")] = None,
     glue_dir: GlueDir = None,

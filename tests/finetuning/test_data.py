@@ -10,45 +10,13 @@ import huggingface_hub.errors
 import pytest
 
 from sqzb.errors import UserError
-from sqzb.finetuning.data import Example, load_split
-from sqzb.finetuning.tasks import Task, task
+from sqzb.finetuning.data import Example, differing_count, in_common, load_split
+from sqzb.finetuning.tasks import TASKS, Task, task
 
-MRPC, RTE = task("mrpc"), task("rte")
+MRPC, RTE, COLA, STSB, MNLI, AX = (task(name) for name in ("mrpc", "rte", "cola", "stsb", "mnli", "ax"))
 REAL = Path(__file__).parents[3] / "shared/data/glue"
 MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
 RTE_HEADER = "index\tsentence1\tsentence2\tlabel"
-
-# Rows that the table is to have later: the reader must be ready for them.
-COLA = Task(
-    name="cola",
-    labels=("unacceptable", "acceptable"),
-    metrics=("matthews",),
-    columns=("sentence",),
-    file_columns=("sentence",),
-    file_label="label",
-    file_labels=("0", "1"),
-    folders=("CoLA",),
-    hub_config="cola",
-    header=("source", "label", "mark", "sentence"),
-)
-STSB = replace(RTE, name="stsb", labels=(), file_labels=(), file_label="score", folders=("STS-B",), hub_config="stsb")
-MNLI = replace(
-    RTE,
-    name="mnli",
-    labels=("entailment", "neutral", "contradiction"),
-    columns=("premise", "hypothesis"),
-    file_label="gold_label",
-    file_labels=("entailment", "neutral", "contradiction"),
-    folders=("MNLI",),
-    hub_config="mnli",
-    files={
-        "train": "train.tsv",
-        "validation_matched": "dev_matched.tsv",
-        "validation_mismatched": "dev_mismatched.tsv",
-        "test_matched": "test_matched.tsv",
-        "test_mismatched": "test_mismatched.tsv",
-    },
-)
 
 
 def write(path: Path, *lines: str, end: str = "\n", bom: str = "") -> Path:
@@ -141,8 +109,9 @@ def write_msr(folder: Path) -> None:
     write(folder / "dev_ids.tsv", "5\t6", "1\t2")
 
 
-def test_mrpc_from_microsofts_files(tmp_path: Path) -> None:
-    write_msr(tmp_path / "MRPC")
+@pytest.mark.parametrize("inside", ["MRPC", "MRPC/original"])
+def test_mrpc_from_microsofts_files(tmp_path: Path, inside: str) -> None:
+    write_msr(tmp_path / inside)
     # the pair (2, 1) is not the pair (1, 2)
     assert load_split(MRPC, "train", tmp_path) == [Example("c", "d", 0, 1), Example("g", "h", 0, 3)]
     assert load_split(MRPC, "validation", tmp_path) == [Example("a", "b", 1, 0), Example("e", "f", 1, 2)]
@@ -248,10 +217,9 @@ def test_an_unknown_label(tmp_path: Path, of: Task, header: str, value: str, all
 
 def test_not_utf8(tmp_path: Path) -> None:
     path = write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", bom="\ufeff")
-    before = path.read_bytes()
-    path.write_bytes(before + b"1\tcaf\xe9\tb\tentailment\n")
+    path.write_bytes(path.read_bytes() + b"1\tcaf\xe9\tb\tentailment\n")
     message = refusal(RTE, "train", tmp_path)
-    assert message.startswith(f"{path}:3: the file is not UTF-8 (byte 0xe9 at offset {len(before) + 5}).")
+    assert message.startswith(f"{path}:3: the file is not UTF-8 (byte 0xe9, after 5 others of the line).")
 
 
 def test_a_split_that_the_task_has_not(tmp_path: Path) -> None:
@@ -260,7 +228,171 @@ def test_a_split_that_the_task_has_not(tmp_path: Path) -> None:
     )
 
 
-# Rows to come: what GLUE's other tasks need of the reader
+# What GLUE's other tasks need of the reader
+
+# Header lines of train, dev and test as GLUE's own files have them (MNLI's of dev_matched; its train has label1 alone).
+PARSES = (
+    "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
+)
+STS = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
+HEADERS = {
+    "cola": ("", "index\tsentence"),
+    "sst2": ("sentence\tlabel", "index\tsentence"),
+    "mrpc": (MRPC_HEADER, "index\t#1 ID\t#2 ID\t#1 String\t#2 String"),
+    "qqp": ("id\tqid1\tqid2\tquestion1\tquestion2\tis_duplicate", "id\tquestion1\tquestion2"),
+    "stsb": (f"{STS}\tscore", STS),
+    "mnli": (
+        f"{PARSES}\tsentence1\tsentence2\tlabel1\tlabel2\tlabel3\tlabel4\tlabel5\tgold_label",
+        f"{PARSES}\tsentence1\tsentence2",
+    ),
+    "qnli": ("index\tquestion\tsentence\tlabel", "index\tquestion\tsentence"),
+    "rte": (RTE_HEADER, "index\tsentence1\tsentence2"),
+    "wnli": (RTE_HEADER, "index\tsentence1\tsentence2"),
+    "ax": ("", "index\tsentence1\tsentence2"),
+}
+
+
+def line_of(of: Task, header: str, label: str, number: int, text: str = "") -> str:
+    """A row under this header: its sentences are s0, s1 and so on with the number, or are `text`."""
+    cells = dict.fromkeys(of.header or header.split("\t"), "x")
+    cells |= {column: text or f"s{place} of {number}" for place, column in enumerate(of.file_columns)}
+    cells |= {name: value for name, value in ((of.file_label, label), (of.file_index, str(number))) if name in cells}
+    return "\t".join(cells.values())
+
+
+def write_task(of: Task, folder: Path, text: str = "") -> None:
+    """Every split of a task, two rows a label (or score), and of test 3 rows whose index counts down."""
+    labels = of.file_labels or ("0.000", "2.750", "5.000")
+    for split, name in of.files.items():
+        training, test = HEADERS[of.name]
+        if split.startswith("test"):
+            rows = [line_of(replace(of, header=()), test, "", number, text) for number in (2, 1, 0)]
+            write(folder / name, test, *rows)
+        else:
+            rows = [line_of(of, training, label, number, text) for number, label in enumerate(labels * 2)]
+            write(folder / name, *([] if of.header else [training]), *rows)
+
+
+@pytest.mark.parametrize("of", TASKS.values(), ids=TASKS)
+def test_every_task_in_glues_own_layout(of: Task, tmp_path: Path) -> None:
+    write_task(of, tmp_path / of.folders[0])
+    for split in of.files:
+        found = load_split(of, split, tmp_path)
+        if split.startswith("test"):
+            assert [(example.label, example.row) for example in found] == [(None, 2), (None, 1), (None, 0)]
+        else:
+            expected = range(len(of.labels)) if of.labels else (0.0, 2.75, 5.0)
+            assert [example.label for example in found] == list(expected) * 2
+            assert [example.row for example in found] == list(range(len(found)))
+        for example in found:
+            pair = f"s0 of {example.row}", f"s1 of {example.row}"
+            assert example[:2] == (pair if len(of.columns) == 2 else (pair[0], None))
+
+
+@pytest.mark.parametrize("of", TASKS.values(), ids=TASKS)
+@pytest.mark.parametrize("text", ["long " * 20_000, " "], ids=["100,000 characters", "empty"])
+def test_sentences_of_any_length(of: Task, text: str, tmp_path: Path) -> None:
+    write_task(of, tmp_path / of.folders[0], text)
+    for split in of.files:
+        assert {example.text_a for example in load_split(of, split, tmp_path)} == {text}
+
+
+@pytest.mark.parametrize("of", TASKS.values(), ids=TASKS)
+def test_a_test_file_as_train_is_told(of: Task, tmp_path: Path) -> None:
+    if "train" not in of.files:
+        assert refusal(of, "train", tmp_path).endswith("Its splits are test. Finetune mnli, whose model predicts it.")
+        return
+    write_task(of, tmp_path / of.folders[0])
+    path = tmp_path / of.folders[0] / "train.tsv"
+    path.write_bytes((path.parent / of.files[of.test_splits[0]]).read_bytes())
+    message = refusal(of, "train", tmp_path)
+    assert message.startswith(f"{path}:1: there is no column '{of.file_label}'; the columns found are ")
+    assert "This is a test file, whose labels GLUE keeps back" in message
+
+
+@pytest.mark.parametrize(
+    ("of", "folder"),
+    [
+        ("sst2", "SST-2"),
+        ("sst2", "sst2"),
+        ("sst2", "glue_data/SST-2"),
+        ("sst2", "GLUE/sst-2"),
+        ("stsb", "STSB"),
+        ("stsb", "sts_b"),
+        ("ax", "diagnostic"),
+        ("ax", "glue_data/ax"),
+    ],
+)
+def test_usual_folders(of: str, folder: str, tmp_path: Path) -> None:
+    write_task(task(of), tmp_path / folder)
+    (tmp_path / folder / "original").mkdir()  # the official archives have one beside the files
+    for given in {tmp_path, (tmp_path / folder).parent, tmp_path / folder}:
+        assert len(load_split(task(of), "test", given)) == 3
+
+
+@pytest.mark.parametrize("name", ["diagnostic.tsv", "AX.tsv", "test.tsv"])
+def test_names_of_the_diagnostic_file(name: str, tmp_path: Path) -> None:
+    write(tmp_path / "AX" / name, "index\tsentence1\tsentence2", "0\ta\tb")
+    assert load_split(AX, "test", tmp_path) == [Example("a", "b", None, 0)]
+    (tmp_path / "AX" / name).unlink()
+    assert "diagnostic.tsv (or AX.tsv or test.tsv) in a folder diagnostic or AX" in refusal(AX, "test", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("rows", "line", "told"),
+    [
+        (["0\ta\tb", "one\tc\td"], 3, "'one', and must be a whole number."),
+        (["-1\ta\tb"], 2, "'-1', and must be a whole number."),
+        (["\ta\tb"], 2, "'', and must be a whole number."),
+        (["5\ta\tb", "6\tc\td", "5\te\tf"], 4, "'5', and is that of line 2 too."),
+    ],
+)
+def test_an_index_that_a_submission_could_not_be_keyed_by(
+    rows: list[str], line: int, told: str, tmp_path: Path
+) -> None:
+    path = write(tmp_path / "RTE/test.tsv", "index\tsentence1\tsentence2", *rows)
+    assert refusal(RTE, "test", tmp_path).startswith(f"{path}:{line}: the number in column 'index' is {told}")
+
+
+@pytest.mark.parametrize("of", TASKS.values(), ids=TASKS)
+def test_a_file_cut_short_at_any_byte_is_told_or_counts_less(of: Task, tmp_path: Path) -> None:
+    write_task(of, tmp_path / of.folders[0])
+    for split, name in of.files.items():
+        path = tmp_path / of.folders[0] / name
+        content, whole = path.read_bytes(), load_split(of, split, tmp_path)
+        for length in range(len(content) - 1):
+            path.write_bytes(content[:length])
+            try:
+                found = load_split(of, split, tmp_path)
+            except UserError as error:
+                assert re.search(r"Get|get|Mend|place", str(error))
+            else:
+                # Only the last row's last cell may be shorter, unseen, where it is a text or a number.
+                assert found[:-1] == whole[: len(found) - 1]
+                assert of.regression or found[-1].label == whole[len(found) - 1].label
+        path.write_bytes(content)
+
+
+def test_a_row_that_was_cut_short_is_told_as_such(tmp_path: Path) -> None:
+    path = write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", "1\tc", end="\n")
+    path.write_bytes(path.read_bytes().rstrip())
+    assert "The file was cut short here: get the file again." in refusal(RTE, "train", tmp_path)
+
+
+def test_counts_other_than_glues_are_told() -> None:
+    examples = [Example("a", "b", 0, row) for row in range(277)]
+    assert differing_count(RTE, "validation", examples) is None
+    assert differing_count(RTE, "validation", examples[1:]) == (
+        "rte's validation split has 276 examples, and GLUE's has 277: it is a part, or was cut short."
+    )
+    assert "it has more than GLUE's own." in str(differing_count(RTE, "validation", examples * 2))
+
+
+def test_examples_in_common_are_those_with_the_same_texts() -> None:
+    train = [Example("a", "b", 0, 0), Example("c", "d", 1, 1), Example("a", "b", 1, 2)]
+    validation = [Example("a", "b", 1, 0), Example("b", "a", 0, 1), Example("a", None, 0, 2), Example("a", "b", 0, 3)]
+    assert in_common(train, validation) == 2
+    assert in_common(train, []) == in_common([], validation) == 0
 
 
 def test_a_single_sentence_and_files_without_a_header(tmp_path: Path) -> None:
@@ -268,6 +400,8 @@ def test_a_single_sentence_and_files_without_a_header(tmp_path: Path) -> None:
     write(tmp_path / "cola/test.tsv", "index\tsentence", "0\tShe left.")
     assert load_split(COLA, "train", tmp_path) == [Example("He left.", None, 1, 0), Example("He leave.", None, 0, 1)]
     assert load_split(COLA, "test", tmp_path) == [Example("She left.", None, None, 0)]
+    write(tmp_path / "cola/train.tsv", "mark\tlabel\tsentence", "*\t0\tHe leave.")  # somebody put a header there
+    assert load_split(COLA, "train", tmp_path) == [Example("He leave.", None, 0, 0)]
     path = write(tmp_path / "cola/dev.tsv", "gj04\t2\t\tHe left.")
     assert refusal(COLA, "validation", tmp_path).startswith(f"{path}:1: the label in column 'label' is '2'")
 
@@ -291,27 +425,27 @@ def test_two_validation_files(tmp_path: Path) -> None:
 def test_short_rows_can_be_passed_over_and_still_count(tmp_path: Path) -> None:
     write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", "1\tc", "2\te\tf\tentailment")
     assert [example.row for example in load_split(replace(RTE, skip_short=True), "train", tmp_path)] == [0, 2]
+    path = write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb")
+    message = refusal(replace(RTE, skip_short=True), "train", tmp_path)
+    assert message.startswith(f"{path} has no row with all its columns.")
 
 
 # The real files
 
 real = pytest.mark.skipif(not REAL.is_dir(), reason=f"no {REAL}")
-COUNTS = {
-    MRPC: {"train": 3668, "validation": 408, "test": 1725},
-    RTE: {"train": 2490, "validation": 277, "test": 3000},
-    COLA: {"train": 8551, "validation": 1043, "test": 1063},
-}
 
 
 @real
-@pytest.mark.parametrize("of", COUNTS, ids=lambda of: of.name)
+@pytest.mark.parametrize("of", [MRPC, RTE, COLA, task("sst2")], ids=lambda of: of.name)
 def test_real_counts(of: Task) -> None:
-    for split, count in COUNTS[of].items():
+    for split, count in of.counts.items():
         examples = load_split(of, split, REAL)
         assert [example.row for example in examples] == list(range(count))
         expected = {None} if split == "test" else {0, 1}
         assert {example.label for example in examples} == expected
-        assert all(example.text_a.strip() and (of is COLA or (example.text_b or "").strip()) for example in examples)
+        assert all(
+            example.text_a.strip() and (example.text_b is None or example.text_b.strip()) for example in examples
+        )
 
 
 @real
@@ -339,7 +473,7 @@ def test_both_real_layouts_of_mrpc_are_the_same_examples(tmp_path: Path) -> None
 
 def serve(monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], label: object) -> list[tuple[object, ...]]:
     """Put a dataset in the Hub's place; returns the list that calls are noted in."""
-    text = {name: datasets.Value("string") for name in columns if name != "label"}
+    text = {name: datasets.Value("int32" if name == "idx" else "string") for name in columns if name != "label"}
     data = datasets.Dataset.from_dict(columns, features=datasets.Features({**text, "label": label}))
     calls: list[tuple[object, ...]] = []
 
@@ -353,7 +487,7 @@ def serve(monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], lab
 
 def test_the_hub_by_label_name(monkeypatch: pytest.MonkeyPatch) -> None:
     order = datasets.ClassLabel(names=["equivalent", "not_equivalent"])
-    columns = {"sentence2": ["b", "d"], "idx": ["9", "7"], "sentence1": ["a", "c"], "label": [0, 1]}
+    columns = {"sentence2": ["b", "d"], "idx": [9, 7], "sentence1": ["a", "c"], "label": [0, 1]}
     calls = serve(monkeypatch, columns, order)
     assert load_split(MRPC, "train") == [Example("a", "b", 1, 0), Example("c", "d", 0, 1)]
     assert calls == [("nyu-mll/glue", "mrpc", "train")]
@@ -376,6 +510,20 @@ def test_a_hub_label_that_the_table_has_not(
     )
 
 
+def test_the_hubs_idx_of_a_test_split_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    columns = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": [-1, -1], "idx": [9, 7]}
+    serve(monkeypatch, columns, datasets.ClassLabel(names=list(RTE.labels)))
+    assert load_split(RTE, "test") == [Example("a", "b", None, 9), Example("c", "d", None, 7)]
+
+
+def test_a_column_that_the_hub_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
+    serve(monkeypatch, {"premise": ["a"], "sentence2": ["b"], "label": [0]}, datasets.Value("int64"))
+    message = refusal(RTE, "train", None)
+    assert message.startswith(
+        "rte's train split in nyu-mll/glue has no column sentence1, only premise, sentence2, label."
+    )
+
+
 def test_a_single_sentence_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     labels = datasets.ClassLabel(names=list(COLA.labels))
     serve(monkeypatch, {"sentence": ["He left."], "label": [1]}, labels)
@@ -387,6 +535,8 @@ def test_a_regression_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     serve(monkeypatch, columns, datasets.Value("float32"))
     assert load_split(STSB, "train") == [Example("a", "b", 3.5, 0)]
     assert load_split(STSB, "test") == [Example("a", "b", None, 0)]
+    serve(monkeypatch, columns | {"label": [-1.0]}, datasets.Value("float32"))
+    assert "has label -1.0; the labels must be from 0 to 5." in refusal(STSB, "train", None)
 
 
 @pytest.mark.parametrize(
