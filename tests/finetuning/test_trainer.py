@@ -12,14 +12,13 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
 from sqzb.errors import UserError
-from sqzb.finetuning.tasks import Task, task
+from sqzb.finetuning.tasks import task
 from sqzb.finetuning.trainer import Finetuning, build_model, finetune, rows_of_step
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import train_tokenizer
 
-MRPC = task("mrpc")
-STSB = Task("stsb", (), ("pearson", "spearman"), ("a", "b"), ("a", "b"), "score", (), ("STS-B",), "stsb")
+MRPC, STSB = task("mrpc"), task("stsb")
 
 
 @pytest.fixture
