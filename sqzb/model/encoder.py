@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from sqzb.model.checkpoint import SavedModel
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.model.layers import SqueezeBertLayer, initialize
+from sqzb.model.layers import Dropout, SqueezeBertLayer, initialize
 
 
 class EncoderOutput(NamedTuple):
@@ -23,7 +23,7 @@ class Embeddings(nn.Module):
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         length, positions = input_ids.shape[1], self.position_embeddings.num_embeddings

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sqzb.model.checkpoint import SavedModel
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.encoder import SqueezeBertModel
-from sqzb.model.layers import activation, initialize
+from sqzb.model.layers import Dropout, activation, initialize
 
 # The label of a prediction that does not count, as in torch's cross_entropy.
 IGNORED = -100
@@ -154,7 +154,7 @@ class SqueezeBertForSequenceClassification(SavedModel):
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__(config)
         self.transformer = SqueezeBertModel(config)
-        self.dropout = nn.Dropout(config.hidden_dropout_prob)
+        self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         initialize(self.classifier, config)
 

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from sqzb.draws import hash64
 from sqzb.errors import PeerLost
 from sqzb.model.heads import IGNORED
+from sqzb.training.cpu import tune_cpu
 
 MicroBatch = Mapping[str, Tensor]
 
@@ -41,9 +42,7 @@ def start_accelerator(precision: str = "fp32") -> Accelerator:
 
     Where there is no accelerator, accelerate must be told so: it would leave each process on its own.
     """
-    # Moments and tiny probabilities sink below what a CPU computes at full speed: training slowed down to a third. The
-    # threads that are begun later take this over, so it comes first.
-    torch.set_flush_denormal(True)
+    tune_cpu()
     try:
         return Accelerator(
             mixed_precision="bf16" if precision == "bf16" else "no",

@@ -4,14 +4,26 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from sqzb.model.config import SqueezeBertConfig
-from sqzb.model.layers import GroupedLinear, ProjectAddNorm, activation, initialize
+from sqzb.model import SqueezeBertConfig, layers
+from sqzb.model.layers import (
+    GroupedLinear,
+    ProjectAddNorm,
+    SqueezeBertLayer,
+    activation,
+    attention,
+    dropout,
+    each,
+    initialize,
+    join,
+    part,
+    regroup,
+)
 
 # Groups, widths of a group before and after, batch, length.
 sizes = st.tuples(*(st.integers(1, top) for top in (6, 5, 5, 4, 6)))
@@ -33,18 +45,30 @@ def as_dense(layer: GroupedLinear, x: Tensor) -> Tensor:
     return F.linear(x, torch.block_diag(*layer.weight.squeeze(2).chunk(layer.groups)), layer.bias)
 
 
-@settings(max_examples=60)
-@given(sizes, st.sampled_from([as_convolution, as_dense]))
+def ours(layer: GroupedLinear, x: Tensor) -> Tensor:
+    return join(each(layer, part(x.flatten(0, 1), layer.groups))).view(*x.shape[:2], -1)
+
+
+@pytest.fixture(params=[False, True], ids=["one group after the other", "all groups at once"])
+def stacked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """The form of CPUs and that of GPUs."""
+    monkeypatch.setattr(layers, "stacked", lambda x: request.param)
+    return bool(request.param)
+
+
+@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(sizes=sizes, other=st.sampled_from([as_convolution, as_dense]))
+@pytest.mark.usefixtures("stacked")
 def test_a_grouped_layer_is_a_convolution_and_a_block_diagonal_dense_layer(
     sizes: tuple[int, ...], other: Callable[[GroupedLinear, Tensor], Tensor]
 ) -> None:
     layer, x = layer_and_input(sizes)
-    ours, theirs = layer(x), other(layer, x)
-    assert_close(ours, theirs)
+    result, theirs = ours(layer, x), other(layer, x)
+    assert_close(result, theirs)
     wrt = (x, layer.weight, layer.bias)
-    direction = torch.randn_like(ours)
+    direction = torch.randn_like(result)
     for got, due in zip(
-        torch.autograd.grad(ours, wrt, direction), torch.autograd.grad(theirs, wrt, direction), strict=True
+        torch.autograd.grad(result, wrt, direction), torch.autograd.grad(theirs, wrt, direction), strict=True
     ):
         assert_close(got, due)
 
@@ -69,12 +93,88 @@ def test_activations_are_what_their_names_say(name: str, formula: Callable[[Tens
     assert_close(activation(SqueezeBertConfig(hidden_act=name))(x), formula(x))
 
 
+@pytest.mark.usefixtures("stacked")
+def test_groups_are_joined_and_parted_anew() -> None:
+    x = torch.randn(5, 12)
+    assert_close(join(regroup(part(x, 3), 2)), x)
+    assert len(regroup(part(x, 3), 2)) == 2
+
+
+@pytest.mark.usefixtures("stacked")
 def test_the_residual_passes_the_dropout_by() -> None:
     layer = ProjectAddNorm(16, 8, 2, dropout=1.0).double()
     nn.init.normal_(layer.conv1d.weight)
-    x, residual = torch.randn(2, 3, 16, dtype=torch.double), torch.randn(2, 3, 8, dtype=torch.double)
-    assert_close(layer.train()(x, residual), F.layer_norm(residual, (8,), eps=1e-12))
-    assert_close(layer.eval()(x, residual), F.layer_norm(layer.conv1d(x) + residual, (8,), eps=1e-12))
+    x, residual = torch.randn(6, 16, dtype=torch.double), torch.randn(6, 8, dtype=torch.double)
+    projected = each(layer.conv1d, part(x, 2))
+    assert_close(layer.train()(projected, residual), F.layer_norm(residual, (8,), eps=1e-12))
+    assert_close(layer.eval()(projected, residual), F.layer_norm(join(projected) + residual, (8,), eps=1e-12))
+
+
+@pytest.mark.parametrize("groups", [(4, 4, 4), (1, 2, 4), (8, 8, 8), (1, 1, 1)], ids=str)  # 8 cut the 4 heads in two
+@pytest.mark.usefixtures("stacked")
+def test_a_layer_is_torchs_attention_and_feed_forward_block(groups: tuple[int, int, int]) -> None:
+    q, k, v = groups
+    config = SqueezeBertConfig(
+        hidden_size=16, num_attention_heads=4, intermediate_size=24, q_groups=q, k_groups=k, v_groups=v
+    )
+    layer = SqueezeBertLayer(config).double().eval()
+    initialize(layer, config.model_copy(update={"initializer_range": 0.5}))
+    x, mask = torch.randn(3, 5, 16, dtype=torch.double, requires_grad=True), torch.zeros(3, 1, 1, 5).double()
+    mask[1, ..., 3:] = -3e38
+
+    query, key, value = (
+        as_dense(of, x).unflatten(2, (4, 4)).transpose(1, 2)
+        for of in (layer.attention.query, layer.attention.key, layer.attention.value)
+    )
+    context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+    attended = F.layer_norm(as_dense(layer.post_attention.conv1d, context) + x, (16,), eps=1e-12)
+    middle = F.gelu(as_dense(layer.intermediate.conv1d, attended))
+    due = F.layer_norm(as_dense(layer.output.conv1d, middle) + attended, (16,), eps=1e-12)
+    assert_close(layer(x, mask), due)
+    direction = torch.randn_like(due)
+    wrt = (x, *(parameter for name, parameter in layer.named_parameters() if "layernorm" not in name))
+    got, expected = (torch.autograd.grad(y, wrt, direction) for y in (layer(x, mask), due))
+    for ours_, theirs in zip(got, expected, strict=True):
+        assert_close(ours_, theirs)
+    with torch.no_grad():
+        assert_close(layer(x, mask), due)
+
+
+@given(st.floats(0.001, 0.999), st.integers(0, 2**32))
+@settings(max_examples=30)
+def test_dropout_drops_so_many_and_keeps_the_mean(p: float, seed: int) -> None:
+    torch.manual_seed(seed)
+    n = 40_001  # no multiple of the draws in a random number
+    x = torch.ones(n, requires_grad=True)
+    y = dropout(x, p, training=True)
+    kept = y != 0
+    assert abs(int(kept.sum()) - n * (1 - p)) < 5 * (n * p * (1 - p)) ** 0.5 + 1
+    assert_close(y[kept], torch.full_like(y[kept], 1 / (1 - p)), rtol=0.01, atol=0)
+    assert torch.equal(torch.autograd.grad(y.sum(), x)[0], y)
+    torch.manual_seed(seed)
+    assert torch.equal(dropout(x, p, training=True), y)
+
+
+def test_neighbours_are_dropped_apart() -> None:
+    dropped = (dropout(torch.ones(400_000), 0.5, training=True) == 0).double() - 0.5
+    for distance in range(1, 9):
+        assert abs(float((dropped[:-distance] * dropped[distance:]).mean())) < 5 * 0.25 / 400_000**0.5
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_dropout_of_nothing_and_of_all(p: float) -> None:
+    x = torch.randn(100)
+    assert torch.equal(dropout(x, p, training=True), x * (1 - p))
+    assert torch.equal(dropout(x, 0.5, training=False), x)
+
+
+def test_attention_with_and_without_gradients_is_torchs() -> None:
+    query, key, value = (torch.randn(2, 3, 7, 4, dtype=torch.double) for _ in range(3))
+    mask = torch.randn(2, 1, 1, 7, dtype=torch.double)
+    due = F.scaled_dot_product_attention(query, key, value, attn_mask=mask)
+    assert_close(attention(query, key, value, mask, 0.0), due)
+    with torch.no_grad():
+        assert_close(attention(query, key, value, mask, 0.0), due)
 
 
 def test_initial_weights_are_berts() -> None:
