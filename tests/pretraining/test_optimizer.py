@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+import torch_optimizer
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
@@ -85,15 +86,22 @@ def test_a_parameter_without_a_gradient_is_left_alone() -> None:
     assert (unused == 1).all() and not (used == 1).any()
 
 
-def test_groups_are_there_again_after_a_step_that_failed() -> None:
-    parameter = torch.nn.Parameter(torch.ones(2, 2))
-    optimizer = Lamb(
-        [{"params": [parameter], "adapt": True}, {"params": [torch.nn.Parameter(torch.ones(2))]}], 0.1, BETAS, EPS
-    )
-    parameter.grad = torch.ones(2, 2).to_sparse()
-    with pytest.raises(RuntimeError):
-        optimizer.step()
-    assert [len(group["params"]) for group in optimizer.param_groups] == [1, 1]
+def test_it_is_the_librarys_update_where_that_is_lamb() -> None:
+    torch.manual_seed(0)
+    start = [torch.randn(*shape, dtype=torch.float64) for shape in ((5, 4), (7,), (3, 2, 1))]
+    ours, theirs = ([torch.nn.Parameter(tensor.clone()) for tensor in start] for _ in range(2))
+    optimizers = [
+        Lamb([{"params": ours, "weight_decay": 0.01}], 0.02, BETAS, EPS),
+        torch_optimizer.Lamb(theirs, 0.02, BETAS, EPS, weight_decay=0.01, clamp_value=float("inf")),
+    ]
+    for _ in range(5):
+        for mine, other in zip(ours, theirs, strict=True):
+            mine.grad = torch.randn_like(mine)
+            other.grad = mine.grad.clone()
+        for optimizer in optimizers:
+            optimizer.step()
+    for mine, other in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(mine, other)
 
 
 def test_a_closure_gives_the_loss() -> None:

@@ -45,9 +45,9 @@ def train(model: Model, optimizer: Optimizer, steps: range) -> None:
 def state(model: Model, optimizer: Optimizer) -> dict[str, Tensor]:
     """All that decides how training goes on."""
     moments = {
-        f"{name}.{moment}": torch.as_tensor(optimizer.state[parameter][moment], dtype=torch.float64)
+        f"{name}.{moment}": torch.as_tensor(value, dtype=torch.float64)
         for name, parameter in model.named_parameters()
-        for moment in ("step", "exp_avg", "exp_avg_sq")
+        for moment, value in optimizer.state[parameter].items()
     }
     return {**model.state_dict(), **moments}
 
