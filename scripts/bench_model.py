@@ -1,0 +1,350 @@
+"""How long a forward and a training step take, beside transformers' BERT-base and SqueezeBERT, eager and compiled.
+
+    python scripts/bench_model.py [--work inference] [--batch 16] [--length 128] [--threads 2] [--precision bf16]
+                                  [--model sqzb] [--form eager] [--layers 12] [--rounds 5] [--json FILE]
+
+Each option may be given several times and leaves only what it names; without any, everything is measured, which takes
+more than an hour on two cores. The same script serves a CPU and a GPU (where threads do not count).
+
+    inference  last hidden states and pooler without gradients; bf16 means weights in bf16
+    training   forward, backward and optimizer on batches of 16: masked tokens (15 %) and the order of two segments,
+               with dropout; bf16 means autocast over weights in fp32; LAMB for sqzb, fused AdamW for the others
+    roof       of the time taken, the share that the arithmetic needs at the rate of a large matrix product, measured
+               before each case; a line tells what sqzb's traffic would need at the rate of a large copy, if each
+               operation moved its input and output once
+
+Every contestant is a process of its own; they take turns, one call each a round, and one alone works at a time. sqzb's
+has its process set up as its commands do (`tune_cpu`), "sqzb's process" the same around BERT-base.
+"""
+
+import argparse
+import itertools
+import json
+import multiprocessing
+import os
+import platform
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from contextlib import nullcontext
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+import transformers
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, linear
+
+from sqzb import console
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertModel
+from sqzb.model.costs import TRAINING, Cost, costs, total
+from sqzb.pretraining.optimizer import Lamb
+from sqzb.training.cpu import tune_cpu
+from sqzb.training.optimization import parameter_groups
+
+BERT, THEIRS, TUNED, OURS = "BERT-base", "HF SqueezeBERT", "BERT-base, sqzb's process", "sqzb"
+MODELS, FORMS, WORK = (BERT, THEIRS, TUNED, OURS), ("eager", "compiled"), ("inference", "training")
+EAGER = FORMS[0]
+TRAINING_BATCH, MASKED = 16, 0.15
+CUDA = torch.cuda.is_available()
+DEVICE = "cuda" if CUDA else "cpu"
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16}
+
+Call = Callable[[], object]
+Batch = Mapping[str, Tensor]
+
+
+class Case(NamedTuple):
+    work: str
+    batch: int
+    length: int
+    threads: int
+    precision: str
+
+    def __str__(self) -> str:
+        threads = "" if CUDA else f", {self.threads} thread{'s' * (self.threads > 1)}"
+        return f"{self.work}, batch {self.batch} x {self.length}{threads}, {self.precision}"
+
+    @property
+    def predictions(self) -> int:
+        """A sequence."""
+        return round(MASKED * self.length)
+
+
+class Figures(NamedTuple):
+    milliseconds: list[float]
+    peak_bytes: int
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", action="append", choices=WORK)
+    parser.add_argument("--batch", action="append", type=int)
+    parser.add_argument("--length", action="append", type=int)
+    parser.add_argument("--threads", action="append", type=int)
+    parser.add_argument("--precision", action="append", choices=tuple(DTYPES))
+    parser.add_argument("--model", action="append", choices=MODELS)
+    parser.add_argument("--form", action="append", choices=FORMS)
+    parser.add_argument("--layers", type=int, default=12, help="fewer for a quick look")
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--json", type=Path)
+    given = parser.parse_args()
+    contestants = list(itertools.product(given.model or MODELS, given.form or FORMS))
+    report: dict[str, Any] = {"hardware": hardware(), "torch": torch.__version__, "layers": given.layers, "cases": []}
+    for case in cases(given):
+        machine = {"flops": matrix_rate(case), "bytes": copy_rate(case)}
+        found = race(case, contestants, given.layers, given.rounds)
+        show(case, found, machine, given.layers)
+        named = {f"{model}, {form}": figures._asdict() for (model, form), figures in found.items()}
+        report["cases"].append(case._asdict() | {"peak_rates": machine, "contestants": named})
+        if given.json:
+            given.json.write_text(json.dumps(report, indent=2))
+
+
+def cases(given: argparse.Namespace) -> list[Case]:
+    threads = given.threads or ([1] if CUDA else sorted({1, os.cpu_count() or 1}))
+    lengths, precisions = given.length or [128, 512], given.precision or list(DTYPES)
+    found = []
+    for work in given.work or WORK:
+        training = work == "training"
+        batches = [TRAINING_BATCH] if training and not given.batch else given.batch or [1, 16]
+        counts = threads[-1:] if training and not given.threads else threads
+        found += [Case(work, *rest) for rest in itertools.product(batches, lengths, counts, precisions)]
+    return found
+
+
+def hardware() -> str:
+    if CUDA:
+        return torch.cuda.get_device_name()
+    names = [
+        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
+    ]
+    return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
+
+
+# The contest
+
+
+def race(case: Case, contestants: list[tuple[str, str]], layers: int, rounds: int) -> dict[tuple[str, str], Figures]:
+    context = multiprocessing.get_context("spawn")
+    lines: dict[tuple[str, str], Connection] = {}
+    for contestant in contestants:
+        lines[contestant], theirs = context.Pipe()
+        context.Process(target=compete, args=(theirs, case, *contestant, layers), daemon=True).start()
+        theirs.close()
+        lines[contestant].recv()  # warm
+    times: dict[tuple[str, str], list[float]] = {contestant: [] for contestant in contestants}
+    for _ in range(rounds):
+        for contestant, line in lines.items():
+            line.send("call")
+            times[contestant].append(line.recv())
+    peaks = {}
+    for contestant, line in lines.items():
+        line.send("peak")
+        peaks[contestant] = line.recv()
+        line.close()
+    return {contestant: Figures(times[contestant], peaks[contestant]) for contestant in contestants}
+
+
+def compete(line: Connection, case: Case, model: str, form: str, layers: int) -> None:
+    """A contestant's process: makes its call whenever it is told."""
+    torch.set_num_threads(case.threads)
+    if model in (TUNED, OURS):
+        tune_cpu()
+    torch.manual_seed(0)
+    call = {"inference": inference, "training": training}[case.work](case, model, form == "compiled", layers)
+    for _ in range(3):
+        timed(call)
+    line.send("warm")
+    try:
+        while (asked := line.recv()) != "end":
+            line.send(timed(call) if asked == "call" else peak_bytes())
+    except EOFError:
+        pass
+
+
+def timed(call: Call) -> float:
+    """Milliseconds."""
+    started = time.perf_counter()
+    call()
+    if CUDA:
+        torch.cuda.synchronize()
+    return (time.perf_counter() - started) * 1e3
+
+
+def peak_bytes() -> int:
+    """The device's, or the whole process's on a CPU."""
+    if CUDA:
+        return torch.cuda.max_memory_allocated()
+    status = Path("/proc/self/status").read_text()  # getrusage has that of the process before, too
+    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+
+
+# What is timed
+
+
+def inference(case: Case, name: str, compiled: bool, layers: int) -> Call:
+    model = encoder(name, layers).eval().to(DEVICE, DTYPES[case.precision])
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    inputs = {key: value for key, value in batch(case).items() if key in ("input_ids", "attention_mask")}
+
+    @torch.inference_mode()
+    def call() -> object:
+        return forward(**inputs)
+
+    return call
+
+
+def training(case: Case, name: str, compiled: bool, layers: int) -> Call:
+    model = pretrainer(name, layers).train().to(DEVICE)
+    optimizer = make_optimizer(name, model)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    inputs = batch(case)
+
+    def call() -> object:
+        with torch.autocast(DEVICE, torch.bfloat16) if case.precision == "bf16" else nullcontext():
+            loss = forward(**inputs)
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        return float(loss.detach())
+
+    return call
+
+
+def batch(case: Case) -> Batch:
+    shape = (case.batch, case.length)
+    positions = torch.stack([torch.randperm(case.length)[: case.predictions].sort().values for _ in range(case.batch)])
+    made = {
+        "input_ids": torch.randint(1000, 30000, shape),
+        "attention_mask": torch.ones(shape, dtype=torch.long),
+        "token_type_ids": (torch.arange(case.length) >= case.length // 2).long().repeat(case.batch, 1),
+        "mlm_positions": positions,
+        "mlm_labels": torch.randint(1000, 30000, (case.batch, case.predictions)),
+        "sop_labels": torch.randint(0, 2, (case.batch,)),
+    }
+    return {name: tensor.to(DEVICE) for name, tensor in made.items()}
+
+
+def encoder(name: str, layers: int) -> nn.Module:
+    if name == OURS:
+        return SqueezeBertModel(SqueezeBertConfig(num_hidden_layers=layers))
+    if name in (BERT, TUNED):
+        return transformers.BertModel(bert_base(layers))
+    return transformers.SqueezeBertModel(transformers.SqueezeBertConfig(num_hidden_layers=layers))
+
+
+def bert_base(layers: int) -> transformers.BertConfig:
+    config = transformers.BertConfig(num_hidden_layers=layers)
+    config._attn_implementation = "sdpa"
+    return config
+
+
+def pretrainer(name: str, layers: int) -> nn.Module:
+    return Ours(layers) if name == OURS else Theirs(name, layers)
+
+
+class Ours(nn.Module):
+    def __init__(self, layers: int) -> None:
+        super().__init__()
+        self.model = SqueezeBertForPreTraining(SqueezeBertConfig(num_hidden_layers=layers))
+
+    def forward(self, **inputs: Tensor) -> Tensor:
+        tallies = self.model(**inputs).tallies.values()
+        return torch.stack([tally.loss / tally.total for tally in tallies]).sum()
+
+
+class Theirs(nn.Module):
+    """Their model for masked tokens, which predicts at every position, and a head for pairs on its pooler."""
+
+    def __init__(self, name: str, layers: int) -> None:
+        super().__init__()
+        if name in (BERT, TUNED):
+            whole: Any = transformers.BertForPreTraining(bert_base(layers))
+            self.encoder, self.head, self.pair = whole.bert, whole.cls.predictions, whole.cls.seq_relationship
+        else:
+            whole = transformers.SqueezeBertForMaskedLM(transformers.SqueezeBertConfig(num_hidden_layers=layers))
+            self.encoder, self.head, self.pair = whole.transformer, whole.cls, nn.Linear(768, 2)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        mlm_positions: Tensor,
+        mlm_labels: Tensor,
+        sop_labels: Tensor,
+    ) -> Tensor:
+        hidden, pooled = self.encoder(input_ids, attention_mask, token_type_ids, return_dict=False)
+        labels = torch.full_like(input_ids, -100).scatter(1, mlm_positions, mlm_labels)
+        mlm = cross_entropy(self.head(hidden).flatten(0, 1), labels.flatten())
+        return mlm + cross_entropy(self.pair(pooled), sop_labels)
+
+
+def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
+    groups = parameter_groups(model, weight_decay=0.01)
+    if name == OURS:
+        return Lamb(groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-6)
+    return torch.optim.AdamW(groups, lr=1e-4, fused=True)
+
+
+# What the machine can do
+
+
+def matrix_rate(case: Case, n: int = 4096) -> float:
+    """FLOP/s of a large matrix product in the case's precision, the best of several."""
+    torch.set_num_threads(case.threads)
+    a, b = (torch.randn(n, n, device=DEVICE, dtype=DTYPES[case.precision]) for _ in range(2))
+    return 2 * n**3 / (min(timed(lambda: linear(a, b)) for _ in range(5)) / 1e3)
+
+
+def copy_rate(case: Case, megabytes: int = 1024) -> float:
+    """Bytes a second, read and written, of a large copy, the best of several."""
+    source = torch.ones(megabytes * 2**18, device=DEVICE)
+    target = torch.empty_like(source)
+    return 2 * source.nbytes / (min(timed(lambda: target.copy_(source)) for _ in range(5)) / 1e3)
+
+
+def needs(case: Case, name: str, layers: int) -> Cost:
+    """FLOPs of the whole call, and bytes of activations and parameters, each moved once in each direction."""
+    config = SqueezeBertConfig(num_hidden_layers=layers)
+    if name in (BERT, TUNED):
+        grouped = (field for field in SqueezeBertConfig.model_fields if field.endswith("_groups"))
+        config = config.model_copy(update=dict.fromkeys(grouped, 1))
+    training = case.work == "training"
+    predictions, labels = (case.predictions, 2) if training else (0, 0)
+    size = DTYPES[case.precision].itemsize
+    cost = total(costs(config, case.batch, case.length, predictions, labels, size))
+    times = TRAINING if training else 1
+    return Cost(times * cost.flops, cost.parameters, times * (cost.bytes + size * cost.parameters))
+
+
+def show(case: Case, found: Mapping[tuple[str, str], Figures], machine: Mapping[str, float], layers: int) -> None:
+    medians = {contestant: statistics.median(figures.milliseconds) for contestant, figures in found.items()}
+    rows = []
+    for (model, form), figures in found.items():
+        median = medians[model, form]
+        ratios = (f"{medians[peer, EAGER] / median:.2f}" if (peer, EAGER) in medians else "" for peer in (BERT, THEIRS))
+        rows.append(
+            (
+                f"{model}, {form}",
+                f"{median:,.0f}",
+                f"{min(figures.milliseconds):,.0f}-{max(figures.milliseconds):,.0f}",
+                f"{case.batch * case.length / median * 1e3:,.0f}",
+                *ratios,
+                f"{figures.peak_bytes / 1e9:.1f}",
+                f"{needs(case, model, layers).flops / machine['flops'] / median * 1e3:.0%}",
+            )
+        )
+    columns = (str(case), "ms", "spread", "tok/s", "x BERT", "x HF", "GB", "roof")
+    console.table("", columns, rows)
+    ours = needs(case, OURS, layers)
+    console.out.print(
+        f"{machine['flops'] / 1e12:.2f} TFLOP/s, {machine['bytes'] / 1e9:.0f} GB/s: sqzb's arithmetic would take "
+        f"{ours.flops / machine['flops'] * 1e3:,.0f} ms, its traffic {ours.bytes / machine['bytes'] * 1e3:,.0f} ms"
+    )
+
+
+if __name__ == "__main__":
+    main()
