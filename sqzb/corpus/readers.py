@@ -27,6 +27,9 @@ COMPRESSED = (".gz", ".zst", ".bz2")  # read as a stream, so that such a file is
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
 COMMIT = re.compile("[0-9a-f]{40}")
+# In the minute that these take, with the retries of the Hub's client in each, a connection comes back or is gone for
+# longer. datasets' own 20 would be nine minutes, for a command that goes on where it stopped.
+HUB_TRIES = 2
 
 LONGEST_DOCUMENT = 32 * 2**20  # bytes; what is longer is no document, and would not fit in memory many times over
 ROWS_AT_ONCE = 64
@@ -332,6 +335,7 @@ def open_hub(source: Source) -> tuple[Any, str]:
     """
     import datasets
 
+    datasets.config.STREAMING_OPEN_MAX_RETRIES = datasets.config.STREAMING_READ_MAX_RETRIES = HUB_TRIES
     try:
         builder = datasets.load_dataset_builder(source.path, source.config, revision=source.revision)
         if source.streaming:
