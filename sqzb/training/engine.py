@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import timedelta
 from typing import Any
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.utils import InitProcessGroupKwargs
@@ -43,6 +44,8 @@ def start_accelerator(precision: str = "fp32") -> Accelerator:
     """
     # Moments and tiny probabilities sink below what a CPU computes at full speed: training slowed down to a third. The
     # threads that are begun later take this over, so it comes first.
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy looks once at the smallest numbers, and would warn that there are none
     torch.set_flush_denormal(True)
     try:
         return Accelerator(
