@@ -1,16 +1,22 @@
 # make demo: the whole road on a text that every Python carries. make test: all tests. Both need Python and make alone.
+# make test-hub: the commands against a hub on this machine, whose server has an environment of its own; needs git too.
 # make soak: the tests that kill processes, fifty times over.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
+HUB_VENV := .venv-hub
+HUB_READY := $(HUB_VENV)/.ready
 
-.PHONY: demo test soak lint clean
+.PHONY: demo test test-hub soak lint clean
 
 demo: $(READY)
 	$(VENV)/bin/python scripts/demo.py
 
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n 2
+
+test-hub: $(READY) $(HUB_READY)
+	$(VENV)/bin/python -m pytest -n 2 -m hub tests/hub
 
 soak: $(READY)
 	SQZB_KILLS=50 $(VENV)/bin/python -m pytest -n 2 tests/reliability
@@ -25,5 +31,10 @@ $(READY): pyproject.toml constraints.txt
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[dev]'
 	touch $@
 
+$(HUB_READY): constraints-hub.txt
+	$(PYTHON) -m venv $(HUB_VENV)
+	$(HUB_VENV)/bin/python -m pip install -q -c constraints-hub.txt olah
+	touch $@
+
 clean:
-	rm -rf $(VENV)
+	rm -rf $(VENV) $(HUB_VENV)

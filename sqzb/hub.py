@@ -40,7 +40,7 @@ def _download(hub_id: str) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        return Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
+        folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
     except GatedRepoError:
         raise UserError(
             f"The Hub gives {hub_id} only to those it knows. Ask for access there, then `hf auth login`."
@@ -56,3 +56,6 @@ def _download(hub_id: str) -> Path:
             f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or give a local folder "
             "(for finetune: --model DIR) that holds config.json, the weights and tokenizer.json."
         ) from error
+    if not folder.is_dir():
+        raise UserError(f"{hub_id} on the Hub has none of a model's files ({', '.join(MODEL_FILES)}). Check the name.")
+    return folder

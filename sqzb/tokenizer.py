@@ -150,7 +150,10 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
     if path.is_dir():
         found = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).exists()), None)
         if found is None:
-            raise UserError(f"{path} has no tokenizer: neither tokenizer.json nor vocab.txt is there.")
+            raise UserError(
+                f"{path} has no tokenizer: neither tokenizer.json nor vocab.txt is there. Give a folder or a Hub id "
+                "that has one of them."
+            )
         path = found
     try:
         tokenizer = _from_vocabulary(path, lowercase) if path.suffix == ".txt" else Tokenizer.from_file(str(path))

@@ -94,6 +94,7 @@ def test_a_hub_id_is_downloaded_without_what_the_model_does_not_need(
         others = ["tf_model.h5", "README.md", "flax_model.msgpack", "training_args.bin", "run.py"]
         wanted = huggingface_hub.utils.filter_repo_objects(names + others, allow_patterns=allow_patterns)
         assert sorted(wanted) == sorted(names)
+        (tmp_path / "cache").mkdir()
         return str(tmp_path / "cache")
 
     monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)

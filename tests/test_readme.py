@@ -41,7 +41,7 @@ def test_a_shown_command_exists(arguments: list[str]) -> None:
 
 def test_make_commands_exist() -> None:
     makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
-    for target in re.findall(r"^make (\w+)", README, re.MULTILINE):
+    for target in re.findall(r"^`?make ([\w-]+)", README, re.MULTILINE):
         assert re.search(f"^{target}:", makefile, re.MULTILINE)
 
 

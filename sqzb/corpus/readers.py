@@ -26,6 +26,11 @@ COMPRESSED = (".gz", ".zst", ".bz2")  # read as a stream, so that such a file is
 # not UTF-8: no characters, so that they cannot be encoded.
 HALF_CHARACTER = re.compile("[\ud800-\udfff]")
 
+COMMIT = re.compile("[0-9a-f]{40}")
+# In the minute that these take, with the retries of the Hub's client in each, a connection comes back or is gone for
+# longer. datasets' own 20 would be nine minutes, for a command that goes on where it stopped.
+HUB_TRIES = 2
+
 LONGEST_DOCUMENT = 32 * 2**20  # bytes; what is longer is no document, and would not fit in memory many times over
 ROWS_AT_ONCE = 64
 TO_THE_END = 2**62
@@ -322,27 +327,40 @@ def _no_column(column: str, columns: list[str]) -> str:
 # The Hub
 
 
-def open_hub(source: Source) -> Any:
-    """The data set, as a stream or from datasets' cache; scripts are never run."""
+def open_hub(source: Source) -> tuple[Any, str]:
+    """The data set, as a stream or from datasets' cache, and its commit; scripts are never run.
+
+    Where the Hub cannot be reached, datasets takes the newest copy in its cache, of whatever commit. UserError when
+    that is another than the one that the source names.
+    """
     import datasets
 
+    datasets.config.STREAMING_OPEN_MAX_RETRIES = datasets.config.STREAMING_READ_MAX_RETRIES = HUB_TRIES
     try:
-        data = datasets.load_dataset(
-            source.path, source.config, split=source.split, revision=source.revision, streaming=source.streaming
-        )
+        builder = datasets.load_dataset_builder(source.path, source.config, revision=source.revision)
+        if source.streaming:
+            data = builder.as_streaming_dataset(split=source.split)
+        else:
+            builder.download_and_prepare()
+            data = builder.as_dataset(split=source.split)
     except Exception as error:  # datasets lets through whatever its network clients raise
         raise UserError(
             f"There is no local path {source.path}, and the Hub data set of that name cannot be opened "
             f"({type(error).__name__}: {error}). Check path, config, split and revision and the network, or set the "
             "source's `path` to local files."
         ) from error
+    if COMMIT.fullmatch(source.revision or "") and builder.hash != source.revision:
+        raise UserError(
+            f"{source.path} at commit {source.revision} could not be had from the Hub, and the newest copy in the "
+            f"local cache is of commit {builder.hash}. Connect to the network, or set the source's `revision` to it."
+        )
     if data.column_names is not None and source.text not in data.column_names:
         raise UserError(f"{source.path} {_no_column(source.text, data.column_names)}.")
-    return data
+    return data, builder.hash
 
 
 def _hub_rows(part: Part, source: Source) -> Iterator[str | Bad]:
-    data = open_hub(source)
+    data, _ = open_hub(source)
     if source.streaming:
         rows = data.shard(num_shards=data.num_shards, index=part.start)
     else:

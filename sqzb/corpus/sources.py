@@ -150,8 +150,7 @@ def _bundled(name: str, pieces: Iterator[tuple[str, Part, int]]) -> list[Unit]:
 
 
 def _hub_units(name: str, source: Source) -> list[Unit]:
-    revision = _commit(source)
-    data = open_hub(source.model_copy(update={"revision": revision}))
+    data, revision = open_hub(source)
     if not source.streaming:
         size = data.select_columns(source.text).data.nbytes if len(data) else 0
         rows = max(1, len(data) * UNIT_BYTES // max(1, size))
@@ -162,15 +161,3 @@ def _hub_units(name: str, source: Source) -> list[Unit]:
     shards = data.num_shards
     parts = [Part(source.path, shard, shard + 1) for shard in range(shards)]
     return [Unit(name, HUB, [part], size // shards, revision) for part in parts]
-
-
-def _commit(source: Source) -> str | None:
-    """The commit that the source's revision stands for now; the revision as it is where the Hub cannot be asked."""
-    from huggingface_hub import HfApi
-
-    if re.fullmatch(r"[0-9a-f]{40}", source.revision or ""):
-        return source.revision
-    try:
-        return HfApi().dataset_info(source.path, revision=source.revision).sha or source.revision
-    except Exception:  # the library lets through what its HTTP client raises; opening the data set will say more
-        return source.revision

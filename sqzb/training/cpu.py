@@ -3,6 +3,7 @@
 import ctypes
 import sys
 
+import numpy as np
 import torch
 
 # Of malloc.h.
@@ -16,6 +17,8 @@ def tune_cpu() -> None:
     glibc gives large blocks back to the system as soon as they are free, which then clears them anew, page by page, for
     the next activation: up to a third of a forward. Other systems keep their own ways.
     """
+    for kind in (np.float32, np.float64):
+        np.finfo(kind)  # numpy looks once at the smallest numbers, and would warn that there are none
     # The threads that are begun later take this over, so it comes first.
     torch.set_flush_denormal(True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -15,7 +15,6 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import datasets
-import huggingface_hub
 import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -400,14 +399,12 @@ def test_a_hub_data_set_is_read_to_its_end_at_the_commit_of_the_beginning(
 ) -> None:
     texts, read, newest = texts_of(corpus_recipe), [], ["a" * 40]
 
-    def opened(*_: Any, revision: str | None, **__: Any) -> HubData:
-        read.append(revision)
-        return HubData(texts)
+    def builder(*_: Any, revision: str) -> SimpleNamespace:
+        commit = newest[0] if revision == "main" else revision
+        read.append(commit)
+        return SimpleNamespace(hash=commit, as_streaming_dataset=lambda split: HubData(texts))
 
-    monkeypatch.setattr(datasets, "load_dataset", opened)
-    monkeypatch.setattr(
-        huggingface_hub.HfApi, "dataset_info", lambda *_, **__: SimpleNamespace(sha=newest[0]), raising=True
-    )
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
     recipe = at(corpus_recipe, tmp_path / "hub", sources={"hub": Source(path="owner/name", revision="main")})
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         stops(patched, shards, "write_json", 1, KeyboardInterrupt)

@@ -229,29 +229,25 @@ def test_a_hub_source_is_read_at_one_commit(hub: Hub, streaming: bool, monkeypat
         path="owner/name", text="body", config="20231101.en", revision="main", split="test", streaming=streaming
     )
     found = units("s", source)
-    assert made.asked == [("owner/name", "main")] and {unit.revision for unit in found} == {COMMIT}
+    assert {unit.revision for unit in found} == {COMMIT}
     bounds = [part[1:] for unit in found for part in unit.parts]
     assert len(bounds) >= 3 and [end for _, end in bounds[:-1]] == [start for start, _ in bounds[1:]]
     assert [row for unit in found for row in documents(unit, source)] == [*TEXTS, ""]
-    assert len(made.asked) == 1
-    assert made.loads == [(("owner/name", "20231101.en"), {"split": "test", "revision": COMMIT})] * (len(found) + 1)
+    loads = [("owner/name", "20231101.en", revision, "test") for revision in ("main", *[COMMIT] * len(found))]
+    assert made.loads == loads
 
 
-@pytest.mark.parametrize(
-    ("revision", "commit", "asked", "used"),
-    [
-        (None, COMMIT, 1, COMMIT),
-        (COMMIT[::-1], COMMIT, 0, COMMIT[::-1]),
-        ("main", ConnectionError("no route to host"), 1, "main"),  # as where all is in the cache
-        (None, None, 1, None),
-    ],
-)
-def test_the_commit_is_asked_for_once(
-    hub: Hub, revision: str | None, commit: Any, asked: int, used: str | None
-) -> None:
-    made = hub({"text": TEXTS}, commit=commit)
-    assert {unit.revision for unit in units("s", Source(path="owner/name", revision=revision))} == {used}
-    assert len(made.asked) == asked
+@pytest.mark.parametrize("revision", [None, "main", COMMIT])
+def test_the_commit_that_is_read_is_named(hub: Hub, revision: str | None) -> None:
+    hub({"text": TEXTS}, commit=COMMIT)
+    assert {unit.revision for unit in units("s", Source(path="owner/name", revision=revision))} == {COMMIT}
+
+
+@pytest.mark.parametrize("streaming", [True, False])
+def test_another_commit_than_the_named_one_is_refused(hub: Hub, streaming: bool) -> None:
+    hub({"text": TEXTS}, commit=COMMIT)
+    message = refusal(Source(path="owner/name", revision=COMMIT[::-1], streaming=streaming))
+    assert COMMIT in message and COMMIT[::-1] in message and "Connect to the network" in message
 
 
 def test_a_hub_source_gathers_sentences(hub: Hub) -> None:
@@ -266,7 +262,7 @@ def test_a_local_path_goes_before_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPa
     assert "owner/name is of no kind" in refusal(Source(path="owner/name"))
     written(tmp_path / "owner" / "name.txt", b"local")
     assert read(Source(path="owner/name.txt")) == ["local"]
-    assert not made.loads and not made.asked
+    assert not made.loads
 
 
 def test_an_empty_hub_data_set_has_no_units(hub: Hub) -> None:
