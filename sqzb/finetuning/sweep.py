@@ -242,7 +242,7 @@ def figures(folder: Path) -> Figures | None:
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
     """Of the runs that are finished: each, a row for each task and setting, and GLUE's averages.
 
-    A row's figures are of its seeds' scores. A task's best setting is that of the highest mean. The averages, null where
+    A row is of its seeds' scores. A task's best setting is that of the highest mean. The averages, null where
     a task is missing, are of the best settings' means.
     """
     finished = [(run, found) for run in runs if (found := figures(run.folder)) is not None]
