@@ -170,6 +170,39 @@ def evaluate(
         write_json(json, figures)
 
 
+@app.command()
+def predict(
+    path: Annotated[str, typer.Argument(help="A finetuned run, a saved model or a Hub id.")],
+    sentences: Annotated[
+        list[str] | None, typer.Argument(metavar="SENTENCE [SECOND]", help="What to predict, one or a pair.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A text file instead: a line each, a tab between two.")] = None,
+) -> None:
+    """Show what a finetuned model says: the label and each one's probability, or the score; a line for each line."""
+    if (not sentences) == (file is None):
+        raise typer.BadParameter("give a sentence, or --file, one of the two")
+    if len(sentences or ()) > 2:
+        raise typer.BadParameter("give one sentence or two; put each into quotes")
+    from sqzb import predict as predicting
+
+    rows = [tuple(sentences or ())] if file is None else predicting.read_lines(file)
+    for prediction in predicting.predict(path, rows, file):
+        typer.echo(predicting.shown(prediction))
+
+
+@app.command()
+def fill_mask(
+    path: Annotated[str, typer.Argument(help="A pretrained run, a saved model or a Hub id.")],
+    text: Annotated[str, typer.Argument(help='A text with [MASK] in it, as "Paris is the [MASK] of France."')],
+    top: Annotated[int, typer.Option(min=1, help="So many tokens for each [MASK].")] = 5,
+) -> None:
+    """Show the likeliest tokens for each [MASK] of a text, with their probabilities."""
+    from sqzb import predict as predicting
+
+    for number, tokens in enumerate(predicting.fill_mask(path, text, top)):
+        typer.echo("\n" * bool(number) + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens))
+
+
 def _text(path: Path | None) -> str | None:
     return None if path is None else str(path)
 
