@@ -156,7 +156,11 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
                     if process.poll() is not None:
                         del at_work[run]
                         free.append(environment)
-                        failed |= _ended(run, process.returncode)
+                        failure = _ended(run, process.returncode)
+                        if failure and signals.received:
+                            waiting.append(run)  # it has stopped
+                        else:
+                            failed |= failure
                 held = "waits for runs that a killed sweep left at work" if waiting else ""
                 bar.to(len(runs) - len(waiting) - len(at_work), ", ".join(run.name for run in at_work) or held)
                 time.sleep(WAIT)
@@ -164,12 +168,12 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
             for process, _ in at_work.values():
                 process.terminate()
                 process.wait()
-    left = sum(figures(run.folder) is None for run in runs)
-    if signals.received and left:
+    if signals.received and waiting:
         name = next(number.name for number in SIGNALS if number == signals.received)
+        finished = len(runs) - len(waiting) - len(failed)
         raise Stopped(
-            f"{name}: the sweep has stopped with {len(runs) - left} of {len(runs)} runs finished, and those that were "
-            "at work are saved. The same command goes on.",
+            f"{name}: the sweep has stopped with {finished} of {len(runs)} runs finished, and those that were at work are "
+            "saved. The same command goes on.",
             signals.received,
         )
     return failed
