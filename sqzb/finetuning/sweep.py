@@ -161,7 +161,7 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
                             waiting.append(run)  # it has stopped
                         else:
                             failed |= failure
-                held = "waits for runs that a killed sweep left at work" if waiting else ""
+                held = "waits for runs that a killed sweep left at work" if waiting and not signals.received else ""
                 bar.to(len(runs) - len(waiting) - len(at_work), ", ".join(run.name for run in at_work) or held)
                 time.sleep(WAIT)
         finally:  # none is left behind where the sweep itself fails
@@ -172,8 +172,8 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
         name = next(number.name for number in SIGNALS if number == signals.received)
         finished = len(runs) - len(waiting) - len(failed)
         raise Stopped(
-            f"{name}: the sweep has stopped with {finished} of {len(runs)} runs finished, and those that were at work are "
-            "saved. The same command goes on.",
+            f"{name}: the sweep has stopped with {finished} of {len(runs)} runs finished, and those that were at work "
+            "are saved. The same command goes on.",
             signals.received,
         )
     return failed
