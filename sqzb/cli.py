@@ -116,21 +116,39 @@ def pretrain(
 @app.command()
 def finetune(
     overrides: Overrides = None,
-    task: Annotated[str | None, typer.Option(help="The GLUE task, such as mrpc.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The GLUE task, such as mrpc; several, as mrpc,rte; or all nine: all.")
+    ] = None,
     recipe: Annotated[Path | None, typer.Option(help="A YAML recipe; by default the model card's settings.")] = None,
+    seeds: Annotated[str | None, typer.Option(help="A run with each, as 1,2,3.")] = None,
+    jobs: Annotated[int | None, typer.Option(min=1, help="So many of several runs at once; by default 1.")] = None,
     model: Annotated[str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")] = None,
     glue_dir: GlueDir = None,
     output: Output = None,
     resume: Resume = "never",
     extend: Annotated[bool, typer.Option("--extend", help="Go on with another number of epochs.")] = False,
 ) -> None:
-    """Train a pretrained model on a GLUE task."""
-    from sqzb.recipe import FinetuneRecipe, load_recipe
+    """Train a pretrained model on a GLUE task, or on several, with several seeds and settings: a sweep.
 
-    wanted = load_recipe(FinetuneRecipe, recipe, overrides or (), task=task, model=model, output=_text(output))
+    A sweep goes on where it was stopped; its runs lie in OUTPUT/TASK/, and its table in OUTPUT/results.json.
+    """
+    from sqzb.recipe import SweepRecipe, load_recipe
+
+    changes = [*(overrides or ()), *([] if seeds is None else [f"sweep.seed=[{seeds}]"])]
+    wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, output=_text(output))
+    from sqzb.finetuning import sweep
+
+    if sweep.is_sweep(wanted):
+        if resume not in ("never", "auto") or extend:
+            raise typer.BadParameter("--extend and --resume PATH are for a single run; a sweep goes on by itself")
+        sweep.sweep(wanted, glue_dir, jobs or 1)
+        return
+    if jobs is not None:
+        raise typer.BadParameter("--jobs is for several runs: give several tasks, --seeds, or a grid")
     from sqzb.finetuning import trainer
 
-    trainer.finetune(wanted, glue_dir, resume, extend)
+    (single,) = wanted.recipes(wanted.task)
+    trainer.finetune(single, glue_dir, resume, extend)
 
 
 @app.command(name="eval")
@@ -150,6 +168,39 @@ def evaluate(
     )
     if json is not None:
         write_json(json, figures)
+
+
+@app.command()
+def predict(
+    path: Annotated[str, typer.Argument(help="A finetuned run, a saved model or a Hub id.")],
+    sentences: Annotated[
+        list[str] | None, typer.Argument(metavar="SENTENCE [SECOND]", help="What to predict, one or a pair.")
+    ] = None,
+    file: Annotated[Path | None, typer.Option(help="A text file instead: a line each, a tab between two.")] = None,
+) -> None:
+    """Show what a finetuned model says: the label and each one's probability, or the score; a line for each line."""
+    if (not sentences) == (file is None):
+        raise typer.BadParameter("give a sentence, or --file, one of the two")
+    if len(sentences or ()) > 2:
+        raise typer.BadParameter("give one sentence or two; put each into quotes")
+    from sqzb import predict as predicting
+
+    rows = [tuple(sentences or ())] if file is None else predicting.read_lines(file)
+    for prediction in predicting.predict(path, rows, file):
+        typer.echo(predicting.shown(prediction))
+
+
+@app.command()
+def fill_mask(
+    path: Annotated[str, typer.Argument(help="A pretrained run, a saved model or a Hub id.")],
+    text: Annotated[str, typer.Argument(help='A text with [MASK] in it, as "Paris is the [MASK] of France."')],
+    top: Annotated[int, typer.Option(min=1, help="So many tokens for each [MASK].")] = 5,
+) -> None:
+    """Show the likeliest tokens for each [MASK] of a text, with their probabilities."""
+    from sqzb import predict as predicting
+
+    for number, tokens in enumerate(predicting.fill_mask(path, text, top)):
+        typer.echo("\n" * bool(number) + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens))
 
 
 def _text(path: Path | None) -> str | None:

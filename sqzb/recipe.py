@@ -1,13 +1,26 @@
 """Recipes: strict YAML files plus `key=value` overrides, checked whole before anything heavy is loaded."""
 
+import copy
 import difflib
 import re
 from collections.abc import Iterator, Mapping, Sequence, Set
+from itertools import product
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, ValidationError, field_validator
+from pydantic import (
+    BaseModel,
+    ConfigDict,
+    Field,
+    PlainValidator,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    create_model,
+    field_validator,
+    model_serializer,
+)
+from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sqzb.errors import RecipeError
@@ -202,6 +215,76 @@ class FinetuneRecipe(TrainingRecipe):
     checkpoint_every: int | None = Field(None, ge=1, description="steps; null: at the end of each epoch")
 
 
+class _Part(Section):
+    """Some keys of FinetuneRecipe: only those that were given are read and written."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        return {key: value for key, value in write(self).items() if key in self.model_fields_set}
+
+
+if TYPE_CHECKING:
+
+    class Settings(_Part): ...
+
+    class Grid(_Part): ...
+
+else:  # by the rules of FinetuneRecipe's own fields, whatever these are
+
+    def _values(field: FieldInfo) -> Any:
+        """A list of what the field takes."""
+        rule = (field.annotation, Field(), *field.metadata)
+        return list[Annotated[rule]]
+
+    _FIELDS = {name: field for name, field in FinetuneRecipe.model_fields.items() if name not in ("task", "output")}
+    Settings = create_model(
+        "Settings", __base__=_Part, **{name: (field.annotation, copy.copy(field)) for name, field in _FIELDS.items()}
+    )
+    Grid = create_model(
+        "Grid",
+        __base__=_Part,
+        **{name: (_values(field), Field([], min_length=1)) for name, field in _FIELDS.items()},
+    )
+
+
+class SweepRecipe(FinetuneRecipe):
+    """sqzb finetune as it may be given: beside one run's keys, those that make many runs of them.
+
+    `task` may be several with commas between, or all.
+    """
+
+    sweep: Grid = Field(Grid(), description="lists of values to try, by key; every combination is a run")
+    tasks: dict[str, Settings] = Field({}, description="keys that have another value for a task, by task")
+
+    def grid(self) -> dict[str, list[Any]]:
+        """The values to try by key, the seeds last."""
+        values = self.sweep.model_dump()
+        return dict(sorted(values.items(), key=lambda item: item[0] == "seed"))
+
+    def recipes(self, task: str | None) -> list[FinetuneRecipe]:
+        """Of a task, one run's recipe for each combination of the grid's values; the seed turns fastest.
+
+        A task's own settings stand over the recipe's keys, and the grid's values over both.
+        """
+        own = self.tasks[task].model_dump() if task in self.tasks else {}
+        values = self.model_dump(exclude={"sweep", "tasks"}) | own | {"task": task}
+        grid = self.grid()
+        return [
+            FinetuneRecipe.model_validate(values | dict(zip(grid, combination, strict=True)))
+            for combination in product(*grid.values())
+        ]
+
+    def problems(self) -> list[Problem]:
+        twice = [
+            (f"sweep.{key}", f"{value} stands twice")
+            for key, values in self.grid().items()
+            for index, value in enumerate(values)
+            if value in values[:index]
+        ]
+        of_runs = [found for task in (None, *self.tasks) for run in self.recipes(task) for found in run.problems()]
+        return [*twice, *dict.fromkeys(of_runs)]
+
+
 Recipe = TypeVar("Recipe", bound=Section)
 
 
@@ -233,9 +316,13 @@ for _side in (_Loader, _Dumper):
 def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any) -> Recipe:
     """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
 
-    Keys reach inside with dots: `optimizer.lr=1e-3`. Raises RecipeError listing every problem.
+    Keys reach inside with dots: `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep also
+    stands over what the file has in `sweep` and `tasks`. Raises RecipeError listing every problem.
     """
     values = _read(path) if path is not None else {}
+    if kind is SweepRecipe:
+        named = {text.partition("=")[0] for text in overrides} | {key for key in given if given[key] is not None}
+        values = _without(values, named)
     problems = [problem for text in overrides for problem in _override(values, text)]
     values |= {key: value for key, value in given.items() if value is not None}
     recipe, found = _validate(kind, values)
@@ -277,6 +364,20 @@ def _parse(text: str) -> Any:
         raise
     except Exception as error:  # what int(), datetime and the stack raise passes through PyYAML: 2020-13-45, [[[[...
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+
+
+def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
+    """A sweep's values, of whatever form, less the `named` keys in its grid and in the tasks' settings."""
+
+    def less(part: Any) -> Any:
+        return {key: part[key] for key in part if key not in named} if isinstance(part, dict) else part
+
+    changed = dict(values)
+    if "sweep" in values:
+        changed["sweep"] = less(values["sweep"])
+    if isinstance(values.get("tasks"), dict):
+        changed["tasks"] = {task: less(settings) for task, settings in values["tasks"].items()}
+    return changed
 
 
 def _override(values: dict[str, Any], text: str) -> list[str]:

@@ -42,7 +42,7 @@ def test_nothing_heavy_is_loaded_before_the_arguments_are_good(arguments: list[s
 def test_help_names_every_command() -> None:
     ended = run("--help")
     assert ended.returncode == 0
-    for command in ("prepare-corpus", "inspect-corpus", "pretrain", "finetune", "eval"):
+    for command in ("prepare-corpus", "inspect-corpus", "pretrain", "finetune", "eval", "predict", "fill-mask"):
         assert command in ended.stdout
 
 
@@ -83,6 +83,13 @@ def test_debug_shows_the_traceback(place: str) -> None:
         ["pretrain"],
         ["nonsense"],
         ["eval", "x", "--nonsense"],
+        ["finetune", "--task", "mrpc", "--seeds", "1,x"],
+        ["finetune", "--task", "mrpc", "--jobs", "2"],
+        ["finetune", "--task", "mrpc", "--seeds", "1,2", "--extend"],
+        ["predict", "x"],
+        ["predict", "x", "a", "--file", "b"],
+        ["predict", "x", "a", "b", "c"],
+        ["fill-mask", "x"],
         ["prepare-corpus"],
         ["prepare-corpus", "a.yaml", "--verify", "b"],
         ["prepare-corpus", "a.yaml", "--executor", "nobody"],

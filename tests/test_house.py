@@ -15,7 +15,7 @@ FLOORS: list[set[str]] = [
     {"model", "corpus"},
     {"training"},
     {"pretraining", "finetuning"},
-    {"evaluate"},
+    {"evaluate", "predict"},
     {"cli"},
     {"__main__"},
 ]

@@ -9,14 +9,14 @@ import pytest
 import typer
 
 from sqzb.cli import app
-from sqzb.recipe import CorpusRecipe, FinetuneRecipe, PretrainRecipe, Section, load_recipe
+from sqzb.recipe import CorpusRecipe, PretrainRecipe, Section, SweepRecipe, load_recipe
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 KINDS: dict[str, type[Section]] = {
     "prepare-corpus": CorpusRecipe,
     "pretrain": PretrainRecipe,
-    "finetune": FinetuneRecipe,
+    "finetune": SweepRecipe,
 }
 
 

@@ -16,10 +16,13 @@ from sqzb.model.config import SqueezeBertConfig
 from sqzb.recipe import (
     CorpusRecipe,
     FinetuneRecipe,
+    Grid,
     Optimizer,
     PretrainRecipe,
     Section,
+    Settings,
     Source,
+    SweepRecipe,
     Vocabulary,
     dump_recipe,
     load_recipe,
@@ -32,6 +35,7 @@ KINDS: list[tuple[type[Section], dict[str, Any], dict[str, type[BaseModel]]]] = 
     (CorpusRecipe, SOURCES, {"": CorpusRecipe, "sources.a.": Source, "vocabulary.": Vocabulary}),
     (PretrainRecipe, {"model": {}}, {"": PretrainRecipe, "model.": SqueezeBertConfig, "optimizer.": Optimizer}),
     (FinetuneRecipe, {}, {"": FinetuneRecipe}),
+    (SweepRecipe, {}, {"": SweepRecipe, "sweep.": Grid, "tasks.rte.": Settings}),
 ]
 ONE_OF_EACH: list[Section] = [
     CorpusRecipe(sources={"a": Source(path="x")}),
@@ -62,7 +66,7 @@ def _folder(tmp_path_factory: pytest.TempPathFactory) -> None:
 def kind_of(values: dict[str, Any]) -> type[Section]:
     if "sources" in values:
         return CorpusRecipe
-    return PretrainRecipe if "corpus" in values else FinetuneRecipe
+    return PretrainRecipe if "corpus" in values else SweepRecipe
 
 
 def leaves(values: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, Any]]:

@@ -156,6 +156,26 @@ def test_eval_repeats_what_the_run_found(road: Path) -> None:
     assert figures["heldout_mlm_loss"] == pytest.approx(last["heldout_mlm_loss"], abs=1e-6)
 
 
+def test_predictions_are_those_that_eval_counts(road: Path) -> None:
+    """A line for each example of MRPC's validation file, and one more between them that is empty."""
+    rows = [line.split("\t") for line in (road / "glue/MRPC/dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    pairs = [f"{a}\t{b}" for *_, a, b in rows]
+    (road / "pairs.txt").write_text("\n".join([pairs[0], "", *pairs[1:]]) + "\n", encoding="utf-8")
+    first, empty, *others = run(road, "predict", "mrpc", "--file", "pairs.txt").splitlines()
+    found = [line.split("\t")[0] for line in (first, *others)]
+    right = sum((label == "equivalent") == (row[0] == "1") for label, row in zip(found, rows, strict=True))
+    assert empty == ""
+    assert right / len(rows) == lines(road / "mrpc/metrics.jsonl")[-1]["validation_accuracy"]
+    assert run(road, "predict", "mrpc", *pairs[0].split("\t")) == f"{first}\n"
+
+
+def test_masks_are_filled(road: Path) -> None:
+    said = run(road, "fill-mask", "phase2", "return the [MASK] of the [MASK].", "--top", "3")
+    for of_one in said.split("\n\n"):
+        assert len(re.findall(r"^\S+\t\d+\.\d%$", of_one, re.MULTILINE)) == 3
+    assert len(said.split("\n\n")) == 2
+
+
 def test_a_dry_run_shows_the_plan_and_writes_nothing(road: Path) -> None:
     shown = run(road, "pretrain", "phase1.yaml", "--output", "dry", "--dry-run", "global_batch=8192", "steps=56000")
     assert "global batch 8,192 = 16 x 512 accumulation x 1 process" in shown
@@ -249,6 +269,11 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
             "RTE",
         ),
         (["eval", "phase2"], "--corpus"),
+        (["predict", "phase2", "a", "b"], "has no classifier"),
+        (["predict", "mrpc", "a"], "mrpc takes two sentences"),
+        (["predict", "mrpc", "--file", "nowhere"], "nowhere cannot be read"),
+        (["fill-mask", "mrpc", "a [MASK]"], "no head for masked tokens"),
+        (["fill-mask", "phase2", "a"], "There is no [MASK]"),
         (["eval", "phase2", "--task", "mrpc", "--glue-dir", "glue"], "classifier"),
         (["eval", "mrpc", "--task", "rte", "--glue-dir", "glue"], "not_equivalent"),
         (["prepare-corpus", "corpus.yaml", "--output", "corpus", "seed=1"], "another recipe: seed differs"),

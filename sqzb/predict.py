@@ -1,0 +1,128 @@
+"""predict and fill-mask: a quick look at what a model says about a text."""
+
+import contextlib
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+
+from sqzb.errors import RecipeError, UserError
+from sqzb.finetuning.data import Example
+from sqzb.finetuning.evaluation import encode
+from sqzb.finetuning.evaluation import predict as logits_of
+from sqzb.finetuning.tasks import TASKS
+from sqzb.hub import local_folder
+from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification
+from sqzb.model.checkpoint import read_tensors
+from sqzb.recipe import FinetuneRecipe, load_recipe
+from sqzb.tokenizer import MASK, load_tokenizer, special_ids
+from sqzb.training.engine import start_accelerator
+from sqzb.training.runlog import RECIPE
+
+Sentences = tuple[str, ...]  # one, or two of a pair; none for a line without text
+Prediction = dict[str, float]  # the probability of each label, in their order; of a regression "score" alone
+NUMBERS = ("no sentence", "one sentence", "two sentences")
+
+
+def read_lines(file: Path) -> list[Sentences]:
+    """The sentences of each line, with a tab between two; nothing for a line without text.
+
+    Raises UserError when the file cannot be read as UTF-8, or a line has more than one tab.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}). Give a text file in UTF-8.") from error
+    lines = lines[:-1] if not lines[-1] else lines  # what the last line's own end would begin
+    found = [tuple(line.split("\t")) if line.strip() else () for line in lines]
+    for number, sentences in enumerate(found, 1):
+        if len(sentences) > 2:
+            raise UserError(
+                f"{file}:{number} has {len(sentences) - 1} tabs. Give a sentence, or two with a tab between."
+            )
+    return found
+
+
+def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> list[Prediction | None]:
+    """What the finetuned model says of each row, None of one without sentences.
+
+    path: a run, a saved model or a Hub id; file: where the rows are from, for errors. Texts longer than the run's
+    max_length, or the model's positions, are cut as in training. Raises UserError when the model has no classifier, or
+    its run's task takes another number of sentences.
+    """
+    folder = local_folder(path)
+    _check_head(folder, "classifier.", "no classifier. Give a finetuned one, or use fill-mask.")
+    recipe = _recipe(folder)
+    if recipe is not None:
+        _check_sentences(recipe.task, rows, file)
+    model = SqueezeBertForSequenceClassification.from_pretrained(folder)
+    regression = model.config.num_labels == 1
+    known = [row for row in rows if row]
+    examples = [Example(row[0], row[1] if len(row) == 2 else None, None, number) for number, row in enumerate(known)]
+    positions = model.config.max_position_embeddings
+    max_length = positions if recipe is None else min(recipe.max_length, positions)
+    accelerator = start_accelerator()
+    encoded = encode(examples, load_tokenizer(folder), max_length, regression)
+    logits = torch.from_numpy(logits_of(model.to(accelerator.device), encoded, accelerator))
+    values = iter((logits if regression else logits.softmax(-1)).tolist())
+    labels = ["score"] if regression else [model.config.id2label[index] for index in range(model.config.num_labels)]
+    return [dict(zip(labels, next(values), strict=True)) if row else None for row in rows]
+
+
+def shown(prediction: Prediction | None) -> str:
+    """A line: the likeliest label, then each label's probability, with tabs between; or the score; empty for None."""
+    if prediction is None:
+        return ""
+    if list(prediction) == ["score"]:
+        return f"{prediction['score']:.4f}"
+    likeliest = max(prediction, key=lambda label: prediction[label])
+    return "\t".join([likeliest, *(f"{label} {value:.1%}" for label, value in prediction.items())])
+
+
+def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
+    """For each [MASK] in the text, the `top` likeliest tokens with their probabilities, likeliest first.
+
+    Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
+    """
+    folder = local_folder(path)
+    _check_head(folder, "cls.", "no head for masked tokens. Give a pretrained one, or use predict.")
+    tokenizer = load_tokenizer(folder)
+    model = SqueezeBertForMaskedLM.from_pretrained(folder)
+    ids, mask = tokenizer.encode(text).ids, special_ids(tokenizer).mask
+    if mask not in ids:
+        raise UserError(f"There is no {MASK} in the text: put it where a token is to be found, in capitals.")
+    if len(ids) > model.config.max_position_embeddings:
+        raise UserError(f"The text has {len(ids)} tokens, and the model takes {model.config.max_position_embeddings}.")
+    device = start_accelerator().device
+    inputs = torch.tensor([ids], device=device)
+    with torch.no_grad():
+        logits = model.to(device).eval()(inputs).logits
+    probabilities = logits[inputs == mask].softmax(-1)[:, : tokenizer.get_vocab_size()]  # a model may have more rows
+    likeliest = probabilities.topk(min(top, probabilities.shape[1]))
+    return [
+        [(str(tokenizer.id_to_token(token)), probability) for token, probability in zip(*of_one, strict=True)]
+        for of_one in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    ]
+
+
+def _check_head(folder: Path, prefix: str, what: str) -> None:
+    if not any(name.startswith(prefix) for name in read_tensors(folder)):
+        raise UserError(f"The model in {folder} has {what}")
+
+
+def _check_sentences(task: str | None, rows: Sequence[Sentences], file: Path | None) -> None:
+    if task not in TASKS:
+        return
+    due = len(TASKS[task].columns)
+    for number, row in enumerate(rows, 1):
+        if row and len(row) != due:
+            where = "" if file is None else f"{file}:{number}: "
+            raise UserError(f"{where}{task} takes {NUMBERS[due]}, and here is {NUMBERS[len(row)]}.")
+
+
+def _recipe(folder: Path) -> FinetuneRecipe | None:
+    """Of the run whose final/ the folder is, where it is one."""
+    resolved = folder.parent / RECIPE
+    with contextlib.suppress(RecipeError):  # of a run of pretraining
+        return load_recipe(FinetuneRecipe, resolved) if resolved.exists() else None
+    return None
