@@ -13,7 +13,7 @@ is imported. Both functions are custom operators, which torch.compile takes as t
 """
 
 # Triton has no type stubs, and the arguments of a kernel are pointers and tiles of its own language.
-# mypy: allow-untyped-defs, allow-untyped-calls, allow-untyped-decorators
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 from typing import Any
 
@@ -234,11 +234,11 @@ def _sizes(x: Tensor, w1: Tensor, w2: Tensor, groups: int, activation: str) -> d
     """The constants that the three kernels share, with tiles that fit an H100's 227 KiB of shared memory."""
     before, middle, after = w1.shape[1], w2.shape[1], w2.shape[0] // groups
     (k0, k1), (n0, n1) = _two_tiles(before), _two_tiles(after)
-    half = x.element_size() == 2
+    rows = 32 if x.element_size() > 2 else 64 if max(before, after) > 192 else 128
     return {
         **{"G": groups, "K": before, "M": middle, "N": after, "ACTIVATION": activation},
         **{"K0": k0, "K1": k1, "N0": n0, "N1": n1},
-        **{"R_TILE": 64 if half else 32, "M_TILE": 64 if half else 32},
+        **{"R_TILE": rows, "M_TILE": min(rows, 64)},
     }
 
 
@@ -260,16 +260,16 @@ def _grouped_ffn_backward(
     """The gradients of x, w1, b1 and w2."""
     rows, dx = x.numel() // x.shape[-1], torch.empty_like(x, memory_format=torch.contiguous_format)
     sizes = _sizes(x, w1, w2, groups, activation)
-    row_tiles = triton.cdiv(rows, sizes["R_TILE"])
-    parts = min(WEIGHT_PARTS, row_tiles)
+    weight_sizes = sizes | {"R_TILE": sizes["M_TILE"]}  # its sums take the registers of longer tiles
+    parts = min(WEIGHT_PARTS, triton.cdiv(rows, weight_sizes["R_TILE"]))
     dw1, db1, dw2 = (x.new_empty(parts, *like.shape, dtype=torch.float32) for like in (w1, b1, w2))
     dy, x, half_w1, half_w2 = (tensor.to(x.dtype).contiguous() for tensor in (dy, x, w1, w2))
     with torch.cuda.device_of(x):
-        _ffn_input_gradient_kernel[row_tiles, groups](
+        _ffn_input_gradient_kernel[triton.cdiv(rows, sizes["R_TILE"]), groups](
             dy, x, half_w1, b1, half_w2, dx, rows, **sizes, num_warps=WARPS, num_stages=2
         )
         _ffn_weight_gradient_kernel[triton.cdiv(sizes["M"], sizes["M_TILE"]), groups, parts](
-            dy, x, half_w1, b1, half_w2, dw1, db1, dw2, rows, **sizes, num_warps=WARPS, num_stages=2
+            dy, x, half_w1, b1, half_w2, dw1, db1, dw2, rows, **weight_sizes, num_warps=WARPS, num_stages=2
         )
     return dx, dw1.sum(0).to(w1.dtype), db1.sum(0).to(b1.dtype), dw2.sum(0).to(w2.dtype)
 
