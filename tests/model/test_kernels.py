@@ -77,7 +77,7 @@ def plain_ffn(first: GroupedLinear, second: GroupedLinear, x: Tensor, name: str)
 
 
 # Groups, widths of a group before, in the middle and after, batch, length.
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(st.tuples(*(st.integers(1, top) for top in (3, 40, 70, 40, 3, 5))), st.sampled_from(ACTIVATIONS))
 def test_the_fused_feed_forward_block_is_the_plain_one(sizes: tuple[int, ...], name: str) -> None:
     groups, before, middle, after, batch, length = sizes
@@ -161,7 +161,7 @@ def plain_norm(inputs: tuple[Tensor, ...], factor: Tensor | float) -> tuple[Tens
     return with_gradients(F.layer_norm(x * factor + residual, weight.shape, weight, bias, EPS), copies)
 
 
-@settings(max_examples=12, deadline=None)
+@settings(max_examples=10, deadline=None)
 @given(
     st.integers(1, 9),
     st.integers(20, 150),
@@ -199,8 +199,7 @@ def test_a_program_may_have_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     close(got, plain_norm(inputs, kept(11, 40, 0.2, seed) / 0.8), 1e-5)
 
 
-@settings(max_examples=6, deadline=None)
-@given(st.integers(-(2**63), 2**63 - 2), st.sampled_from([0.1, 0.3, 0.5]))
+@pytest.mark.parametrize(("number", "dropout"), [(0, 0.1), (2**32 + 1, 0.3), (-(2**63), 0.5)])
 def test_places_are_dropped_at_the_rate_asked_for_and_independently(number: int, dropout: float) -> None:
     rows, width = 8, 500
     mask, again, other = (kept(rows, width, dropout, torch.tensor(n)) for n in (number, number, number + 1))
@@ -211,6 +210,8 @@ def test_places_are_dropped_at_the_rate_asked_for_and_independently(number: int,
     for one, two in [(mask, other), (mask[1:], mask[:-1]), *((mask[:, n:], mask[:, :-n]) for n in (1, 2, 3, 4))]:
         agree = (one == two).double().mean().item()
         assert agree == pytest.approx(dropout**2 + (1 - dropout) ** 2, abs=1.2 * bound)
+    stretches = torch.cat((mask, other)).unfold(1, 200, 1).flatten(0, 1)
+    assert len(stretches.unique(dim=0)) == len(stretches), "a stretch of draws came twice"
 
 
 def test_torch_compile_takes_both_whole_and_forward_and_backward() -> None:
