@@ -139,7 +139,7 @@ class TrainingRecipe(Section):
 
     may_change: ClassVar[frozenset[str]] = frozenset(
         [
-            *("output", "compile", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"),
+            *("output", "compile", "kernels", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"),
             *("max_skipped_steps", "spike_factor", "on_spike"),
         ]
     )
@@ -149,6 +149,7 @@ class TrainingRecipe(Section):
     seed: int = Field(0, ge=0, lt=2**64)
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
+    kernels: bool = Field(False, description="Triton's, on a GPU: less memory; their speed has not been measured yet")
     log_every: int = Field(10, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1, description="the newest")
     keep_every: int | None = Field(None, ge=1, description="and those of every so many steps; null: no others")

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
+os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported, by whatever test or library
 
 import hypothesis
 import numpy as np

@@ -145,6 +145,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dr
 class ProjectAddNorm(nn.Module):
     """Grouped linear layer, dropout, residual sum, LayerNorm (post-LayerNorm, as BERT)."""
 
+    fused = False  # by kernels.py; see use_kernels
+
     def __init__(self, in_features: int, out_features: int, groups: int, dropout: float) -> None:
         super().__init__()
         self.conv1d = GroupedLinear(in_features, out_features, groups)
@@ -153,6 +155,12 @@ class ProjectAddNorm(nn.Module):
 
     def forward(self, projected: Parts, residual: Tensor) -> Tensor:
         """From what conv1d has made, by group, and (rows, out_features) beside it to (rows, out_features)."""
+        if self.fused:
+            from sqzb.model.kernels import dropout_add_norm
+
+            norm, p = self.layernorm, self.dropout.p if self.training else 0.0
+            seed = torch.randint(2**62, (), device=residual.device)
+            return dropout_add_norm(join(projected), residual, norm.weight, norm.bias, p, norm.eps, seed)
         normed: Tensor = self.layernorm(self.dropout(join(projected)) + residual)
         return normed
 
@@ -174,6 +182,8 @@ class ProjectActivate(nn.Module):
 class SqueezeBertLayer(nn.Module):
     """Attention and feed-forward block; `post_attention` is the only layer that mixes the groups."""
 
+    fused = False  # by kernels.py; see use_kernels
+
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         width, dropout = config.hidden_size, config.hidden_dropout_prob
@@ -181,6 +191,7 @@ class SqueezeBertLayer(nn.Module):
         self.post_attention = ProjectAddNorm(width, width, config.post_attention_groups, dropout)
         self.intermediate = ProjectActivate(config)
         self.output = ProjectAddNorm(config.intermediate_size, width, config.output_groups, dropout)
+        self.hidden_act = config.hidden_act
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Map (batch, length, width) to the same shape."""
@@ -189,12 +200,34 @@ class SqueezeBertLayer(nn.Module):
         context = regroup(self.attention(rows, len(x), mask), post.groups)
         attended = self.post_attention(each(post, context), rows)
         parts = part(attended, wide.conv1d.groups)
-        if wide.conv1d.groups == narrow.groups:
+        if self.fused:
+            from sqzb.model.kernels import grouped_ffn
+
+            weights = (wide.conv1d.weight, wide.conv1d.bias, narrow.weight, narrow.bias)
+            projected = part(grouped_ffn(attended, *weights, narrow.groups, self.hidden_act), 1)
+        elif wide.conv1d.groups == narrow.groups:
             projected = each(lambda x, group: narrow(wide(x, group), group), parts)
         else:
             projected = each(narrow, regroup(each(wide, parts), narrow.groups))
         output: Tensor = self.output(projected, attended)
         return output.view_as(x)
+
+
+def use_kernels(model: nn.Module) -> None:
+    """Let the layers run kernels.py, which needs Triton and a GPU. ValueError where the model's groups do not fit."""
+    from sqzb.model.kernels import MAX_GROUP_WIDTH
+
+    for module in model.modules():
+        if isinstance(module, SqueezeBertLayer):
+            wide, narrow = module.intermediate.conv1d, module.output.conv1d
+            widths = wide.weight.shape[1], narrow.weight.shape[0] // narrow.groups
+            if wide.groups != narrow.groups or max(widths) > MAX_GROUP_WIDTH:
+                raise ValueError(
+                    "the kernels need as many groups in `intermediate` as in `output`, of at most "
+                    f"{MAX_GROUP_WIDTH} numbers"
+                )
+        if isinstance(module, SqueezeBertLayer | ProjectAddNorm):
+            module.fused = True
 
 
 def initialize(model: nn.Module, config: SqueezeBertConfig) -> None:

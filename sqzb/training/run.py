@@ -22,6 +22,7 @@ from sqzb.errors import Diverged, PeerLost, Stopped, UserError
 from sqzb.files import locked, whole_folder
 from sqzb.model.checkpoint import SavedModel
 from sqzb.model.costs import TRAINING
+from sqzb.model.layers import use_kernels
 from sqzb.recipe import TrainingRecipe
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
@@ -114,6 +115,8 @@ class TrainingRun(ABC):
         extend: the recipe may have another length than the run that goes on.
         """
         with self._told():
+            if self.recipe.kernels:
+                self._use_kernels()
             self.optimizer = self.make_optimizer()
             self.engine = self.make_engine(self.optimizer)  # here the processes meet
             with self._claimed(), self.signals.caught():
@@ -129,6 +132,16 @@ class TrainingRun(ABC):
                 self.train(peak)
                 self.accelerator.wait_for_everyone()
                 self.finish()
+
+    def _use_kernels(self) -> None:
+        if self.accelerator.device.type != "cuda":
+            raise UserError(
+                f"kernels: they run on an NVIDIA GPU, and this is {self.accelerator.device}. Leave it false."
+            )
+        try:
+            use_kernels(self.model)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"kernels: {error}. Leave it false.") from error
 
     def _go_on(self, resume: str, extend: bool) -> None:
         checkpoint = checkpoints.newest(self.folder, self._warn) if resume == AUTO else Path(resume)

@@ -4,7 +4,6 @@ import copy
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,26 +15,16 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.model.layers import GroupedLinear, ProjectAddNorm, activation
+from sqzb.model.encoder import SqueezeBertModel
+from sqzb.model.layers import GroupedLinear, ProjectAddNorm, activation, each, join, part, use_kernels
 
-# Triton decides at imports, its own and later ones at a first launch, whether it compiles or interprets.
-INTERPRETED = ("TRITON_INTERPRET", "1")
-with pytest.MonkeyPatch.context() as environment:
-    environment.setenv(*INTERPRETED)
-    pytest.importorskip("triton", reason="Triton is for Linux alone")
-    from sqzb.model import kernels
-    from sqzb.model.kernels import dropout_add_norm, grouped_ffn
+pytest.importorskip("triton", reason="Triton is for Linux alone")
+from sqzb.model import kernels
+from sqzb.model.kernels import dropout_add_norm, grouped_ffn
 
 ACTIVATIONS = ("gelu", "gelu_new", "relu")
 EPS = 1e-12
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
-
-
-@pytest.fixture(autouse=True, scope="module")
-def interpreted() -> Iterator[None]:
-    with pytest.MonkeyPatch.context() as environment:
-        environment.setenv(*INTERPRETED)
-        yield
 
 
 def close(got: tuple[Tensor, ...], due: tuple[Tensor, ...], tolerance: float) -> None:
@@ -72,7 +61,9 @@ def plain_ffn(first: GroupedLinear, second: GroupedLinear, x: Tensor, name: str)
         layer.weight.data = layer.weight.data.to(x.dtype)
         layer.double()
     x = x.detach().double().requires_grad_()
-    y = second(activation(SqueezeBertConfig(hidden_act=name))(first(x)))
+    middle = each(first, part(x.flatten(0, 1), first.groups))
+    act = activation(SqueezeBertConfig(hidden_act=name))
+    y = join(each(second, each(lambda x, group: act(x), middle))).view(*x.shape[:2], -1)
     return with_gradients(y, (x, first.weight, first.bias, second.weight, second.bias))
 
 
@@ -186,10 +177,33 @@ def test_without_dropout_it_is_what_follows_the_linear_layer() -> None:
     layer = ProjectAddNorm(96, 96, 2, dropout=0.0).double()
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
-    x, residual = torch.randn(2, 5, 96), torch.randn(2, 5, 96)
-    norm, projected = layer.layernorm, layer.conv1d(x.double()).float()
-    got = dropout_add_norm(projected, residual, norm.weight.float(), norm.bias.float(), 0.0, EPS, torch.tensor(0))
-    close((got,), (layer(x.double(), residual.double()),), 1e-5)
+    x, residual, norm = torch.randn(10, 96), torch.randn(10, 96), layer.layernorm
+    projected = each(layer.conv1d, part(x.double(), 2))
+    weight, bias = norm.weight.float(), norm.bias.float()
+    got = dropout_add_norm(join(projected).float(), residual, weight, bias, 0.0, EPS, torch.tensor(0))
+    close((got,), (layer(projected, residual.double()),), 1e-5)
+
+
+def test_a_whole_model_is_the_same_with_kernels() -> None:
+    torch.manual_seed(0)
+    config = SqueezeBertConfig(
+        vocab_size=40, hidden_size=32, num_hidden_layers=2, num_attention_heads=4, intermediate_size=64,
+        hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.2,
+    )  # fmt: skip
+    model = SqueezeBertModel(config)
+    ids = torch.randint(5, 40, (2, 9))
+    found = []
+    for _ in ("plain", "with kernels"):
+        hidden = model(ids).last_hidden_state
+        found.append((hidden, *torch.autograd.grad(hidden.square().sum(), list(model.encoder.parameters()))))
+        use_kernels(model)
+    close(*found[::-1], 1e-4)
+
+
+def test_kernels_are_refused_where_groups_do_not_go_with_them() -> None:
+    model = SqueezeBertModel(SqueezeBertConfig(num_hidden_layers=1, vocab_size=40, output_groups=2))
+    with pytest.raises(ValueError, match="as many groups"):
+        use_kernels(model)
 
 
 def test_a_program_may_have_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
