@@ -1,21 +1,19 @@
 """finetune: a pretrained model and a GLUE task to a run folder with a classifier."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.optim import AdamW, Optimizer
 
 from sqzb import console
-from sqzb.draws import Permutation
 from sqzb.errors import UserError
 from sqzb.finetuning.data import load_split
 from sqzb.finetuning.evaluation import Encoded, encode, evaluate, majority
+from sqzb.finetuning.order import Order
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForSequenceClassification
@@ -64,7 +62,8 @@ class Finetuning(TrainingRun):
         self.model = build_model(recipe, chosen, source, self.tokenizer)
         self.train_set = self._read("train", glue_dir)
         self.validation = self._read("validation", glue_dir)
-        self.steps_per_epoch = math.ceil(len(self.train_set.ids) / recipe.batch)
+        self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
+        self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
         self.figures: dict[str, float] = {}
 
@@ -82,7 +81,7 @@ class Finetuning(TrainingRun):
         return {"the training set": self.train_set.sha256, "the validation set": self.validation.sha256}
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
-        rows = self._rows(step)
+        rows = self.order.rows_of_step(step)
         processes = self.accelerator.num_processes
         # All processes get as many, filled up with -1.
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
@@ -92,16 +91,12 @@ class Finetuning(TrainingRun):
         rows, length = batch["input_ids"].shape
         return total(costs(self.model.config, rows, length, labels=self.model.config.num_labels)).flops
 
-    def _rows(self, step: int) -> NDArray[np.int64]:
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return rows_of_step(len(self.train_set.ids), self.recipe.batch, self.recipe.seed, epoch, within)
-
     def micro_batch_numbers(self) -> Sequence[int]:
         return [self.accelerator.process_index]
 
     def made_of(self, step: int) -> list[Any]:
         """Rows of the training set."""
-        rows: list[Any] = self._rows(step).tolist()
+        rows: list[Any] = self.order.rows_of_step(step).tolist()
         return rows
 
     def rate(self, step: int) -> float:
@@ -165,11 +160,6 @@ def build_model(
     if recipe.max_length > positions:
         raise UserError(f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it.")
     return model
-
-
-def rows_of_step(n: int, batch: int, seed: int, epoch: int, within: int) -> NDArray[np.int64]:
-    """The examples of batch `within` of an epoch: each once in an epoch, the last batch may be smaller."""
-    return Permutation(n, seed, epoch)[np.arange(within * batch, min(n, (within + 1) * batch))]
 
 
 def report(title: str, chosen: Task, figures: dict[str, float], validation: Encoded) -> None:

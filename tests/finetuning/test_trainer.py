@@ -1,11 +1,8 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from safetensors.torch import load_file
 from tokenizers import Tokenizer
 from torch.nn.attention import SDPBackend, sdpa_kernel
@@ -13,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from sqzb.errors import UserError
 from sqzb.finetuning.tasks import task
-from sqzb.finetuning.trainer import Finetuning, build_model, finetune, rows_of_step
+from sqzb.finetuning.trainer import Finetuning, build_model, finetune
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import train_tokenizer
@@ -54,13 +51,6 @@ def glue(tmp_path: Path) -> Path:
 def recipe(pretrained: Path, output: Path, **changes: object) -> FinetuneRecipe:
     settings = {"task": "mrpc", "epochs": 2, "batch": 8, "lr": 1e-2, "max_length": 16, "log_every": 1}
     return FinetuneRecipe.model_validate(settings | {"model": str(pretrained), "output": str(output)} | changes)
-
-
-@given(st.integers(1, 200), st.integers(1, 50), st.integers(0, 9), st.integers(0, 9))
-def test_an_epoch_has_every_example_once(n: int, batch: int, seed: int, epoch: int) -> None:
-    rows = [rows_of_step(n, batch, seed, epoch, within) for within in range(-(-n // batch))]
-    assert [len(part) for part in rows[:-1]] == [batch] * (len(rows) - 1)
-    np.testing.assert_array_equal(np.sort(np.concatenate(rows)), np.arange(n))
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
