@@ -8,7 +8,7 @@ from sqzb.corpus.store import Corpus
 from sqzb.errors import RecipeError, UserError
 from sqzb.finetuning import trainer as finetuning
 from sqzb.finetuning.data import load_split
-from sqzb.finetuning.evaluation import encode, evaluate
+from sqzb.finetuning.evaluation import encode, evaluate_splits
 from sqzb.finetuning.tasks import task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
@@ -39,13 +39,16 @@ def evaluate_task(path: str, task_name: str | None, glue_dir: Path | None) -> di
             f"The model in {folder} has the labels {', '.join(labels)}, and {chosen.name} has "
             f"{', '.join(chosen.labels)}. Give the task that it was finetuned on."
         )
-    examples = load_split(chosen, "validation", glue_dir)
+    tokenizer = load_tokenizer(folder)
     max_length = min(recipe.max_length, model.config.max_position_embeddings)
-    encoded = encode(examples, load_tokenizer(folder), max_length, chosen.regression)
+    splits = {
+        split: encode(load_split(chosen, split, glue_dir), tokenizer, max_length, chosen.regression)
+        for split in chosen.validation_splits
+    }
     accelerator = start_accelerator()
-    figures = evaluate(model.to(accelerator.device), encoded, chosen, accelerator)
-    finetuning.report(f"{path} on {chosen.name}", chosen, figures, encoded)
-    return {"path": path, "task": chosen.name, "split": "validation", "examples": len(examples)} | figures
+    figures = evaluate_splits(model.to(accelerator.device), splits, chosen, accelerator)
+    finetuning.report(f"{path} on {chosen.name}", chosen, figures, splits)
+    return {"path": path, "task": chosen.name, "split": "validation"} | figures
 
 
 def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -96,6 +96,22 @@ def evaluate(
     predictions = logits[:, 0] if task.regression else logits.argmax(1)
     figures = metrics.compute(task, predictions, encoded.labels)
     return figures | {"score": metrics.score(task, figures)}
+
+
+def evaluate_splits(
+    model: SqueezeBertForSequenceClassification, splits: Mapping[str, Encoded], task: Task, accelerator: Accelerator
+) -> dict[str, float]:
+    """The figures of `together` on the task's validation splits."""
+    return together({split: evaluate(model, encoded, task, accelerator) for split, encoded in splits.items()})
+
+
+def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The metrics by split as those of the task: MNLI's have the half before them, as matched_accuracy. The one score
+    is the mean of the splits'."""
+    halves = {split: "".join(f"{half}_" for half in split.split("_")[1:]) for split in figures}
+    named = {f"{halves[split]}{name}": value for split, of in figures.items() for name, value in of.items()}
+    scores = [named.pop(f"{half}score") for half in halves.values()]
+    return named | {"score": sum(scores) / len(scores)}
 
 
 def majority(task: Task, encoded: Encoded) -> dict[str, float]:

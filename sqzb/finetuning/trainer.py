@@ -1,6 +1,6 @@
 """finetune: a pretrained model and a GLUE task to a run folder with a classifier."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,8 @@ from torch.optim import AdamW, Optimizer
 
 from sqzb import console
 from sqzb.errors import UserError
-from sqzb.finetuning.data import load_split
-from sqzb.finetuning.evaluation import Encoded, encode, evaluate, majority
+from sqzb.finetuning.data import Example, differing_count, in_common, load_split
+from sqzb.finetuning.evaluation import Encoded, encode, evaluate_splits, majority, together
 from sqzb.finetuning.order import Order
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
@@ -38,6 +38,11 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None, resume: str = NEVER,
     if recipe.task is None:
         raise UserError("There is no task: give --task, such as --task mrpc.")
     chosen = task(recipe.task)
+    if chosen.model_of:
+        raise UserError(
+            f"{chosen.name} has no training examples: finetune {chosen.model_of}, whose model predicts it (sqzb eval "
+            f"RUN --task {chosen.name} --split test)."
+        )
     folder = Path(recipe.output or f"runs/{chosen.name}")
     check_folder(folder, resume)
     run = Finetuning(recipe, chosen, folder, glue_dir)
@@ -60,15 +65,32 @@ class Finetuning(TrainingRun):
         source = local_folder(recipe.model)
         self.tokenizer = load_tokenizer(source)
         self.model = build_model(recipe, chosen, source, self.tokenizer)
-        self.train_set = self._read("train", glue_dir)
-        self.validation = self._read("validation", glue_dir)
+        train = self._load("train", glue_dir)
+        self.train_set = self._encode(train)
+        self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
         self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
         self.figures: dict[str, float] = {}
 
-    def _read(self, split: str, glue_dir: Path | None) -> Encoded:
+    def _load(self, split: str, glue_dir: Path | None) -> list[Example]:
         examples = load_split(self.task, split, glue_dir)
+        differing = differing_count(self.task, split, examples)
+        if differing is not None:
+            self._warn(differing)
+        return examples
+
+    def _validation(self, split: str, train: list[Example], glue_dir: Path | None) -> Encoded:
+        examples = self._load(split, glue_dir)
+        common = in_common(train, examples)
+        if common:
+            self._warn(
+                f"{common:,} of the {len(examples):,} examples in {self.task.name}'s {split} split have the very texts "
+                "of a training example: what is measured on them is memory too."
+            )
+        return self._encode(examples)
+
+    def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
 
     def make_optimizer(self) -> Optimizer:
@@ -78,7 +100,8 @@ class Finetuning(TrainingRun):
         return Engine(self.accelerator, self.model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
 
     def identity(self) -> dict[str, str]:
-        return {"the training set": self.train_set.sha256, "the validation set": self.validation.sha256}
+        splits = {"training": self.train_set, **self.validation}
+        return {f"the {split} set": encoded.sha256 for split, encoded in splits.items()}
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         rows = self.order.rows_of_step(step)
@@ -109,7 +132,7 @@ class Finetuning(TrainingRun):
         return self.done % self.steps_per_epoch == 0 and self.done < self.steps
 
     def evaluate(self) -> dict[str, float]:
-        self.figures = evaluate(self.model, self.validation, self.task, self.accelerator)
+        self.figures = evaluate_splits(self.model, self.validation, self.task, self.accelerator)
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
         return {"epoch": self.done // self.steps_per_epoch, **measured}
 
@@ -132,7 +155,7 @@ class Finetuning(TrainingRun):
             recipe = self.recipe
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
-                f"{self.task.name.upper()}: {len(self.train_set.ids):,} training and {len(self.validation.ids):,} "
+                f"{self.task.name.upper()}: {len(self.train_set.ids):,} training and {_counts(self.validation)} "
                 f"validation examples, {recipe.model} ({start})\n{self.steps:,} steps = {recipe.epochs} epochs x "
                 f"{self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
             )
@@ -162,8 +185,12 @@ def build_model(
     return model
 
 
-def report(title: str, chosen: Task, figures: dict[str, float], validation: Encoded) -> None:
-    """The closing table, beside what the commonest label alone gives."""
-    baseline = majority(chosen, validation)
+def report(title: str, chosen: Task, figures: dict[str, float], validation: Mapping[str, Encoded]) -> None:
+    """The closing table, beside what the commonest label alone gives; validation: by split."""
+    baseline = together({split: majority(chosen, encoded) for split, encoded in validation.items()})
     rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
-    console.table(title, (f"validation ({len(validation.ids):,})", "measured", "majority"), rows)
+    console.table(title, (f"validation ({_counts(validation)})", "measured", "majority"), rows)
+
+
+def _counts(splits: Mapping[str, Encoded]) -> str:
+    return " + ".join(f"{len(encoded.ids):,}" for encoded in splits.values())

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
 from sqzb.finetuning.data import Example
-from sqzb.finetuning.evaluation import encode, evaluate, majority, predict
+from sqzb.finetuning.evaluation import encode, evaluate, evaluate_splits, majority, predict
 from sqzb.finetuning.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
@@ -98,6 +98,21 @@ def test_score_is_the_mean_of_the_metrics(tokenizer: Tokenizer, model: SqueezeBe
     predictions = predict(model, encoded, Accelerator()).argmax(1)
     assert figures["accuracy"] == (predictions == encoded.labels).mean()
     assert figures["score"] == (figures["accuracy"] + figures["f1"]) / 2
+
+
+def test_both_halves_of_mnli_count_alike(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:
+    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, regression=False)
+    other = encode(examples([(WORDS[row:], None) for row in range(4)]), tokenizer, 32, regression=False)
+    halves = {"validation_matched": encoded, "validation_mismatched": other}
+    alone = [evaluate(model, half, task("mnli"), Accelerator())["accuracy"] for half in halves.values()]
+    assert evaluate_splits(model, halves, task("mnli"), Accelerator()) == {
+        "matched_accuracy": alone[0],
+        "mismatched_accuracy": alone[1],
+        "score": (alone[0] + alone[1]) / 2,
+    }
+    assert evaluate_splits(model, {"validation": encoded}, MRPC, Accelerator()) == evaluate(
+        model, encoded, MRPC, Accelerator()
+    )
 
 
 def test_majority_gives_the_commonest_label(tokenizer: Tokenizer) -> None:

@@ -15,7 +15,7 @@ from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBert
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import train_tokenizer
 
-MRPC, STSB = task("mrpc"), task("stsb")
+MRPC, STSB, MNLI = task("mrpc"), task("stsb"), task("mnli")
 
 
 @pytest.fixture
@@ -48,6 +48,22 @@ def glue(tmp_path: Path) -> Path:
     return folder.parent
 
 
+@pytest.fixture
+def more_glue(glue: Path) -> Path:
+    """`glue` with an MNLI of two halves and an STS-B."""
+    words = ["a b", "c d", "e f"]
+    for folder, names, header in (
+        ("MNLI", ("train", "dev_matched", "dev_mismatched"), "sentence1\tsentence2\tgold_label"),
+        ("STS-B", ("train", "dev"), "sentence1\tsentence2\tscore"),
+    ):
+        (glue / folder).mkdir()
+        labels = MNLI.labels if folder == "MNLI" else ("0.5", "2.5", "5")
+        for name in names:
+            rows = "".join(f"{words[n % 3]}\t{'g ' * (n % 4)}\t{labels[n % 3]}\n" for n in range(30 + len(name)))
+            (glue / folder / f"{name}.tsv").write_text(f"{header}\n{rows}", encoding="utf-8")
+    return glue
+
+
 def recipe(pretrained: Path, output: Path, **changes: object) -> FinetuneRecipe:
     settings = {"task": "mrpc", "epochs": 2, "batch": 8, "lr": 1e-2, "max_length": 16, "log_every": 1}
     return FinetuneRecipe.model_validate(settings | {"model": str(pretrained), "output": str(output)} | changes)
@@ -70,6 +86,47 @@ def test_every_step_and_epoch_is_logged(pretrained: Path, glue: Path, tmp_path: 
     assert [line["step"] for line in logged if "loss" in line] == list(range(1, 11))
     assert [line["epoch"] for line in logged if "epoch" in line] == [1, 2]
     assert {"validation_accuracy", "validation_f1", "validation_score"} <= logged[-1].keys()
+
+
+def logged_by(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def test_mnli_is_measured_on_both_halves(pretrained: Path, more_glue: Path, tmp_path: Path) -> None:
+    last = logged_by(finetune(recipe(pretrained, tmp_path / "run", task="mnli", epochs=15), more_glue))[-1]
+    halves = [last[f"validation_{half}_accuracy"] for half in ("matched", "mismatched")]
+    assert last["validation_score"] == sum(halves) / 2 > 0.9
+    with pytest.raises(UserError, match="the validation_mismatched set is another"):
+        rows = more_glue / "MNLI" / "dev_mismatched.tsv"
+        rows.write_text(rows.read_text() + "a\tb\tneutral\n")
+        finetune(recipe(pretrained, tmp_path / "run", task="mnli", epochs=15), more_glue, resume="auto")
+
+
+def test_one_task_starts_from_anothers_model(pretrained: Path, more_glue: Path, tmp_path: Path) -> None:
+    """From three labels to a number and back to two; the encoder goes along, the head and its loss do not."""
+    start = pretrained
+    for name in ("mnli", "stsb", "mrpc"):
+        folder = finetune(recipe(start, tmp_path / name, task=name, epochs=15), more_glue)
+        config = SqueezeBertForSequenceClassification.from_pretrained(folder).config
+        assert tuple(config.id2label.values()) == (task(name).labels or ("score",))
+        assert logged_by(folder)[-1]["validation_score"] > 0.9
+        start = folder
+
+
+def test_what_is_odd_about_the_data_is_told(
+    pretrained: Path, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    finetune(recipe(pretrained, tmp_path / "run"), glue)
+    said = " ".join(capsys.readouterr().err.split())
+    assert "mrpc's train split has 40 examples, and GLUE's has 3,668" in said
+    assert "mrpc's validation split has 40 examples, and GLUE's has 408" in said
+    assert "40 of the 40 examples in mrpc's validation split have the very texts of a training example" in said
+
+
+def test_ax_is_refused_with_the_model_that_predicts_it(pretrained: Path, glue: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"finetune mnli, whose model predicts it .*--task ax --split test"):
+        finetune(recipe(pretrained, tmp_path / "run", task="ax"), glue)
+    assert not (tmp_path / "run").exists()
 
 
 def test_the_flops_are_those_of_each_batch_as_it_is_padded(pretrained: Path, glue: Path, tmp_path: Path) -> None:
