@@ -82,7 +82,12 @@ def test_debug_shows_the_traceback(place: str) -> None:
     [
         ["pretrain"],
         ["nonsense"],
+        ["eval"],
         ["eval", "x", "--nonsense"],
+        ["eval", "x", "y"],
+        ["eval", "x", "--split", "train"],
+        ["eval", "x", "--split", "test"],
+        ["eval", "x", "--submission", "glue.zip", "--task", "rte"],
         ["prepare-corpus"],
         ["prepare-corpus", "a.yaml", "--verify", "b"],
         ["prepare-corpus", "a.yaml", "--executor", "nobody"],

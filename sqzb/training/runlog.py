@@ -1,5 +1,6 @@
 """A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/, final/."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sqzb import __version__
-from sqzb.errors import UserError
+from sqzb.errors import RecipeError, UserError
 from sqzb.files import whole_file, write_json
-from sqzb.recipe import Section, dump_recipe
+from sqzb.recipe import Recipe, Section, dump_recipe, load_recipe
 
 METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
 EVALUATED = {"heldout_mlm_loss", "validation_score"}
@@ -73,6 +74,23 @@ class RunLog:
         kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= step]
         with whole_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def last_evaluation(folder: Path) -> dict[str, Any] | None:
+    """The last evaluation that the run's metrics.jsonl holds: of a finished run, that of final/. None without one."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    found: list[dict[str, Any]] = [json.loads(line) for line in lines if _step(line) < math.inf]
+    return next((line for line in reversed(found) if EVALUATED & line.keys()), None)
+
+
+def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
+    """The resolved recipe of the run that `path` is, or is the final/ of, where it is of this kind."""
+    for resolved in (Path(path) / RECIPE, Path(path).parent / RECIPE):
+        if resolved.exists():
+            with contextlib.suppress(RecipeError):
+                return load_recipe(kind, resolved)
+    return None
 
 
 def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:
