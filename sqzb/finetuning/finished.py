@@ -20,7 +20,7 @@ from sqzb.model import SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import start_accelerator
-from sqzb.training.runlog import RECIPE, last_evaluation, recipe_of
+from sqzb.training.runlog import RECIPE, evaluations, recipe_of
 
 
 class Finetuned(NamedTuple):
@@ -107,7 +107,7 @@ def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
         if not runs:
             raise UserError(f"{path} neither is nor holds a finished run. Give run folders, or a folder of them.")
         for run in runs:
-            recipe, figures = recipe_of(str(run), FinetuneRecipe), last_evaluation(run)
-            if recipe is not None and recipe.task in found and figures is not None:
-                found[recipe.task].append((figures["validation_score"], run))
+            recipe, measured = recipe_of(str(run), FinetuneRecipe), evaluations(run)
+            if recipe is not None and recipe.task in found and measured:
+                found[recipe.task].append((measured[-1]["validation_score"], run))
     return {name: max(runs, key=lambda run: run[0]) for name, runs in found.items() if runs}

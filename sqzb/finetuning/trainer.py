@@ -21,12 +21,14 @@ from sqzb.model.checkpoint import read_config
 from sqzb.model.costs import costs, total
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
+from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
 from sqzb.training.run import NEVER, TrainingRun, check_folder
-from sqzb.training.runlog import write_card
+from sqzb.training.runlog import evaluations, write_card
 
 LABELS = {"task": "labels"}
+OF_STEP = "of_step"  # in the log: the figures are those of an earlier step's model, which is in final/
 
 
 def finetune(recipe: FinetuneRecipe, glue_dir: Path | None, resume: str = NEVER, extend: bool = False) -> Path:
@@ -71,7 +73,9 @@ class Finetuning(TrainingRun):
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
         self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
+        self.needs_older = recipe.keep_best
         self.figures: dict[str, float] = {}
+        self.scores: dict[int, float] = {}  # by the step of the evaluation
 
     def _load(self, split: str, glue_dir: Path | None) -> list[Example]:
         examples = load_split(self.task, split, glue_dir)
@@ -126,28 +130,78 @@ class Finetuning(TrainingRun):
         return rate(step, self.steps, self.recipe.lr, self.recipe.warmup, decay_power=1.0)
 
     def checkpoint_due(self) -> bool:
-        return self.done % (self.recipe.checkpoint_every or self.steps_per_epoch) == 0
+        due = self.done % (self.recipe.checkpoint_every or self.steps_per_epoch) == 0
+        return due or (self.recipe.keep_best and self.evaluation_due())
 
     def evaluation_due(self) -> bool:
-        return self.done % self.steps_per_epoch == 0 and self.done < self.steps
+        return self.done % (self.recipe.evaluate_every or self.steps_per_epoch) == 0 and self.done < self.steps
 
     def evaluate(self) -> dict[str, float]:
-        self.figures = evaluate_splits(self.model, self.validation, self.task, self.accelerator)
+        measured = self._measure(self.done)
+        self.scores[self.done] = measured["validation_score"]
+        return measured
+
+    def _measure(self, step: int) -> dict[str, float]:
+        """The figures of the model, which is that of `step`."""
+        figures = evaluate_splits(self.model, self.validation, self.task, self.accelerator)
+        # The first process's, since all must agree on what is best, and on another device a digit may differ.
+        self.figures = self.engine.totals({name: value * self.main for name, value in figures.items()})
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
-        return {"epoch": self.done // self.steps_per_epoch, **measured}
+        return {"epoch": round(step / self.steps_per_epoch, 3), **measured}
+
+    # The best model is a checkpoint that is spared, and which one that is follows from the log: there is no state.
+
+    def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
+        super().restore(checkpoint, state)
+        before = (line for line in evaluations(self.folder) if line["step"] <= self.done and OF_STEP not in line)
+        self.scores = {line["step"]: line["validation_score"] for line in before}
+
+    def best(self, until: int) -> int | None:
+        """The step with the best score up to `until`, the first of equals; None before any evaluation."""
+        return max((step for step in sorted(self.scores) if step <= until), key=self.scores.__getitem__, default=None)
+
+    def needed(self, step: int) -> int | None:
+        return self.best(step) if self.needs_older else None
+
+    def over(self) -> bool:
+        best, patience = self.best(self.done), self.recipe.early_stopping
+        since = sum(step > best for step in self.scores) if best is not None else 0
+        return super().over() or (patience is not None and since >= patience)
+
+    def _take_best(self) -> int:
+        """Put the best weights into the model; their step."""
+        if self.done not in self.scores:
+            self._evaluate()
+        best = self.best(self.done)
+        assert best is not None  # there is one evaluation at least
+        checkpoint = checkpoints.of_step(self.folder, best)
+        problems = checkpoints.damage(checkpoint) if best != self.done else []
+        if problems:
+            self._warn(f"final/ is the last model, for {checkpoint}, the best, is damaged: {', '.join(problems)}.")
+            return self.done
+        if best != self.done:
+            checkpoints.load_model(checkpoint, self.model)
+        return best
 
     def short(self, result: StepResult) -> str:
         return "  ".join(f"{name} {value:.1%}" for name, value in self.figures.items() if name != "score")
 
     def finish(self) -> None:
         """Write final/, then measure it."""
+        step = self._take_best() if self.recipe.keep_best else self.done
         self.write_final()
-        measured = self.evaluate()
-        if not self.log.evaluated(self.done):
+        measured = self._measure(step)
+        if step != self.done:
+            logged = any(line["step"] == self.done and OF_STEP in line for line in evaluations(self.folder))
+            measured = {OF_STEP: step, **measured}
+        else:
+            logged = self.log.evaluated(self.done)
+        if not logged:
             self.log.log(self.done, **measured)
         if self.main:
             write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
-            report(f"Finetuned {self.folder}", self.task, self.figures, self.validation)
+            which = f", the best model, of step {step:,} of {self.done:,}" if self.recipe.keep_best else ""
+            report(f"Finetuned {self.folder}{which}", self.task, self.figures, self.validation)
 
     def show_plan(self) -> None:
         """Every number that follows from the recipe, before anything runs."""

@@ -62,9 +62,7 @@ class RunLog:
 
     def evaluated(self, step: int) -> bool:
         """Whether the log holds an evaluation of the step."""
-        path = self.folder / METRICS
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        return any(_step(line) == step and EVALUATED & json.loads(line).keys() for line in lines)
+        return any(line["step"] == step for line in evaluations(self.folder))
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run is about to repeat, and a torn last line."""
@@ -76,12 +74,12 @@ class RunLog:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
 
-def last_evaluation(folder: Path) -> dict[str, Any] | None:
-    """The last evaluation that the run's metrics.jsonl holds: of a finished run, that of final/. None without one."""
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Those that the run's metrics.jsonl holds, in its order. The last one of a finished run is that of final/."""
     path = folder / METRICS
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    found: list[dict[str, Any]] = [json.loads(line) for line in lines if _step(line) < math.inf]
-    return next((line for line in reversed(found) if EVALUATED & line.keys()), None)
+    found = [json.loads(line) for line in lines if _step(line) < math.inf]
+    return [line for line in found if EVALUATED & line.keys()]
 
 
 def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
