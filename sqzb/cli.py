@@ -153,19 +153,38 @@ def finetune(
 
 @app.command(name="eval")
 def evaluate(
-    path: Annotated[str, typer.Argument(help="A run, a saved model or a Hub id.")],
+    paths: Annotated[
+        list[str], typer.Argument(metavar="RUN", help="A run, a saved model or a Hub id; several for --submission.")
+    ],
     task: Annotated[str | None, typer.Option(help="The GLUE task; by default the one it was finetuned on.")] = None,
+    split: Annotated[
+        Literal["validation", "test"], typer.Option(help="test: predictions, which --json holds by index.")
+    ] = "validation",
     glue_dir: GlueDir = None,
     corpus: Annotated[Path | None, typer.Option(help="A prepared corpus, for a pretrained model.")] = None,
-    json: Annotated[Path | None, typer.Option(help="A file to write the figures to.")] = None,
+    submission: Annotated[
+        Path | None, typer.Option(help="The zip for GLUE to write, from a run of each task or folders of runs.")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="A file to write all figures to.")] = None,
 ) -> None:
     """Evaluate a finetuned model on its task, or a pretrained one on the held-out part of a corpus."""
+    if submission is None and len(paths) > 1:
+        raise typer.BadParameter("give one RUN; several are for --submission")
+    if submission is not None and (task is not None or corpus is not None):
+        raise typer.BadParameter("--submission takes the tasks of the runs: leave out --task and --corpus")
+    if split == "test" and json is None:
+        raise typer.BadParameter("--split test has predictions in place of figures: give --json FILE, which holds them")
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
+    from sqzb.finetuning.finished import submit
 
-    figures: dict[str, Any] = (
-        evaluate_corpus(path, corpus) if corpus is not None else evaluate_task(path, task, glue_dir)
-    )
+    figures: dict[str, Any]
+    if submission is not None:
+        figures = submit(paths, submission, glue_dir)
+    elif corpus is not None:
+        figures = evaluate_corpus(paths[0], corpus)
+    else:
+        figures = evaluate_task(paths[0], task, split, glue_dir)
     if json is not None:
         write_json(json, figures)
 

@@ -73,12 +73,12 @@ class _Silent(Bar):
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: first column to the left, the others to the right."""
+    """Print a table: first column to the left, the others to the right. Brackets in the rows mean nothing."""
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
         drawn.add_column(name, justify="right" if index else "left")
     for row in rows:
-        drawn.add_row(*row)
+        drawn.add_row(*map(Text, row))
     out.print(drawn)
 
 

@@ -1,51 +1,121 @@
 """eval: a finetuned model on its task, or a pretrained one on the held-out part of a corpus."""
 
-import contextlib
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
+from sqzb import console
 from sqzb.corpus.store import Corpus
-from sqzb.errors import RecipeError, UserError
+from sqzb.errors import UserError
 from sqzb.finetuning import trainer as finetuning
-from sqzb.finetuning.data import load_split
-from sqzb.finetuning.evaluation import encode, evaluate
-from sqzb.finetuning.tasks import task
+from sqzb.finetuning.data import Example, differing_count, load_split
+from sqzb.finetuning.evaluation import Encoded, confusion, decide, losses, measure, together, under_chance
+from sqzb.finetuning.finished import by_index, open_finetuned
+from sqzb.finetuning.tasks import Task
 from sqzb.hub import local_folder
-from sqzb.model import SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
+from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.checkpoint import SOP_HEAD
 from sqzb.pretraining import trainer as pretraining
 from sqzb.pretraining.examples import Examples, Share
 from sqzb.pretraining.start import check_fit, check_vocabulary
-from sqzb.recipe import FinetuneRecipe, PretrainRecipe, Recipe, load_recipe
-from sqzb.tokenizer import load_tokenizer
+from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Evaluator, start_accelerator
-from sqzb.training.runlog import RECIPE
+from sqzb.training.runlog import recipe_of
+
+WORST = 10  # mistakes to show
+SHOWN = 60  # characters of a text on the terminal
 
 
-def evaluate_task(path: str, task_name: str | None, glue_dir: Path | None) -> dict[str, Any]:
-    """Print and return the metrics of a finetuned model on its task's validation split."""
-    folder = local_folder(path)
-    recipe = _finetune_recipe(path)
-    name = task_name or recipe.task
-    if name is None:
-        raise UserError(
-            f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained."
-        )
-    chosen = task(name)
-    model = SqueezeBertForSequenceClassification.from_pretrained(folder)
-    labels = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
-    if not chosen.regression and labels != chosen.labels:
-        raise UserError(
-            f"The model in {folder} has the labels {', '.join(labels)}, and {chosen.name} has "
-            f"{', '.join(chosen.labels)}. Give the task that it was finetuned on."
-        )
-    examples = load_split(chosen, "validation", glue_dir)
-    max_length = min(recipe.max_length, model.config.max_position_embeddings)
-    encoded = encode(examples, load_tokenizer(folder), max_length, chosen.regression)
-    accelerator = start_accelerator()
-    figures = evaluate(model.to(accelerator.device), encoded, chosen, accelerator)
+def evaluate_task(path: str, task_name: str | None, split: str, glue_dir: Path | None) -> dict[str, Any]:
+    """Print and return what a finetuned model does on a task, by default its own.
+
+    split: "validation" for figures, confusion matrices and the worst mistakes; "test", whose labels GLUE keeps back,
+    for predictions. MNLI has two of each.
+    """
+    finetuned = open_finetuned(path, task_name)
+    chosen = finetuned.task
+    names = chosen.test_splits if split == "test" else chosen.validation_splits
+    if not names:
+        raise UserError(f"GLUE's {chosen.name} has no {split} split: give --split test.")
+    found: dict[str, Any] = {"path": path, "task": chosen.name, "split": split, "labels": list(chosen.labels)}
+    examples = {name: _load(chosen, name, glue_dir) for name in names}
+    if split == "test":
+        by_split = {name: by_index(finetuned, examples[name]) for name in names}
+        for name, predictions in by_split.items():
+            console.out.print(f"{path} on {chosen.name}: {len(predictions):,} predictions for its {name} split.")
+        return found | {"splits": {name: _named(chosen, predictions) for name, predictions in by_split.items()}}
+    encoded = {name: finetuned.encode(examples[name]) for name in names}
+    logits = {name: finetuned.logits(encoded[name]) for name in names}
+    figures = together({name: measure(chosen, decide(chosen, logits[name]), encoded[name]) for name in names})
     finetuning.report(f"{path} on {chosen.name}", chosen, figures, encoded)
-    return {"path": path, "task": chosen.name, "split": "validation", "examples": len(examples)} | figures
+    details = {name: _details(chosen, name, examples[name], encoded[name], logits[name]) for name in names}
+    return found | figures | {"splits": details}
+
+
+def _load(chosen: Task, split: str, glue_dir: Path | None) -> list[Example]:
+    examples = load_split(chosen, split, glue_dir)
+    differing = differing_count(chosen, split, examples)
+    if differing is not None:
+        console.warn(differing)
+    return examples
+
+
+def _named(chosen: Task, predictions: Mapping[int, float]) -> dict[str, Any]:
+    named = {str(index): _said(chosen, value) for index, value in predictions.items()}
+    return {"examples": len(named), "predictions": named}
+
+
+def _said(chosen: Task, value: float) -> str | float:
+    return value if chosen.regression else chosen.labels[int(value)]
+
+
+def _details(
+    chosen: Task, split: str, examples: Sequence[Example], encoded: Encoded, logits: NDArray[np.float32]
+) -> dict[str, Any]:
+    """Print and return where the model is wrong: by label, and its worst mistakes."""
+    predictions, loss = decide(chosen, logits), losses(chosen, logits, encoded)
+    found: dict[str, Any] = {"examples": len(examples)}
+    if not chosen.regression:
+        counts = confusion(chosen, predictions, encoded)
+        found["confusion"] = counts.tolist()
+        rows = [
+            (label, *(f"{count:,}" for count in row)) for label, row in zip(chosen.labels, counts.tolist(), strict=True)
+        ]
+        console.table(f"{split}: labels, and what they were taken for", ("label", *chosen.labels), rows)
+        warning = under_chance(counts)
+        if warning is not None:
+            console.warn(warning)
+    worst = [row for row in np.argsort(-loss, kind="stable") if predictions[row] != encoded.labels[row]][:WORST]
+    found["mistakes"] = [
+        {
+            **examples[row]._asdict(),
+            "label": _said(chosen, encoded.labels[row].item()),
+            "prediction": _said(chosen, predictions[row].item()),
+            "loss": loss[row],
+        }
+        for row in worst
+    ]
+    if worst:
+        console.table(
+            f"{split}: the worst mistakes", ("text", "label", "taken for", "loss"), [*map(_row, found["mistakes"])]
+        )
+    return found
+
+
+def _row(mistake: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    texts = [mistake["text_a"], *([] if mistake["text_b"] is None else [mistake["text_b"]])]
+    label, prediction = (
+        value if isinstance(value, str) else f"{value:.2f}" for value in (mistake["label"], mistake["prediction"])
+    )
+    return (
+        "\n".join(text if len(text) <= SHOWN else f"{text[:SHOWN]}..." for text in texts),
+        label,
+        prediction,
+        f"{mistake['loss']:.2f}",
+    )
 
 
 def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
@@ -73,22 +143,8 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     return found | {"heldout_unigram_nats": corpus.manifest["heldout_unigram_nats"]}
 
 
-def _recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
-    """The resolved recipe of the run that `path` is, or is the final/ of, where it is of this kind."""
-    for resolved in (Path(path) / RECIPE, Path(path).parent / RECIPE):
-        if resolved.exists():
-            with contextlib.suppress(RecipeError):
-                return load_recipe(kind, resolved)
-    return None
-
-
-def _finetune_recipe(path: str) -> FinetuneRecipe:
-    recipe = _recipe_of(path, FinetuneRecipe)
-    return recipe if recipe is not None else FinetuneRecipe()
-
-
 def _pretrain_recipes(path: str, corpus: Corpus, positions: int) -> list[PretrainRecipe]:
-    recipe = _recipe_of(path, PretrainRecipe)
+    recipe = recipe_of(path, PretrainRecipe)
     if recipe is not None:
         return [recipe]
     lengths = [length for length in corpus.manifest["sequence_lengths"] if length <= positions]

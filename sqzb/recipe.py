@@ -214,6 +214,19 @@ class FinetuneRecipe(TrainingRecipe):
     dropout: float | None = Field(None, ge=0, lt=1, description="null: the model's own")
     keep_checkpoints: int = Field(1, ge=1, description="the newest")
     checkpoint_every: int | None = Field(None, ge=1, description="steps; null: at the end of each epoch")
+    evaluate_every: int | None = Field(None, ge=1, description="steps; null: at the end of each epoch")
+    keep_best: bool = Field(
+        False,
+        description="final/ has the best validation score of all evaluations, the first of equals; false: the last",
+    )
+    early_stopping: int | None = Field(
+        None, ge=1, description="end after so many evaluations in a row without a better score; null: never"
+    )
+
+    def problems(self) -> list[Problem]:
+        if self.early_stopping is None or self.keep_best:
+            return []
+        return [("early_stopping", "ends with a model that is not the best one: set keep_best=true too")]
 
 
 class _Part(Section):

@@ -82,6 +82,7 @@ def test_debug_shows_the_traceback(place: str) -> None:
     [
         ["pretrain"],
         ["nonsense"],
+        ["eval"],
         ["eval", "x", "--nonsense"],
         ["finetune", "--task", "mrpc", "--seeds", "1,x"],
         ["finetune", "--task", "mrpc", "--jobs", "2"],
@@ -90,6 +91,10 @@ def test_debug_shows_the_traceback(place: str) -> None:
         ["predict", "x", "a", "--file", "b"],
         ["predict", "x", "a", "b", "c"],
         ["fill-mask", "x"],
+        ["eval", "x", "y"],
+        ["eval", "x", "--split", "train"],
+        ["eval", "x", "--split", "test"],
+        ["eval", "x", "--submission", "glue.zip", "--task", "rte"],
         ["prepare-corpus"],
         ["prepare-corpus", "a.yaml", "--verify", "b"],
         ["prepare-corpus", "a.yaml", "--executor", "nobody"],

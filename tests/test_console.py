@@ -136,6 +136,11 @@ def test_a_table_has_all_cells(screen: Screen) -> None:
     assert screen.out[0] == "What was learnt" and all(word in shown for word in ("loss", "5.22", "measured", "16.3 %"))
 
 
+def test_brackets_in_a_table_mean_nothing(screen: Screen) -> None:
+    console.table("What was learnt", ("text",), [("[bold]a [/x] b",)])
+    assert "[bold]a [/x] b" in "\n".join(screen.out)
+
+
 @pytest.mark.parametrize(
     ("seconds", "said"),
     [

@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -11,6 +11,7 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from sqzb.errors import UserError
 from sqzb.finetuning import metrics
 from sqzb.finetuning.data import Example
 from sqzb.finetuning.tasks import Task
@@ -20,6 +21,7 @@ from sqzb.tokenizer import special_ids
 from sqzb.training.engine import MicroBatch
 
 EVALUATION_BATCH = 32
+FEW = 500  # examples, under which a score says little of the order of the labels
 
 
 class Encoded(NamedTuple):
@@ -92,15 +94,96 @@ def evaluate(
     model: SqueezeBertForSequenceClassification, encoded: Encoded, task: Task, accelerator: Accelerator
 ) -> dict[str, float]:
     """The task's metrics on labelled examples, and their mean as `score`."""
-    logits = predict(model, encoded, accelerator)
-    predictions = logits[:, 0] if task.regression else logits.argmax(1)
+    return measure(task, decide(task, predict(model, encoded, accelerator)), encoded)
+
+
+def decide(task: Task, logits: NDArray[np.float32]) -> NDArray[Any]:
+    """Label indices (examples), or numbers for regression, from logits (examples, labels)."""
+    decided: NDArray[Any] = logits[:, 0] if task.regression else logits.argmax(1)
+    return decided
+
+
+def measure(task: Task, predictions: NDArray[Any], encoded: Encoded) -> dict[str, float]:
+    """The task's metrics of predictions (examples), and their mean as `score`."""
     figures = metrics.compute(task, predictions, encoded.labels)
     return figures | {"score": metrics.score(task, figures)}
+
+
+def evaluate_splits(
+    model: SqueezeBertForSequenceClassification, splits: Mapping[str, Encoded], task: Task, accelerator: Accelerator
+) -> dict[str, float]:
+    """The figures of `together` on the task's validation splits."""
+    return together({split: evaluate(model, encoded, task, accelerator) for split, encoded in splits.items()})
+
+
+def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
+    """The metrics by split as those of the task: MNLI's have the half before them, as matched_accuracy. The one score
+    is the mean of the splits'."""
+    halves = {split: "".join(f"{half}_" for half in split.split("_")[1:]) for split in figures}
+    named = {f"{halves[split]}{name}": value for split, of in figures.items() for name, value in of.items()}
+    scores = [named.pop(f"{half}score") for half in halves.values()]
+    return named | {"score": sum(scores) / len(scores)}
 
 
 def majority(task: Task, encoded: Encoded) -> dict[str, float]:
     """The same figures for a model that always gives the commonest label, or the mean of a regression."""
     labels = encoded.labels
     constant = labels.mean() if task.regression else np.bincount(labels.astype(np.int64)).argmax()
-    figures = metrics.compute(task, np.full_like(labels, constant), labels)
-    return figures | {"score": metrics.score(task, figures)}
+    return measure(task, np.full_like(labels, constant), encoded)
+
+
+def outputs_of(task: Task, id2label: Mapping[int, str], source: object, warn: Callable[[str], None]) -> list[int]:
+    """Where the model has each of the task's labels among its outputs, by their names in whatever case.
+
+    Code bases differ in the order: by number, a good MNLI model has 4 to 7 % (transformers#10401). Names that say
+    nothing (LABEL_0, LABEL_1 ...) are taken for the task's order, which `warn` is told. UserError where the names are
+    other ones; source: the model, for the message.
+    """
+    names = [id2label[number] for number in range(len(id2label))]
+    plain = [name.casefold() for name in names]
+    if task.regression and len(names) == 1:
+        return [0]
+    if task.labels and plain == [f"label_{number}" for number in range(task.num_labels)]:
+        warn(
+            f"The model in {source} does not name its labels ({', '.join(names)}); they are taken for "
+            f"{', '.join(task.labels)}, in this order. Where it is another, name them in its config.json (id2label)."
+        )
+        return list(range(task.num_labels))
+    if task.labels and sorted(plain) == sorted(label.casefold() for label in task.labels):
+        return [plain.index(label.casefold()) for label in task.labels]
+    raise UserError(
+        f"The model in {source} has the label{'s' if len(names) > 1 else ''} {', '.join(names)}, and {task.name} has "
+        f"{', '.join(task.labels) or 'a number in their place'}. Give the task that it was finetuned on."
+    )
+
+
+def confusion(task: Task, predictions: NDArray[Any], encoded: Encoded) -> NDArray[np.int64]:
+    """(labels, labels): how many examples of each label, a row, were given each label, a column."""
+    k = task.num_labels
+    return np.bincount(encoded.labels * k + predictions, minlength=k * k).reshape(k, k)
+
+
+def under_chance(counts: NDArray[np.int64]) -> str | None:
+    """A sentence to warn with where a confusion matrix has fewer hits than if labels and predictions were drawn
+    independently, as often as they are there: by 5 standard deviations, on 500 examples or more.
+
+    Unlike 1 / labels, that chance also holds for a model that gives the rarest label only.
+    """
+    n = int(counts.sum())
+    hits, chance = counts.trace() / max(1, n), counts.sum(0) @ counts.sum(1) / max(1, n) ** 2
+    if n < FEW or hits >= chance - 5 * np.sqrt(chance * (1 - chance) / n):
+        return None
+    return (
+        f"The accuracy, {hits:.1%}, is clearly under that of chance, {chance:.1%}: the model tells the labels apart, "
+        "but their order is most likely another than id2label in its config.json says: other code bases number MNLI's "
+        "labels in another order. Compare with how it was trained."
+    )
+
+
+def losses(task: Task, logits: NDArray[np.float32], encoded: Encoded) -> NDArray[np.float64]:
+    """Of each example (examples): cross-entropy in nats, or the squared error."""
+    if task.regression:
+        return np.asarray((logits[:, 0].astype(np.float64) - encoded.labels) ** 2)
+    shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
+    right = np.take_along_axis(shifted, encoded.labels[:, None], 1)[:, 0]
+    return np.asarray(np.log(np.exp(shifted).sum(1)) - right)

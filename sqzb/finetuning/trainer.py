@@ -1,21 +1,19 @@
 """finetune: a pretrained model and a GLUE task to a run folder with a classifier."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch.optim import AdamW, Optimizer
 
 from sqzb import console
-from sqzb.draws import Permutation
 from sqzb.errors import UserError
-from sqzb.finetuning.data import load_split
-from sqzb.finetuning.evaluation import Encoded, encode, evaluate, majority
+from sqzb.finetuning.data import Example, differing_count, in_common, load_split
+from sqzb.finetuning.evaluation import Encoded, encode, evaluate_splits, majority, together
+from sqzb.finetuning.order import Order
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForSequenceClassification
@@ -23,12 +21,14 @@ from sqzb.model.checkpoint import read_config
 from sqzb.model.costs import costs, total
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer
+from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
 from sqzb.training.run import NEVER, TrainingRun, check_folder
-from sqzb.training.runlog import write_card
+from sqzb.training.runlog import evaluations, write_card
 
 LABELS = {"task": "labels"}
+OF_STEP = "of_step"  # in the log: the figures are those of an earlier step's model, which is in final/
 
 
 def finetune(recipe: FinetuneRecipe, glue_dir: Path | None, resume: str = NEVER, extend: bool = False) -> Path:
@@ -40,6 +40,11 @@ def finetune(recipe: FinetuneRecipe, glue_dir: Path | None, resume: str = NEVER,
     if recipe.task is None:
         raise UserError("There is no task: give --task, such as --task mrpc.")
     chosen = task(recipe.task)
+    if chosen.model_of:
+        raise UserError(
+            f"{chosen.name} has no training examples: finetune {chosen.model_of}, whose model predicts it (sqzb eval "
+            f"RUN --task {chosen.name} --split test)."
+        )
     folder = Path(recipe.output or f"runs/{chosen.name}")
     check_folder(folder, resume)
     run = Finetuning(recipe, chosen, folder, glue_dir)
@@ -62,14 +67,34 @@ class Finetuning(TrainingRun):
         source = local_folder(recipe.model)
         self.tokenizer = load_tokenizer(source)
         self.model = build_model(recipe, chosen, source, self.tokenizer)
-        self.train_set = self._read("train", glue_dir)
-        self.validation = self._read("validation", glue_dir)
-        self.steps_per_epoch = math.ceil(len(self.train_set.ids) / recipe.batch)
+        train = self._load("train", glue_dir)
+        self.train_set = self._encode(train)
+        self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
+        self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
+        self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
+        self.needs_older = recipe.keep_best
         self.figures: dict[str, float] = {}
+        self.scores: dict[int, float] = {}  # by the step of the evaluation
 
-    def _read(self, split: str, glue_dir: Path | None) -> Encoded:
+    def _load(self, split: str, glue_dir: Path | None) -> list[Example]:
         examples = load_split(self.task, split, glue_dir)
+        differing = differing_count(self.task, split, examples)
+        if differing is not None:
+            self._warn(differing)
+        return examples
+
+    def _validation(self, split: str, train: list[Example], glue_dir: Path | None) -> Encoded:
+        examples = self._load(split, glue_dir)
+        common = in_common(train, examples)
+        if common:
+            self._warn(
+                f"{common:,} of the {len(examples):,} examples in {self.task.name}'s {split} split have the very texts "
+                "of a training example: what is measured on them is memory too."
+            )
+        return self._encode(examples)
+
+    def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
 
     def make_optimizer(self) -> Optimizer:
@@ -79,10 +104,11 @@ class Finetuning(TrainingRun):
         return Engine(self.accelerator, self.model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
 
     def identity(self) -> dict[str, str]:
-        return {"the training set": self.train_set.sha256, "the validation set": self.validation.sha256}
+        splits = {"training": self.train_set, **self.validation}
+        return {f"the {split} set": encoded.sha256 for split, encoded in splits.items()}
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
-        rows = self._rows(step)
+        rows = self.order.rows_of_step(step)
         processes = self.accelerator.num_processes
         # All processes get as many, filled up with -1.
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
@@ -92,44 +118,90 @@ class Finetuning(TrainingRun):
         rows, length = batch["input_ids"].shape
         return total(costs(self.model.config, rows, length, labels=self.model.config.num_labels)).flops
 
-    def _rows(self, step: int) -> NDArray[np.int64]:
-        epoch, within = divmod(step, self.steps_per_epoch)
-        return rows_of_step(len(self.train_set.ids), self.recipe.batch, self.recipe.seed, epoch, within)
-
     def micro_batch_numbers(self) -> Sequence[int]:
         return [self.accelerator.process_index]
 
     def made_of(self, step: int) -> list[Any]:
         """Rows of the training set."""
-        rows: list[Any] = self._rows(step).tolist()
+        rows: list[Any] = self.order.rows_of_step(step).tolist()
         return rows
 
     def rate(self, step: int) -> float:
         return rate(step, self.steps, self.recipe.lr, self.recipe.warmup, decay_power=1.0)
 
     def checkpoint_due(self) -> bool:
-        return self.done % (self.recipe.checkpoint_every or self.steps_per_epoch) == 0
+        due = self.done % (self.recipe.checkpoint_every or self.steps_per_epoch) == 0
+        return due or (self.recipe.keep_best and self.evaluation_due())
 
     def evaluation_due(self) -> bool:
-        return self.done % self.steps_per_epoch == 0 and self.done < self.steps
+        return self.done % (self.recipe.evaluate_every or self.steps_per_epoch) == 0 and self.done < self.steps
 
     def evaluate(self) -> dict[str, float]:
-        self.figures = evaluate(self.model, self.validation, self.task, self.accelerator)
+        measured = self._measure(self.done)
+        self.scores[self.done] = measured["validation_score"]
+        return measured
+
+    def _measure(self, step: int) -> dict[str, float]:
+        """The figures of the model, which is that of `step`."""
+        figures = evaluate_splits(self.model, self.validation, self.task, self.accelerator)
+        # The first process's, since all must agree on what is best, and on another device a digit may differ.
+        self.figures = self.engine.totals({name: value * self.main for name, value in figures.items()})
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
-        return {"epoch": self.done // self.steps_per_epoch, **measured}
+        return {"epoch": round(step / self.steps_per_epoch, 3), **measured}
+
+    # The best model is a checkpoint that is spared, and which one that is follows from the log: there is no state.
+
+    def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
+        super().restore(checkpoint, state)
+        before = (line for line in evaluations(self.folder) if line["step"] <= self.done and OF_STEP not in line)
+        self.scores = {line["step"]: line["validation_score"] for line in before}
+
+    def best(self, until: int) -> int | None:
+        """The step with the best score up to `until`, the first of equals; None before any evaluation."""
+        return max((step for step in sorted(self.scores) if step <= until), key=self.scores.__getitem__, default=None)
+
+    def needed(self, step: int) -> int | None:
+        return self.best(step) if self.needs_older else None
+
+    def over(self) -> bool:
+        best, patience = self.best(self.done), self.recipe.early_stopping
+        since = sum(step > best for step in self.scores) if best is not None else 0
+        return super().over() or (patience is not None and since >= patience)
+
+    def _take_best(self) -> int:
+        """Put the best weights into the model; their step."""
+        if self.done not in self.scores:
+            self._evaluate()
+        best = self.best(self.done)
+        assert best is not None  # there is one evaluation at least
+        checkpoint = checkpoints.of_step(self.folder, best)
+        problems = checkpoints.damage(checkpoint) if best != self.done else []
+        if problems:
+            self._warn(f"final/ is the last model, for {checkpoint}, the best, is damaged: {', '.join(problems)}.")
+            return self.done
+        if best != self.done:
+            checkpoints.load_model(checkpoint, self.model)
+        return best
 
     def short(self, result: StepResult) -> str:
         return "  ".join(f"{name} {value:.1%}" for name, value in self.figures.items() if name != "score")
 
     def finish(self) -> None:
         """Write final/, then measure it."""
+        step = self._take_best() if self.recipe.keep_best else self.done
         self.write_final()
-        measured = self.evaluate()
-        if not self.log.evaluated(self.done):
+        measured = self._measure(step)
+        if step != self.done:
+            logged = any(line["step"] == self.done and OF_STEP in line for line in evaluations(self.folder))
+            measured = {OF_STEP: step, **measured}
+        else:
+            logged = self.log.evaluated(self.done)
+        if not logged:
             self.log.log(self.done, **measured)
         if self.main:
             write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
-            report(f"Finetuned {self.folder}", self.task, self.figures, self.validation)
+            which = f", the best model, of step {step:,} of {self.done:,}" if self.recipe.keep_best else ""
+            report(f"Finetuned {self.folder}{which}", self.task, self.figures, self.validation)
 
     def show_plan(self) -> None:
         """Every number that follows from the recipe, before anything runs."""
@@ -137,7 +209,7 @@ class Finetuning(TrainingRun):
             recipe = self.recipe
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
-                f"{self.task.name.upper()}: {len(self.train_set.ids):,} training and {len(self.validation.ids):,} "
+                f"{self.task.name.upper()}: {len(self.train_set.ids):,} training and {_counts(self.validation)} "
                 f"validation examples, {recipe.model} ({start})\n{self.steps:,} steps = {recipe.epochs} epochs x "
                 f"{self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
             )
@@ -167,13 +239,12 @@ def build_model(
     return model
 
 
-def rows_of_step(n: int, batch: int, seed: int, epoch: int, within: int) -> NDArray[np.int64]:
-    """The examples of batch `within` of an epoch: each once in an epoch, the last batch may be smaller."""
-    return Permutation(n, seed, epoch)[np.arange(within * batch, min(n, (within + 1) * batch))]
-
-
-def report(title: str, chosen: Task, figures: dict[str, float], validation: Encoded) -> None:
-    """The closing table, beside what the commonest label alone gives."""
-    baseline = majority(chosen, validation)
+def report(title: str, chosen: Task, figures: dict[str, float], validation: Mapping[str, Encoded]) -> None:
+    """The closing table, beside what the commonest label alone gives; validation: by split."""
+    baseline = together({split: majority(chosen, encoded) for split, encoded in validation.items()})
     rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
-    console.table(title, (f"validation ({len(validation.ids):,})", "measured", "majority"), rows)
+    console.table(title, (f"validation ({_counts(validation)})", "measured", "majority"), rows)
+
+
+def _counts(splits: Mapping[str, Encoded]) -> str:
+    return " + ".join(f"{len(encoded.ids):,}" for encoded in splits.values())

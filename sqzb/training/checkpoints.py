@@ -29,20 +29,30 @@ def save(
     state: Mapping[str, Any],
     keep: int,
     keep_every: int | None = None,
+    needed: Callable[[int], int | None] = lambda step: None,
 ) -> Path:
-    """Write checkpoints/step-N under the run `folder`, then remove all but the newest `keep` and those of every
-    `keep_every`-th step."""
-    path = folder / CHECKPOINTS / f"step-{step:07d}"
+    """Write checkpoints/step-N under the run `folder`, then remove all but the newest `keep`, those of every
+    `keep_every`-th step, and those that these need: `needed` of a step is the step of another one, or None."""
+    path = of_step(folder, step)
     with whole_folder(path) as aside:
         model.save_pretrained(aside, tokenizer)
         write_tensors(aside / OPTIMIZER, _tensors(model, optimizer))
         write_json(aside / TRAINER, {**state, "step": step})
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(aside.iterdir())}
         write_json(aside / MANIFEST, files)
-    for old in _all(folder)[:-keep]:
-        if keep_every is None or _step(old) % keep_every:
-            shutil.rmtree(old)
+    steps = [_step(checkpoint) for checkpoint in _all(folder)]
+    # That of this step is among the newest, unless the run has gone on from one before the newest.
+    kept = {step, *steps[-keep:], *(old for old in steps if keep_every is not None and old % keep_every == 0)}
+    needed_too = {needed(old) for old in kept}
+    for old in steps:
+        if old not in kept | needed_too:
+            shutil.rmtree(of_step(folder, old))
     return path
+
+
+def of_step(folder: Path, step: int) -> Path:
+    """Where the run `folder` has the checkpoint of a step, if it has one."""
+    return folder / CHECKPOINTS / f"step-{step:07d}"
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
@@ -82,13 +92,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
 
 def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> None:
     """Put the checkpoint's weights and moments into model and optimizer."""
-    try:
-        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
-    except RuntimeError as error:
-        raise UserError(
-            f"The checkpoint {checkpoint} is of a model of other sizes. Resume with the recipe of its run, or give "
-            "another --output."
-        ) from error
+    load_model(checkpoint, model)
     try:
         tensors = load_file(checkpoint / OPTIMIZER)
     except (OSError, SafetensorError) as error:
@@ -99,6 +103,17 @@ def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> None:
         moment, name = key.split("/")
         parameter = parameters[name]
         optimizer.state[parameter][moment] = tensor.to(parameter.device) if tensor.ndim else tensor
+
+
+def load_model(checkpoint: Path, model: SavedModel) -> None:
+    """Put the checkpoint's weights into the model."""
+    try:
+        model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
+    except RuntimeError as error:
+        raise UserError(
+            f"The checkpoint {checkpoint} is of a model of other sizes. Resume with the recipe of its run, or give "
+            "another --output."
+        ) from error
 
 
 def size(model: nn.Module) -> int:

@@ -51,6 +51,7 @@ class TrainingRun(ABC):
 
     title: ClassVar[str]
     kinds: ClassVar[Sequence[str]]  # of loss: a figure that a step has no label for is null
+    needs_older = False  # checkpoints, beside those that are kept
     steps: int
     model: SavedModel
     tokenizer: Tokenizer
@@ -106,6 +107,16 @@ class TrainingRun(ABC):
     @abstractmethod
     def finish(self) -> None:
         """Write final/, then measure it."""
+
+    # What a trainer may bring
+
+    def over(self) -> bool:
+        """Whether no step is left."""
+        return self.done >= self.steps
+
+    def needed(self, step: int) -> int | None:
+        """The step of an older checkpoint that a run which goes on from that of `step` will want, if `needs_older`."""
+        return None
 
     # From the beginning to the end
 
@@ -166,7 +177,7 @@ class TrainingRun(ABC):
             if self.done and self.evaluation_due() and not self.log.evaluated(self.done):
                 with pace.paused():
                     self._evaluate()  # the run was stopped between saving and evaluating
-            while self.done < self.steps:
+            while not self.over():
                 if self.done in self.watch.left_out:
                     self.done += 1
                     self.log.log(self.done, left_out=True)
@@ -219,8 +230,8 @@ class TrainingRun(ABC):
             "recipe": self.recipe.model_dump(mode="json"),
             "identity": self.identity(),
         }
-        keep, every = self.recipe.keep_checkpoints, self.recipe.keep_every
-        checkpoints.save(self.folder, self.done, self.model, self.optimizer, self.tokenizer, state, keep, every)
+        keep = (self.recipe.keep_checkpoints, self.recipe.keep_every, self.needed)
+        checkpoints.save(self.folder, self.done, self.model, self.optimizer, self.tokenizer, state, *keep)
 
     def write_final(self) -> None:
         """The model as a Hugging Face folder, before it is measured."""
@@ -310,9 +321,10 @@ class TrainingRun(ABC):
 
     def _check_space(self) -> None:
         """UserError in all processes when the first finds that the disk is too small."""
-        kept = self.recipe.keep_checkpoints + 1  # and the one that is being written
+        kept = self.recipe.keep_checkpoints
         if self.recipe.keep_every is not None:
             kept += self.steps // self.recipe.keep_every
+        kept = kept * (2 if self.needs_older else 1) + 1  # and the one that is being written
         refusal = None
         if self.main:
             there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())

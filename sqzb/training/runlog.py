@@ -1,5 +1,6 @@
 """A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/, final/."""
 
+import contextlib
 import json
 import math
 import os
@@ -11,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from sqzb import __version__
-from sqzb.errors import UserError
+from sqzb.errors import RecipeError, UserError
 from sqzb.files import whole_file, write_json
-from sqzb.recipe import Section, dump_recipe
+from sqzb.recipe import Recipe, Section, dump_recipe, load_recipe
 
 METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
 EVALUATED = {"heldout_mlm_loss", "validation_score"}
@@ -61,9 +62,7 @@ class RunLog:
 
     def evaluated(self, step: int) -> bool:
         """Whether the log holds an evaluation of the step."""
-        path = self.folder / METRICS
-        lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-        return any(_step(line) == step and EVALUATED & json.loads(line).keys() for line in lines)
+        return any(line["step"] == step for line in evaluations(self.folder))
 
     def forget_after(self, step: int) -> None:
         """Drop the lines of steps that a resumed run is about to repeat, and a torn last line."""
@@ -73,6 +72,23 @@ class RunLog:
         kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= step]
         with whole_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def evaluations(folder: Path) -> list[dict[str, Any]]:
+    """Those that the run's metrics.jsonl holds, in its order. The last one of a finished run is that of final/."""
+    path = folder / METRICS
+    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
+    found = [json.loads(line) for line in lines if _step(line) < math.inf]
+    return [line for line in found if EVALUATED & line.keys()]
+
+
+def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
+    """The resolved recipe of the run that `path` is, or is the final/ of, where it is of this kind."""
+    for resolved in (Path(path) / RECIPE, Path(path).parent / RECIPE):
+        if resolved.exists():
+            with contextlib.suppress(RecipeError):
+                return load_recipe(kind, resolved)
+    return None
 
 
 def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:

@@ -1,4 +1,4 @@
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import pytest
@@ -6,17 +6,31 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.metrics import confusion_matrix
 from tokenizers import Tokenizer
+from torch.nn.functional import cross_entropy, mse_loss
 
+from sqzb.errors import UserError
 from sqzb.finetuning.data import Example
-from sqzb.finetuning.evaluation import encode, evaluate, majority, predict
+from sqzb.finetuning.evaluation import (
+    Encoded,
+    confusion,
+    encode,
+    evaluate,
+    evaluate_splits,
+    losses,
+    majority,
+    outputs_of,
+    predict,
+    under_chance,
+)
 from sqzb.finetuning.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
 from sqzb.training.engine import IGNORED
 
 WORDS = [chr(ord("a") + i) for i in range(20)]
-MRPC = task("mrpc")
+MRPC, MNLI, STSB = task("mrpc"), task("mnli"), task("stsb")
 
 
 @pytest.fixture(scope="module")
@@ -100,6 +114,105 @@ def test_score_is_the_mean_of_the_metrics(tokenizer: Tokenizer, model: SqueezeBe
     assert figures["score"] == (figures["accuracy"] + figures["f1"]) / 2
 
 
+def test_both_halves_of_mnli_count_alike(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:
+    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, regression=False)
+    other = encode(examples([(WORDS[row:], None) for row in range(4)]), tokenizer, 32, regression=False)
+    halves = {"validation_matched": encoded, "validation_mismatched": other}
+    alone = [evaluate(model, half, MNLI, Accelerator())["accuracy"] for half in halves.values()]
+    assert evaluate_splits(model, halves, MNLI, Accelerator()) == {
+        "matched_accuracy": alone[0],
+        "mismatched_accuracy": alone[1],
+        "score": (alone[0] + alone[1]) / 2,
+    }
+    assert evaluate_splits(model, {"validation": encoded}, MRPC, Accelerator()) == evaluate(
+        model, encoded, MRPC, Accelerator()
+    )
+
+
 def test_majority_gives_the_commonest_label(tokenizer: Tokenizer) -> None:
     rows = [Example("a", "b", label, 0) for label in (1, 1, 1, 0)]
     assert majority(MRPC, encode(rows, tokenizer, 16, regression=False))["accuracy"] == 0.75
+
+
+# Labels by name
+
+
+def refuse(message: str) -> None:
+    pytest.fail(message)
+
+
+@given(st.permutations(MNLI.labels), st.sampled_from([str.lower, str.upper, str.title]))
+def test_labels_are_found_by_name_in_any_order_and_case(names: list[str], case: Callable[[str], str]) -> None:
+    outputs = outputs_of(MNLI, {number: case(name) for number, name in enumerate(names)}, "it", refuse)
+    assert [names[output] for output in outputs] == list(MNLI.labels)
+
+
+def test_names_that_say_nothing_are_taken_in_order_with_a_word(tokenizer: Tokenizer) -> None:
+    said: list[str] = []
+    assert outputs_of(MNLI, {n: f"LABEL_{n}" for n in range(3)}, "it", said.append) == [0, 1, 2]
+    assert len(said) == 1 and "entailment, neutral, contradiction, in this order" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "labels", "told"),
+    [
+        (
+            "mrpc",
+            ("entailment", "neutral", "contradiction"),
+            "entailment, neutral, contradiction.*not_equivalent",
+        ),
+        ("mrpc", ("equivalent", "equivalent"), "equivalent, equivalent.*not_equivalent, equivalent"),
+        ("mrpc", ("LABEL_1", "LABEL_0"), "LABEL_1, LABEL_0.*not_equivalent"),
+        ("mrpc", ("score",), "the label score.*not_equivalent"),
+        ("mnli", ("LABEL_0", "LABEL_1"), "LABEL_0, LABEL_1.*entailment, neutral, contradiction"),
+        ("stsb", ("LABEL_0", "LABEL_1"), "LABEL_0, LABEL_1.*stsb has a number"),
+    ],
+)
+def test_other_names_are_refused_with_both_lists(name: str, labels: tuple[str, ...], told: str) -> None:
+    with pytest.raises(UserError, match=f"the folder.*{told}"):
+        outputs_of(task(name), dict(enumerate(labels)), "the folder", refuse)
+
+
+def test_a_regression_has_one_output_of_any_name() -> None:
+    assert outputs_of(STSB, {0: "LABEL_0"}, "it", refuse) == outputs_of(STSB, {0: "score"}, "it", refuse) == [0]
+
+
+def labelled(labels: Sequence[float], kind: type = np.int64) -> Encoded:
+    return Encoded([[]] * len(labels), [[]] * len(labels), np.array(labels, kind), 0)
+
+
+pairs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=50)
+
+
+@given(pairs)
+def test_confusion_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
+    true, predicted = np.array(pairs, np.int64).reshape(-1, 2).T
+    if not pairs:
+        assert not confusion(MNLI, predicted, labelled(true)).any()
+        return
+    due = confusion_matrix(true, predicted, labels=[0, 1, 2])
+    np.testing.assert_array_equal(confusion(MNLI, predicted, labelled(true)), due)
+
+
+def test_losses_are_those_of_torch() -> None:
+    draw = np.random.default_rng(0)
+    logits, true = draw.normal(0, 30, (40, 3)).astype(np.float32), draw.integers(0, 3, 40)
+    due = cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(true), reduction="none")
+    np.testing.assert_allclose(losses(MNLI, logits, labelled(true)), due.numpy(), atol=1e-12)
+    scores = draw.normal(size=40)
+    error = mse_loss(torch.from_numpy(logits[:, 0]).double(), torch.tensor(scores.astype(np.float32)), reduction="none")
+    np.testing.assert_allclose(losses(STSB, logits[:, :1], labelled(scores, np.float32)), error.numpy(), rtol=1e-12)
+
+
+def test_a_wrong_order_of_labels_is_told_and_ignorance_is_not() -> None:
+    draw = np.random.default_rng(0)
+    good = np.diag([300, 300, 300]) + 30  # 85 % right
+    assert under_chance(good) is None
+    for order in ((1, 2, 0), (2, 0, 1)):
+        assert "id2label" in (under_chance(good[:, order]) or "")
+        assert under_chance(good[:, order] // 10) is None  # too few to tell
+    for _ in range(200):  # a model that knows nothing, also one that is fond of the rarest label
+        true, predicted = draw.choice(3, 2000, p=[0.7, 0.2, 0.1]), draw.choice(3, 2000, p=draw.dirichlet((0.3, 0.3, 2)))
+        assert under_chance(confusion(MNLI, predicted, labelled(true))) is None
+    assert under_chance(np.array([[0, 0, 900], [0, 0, 90], [0, 0, 10]])) is None
+    assert under_chance(np.zeros((2, 2), np.int64)) is None

@@ -185,13 +185,16 @@ def test_a_step_is_the_same_however_it_is_divided(whole: Path, begin: Begin, n: 
 
 
 def test_two_processes_finetune_as_one(folder: Path, whole: Path, begin: Begin) -> None:
-    """The last batch of an epoch has 5 examples: one process has one more than the other."""
+    """The last batch of an epoch has 5 examples: one process has one more than the other. They agree on the best model
+    and on an early end."""
     write_task(folder, 61)
     command = ("finetune", "--task", "mrpc", "--model", whole.name, "--glue-dir", ".")
     settings = ("epochs=3", "batch=8", "max_length=16", "log_every=1", "lr=1e-3")
+    settings += ("keep_best=true", "evaluate_every=3", "early_stopping=3")
     assert begin("finetuned-by-1", 1, *settings, command=command).codes() == [0]
     assert begin("finetuned-by-2", 2, *settings, command=command).codes() == [0, 0]
     same(folder / "finetuned-by-2", folder / "finetuned-by-1")
+    assert "of_step" in lines(folder / "finetuned-by-2")[-1] and lines(folder / "finetuned-by-2")[-1]["step"] < 24
 
 
 @pytest.mark.parametrize(

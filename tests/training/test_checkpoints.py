@@ -96,6 +96,19 @@ def test_the_newest_are_kept(keep: int, tiny_config: SqueezeBertConfig, corpus: 
     assert len(list((tmp_path / "checkpoints").iterdir())) == keep
 
 
+def test_those_that_the_kept_ones_need_are_kept_too(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    model = Model(tiny_config)
+    needs = {3: 2, 4: 2, 5: 4, 6: 1, 7: 4}
+    kept = []
+    for step in range(1, 8):
+        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, 1, 5, needs.get)
+        kept.append([int(path.name[-1]) for path in sorted((tmp_path / "checkpoints").iterdir())])
+    # 5 is kept for good, and 4 with it; 1 was gone when 6 would have needed it.
+    assert kept == [[1], [2], [2, 3], [2, 4], [4, 5], [4, 5, 6], [4, 5, 7]]
+
+
 def test_an_unfinished_checkpoint_is_not_seen(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
     model = Model(tiny_config)
     checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sqzb.errors import UserError
 from sqzb.recipe import FinetuneRecipe, load_recipe
-from sqzb.training.runlog import METRICS, RECIPE, RUN, RunLog, refuse_used
+from sqzb.training.runlog import METRICS, RECIPE, RUN, RunLog, evaluations, refuse_used
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -48,6 +48,20 @@ def test_lines_that_are_no_objects_are_dropped(folder: Path) -> None:
     (folder / METRICS).write_text('[1]\n"text"\nnull\n{"loss": 1}\n{"step": null}\n{"step": 1}\n')
     RunLog(folder, write=True).forget_after(5)
     assert lines(folder) == [{"step": 1}]
+
+
+def test_evaluations_are_found(tmp_path: Path) -> None:
+    assert evaluations(tmp_path) == []
+    log = RunLog(tmp_path, write=True)
+    log.log(1, loss=1.0)
+    assert evaluations(tmp_path) == []
+    for step, score in ((1, 0.5), (2, 0.25)):
+        log.log(step, validation_score=score)
+        log.log(step + 1, loss=1.0)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 3, "validation_sc')
+    assert evaluations(tmp_path) == [{"step": 1, "validation_score": 0.5}, {"step": 2, "validation_score": 0.25}]
+    assert [log.evaluated(step) for step in (1, 2, 3)] == [True, True, False]
 
 
 def test_a_figure_that_is_not_finite_is_null(folder: Path) -> None:
