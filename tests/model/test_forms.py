@@ -1,0 +1,76 @@
+"""However the groups are computed, one after the other, all at once or compiled, it is the same model."""
+
+import pytest
+import torch
+from torch import Tensor
+
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, layers
+from sqzb.pretraining.optimizer import Lamb
+from sqzb.training.optimization import parameter_groups
+
+CONFIG = SqueezeBertConfig(
+    vocab_size=50,
+    hidden_size=32,
+    num_hidden_layers=2,
+    num_attention_heads=4,
+    intermediate_size=64,
+    hidden_dropout_prob=0.0,
+    attention_probs_dropout_prob=0.0,
+    max_position_embeddings=12,
+    initializer_range=0.1,
+)
+
+
+def batch(step: int) -> dict[str, Tensor]:
+    draw = torch.Generator().manual_seed(step)
+    ids = torch.randint(5, 50, (4, 12), generator=draw)
+    mask = (torch.arange(12) < torch.tensor([12, 9, 5, 12])[:, None]).long()
+    positions = torch.tensor([[1, 3], [0, 4], [2, 4], [7, 11]])
+    return {
+        "input_ids": ids,
+        "attention_mask": mask,
+        "mlm_positions": positions,
+        "mlm_labels": ids.gather(1, positions) // 2 + 5,  # something to learn
+        "sop_labels": torch.tensor([0, 1, 1, -100]),
+    }
+
+
+def losses(steps: int, compiled: bool = False, precision: torch.dtype = torch.float32) -> list[float]:
+    """Of so many steps with LAMB from the same weights."""
+    torch.manual_seed(0)
+    model = SqueezeBertForPreTraining(CONFIG)
+    forward = torch.compile(model, dynamic=False) if compiled else model
+    optimizer = Lamb(parameter_groups(model, 0.01), 0.01, (0.9, 0.999), 1e-6)
+    found = []
+    for step in range(steps):
+        with torch.autocast("cpu", precision, enabled=precision != torch.float32):
+            tallies = forward(**batch(step % 5)).tallies.values()
+        loss = torch.stack([tally.loss / tally.total for tally in tallies]).sum()
+        loss.backward()
+        optimizer.step()
+        optimizer.zero_grad()
+        found.append(float(loss.detach()))
+    return found
+
+
+@pytest.fixture(scope="module")
+def plain() -> list[float]:
+    found = losses(50)
+    assert found[-1] < found[0] - 1
+    return found
+
+
+def test_fifty_steps_of_all_groups_at_once(plain: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(layers, "stacked", lambda x: True)
+    assert losses(50) == pytest.approx(plain, rel=1e-4)
+    assert losses(1) == pytest.approx(plain[:1], rel=1e-5)
+
+
+def test_fifty_compiled_steps(plain: list[float]) -> None:
+    found = losses(50, compiled=True)
+    assert found[0] == pytest.approx(plain[0], rel=1e-5)
+    assert found == pytest.approx(plain, rel=1e-4)
+
+
+def test_steps_in_bf16(plain: list[float]) -> None:
+    assert losses(20, precision=torch.bfloat16) == pytest.approx(plain[:20], rel=2e-2)
