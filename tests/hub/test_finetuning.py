@@ -30,7 +30,7 @@ def test_from_the_hub_to_a_score(person: Any, write_model: Callable[[Path, str],
         assert torch.allclose(final[name], given[name].float(), rtol=0, atol=1e-8)
     person.runs("eval", "runs/mrpc", "--json", "figures.json")
     figures = json.loads((person.folder / "figures.json").read_text())
-    assert figures["examples"] == 16
+    assert figures["splits"]["validation"]["examples"] == 16
     last = json.loads((run / "metrics.jsonl").read_text().splitlines()[-1])
     assert {name: last[f"validation_{name}"] for name in ("accuracy", "f1")} == {
         name: pytest.approx(figures[name]) for name in ("accuracy", "f1")

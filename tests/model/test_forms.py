@@ -11,7 +11,7 @@ from sqzb.training.optimization import parameter_groups
 CONFIG = SqueezeBertConfig(
     vocab_size=50,
     hidden_size=32,
-    num_hidden_layers=2,
+    num_hidden_layers=1,
     num_attention_heads=4,
     intermediate_size=64,
     hidden_dropout_prob=0.0,
