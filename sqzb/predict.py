@@ -1,12 +1,11 @@
 """predict and fill-mask: a quick look at what a model says about a text."""
 
-import contextlib
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
-from sqzb.errors import RecipeError, UserError
+from sqzb.errors import UserError
 from sqzb.finetuning.data import Example
 from sqzb.finetuning.evaluation import encode
 from sqzb.finetuning.evaluation import predict as logits_of
@@ -14,10 +13,10 @@ from sqzb.finetuning.tasks import TASKS
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification
 from sqzb.model.checkpoint import read_tensors
-from sqzb.recipe import FinetuneRecipe, load_recipe
+from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import MASK, load_tokenizer, special_ids
 from sqzb.training.engine import start_accelerator
-from sqzb.training.runlog import RECIPE
+from sqzb.training.runlog import recipe_of
 
 Sentences = tuple[str, ...]  # one, or two of a pair; none for a line without text
 Prediction = dict[str, float]  # the probability of each label, in their order; of a regression "score" alone
@@ -52,7 +51,7 @@ def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> l
     """
     folder = local_folder(path)
     _check_head(folder, "classifier.", "no classifier. Give a finetuned one, or use fill-mask.")
-    recipe = _recipe(folder)
+    recipe = recipe_of(str(folder), FinetuneRecipe)
     if recipe is not None:
         _check_sentences(recipe.task, rows, file)
     model = SqueezeBertForSequenceClassification.from_pretrained(folder)
@@ -118,11 +117,3 @@ def _check_sentences(task: str | None, rows: Sequence[Sentences], file: Path | N
         if row and len(row) != due:
             where = "" if file is None else f"{file}:{number}: "
             raise UserError(f"{where}{task} takes {NUMBERS[due]}, and here is {NUMBERS[len(row)]}.")
-
-
-def _recipe(folder: Path) -> FinetuneRecipe | None:
-    """Of the run whose final/ the folder is, where it is one."""
-    resolved = folder.parent / RECIPE
-    with contextlib.suppress(RecipeError):  # of a run of pretraining
-        return load_recipe(FinetuneRecipe, resolved) if resolved.exists() else None
-    return None
