@@ -16,17 +16,16 @@ from sqzb.model.config import SqueezeBertConfig
 from sqzb.recipe import (
     CorpusRecipe,
     FinetuneRecipe,
-    Grid,
     Optimizer,
     PretrainRecipe,
     Section,
-    Settings,
     Source,
     SweepRecipe,
     Vocabulary,
     dump_recipe,
     load_recipe,
 )
+from sqzb.recipe.schema import Grid, Settings
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 SOURCES = {"sources": {"a": {"path": "text"}}}

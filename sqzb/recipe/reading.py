@@ -1,0 +1,202 @@
+"""Recipes read from strict YAML files plus `key=value` overrides, and written out."""
+
+import difflib
+import re
+from collections.abc import Iterator, Mapping, Sequence, Set
+from pathlib import Path
+from typing import Any, TypeVar, cast
+
+import yaml
+from pydantic import BaseModel, ValidationError
+
+from sqzb.errors import RecipeError
+from sqzb.model.config import SqueezeBertConfig
+from sqzb.recipe.schema import Section, SweepRecipe
+
+Recipe = TypeVar("Recipe", bound=Section)
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML 1.2's numbers: `1e-3` is one. Keys that stand twice are refused."""
+
+    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []  # else it is refused below
+        keys = [self.construct_object(key, deep=True) for key, _ in pairs]
+        twice = {str(key) for key in keys if keys.count(key) > 1}
+        if twice:
+            raise yaml.constructor.ConstructorError(
+                None, None, f"{', '.join(sorted(twice))} stands twice", node.start_mark
+            )
+        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
+        return mapping
+
+
+class _Dumper(yaml.SafeDumper):
+    """Puts text that the loader would take for a number into quotes."""
+
+
+for _side in (_Loader, _Dumper):
+    _side.add_implicit_resolver(
+        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
+    )
+
+
+def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any) -> Recipe:
+    """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
+
+    Keys reach inside with dots: `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep also
+    stands over what the file has in `sweep` and `tasks`. Raises RecipeError listing every problem.
+    """
+    values = _read(path) if path is not None else {}
+    if kind is SweepRecipe:
+        named = {text.partition("=")[0] for text in overrides} | {key for key in given if given[key] is not None}
+        values = _without(values, named)
+    problems = [problem for text in overrides for problem in _override(values, text)]
+    values |= {key: value for key, value in given.items() if value is not None}
+    recipe, found = _validate(kind, values)
+    problems += found
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise RecipeError(f"The recipe {path if path is not None else 'given by KEY=VALUE'} cannot be used:{listed}")
+    return recipe
+
+
+def dump_recipe(recipe: Section) -> str:
+    """The recipe as YAML, every default written out."""
+    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        text = path.read_text(encoding="utf-8")
+    except FileNotFoundError:
+        raise RecipeError(
+            f"There is no recipe {path}. Recipes that come with sqzb are in the folder recipes/."
+        ) from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise RecipeError(f"The recipe {path} cannot be read ({error}). Give a YAML file in UTF-8.") from error
+    try:
+        values = _parse(text)
+    except yaml.YAMLError as error:
+        raise RecipeError(f"The recipe {path} is no YAML: {' '.join(str(error).split())}") from error
+    if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
+        raise RecipeError(f"The recipe {path} holds no keys. A recipe is a list of `key: value` lines.")
+    return values
+
+
+def _parse(text: str) -> Any:
+    """The value of a YAML text; yaml.YAMLError if it has none."""
+    try:
+        return yaml.load(text, _Loader)
+    except yaml.YAMLError:
+        raise
+    except Exception as error:  # what int(), datetime and the stack raise passes through PyYAML: 2020-13-45, [[[[...
+        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
+
+
+def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
+    """A sweep's values, of whatever form, less the `named` keys in its grid and in the tasks' settings."""
+
+    def less(part: Any) -> Any:
+        return {key: part[key] for key in part if key not in named} if isinstance(part, dict) else part
+
+    changed = dict(values)
+    if "sweep" in values:
+        changed["sweep"] = less(values["sweep"])
+    if isinstance(values.get("tasks"), dict):
+        changed["tasks"] = {task: less(settings) for task, settings in values["tasks"].items()}
+    return changed
+
+
+def _override(values: dict[str, Any], text: str) -> list[str]:
+    """Set one KEY=VALUE in `values`; the problem, if there is one."""
+    key, equals, value = text.partition("=")
+    if not equals or not key:
+        return [f"{text}: an override is KEY=VALUE, such as optimizer.lr=1e-3"]
+    *parents, last = key.split(".")
+    inner: Any = values
+    for parent in parents:
+        inside = {} if inner.get(parent) is None else inner[parent]
+        if not isinstance(inside, dict):
+            return [f"{key}: {parent} has no keys inside"]
+        inner[parent] = dict(inside)  # a copy: a YAML alias may put the same mapping elsewhere too
+        inner = inner[parent]
+    try:
+        inner[last] = _parse(value)
+    except yaml.YAMLError:
+        return [f"{key}: {value!r} is no YAML value; put it into quotes"]
+    return []
+
+
+def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[str]]:
+    """The recipe and its problems.
+
+    Every key has a default, so where single values are wrong the rest is still checked with these left out; what
+    is then said of a key that was left out would be about its default, and is dropped.
+    """
+    try:
+        recipe = kind.model_validate(values)
+        return recipe, list(_combined(recipe))
+    except ValidationError as error:
+        details = error.errors()
+    problems = [_explain(kind, dict(detail)) for detail in details]
+    removed = {_remove(values, detail["loc"]) for detail in details}
+    try:
+        recipe = kind.model_validate(values)
+    except ValidationError:  # a key that is no text, such as null, cannot be found again by its place
+        return kind(), problems
+    return recipe, problems + list(_combined(recipe, removed))
+
+
+def _combined(section: Section | SqueezeBertConfig, removed: Set[str] = frozenset(), prefix: str = "") -> Iterator[str]:
+    """What is impossible together, less what is said of a key in `removed`."""
+    for field, problem in section.problems():
+        if not any(f"{prefix}{word}" in removed for word in re.findall(r"\w+", f"{field} {problem}")):
+            yield f"{prefix}{field}: {problem}"
+    for name in type(section).model_fields:
+        inner = getattr(section, name)
+        sections = inner if isinstance(inner, dict) else {None: inner}
+        for key, value in sections.items():
+            if isinstance(value, Section | SqueezeBertConfig):
+                inside = f"{prefix}{name}." if key is None else f"{prefix}{name}.{key}."
+                yield from _combined(value, removed, inside)
+
+
+def _remove(values: dict[str, Any], location: Sequence[int | str]) -> str:
+    """Take out the innermost key on the way to `location`, whole where it holds a list; its name with dots."""
+    depth, inner = 0, cast(dict[int | str, Any], values)
+    while depth < len(location) - 1 and isinstance(inner.get(location[depth]), dict):
+        inner = inner[location[depth]]
+        depth += 1
+    if location:  # which is empty for a key that is no character, "\\ud800"
+        inner.pop(location[depth], None)
+    return ".".join(str(part) for part in location[: depth + 1])
+
+
+def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
+    location = [part for part in detail["loc"] if part != "[key]"]
+    key = ".".join(str(part) for part in location)
+    if detail["type"] == "missing":
+        return f"{key}: missing"
+    if detail["type"] != "extra_forbidden":
+        return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r}"
+    names = _names_at(kind, location[:-1])
+    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
+    known = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
+    return f"{key}: unknown key; {known}"
+
+
+def _names_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+    """The keys of the section at `location`, found through the annotations."""
+    for part in location:
+        field = kind.model_fields.get(str(part))
+        if field is not None:
+            kind = _section_in(field.annotation) or kind
+    return list(kind.model_fields)
+
+
+def _section_in(annotation: Any) -> type[BaseModel] | None:
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    inner = (_section_in(argument) for argument in getattr(annotation, "__args__", ()))
+    return next((section for section in inner if section is not None), None)
