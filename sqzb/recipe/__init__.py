@@ -3,6 +3,7 @@
 from sqzb.recipe.reading import Recipe, dump_recipe, load_recipe
 from sqzb.recipe.schema import (
     CorpusRecipe,
+    Distillation,
     FinetuneRecipe,
     Masking,
     Optimizer,
@@ -16,6 +17,7 @@ from sqzb.recipe.schema import (
 
 __all__ = [
     "CorpusRecipe",
+    "Distillation",
     "FinetuneRecipe",
     "Masking",
     "Optimizer",

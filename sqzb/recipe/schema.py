@@ -189,6 +189,25 @@ class PretrainRecipe(TrainingRecipe):
         return found
 
 
+class Distillation(Section):
+    """A finetuned teacher's outputs as targets beside the labels (Hinton et al. 2015). Without a teacher: the labels
+    alone, whatever the other keys say."""
+
+    teacher: tuple[str, ...] = Field(
+        (),
+        strict=False,
+        description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
+    )
+    temperature: float = Field(2.0, gt=0, description="logits are divided by it; not for a regression")
+    alpha: float = Field(0.9, ge=0, le=1, description="share of the teacher's loss; the labels' has the rest")
+    cache: str = Field("data/teachers", min_length=1, description="where teachers' logits are kept for further runs")
+
+    @field_validator("teacher", mode="before")
+    @classmethod
+    def _one(cls, teacher: Any) -> Any:
+        return (teacher,) if isinstance(teacher, str) else teacher
+
+
 class FinetuneRecipe(TrainingRecipe):
     """sqzb finetune."""
 
@@ -215,6 +234,7 @@ class FinetuneRecipe(TrainingRecipe):
     early_stopping: int | None = Field(
         None, ge=1, description="end after so many evaluations in a row without a better score; null: never"
     )
+    distillation: Distillation = Distillation()
 
     def problems(self) -> list[Problem]:
         if self.early_stopping is None or self.keep_best:
