@@ -98,7 +98,7 @@ class Finetuning(TrainingRun):
         return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
 
     def make_optimizer(self) -> Optimizer:
-        return AdamW(parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.lr)
+        return AdamW(parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
 
     def make_engine(self, optimizer: Optimizer) -> Engine:
         return Engine(self.accelerator, self.model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)

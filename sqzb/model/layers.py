@@ -1,16 +1,15 @@
-"""The layers of SqueezeBERT in (batch, length, width) layout, grouped layers as batched matrix products.
+"""The layers of SqueezeBERT in (batch, length, width) layout.
 
 Attribute names such as `conv1d` and `layernorm` are those of the published state dict, so that a saved model
 needs no translation in either direction.
 """
-
-from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.grouped import feed_forward, grouped_linear
 
 # The published implementation ignores `layer_norm_eps` inside the encoder layers and always uses this value.
 ENCODER_LAYER_NORM_EPS = 1e-12
@@ -21,40 +20,6 @@ def activation(config: SqueezeBertConfig) -> nn.Module:
     if config.hidden_act == "relu":
         return nn.ReLU()
     return nn.GELU(approximate="none" if config.hidden_act == "gelu" else "tanh")
-
-
-# An activation by group: a tensor (groups, rows, width of a group), or a list of the groups' (rows, width of a group).
-# A GPU takes all groups in one product. A CPU takes one after the other, and through as many layers as it can, while it
-# is in the cache.
-Parts = Tensor | list[Tensor]
-
-
-def stacked(x: Tensor) -> bool:
-    return x.device.type != "cpu"
-
-
-def part(x: Tensor, groups: int) -> Parts:
-    """(rows, width) by group, without a copy."""
-    return x.view(len(x), groups, -1).transpose(0, 1) if stacked(x) else list(x.chunk(groups, 1))
-
-
-def join(parts: Parts) -> Tensor:
-    """Back to (rows, width)."""
-    if isinstance(parts, Tensor):
-        return parts.transpose(0, 1).flatten(1)
-    return parts[0] if len(parts) == 1 else torch.cat(parts, 1)
-
-
-def regroup(parts: Parts, groups: int) -> Parts:
-    """By another number of groups."""
-    return parts if len(parts) == groups else part(join(parts), groups)
-
-
-def each(layer: Callable[[Tensor, int | None], Tensor], parts: Parts) -> Parts:
-    """What a layer, or a chain of them, makes of all groups (None) or of each (its number)."""
-    if isinstance(parts, Tensor):
-        return layer(parts, None)
-    return [layer(x, group) for group, x in enumerate(parts)]
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
@@ -89,47 +54,34 @@ class GroupedLinear(nn.Module):
         self.weight = nn.Parameter(torch.empty(out_features, in_features // groups, 1))
         self.bias = nn.Parameter(torch.zeros(out_features))
 
-    def forward(self, x: Tensor, group: int | None) -> Tensor:
-        """Map (groups, rows, in_features / groups) to (groups, rows, out_features / groups), or the same of one group:
-        (rows, in_features / groups)."""
-        weight = self.weight.view(self.groups, -1, self.weight.shape[1]).transpose(1, 2)
-        bias = self.bias.view(self.groups, -1)
-        return torch.baddbmm(bias[:, None], x, weight) if group is None else torch.addmm(bias[group], x, weight[group])
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (rows, in_features) to (rows, out_features)."""
+        return grouped_linear(x, self.weight, self.bias, self.groups)
 
 
 class SelfAttention(nn.Module):
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.head_width = width // config.num_attention_heads
+        self.heads = config.num_attention_heads
+        self.head_width = width // self.heads
         self.dropout = config.attention_probs_dropout_prob
         self.query = GroupedLinear(width, width, config.q_groups)
         self.key = GroupedLinear(width, width, config.k_groups)
         self.value = GroupedLinear(width, width, config.v_groups)
-        groups = {config.q_groups, config.k_groups, config.v_groups}
-        self.apart = (
-            len(groups) == 1 and config.num_attention_heads % config.q_groups == 0
-        )  # groups of whole heads attend apart
 
-    def forward(self, x: Tensor, batch: int, mask: Tensor | None) -> Parts:
-        """Map the (rows, width) of `batch` sequences to contexts by group; `mask` (batch, 1, 1, length) is added to the
-        scores."""
-        layers = (self.query, self.key, self.value)
-        if self.apart:
-            parts = part(x, self.query.groups)
-            return each(lambda x, group: self._attend(batch, mask, *(of(x, group) for of in layers)), parts)
-        whole = (join(each(of, part(x, of.groups))) for of in layers)
-        return [self._attend(batch, mask, *whole)]
-
-    def _attend(self, batch: int, mask: Tensor | None, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Of (groups, rows, width of a group), or of one group's (rows, width of a group)."""
-        shape, sequences = query.shape, query.shape[:-2].numel() * batch
-        by_head = (sequences, -1, shape[-1] // self.head_width, self.head_width)
-        query, key, value = (x.reshape(by_head).transpose(1, 2) for x in (query, key, value))
-        if mask is not None:
-            mask = mask.to(query.dtype).repeat(sequences // batch, 1, 1, 1)
+    def forward(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
+        """Map the (rows, width) of `batch` sequences to contexts; `mask` (batch, 1, 1, length) is added to scores."""
+        device = x.device.type
+        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
+            x = x.to(torch.get_autocast_dtype(device))  # once for all three
+        query, key, value = (
+            layer(x).view(batch, -1, self.heads, self.head_width).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        mask = None if mask is None else mask.to(query.dtype)
         context = attention(query, key, value, mask, self.dropout if self.training else 0.0)
-        return context.transpose(1, 2).reshape(shape)
+        return context.transpose(1, 2).reshape(x.shape)
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropped: float) -> Tensor:
@@ -153,15 +105,15 @@ class ProjectAddNorm(nn.Module):
         self.dropout = Dropout(dropout)
         self.layernorm = nn.LayerNorm(out_features, eps=ENCODER_LAYER_NORM_EPS)
 
-    def forward(self, projected: Parts, residual: Tensor) -> Tensor:
-        """From what conv1d has made, by group, and (rows, out_features) beside it to (rows, out_features)."""
+    def forward(self, projected: Tensor, residual: Tensor) -> Tensor:
+        """From what conv1d has made and what is added to it, both (rows, out_features)."""
         if self.fused:
             from sqzb.model.kernels import dropout_add_norm
 
             norm, p = self.layernorm, self.dropout.p if self.training else 0.0
             seed = torch.randint(2**62, (), device=residual.device)
-            return dropout_add_norm(join(projected), residual, norm.weight, norm.bias, p, norm.eps, seed)
-        normed: Tensor = self.layernorm(self.dropout(join(projected)) + residual)
+            return dropout_add_norm(projected, residual, norm.weight, norm.bias, p, norm.eps, seed)
+        normed: Tensor = self.layernorm(self.dropout(projected) + residual)
         return normed
 
 
@@ -173,9 +125,9 @@ class ProjectActivate(nn.Module):
         self.conv1d = GroupedLinear(config.hidden_size, config.intermediate_size, config.intermediate_groups)
         self.activation = activation(config)
 
-    def forward(self, x: Tensor, group: int | None) -> Tensor:
-        """As GroupedLinear."""
-        activated: Tensor = self.activation(self.conv1d(x, group))
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (rows, hidden_size) to (rows, intermediate_size)."""
+        activated: Tensor = self.activation(self.conv1d(x))
         return activated
 
 
@@ -196,21 +148,21 @@ class SqueezeBertLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Map (batch, length, width) to the same shape."""
         rows = x.flatten(0, 1)
-        post, wide, narrow = self.post_attention.conv1d, self.intermediate, self.output.conv1d
-        context = regroup(self.attention(rows, len(x), mask), post.groups)
-        attended = self.post_attention(each(post, context), rows)
-        parts = part(attended, wide.conv1d.groups)
-        if self.fused:
-            from sqzb.model.kernels import grouped_ffn
-
-            weights = (wide.conv1d.weight, wide.conv1d.bias, narrow.weight, narrow.bias)
-            projected = part(grouped_ffn(attended, *weights, narrow.groups, self.hidden_act), 1)
-        elif wide.conv1d.groups == narrow.groups:
-            projected = each(lambda x, group: narrow(wide(x, group), group), parts)
-        else:
-            projected = each(narrow, regroup(each(wide, parts), narrow.groups))
-        output: Tensor = self.output(projected, attended)
+        context = self.attention(rows, len(x), mask)
+        attended = self.post_attention(self.post_attention.conv1d(context), rows)
+        output: Tensor = self.output(self.projected(attended), attended)
         return output.view_as(x)
+
+    def projected(self, x: Tensor) -> Tensor:
+        """The feed-forward block before dropout, sum and norm: (rows, width) to the same shape."""
+        wide, narrow = self.intermediate.conv1d, self.output.conv1d
+        if wide.groups != narrow.groups:
+            result: Tensor = narrow(self.intermediate(x))
+            return result
+        block = feed_forward
+        if self.fused:
+            from sqzb.model.kernels import grouped_ffn as block
+        return block(x, wide.weight, wide.bias, narrow.weight, narrow.bias, wide.groups, self.hidden_act)
 
 
 def use_kernels(model: nn.Module) -> None:

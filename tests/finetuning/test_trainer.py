@@ -136,6 +136,7 @@ def test_ax_is_refused_with_the_model_that_predicts_it(pretrained: Path, glue: P
     assert not (tmp_path / "run").exists()
 
 
+@pytest.mark.usefixtures("known_products")
 def test_the_flops_are_those_of_each_batch_as_it_is_padded(pretrained: Path, glue: Path, tmp_path: Path) -> None:
     run = Finetuning(recipe(pretrained, tmp_path / "run", batch=1), MRPC, tmp_path / "run", glue)
     lengths = set()

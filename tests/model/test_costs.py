@@ -22,6 +22,8 @@ from sqzb.model import (
 )
 from sqzb.model.costs import TRAINING, costs, total
 
+pytestmark = pytest.mark.usefixtures("known_products")
+
 PUBLISHED = SqueezeBertConfig()
 # What each part of the costs is called among the modules; the attention's own work is what is left of its module.
 MODULES = {

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, layers
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, grouped
 from sqzb.pretraining.optimizer import Lamb
 from sqzb.training.optimization import parameter_groups
 
@@ -63,7 +63,7 @@ def plain() -> list[float]:
 
 
 def test_fifty_steps_of_all_groups_at_once(plain: list[float], monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layers, "stacked", lambda x: True)
+    monkeypatch.setattr(grouped, "all_at_once", lambda device: True)
     assert losses(50) == pytest.approx(plain, rel=1e-4)
     assert losses(1) == pytest.approx(plain[:1], rel=1e-5)
 

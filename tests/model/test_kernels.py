@@ -16,7 +16,7 @@ from torch.testing import assert_close
 
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.encoder import SqueezeBertModel
-from sqzb.model.layers import GroupedLinear, ProjectAddNorm, activation, each, join, part, use_kernels
+from sqzb.model.layers import GroupedLinear, ProjectAddNorm, activation, use_kernels
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 from sqzb.model import kernels
@@ -61,9 +61,8 @@ def plain_ffn(first: GroupedLinear, second: GroupedLinear, x: Tensor, name: str)
         layer.weight.data = layer.weight.data.to(x.dtype)
         layer.double()
     x = x.detach().double().requires_grad_()
-    middle = each(first, part(x.flatten(0, 1), first.groups))
     act = activation(SqueezeBertConfig(hidden_act=name))
-    y = join(each(second, each(lambda x, group: act(x), middle))).view(*x.shape[:2], -1)
+    y = second(act(first(x.flatten(0, 1)))).view(*x.shape[:2], -1)
     return with_gradients(y, (x, first.weight, first.bias, second.weight, second.bias))
 
 
@@ -178,9 +177,9 @@ def test_without_dropout_it_is_what_follows_the_linear_layer() -> None:
     for parameter in layer.parameters():
         nn.init.normal_(parameter)
     x, residual, norm = torch.randn(10, 96), torch.randn(10, 96), layer.layernorm
-    projected = each(layer.conv1d, part(x.double(), 2))
+    projected = layer.conv1d(x.double())
     weight, bias = norm.weight.float(), norm.bias.float()
-    got = dropout_add_norm(join(projected).float(), residual, weight, bias, 0.0, EPS, torch.tensor(0))
+    got = dropout_add_norm(projected.float(), residual, weight, bias, 0.0, EPS, torch.tensor(0))
     close((got,), (layer(projected, residual.double()),), 1e-5)
 
 

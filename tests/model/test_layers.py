@@ -7,10 +7,11 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
+from torch.library import opcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from sqzb.model import SqueezeBertConfig, layers
+from sqzb.model import SqueezeBertConfig, grouped
 from sqzb.model.layers import (
     GroupedLinear,
     ProjectAddNorm,
@@ -18,11 +19,7 @@ from sqzb.model.layers import (
     activation,
     attention,
     dropout,
-    each,
     initialize,
-    join,
-    part,
-    regroup,
 )
 
 # Groups, widths of a group before and after, batch, length.
@@ -46,19 +43,18 @@ def as_dense(layer: GroupedLinear, x: Tensor) -> Tensor:
 
 
 def ours(layer: GroupedLinear, x: Tensor) -> Tensor:
-    return join(each(layer, part(x.flatten(0, 1), layer.groups))).view(*x.shape[:2], -1)
+    return layer(x.flatten(0, 1)).view(*x.shape[:2], -1)
 
 
 @pytest.fixture(params=[False, True], ids=["one group after the other", "all groups at once"])
-def stacked(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
     """The form of CPUs and that of GPUs."""
-    monkeypatch.setattr(layers, "stacked", lambda x: request.param)
-    return bool(request.param)
+    monkeypatch.setattr(grouped, "all_at_once", lambda device: request.param)
 
 
 @settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(sizes=sizes, other=st.sampled_from([as_convolution, as_dense]))
-@pytest.mark.usefixtures("stacked")
+@pytest.mark.usefixtures("form")
 def test_a_grouped_layer_is_a_convolution_and_a_block_diagonal_dense_layer(
     sizes: tuple[int, ...], other: Callable[[GroupedLinear, Tensor], Tensor]
 ) -> None:
@@ -71,6 +67,20 @@ def test_a_grouped_layer_is_a_convolution_and_a_block_diagonal_dense_layer(
         torch.autograd.grad(result, wrt, direction), torch.autograd.grad(theirs, wrt, direction), strict=True
     ):
         assert_close(got, due)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
+@pytest.mark.usefixtures("form")
+def test_the_operators_keep_torchs_rules(activation: str) -> None:
+    """For autograd, and for torch.compile by shapes alone."""
+    (first, _), (second, _) = layer_and_input((2, 3, 5, 1, 1)), layer_and_input((2, 5, 4, 1, 1))
+    x = torch.randn(7, 6, dtype=torch.float64, requires_grad=True)
+    weights = (first.weight, first.bias, second.weight, second.bias)
+    opcheck(torch.ops.sqzb.grouped_linear, (x, first.weight, first.bias, 2))
+    opcheck(torch.ops.sqzb.feed_forward, (x, *weights, 2, activation, True))
+    assert torch.autograd.gradcheck(
+        lambda *of: grouped.feed_forward(*of, 2, activation), (x, *weights), check_undefined_grad=False
+    )
 
 
 def test_parameters_have_the_shapes_of_a_convolution() -> None:
@@ -93,25 +103,17 @@ def test_activations_are_what_their_names_say(name: str, formula: Callable[[Tens
     assert_close(activation(SqueezeBertConfig(hidden_act=name))(x), formula(x))
 
 
-@pytest.mark.usefixtures("stacked")
-def test_groups_are_joined_and_parted_anew() -> None:
-    x = torch.randn(5, 12)
-    assert_close(join(regroup(part(x, 3), 2)), x)
-    assert len(regroup(part(x, 3), 2)) == 2
-
-
-@pytest.mark.usefixtures("stacked")
 def test_the_residual_passes_the_dropout_by() -> None:
     layer = ProjectAddNorm(16, 8, 2, dropout=1.0).double()
     nn.init.normal_(layer.conv1d.weight)
     x, residual = torch.randn(6, 16, dtype=torch.double), torch.randn(6, 8, dtype=torch.double)
-    projected = each(layer.conv1d, part(x, 2))
+    projected = layer.conv1d(x)
     assert_close(layer.train()(projected, residual), F.layer_norm(residual, (8,), eps=1e-12))
-    assert_close(layer.eval()(projected, residual), F.layer_norm(join(projected) + residual, (8,), eps=1e-12))
+    assert_close(layer.eval()(projected, residual), F.layer_norm(projected + residual, (8,), eps=1e-12))
 
 
 @pytest.mark.parametrize("groups", [(4, 4, 4), (1, 2, 4), (8, 8, 8), (1, 1, 1)], ids=str)  # 8 cut the 4 heads in two
-@pytest.mark.usefixtures("stacked")
+@pytest.mark.usefixtures("form")
 def test_a_layer_is_torchs_attention_and_feed_forward_block(groups: tuple[int, int, int]) -> None:
     q, k, v = groups
     config = SqueezeBertConfig(
