@@ -1,8 +1,7 @@
 """Grouped linear layers of (rows, width), as operators that torch.compile takes as they are.
 
-Each group is read and written where it lies in its row, so nothing is copied to bring groups together or apart, and the
-gradient of a weight is written once, whole. A GPU takes all groups in one product; a CPU one after the other, each
-through as many layers as it can while it is in the cache.
+All groups are one batched product, which reads and writes each where it lies in its row, so that nothing is copied to
+bring groups together or apart.
 """
 
 from typing import Any
@@ -31,10 +30,6 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, grou
     return y
 
 
-def all_at_once(device: torch.device) -> bool:
-    return device.type != "cpu"
-
-
 def _by_group(x: Tensor, groups: int) -> Tensor:
     """(rows, groups * width) as (groups, rows, width)."""
     return x.view(len(x), groups, -1).transpose(0, 1)
@@ -45,22 +40,9 @@ def _rows_by_group(weight: Tensor, groups: int) -> Tensor:
     return weight.view(groups, -1, weight.shape[1])
 
 
-def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
-    """out[g] = a[g] @ b[g]."""
-    if all_at_once(out.device):
-        torch.bmm(a, b, out=out)
-        return
-    for left, right, product in zip(a, b, out, strict=True):
-        torch.mm(left, right, out=product)
-
-
-def _affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> None:
+def _affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
     """out[g] = x[g] @ weight[g]^T + bias[g]."""
-    if all_at_once(out.device):
-        torch.baddbmm(bias[:, None], x, weight.transpose(1, 2), out=out)
-        return
-    for rows, matrix, added, product in zip(x, weight, bias, out, strict=True):
-        torch.addmm(added, rows, matrix.t(), out=product)
+    return torch.baddbmm(bias.view(len(x), 1, -1), x, weight.transpose(1, 2), out=out)
 
 
 def _activate(x: Tensor, activation: str, out: Tensor) -> None:
@@ -82,7 +64,7 @@ def _activate_backward(grad: Tensor, x: Tensor, activation: str) -> None:
 @torch.library.custom_op("sqzb::grouped_linear", mutates_args=())
 def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     out = x.new_empty(len(x), len(bias))
-    _affine(_by_group(x, groups), _rows_by_group(weight, groups), bias.view(groups, -1), _by_group(out, groups))
+    _affine(_by_group(x, groups), _rows_by_group(weight, groups), bias, _by_group(out, groups))
     return out
 
 
@@ -91,8 +73,8 @@ def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: in
     grad = grad.contiguous()
     by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
     parts = _by_group(grad, groups)
-    _multiply(parts, _rows_by_group(weight, groups), _by_group(by_x, groups))
-    _multiply(parts.transpose(1, 2), _by_group(x, groups), _rows_by_group(by_weight, groups))
+    torch.bmm(parts, _rows_by_group(weight, groups), out=_by_group(by_x, groups))
+    torch.bmm(parts.transpose(1, 2), _by_group(x, groups), out=_rows_by_group(by_weight, groups))
     return by_x, by_weight, grad.sum(0)
 
 
@@ -100,24 +82,15 @@ def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: in
 def _feed_forward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What comes out, and beside it what comes into the activation and out of it, (groups, rows, middle): all of it
-    where it is to be kept, else a place that the groups have used in turn."""
+    """What comes out, and beside it, where it is to be kept, what comes into the activation and out of it: (groups,
+    rows, middle)."""
     out = x.new_empty(len(x), len(b2))
-    width = len(b1) // groups
-    at_once = groups if all_at_once(x.device) else 1
-    middle = x.new_empty(groups if keep else at_once, len(x), width)
+    middle = x.new_empty(groups, len(x), len(b1) // groups)
     activated = torch.empty_like(middle) if keep else middle
-    x, y = _by_group(x, groups), _by_group(out, groups)
-    w1, w2, b1, b2 = _rows_by_group(w1, groups), _rows_by_group(w2, groups), b1.view(groups, -1), b2.view(groups, -1)
-    for start in range(0, groups, at_once):
-        these = slice(start, start + at_once)
-        place = these if keep else slice(0, at_once)
-        _affine(x[these], w1[these], b1[these], middle[place])
-        _activate(middle[place], activation, activated[place])
-        _affine(activated[place], w2[these], b2[these], y[these])
-    if keep:
-        return out, middle, activated
-    return out, x.new_empty(0), x.new_empty(0)
+    _affine(_by_group(x, groups), _rows_by_group(w1, groups), b1, middle)
+    _activate(middle, activation, activated)
+    _affine(activated, _rows_by_group(w2, groups), b2, _by_group(out, groups))
+    return (out, middle, activated) if keep else (out, x.new_empty(0), x.new_empty(0))
 
 
 @torch.library.custom_op("sqzb::feed_forward_backward", mutates_args=())
@@ -125,22 +98,14 @@ def _feed_forward_backward(
     grad: Tensor, x: Tensor, w1: Tensor, w2: Tensor, middle: Tensor, activated: Tensor, groups: int, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
-    at_once = groups if all_at_once(x.device) else 1
     by_x, by_w1, by_w2 = torch.empty_like(x), torch.empty_like(w1), torch.empty_like(w2)
-    by_b1 = w1.new_empty(groups, middle.shape[2])
-    out, parts, into = _by_group(grad, groups), _by_group(x, groups), _by_group(by_x, groups)
-    g1, g2 = _rows_by_group(by_w1, groups), _rows_by_group(by_w2, groups)
-    w1, w2 = _rows_by_group(w1, groups), _rows_by_group(w2, groups)
-    by_middle = x.new_empty(at_once, *middle.shape[1:])
-    for start in range(0, groups, at_once):
-        these = slice(start, start + at_once)
-        _multiply(out[these].transpose(1, 2), activated[these], g2[these])
-        _multiply(out[these], w2[these], by_middle)
-        _activate_backward(by_middle, middle[these], activation)
-        torch.sum(by_middle, 1, out=by_b1[these])
-        _multiply(by_middle.transpose(1, 2), parts[these], g1[these])
-        _multiply(by_middle, w1[these], into[these])
-    return by_x, by_w1, by_b1.view(-1), by_w2, grad.sum(0)
+    parts = _by_group(grad, groups)
+    torch.bmm(parts.transpose(1, 2), activated, out=_rows_by_group(by_w2, groups))
+    by_middle = torch.bmm(parts, _rows_by_group(w2, groups))
+    _activate_backward(by_middle, middle, activation)
+    torch.bmm(by_middle.transpose(1, 2), _by_group(x, groups), out=_rows_by_group(by_w1, groups))
+    torch.bmm(by_middle, _rows_by_group(w1, groups), out=_by_group(by_x, groups))
+    return by_x, by_w1, by_middle.sum(1).view(-1), by_w2, grad.sum(0)
 
 
 # What torch asks of an operator: shapes without numbers, gradients, and the type that autocast gives it.

@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.library import opcheck
@@ -46,15 +46,8 @@ def ours(layer: GroupedLinear, x: Tensor) -> Tensor:
     return layer(x.flatten(0, 1)).view(*x.shape[:2], -1)
 
 
-@pytest.fixture(params=[False, True], ids=["one group after the other", "all groups at once"])
-def form(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The form of CPUs and that of GPUs."""
-    monkeypatch.setattr(grouped, "all_at_once", lambda device: request.param)
-
-
-@settings(max_examples=60, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=60)
 @given(sizes=sizes, other=st.sampled_from([as_convolution, as_dense]))
-@pytest.mark.usefixtures("form")
 def test_a_grouped_layer_is_a_convolution_and_a_block_diagonal_dense_layer(
     sizes: tuple[int, ...], other: Callable[[GroupedLinear, Tensor], Tensor]
 ) -> None:
@@ -70,7 +63,6 @@ def test_a_grouped_layer_is_a_convolution_and_a_block_diagonal_dense_layer(
 
 
 @pytest.mark.parametrize("activation", ["gelu", "gelu_new", "relu"])
-@pytest.mark.usefixtures("form")
 def test_the_operators_keep_torchs_rules(activation: str) -> None:
     """For autograd, and for torch.compile by shapes alone."""
     (first, _), (second, _) = layer_and_input((2, 3, 5, 1, 1)), layer_and_input((2, 5, 4, 1, 1))
@@ -113,7 +105,6 @@ def test_the_residual_passes_the_dropout_by() -> None:
 
 
 @pytest.mark.parametrize("groups", [(4, 4, 4), (1, 2, 4), (8, 8, 8), (1, 1, 1)], ids=str)  # 8 cut the 4 heads in two
-@pytest.mark.usefixtures("form")
 def test_a_layer_is_torchs_attention_and_feed_forward_block(groups: tuple[int, int, int]) -> None:
     q, k, v = groups
     config = SqueezeBertConfig(
