@@ -182,7 +182,9 @@ def _of_squeezebert(folder: Path) -> bool:
 
 
 def _headless(folder: Path) -> UserError:
-    return UserError(f"The model in {folder} has no classifier. Give a finetuned one, or use fill-mask.")
+    return UserError(
+        f"The model in {folder} has no classifier. Give a finetuned one; fill-mask asks a pretrained SqueezeBERT."
+    )
 
 
 # The library
