@@ -6,13 +6,18 @@ from pathlib import Path
 from sqzb.errors import UserError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
+# Any of which holds a vocabulary: of the tokenizers library, WordPiece, byte-level BPE, sentencepiece.
+VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"]
 MODEL_FILES = [
     "config.json",
     "*.safetensors",
+    "*.safetensors.index.json",
     "pytorch_model.bin",
-    "tokenizer.json",
+    *VOCABULARIES,
+    "merges.txt",
+    "added_tokens.json",
+    "special_tokens_map.json",
     "tokenizer_config.json",
-    "vocab.txt",
 ]
 
 

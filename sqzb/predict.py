@@ -11,8 +11,9 @@ from sqzb.finetuning.evaluation import encode
 from sqzb.finetuning.evaluation import predict as logits_of
 from sqzb.finetuning.tasks import TASKS
 from sqzb.hub import local_folder
-from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification
+from sqzb.model import SqueezeBertForMaskedLM
 from sqzb.model.checkpoint import read_tensors
+from sqzb.model.classifiers import open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import MASK, load_tokenizer, special_ids
 from sqzb.training.engine import start_accelerator
@@ -50,18 +51,17 @@ def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> l
     its run's task takes another number of sentences.
     """
     folder = local_folder(path)
-    _check_head(folder, "classifier.", "no classifier. Give a finetuned one, or use fill-mask.")
     recipe = recipe_of(str(folder), FinetuneRecipe)
     if recipe is not None:
         _check_sentences(recipe.task, rows, file)
-    model = SqueezeBertForSequenceClassification.from_pretrained(folder)
+    model = open_classifier(folder)
     regression = model.config.num_labels == 1
     known = [row for row in rows if row]
     examples = [Example(row[0], row[1] if len(row) == 2 else None, None, number) for number, row in enumerate(known)]
     positions = model.config.max_position_embeddings
     max_length = positions if recipe is None else min(recipe.max_length, positions)
     accelerator = start_accelerator()
-    encoded = encode(examples, load_tokenizer(folder), max_length, regression)
+    encoded = encode(examples, open_tokenizer(folder), max_length, regression)
     logits = torch.from_numpy(logits_of(model.to(accelerator.device), encoded, accelerator))
     values = iter((logits if regression else logits.softmax(-1)).tolist())
     labels = ["score"] if regression else [model.config.id2label[index] for index in range(model.config.num_labels)]
@@ -84,7 +84,8 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
     Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
     """
     folder = local_folder(path)
-    _check_head(folder, "cls.", "no head for masked tokens. Give a pretrained one, or use predict.")
+    if not any(name.startswith("cls.") for name in read_tensors(folder)):
+        raise UserError(f"The model in {folder} has no head for masked tokens. Give a pretrained one, or use predict.")
     tokenizer = load_tokenizer(folder)
     model = SqueezeBertForMaskedLM.from_pretrained(folder)
     ids, mask = tokenizer.encode(text).ids, special_ids(tokenizer).mask
@@ -102,11 +103,6 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
         [(str(tokenizer.id_to_token(token)), probability) for token, probability in zip(*of_one, strict=True)]
         for of_one in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
     ]
-
-
-def _check_head(folder: Path, prefix: str, what: str) -> None:
-    if not any(name.startswith(prefix) for name in read_tensors(folder)):
-        raise UserError(f"The model in {folder} has {what}")
 
 
 def _check_sentences(task: str | None, rows: Sequence[Sentences], file: Path | None) -> None:

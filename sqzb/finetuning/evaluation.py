@@ -15,7 +15,7 @@ from sqzb.errors import UserError
 from sqzb.finetuning import metrics
 from sqzb.finetuning.data import Example
 from sqzb.finetuning.tasks import Task
-from sqzb.model import SqueezeBertForSequenceClassification
+from sqzb.model.classifiers import Classifier
 from sqzb.model.heads import IGNORED
 from sqzb.tokenizer import special_ids
 from sqzb.training.engine import MicroBatch
@@ -55,25 +55,29 @@ class Encoded(NamedTuple):
 def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, regression: bool) -> Encoded:
     """[CLS] a [SEP] b [SEP], cut to `max_length` from the end of the longer segment, as transformers does.
 
-    Examples without a label, as in test files, get one that does not count.
+    Examples without a label, as in test files, get one that does not count. The padding is the tokenizer's own, or
+    BERT's where that has none.
     """
+    padding = tokenizer.padding
+    pad = padding["pad_id"] if padding else special_ids(tokenizer).pad
+    tokenizer.no_padding()  # batches are padded when they are made
     tokenizer.enable_truncation(max_length, strategy="longest_first")
     texts = [e.text_a if e.text_b is None else (e.text_a, e.text_b) for e in examples]
     encodings = tokenizer.encode_batch(texts)
     tokenizer.no_truncation()
+    if padding:
+        tokenizer.enable_padding(**padding)
     labels = [IGNORED if e.label is None else e.label for e in examples]
     return Encoded(
         [encoding.ids for encoding in encodings],
         [encoding.type_ids for encoding in encodings],
         np.array(labels, np.float32 if regression else np.int64),
-        special_ids(tokenizer).pad,
+        pad,
     )
 
 
 @torch.no_grad()
-def predict(
-    model: SqueezeBertForSequenceClassification, encoded: Encoded, accelerator: Accelerator
-) -> NDArray[np.float32]:
+def predict(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> NDArray[np.float32]:
     """Logits (examples, labels) in the examples' order; batches are of similar lengths, to pad little."""
     model.eval()
     logits = np.empty((len(encoded.ids), model.config.num_labels), np.float32)
@@ -90,9 +94,7 @@ def _by_length(encoded: Encoded) -> Iterator[NDArray[np.int64]]:
         yield order[start : start + EVALUATION_BATCH]
 
 
-def evaluate(
-    model: SqueezeBertForSequenceClassification, encoded: Encoded, task: Task, accelerator: Accelerator
-) -> dict[str, float]:
+def evaluate(model: Classifier, encoded: Encoded, task: Task, accelerator: Accelerator) -> dict[str, float]:
     """The task's metrics on labelled examples, and their mean as `score`."""
     return measure(task, decide(task, predict(model, encoded, accelerator)), encoded)
 
@@ -110,7 +112,7 @@ def measure(task: Task, predictions: NDArray[Any], encoded: Encoded) -> dict[str
 
 
 def evaluate_splits(
-    model: SqueezeBertForSequenceClassification, splits: Mapping[str, Encoded], task: Task, accelerator: Accelerator
+    model: Classifier, splits: Mapping[str, Encoded], task: Task, accelerator: Accelerator
 ) -> dict[str, float]:
     """The figures of `together` on the task's validation splits."""
     return together({split: evaluate(model, encoded, task, accelerator) for split, encoded in splits.items()})

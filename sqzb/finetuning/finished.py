@@ -16,9 +16,8 @@ from sqzb.finetuning.data import Example, differing_count, load_split
 from sqzb.finetuning.evaluation import Encoded, decide, encode, outputs_of, predict
 from sqzb.finetuning.tasks import TASKS, Task, task
 from sqzb.hub import local_folder
-from sqzb.model import SqueezeBertForSequenceClassification
+from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
-from sqzb.tokenizer import load_tokenizer
 from sqzb.training.engine import start_accelerator
 from sqzb.training.runlog import RECIPE, evaluations, recipe_of
 
@@ -27,7 +26,7 @@ class Finetuned(NamedTuple):
     """A finetuned model, and where it has the labels of the task that it is to predict."""
 
     task: Task
-    model: SqueezeBertForSequenceClassification
+    model: Classifier
     tokenizer: Tokenizer
     outputs: list[int]
     max_length: int
@@ -52,12 +51,12 @@ def open_finetuned(path: str, task_name: str | None) -> Finetuned:
             f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained."
         )
     chosen = task(name)
-    model = SqueezeBertForSequenceClassification.from_pretrained(folder)
+    model = open_classifier(folder)
     outputs = outputs_of(chosen, model.config.id2label, folder, console.warn)
     max_length = min(recipe.max_length, model.config.max_position_embeddings)
     accelerator = start_accelerator()
     model = model.to(accelerator.device)
-    return Finetuned(chosen, model, load_tokenizer(folder), outputs, max_length, accelerator)
+    return Finetuned(chosen, model, open_tokenizer(folder), outputs, max_length, accelerator)
 
 
 def by_index(finetuned: Finetuned, examples: Sequence[Example]) -> dict[int, float]:

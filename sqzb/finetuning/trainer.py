@@ -16,11 +16,8 @@ from sqzb.finetuning.evaluation import Encoded, encode, evaluate_splits, majorit
 from sqzb.finetuning.order import Order
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
-from sqzb.model import SqueezeBertForSequenceClassification
-from sqzb.model.checkpoint import read_config
-from sqzb.model.costs import costs, total
+from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
-from sqzb.tokenizer import load_tokenizer
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
@@ -59,13 +56,13 @@ class Finetuning(TrainingRun):
     title = "Finetuning"
     kinds = tuple(LABELS)
     recipe: FinetuneRecipe
-    model: SqueezeBertForSequenceClassification
+    model: Classifier
 
     def __init__(self, recipe: FinetuneRecipe, chosen: Task, folder: Path, glue_dir: Path | None) -> None:
         super().__init__(recipe, folder, start_accelerator(recipe.precision))
         self.task = chosen
         source = local_folder(recipe.model)
-        self.tokenizer = load_tokenizer(source)
+        self.tokenizer = open_tokenizer(source)
         self.model = build_model(recipe, chosen, source, self.tokenizer)
         train = self._load("train", glue_dir)
         self.train_set = self._encode(train)
@@ -115,8 +112,7 @@ class Finetuning(TrainingRun):
         return [self.train_set.batch(filled[self.accelerator.process_index :: processes])]
 
     def forward_flops(self, batch: MicroBatch) -> int:
-        rows, length = batch["input_ids"].shape
-        return total(costs(self.model.config, rows, length, labels=self.model.config.num_labels)).flops
+        return self.model.forward_flops(*batch["input_ids"].shape)
 
     def micro_batch_numbers(self) -> Sequence[int]:
         return [self.accelerator.process_index]
@@ -215,19 +211,14 @@ class Finetuning(TrainingRun):
             )
 
 
-def build_model(
-    recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: Tokenizer
-) -> SqueezeBertForSequenceClassification:
+def build_model(recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: Tokenizer) -> Classifier:
     """The model to start from, under a new head with the task's labels."""
     torch.manual_seed(recipe.seed)
     id2label = dict(enumerate(chosen.labels)) or {0: "score"}
-    changes: dict[str, Any] = {"id2label": id2label, "problem_type": None}
+    changes: dict[str, Any] = {"id2label": id2label}
     if recipe.dropout is not None:
         changes |= {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
-    if recipe.from_scratch:
-        model = SqueezeBertForSequenceClassification(read_config(source).model_copy(update=changes))
-    else:
-        model = SqueezeBertForSequenceClassification.from_pretrained(source, **changes)
+    model = open_classifier(source, recipe.from_scratch, **changes)
     vocab_size, positions = model.config.vocab_size, model.config.max_position_embeddings
     if tokenizer.get_vocab_size() > vocab_size:
         raise UserError(

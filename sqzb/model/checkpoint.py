@@ -5,6 +5,7 @@ tools see a folder without strangers, and a second phase of pretraining still fi
 """
 
 import json
+from abc import ABC, abstractmethod
 from collections.abc import Container
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
@@ -37,11 +38,25 @@ LEFTOVERS = {
 ENCODER = "transformer."
 HEADS = ("cls.", "sop.", "classifier.")
 
+Stored = TypeVar("Stored", bound="StoredModel")
 Model = TypeVar("Model", bound="SavedModel")
 
 
-class SavedModel(nn.Module):
-    """A model with a configuration that can be read from and written to a Hugging Face folder."""
+class StoredModel(nn.Module, ABC):
+    """A model that a Hugging Face folder holds."""
+
+    @classmethod
+    @abstractmethod
+    def from_pretrained(cls: type[Stored], source: str | Path, **changes: Any) -> Stored:
+        """Open a local folder or a Hub id; changes: fields of the configuration to have another value."""
+
+    @abstractmethod
+    def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Write the folder, as transformers opens it."""
+
+
+class SavedModel(StoredModel):
+    """A SqueezeBERT with a configuration that can be read from and written to a Hugging Face folder."""
 
     # Prefixes of heads that start from random weights when the folder has none of their tensors.
     fresh_if_absent: ClassVar[tuple[str, ...]] = ()

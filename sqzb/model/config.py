@@ -1,6 +1,8 @@
 """The sizes of a SqueezeBERT, under the field names of the Hugging Face config.json."""
 
+import json
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
@@ -102,6 +104,16 @@ class SqueezeBertConfig(BaseModel):
             "label2id": {label: index for index, label in self.id2label.items()},
             "embedding_size": self.hidden_size,
         }
+
+
+def model_type(folder: Path) -> str | None:
+    """What the config.json in `folder` says of its model; None where that cannot be read."""
+    try:
+        values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    found = values.get("model_type") if isinstance(values, dict) else None
+    return found if isinstance(found, str) else None
 
 
 def _labels(id2label: Any) -> Any:

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from sqzb.model.checkpoint import SavedModel
 from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.costs import costs, total
 from sqzb.model.encoder import SqueezeBertModel
 from sqzb.model.layers import Dropout, activation, initialize
 
@@ -50,6 +51,19 @@ class PreTrainingOutput(NamedTuple):
 class SequenceClassificationOutput(NamedTuple):
     logits: Tensor  # (batch, labels); one column for regression
     tallies: dict[str, Tally]
+
+
+def classified(logits: Tensor, labels: Tensor | None) -> SequenceClassificationOutput:
+    """With `labels` (batch) a tally of `logits` (batch, classes): cross-entropy, or squared error for a single class
+    (for which no prediction counts as correct)."""
+    if labels is None:
+        return SequenceClassificationOutput(logits, {})
+    if logits.shape[1] > 1:
+        return SequenceClassificationOutput(logits, {"task": classification_tally(logits, labels)})
+    asked = labels != IGNORED
+    loss = ((logits.float().squeeze(1) - labels.float()) * asked).square().sum()
+    count = asked.sum()
+    return SequenceClassificationOutput(logits, {"task": Tally(loss, count * 0, count)})
 
 
 class _Transform(nn.Module):
@@ -165,15 +179,10 @@ class SqueezeBertForSequenceClassification(SavedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> SequenceClassificationOutput:
-        """Logits, and with `labels` (batch) a tally: cross-entropy, or squared error for a single label (for which
-        no prediction counts as correct)."""
+        """Logits, and with `labels` (batch) a tally, as `classified` makes it."""
         pooled = self.transformer(input_ids, attention_mask, token_type_ids).pooler_output
-        logits = self.classifier(self.dropout(pooled))
-        if labels is None:
-            return SequenceClassificationOutput(logits, {})
-        if self.config.num_labels > 1:
-            return SequenceClassificationOutput(logits, {"task": classification_tally(logits, labels)})
-        asked = labels != IGNORED
-        loss = ((logits.float().squeeze(1) - labels.float()) * asked).square().sum()
-        total = asked.sum()
-        return SequenceClassificationOutput(logits, {"task": Tally(loss, total * 0, total)})
+        return classified(self.classifier(self.dropout(pooled)), labels)
+
+    def forward_flops(self, rows: int, length: int) -> int:
+        """Floating-point operations of a forward on (rows, length) places."""
+        return total(costs(self.config, rows, length, labels=self.config.num_labels)).flops

@@ -166,9 +166,12 @@ class SqueezeBertLayer(nn.Module):
 
 
 def use_kernels(model: nn.Module) -> None:
-    """Let the layers run kernels.py, which needs Triton and a GPU. ValueError where the model's groups do not fit."""
+    """Let the layers run kernels.py, which needs Triton and a GPU. ValueError where the model has no such layers, or
+    its groups do not fit."""
     from sqzb.model.kernels import MAX_GROUP_WIDTH
 
+    if not any(isinstance(module, SqueezeBertLayer) for module in model.modules()):
+        raise ValueError("the kernels are SqueezeBERT's, and this is another model")
     for module in model.modules():
         if isinstance(module, SqueezeBertLayer):
             wide, narrow = module.intermediate.conv1d, module.output.conv1d

@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from sqzb.errors import UserError
 from sqzb.files import ASIDE, sha256, whole_folder, write_json
-from sqzb.model.checkpoint import SavedModel, write_tensors
+from sqzb.model.checkpoint import StoredModel, write_tensors
 
 CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = "checkpoints", "optimizer.safetensors", "trainer.json", "manifest.json"
 
@@ -23,7 +23,7 @@ CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = "checkpoints", "optimizer.safetensor
 def save(
     folder: Path,
     step: int,
-    model: SavedModel,
+    model: StoredModel,
     optimizer: Optimizer,
     tokenizer: Tokenizer,
     state: Mapping[str, Any],
@@ -90,7 +90,7 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> None:
+def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
     """Put the checkpoint's weights and moments into model and optimizer."""
     load_model(checkpoint, model)
     try:
@@ -105,7 +105,7 @@ def load(checkpoint: Path, model: SavedModel, optimizer: Optimizer) -> None:
         optimizer.state[parameter][moment] = tensor.to(parameter.device) if tensor.ndim else tensor
 
 
-def load_model(checkpoint: Path, model: SavedModel) -> None:
+def load_model(checkpoint: Path, model: StoredModel) -> None:
     """Put the checkpoint's weights into the model."""
     try:
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())

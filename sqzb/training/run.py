@@ -20,7 +20,7 @@ from torch.optim import Optimizer
 from sqzb import console
 from sqzb.errors import Diverged, PeerLost, Stopped, UserError
 from sqzb.files import locked, whole_folder
-from sqzb.model.checkpoint import SavedModel
+from sqzb.model.checkpoint import StoredModel
 from sqzb.model.costs import TRAINING
 from sqzb.model.layers import use_kernels
 from sqzb.recipe import TrainingRecipe
@@ -53,7 +53,7 @@ class TrainingRun(ABC):
     kinds: ClassVar[Sequence[str]]  # of loss: a figure that a step has no label for is null
     needs_older = False  # checkpoints, beside those that are kept
     steps: int
-    model: SavedModel
+    model: StoredModel
     tokenizer: Tokenizer
 
     def __init__(self, recipe: TrainingRecipe, folder: Path, accelerator: Accelerator) -> None:

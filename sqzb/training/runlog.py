@@ -14,6 +14,7 @@ from typing import Any
 from sqzb import __version__
 from sqzb.errors import RecipeError, UserError
 from sqzb.files import whole_file, write_json
+from sqzb.model.config import MODEL_TYPE, model_type
 from sqzb.recipe import Recipe, Section, dump_recipe, load_recipe
 
 METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
@@ -93,11 +94,13 @@ def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
 
 def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:
     """The README.md of a saved model: what it is, how to open it, what it reached, and the recipe that made it."""
+    kind = model_type(folder)
+    what, classes = ("SqueezeBERT", "`sqzb.model` or of ") if kind == MODEL_TYPE else (f"model of type {kind}", "")
     measured = "".join(f"| {name} | {value:.4f} |\n" for name, value in figures.items())
     with whole_file(folder / "README.md") as aside:
         aside.write_text(
-            f"---\nlibrary_name: transformers\ntags: [squeezebert]\n---\n# {title}\n\nA SqueezeBERT made with sqzb "
-            f"{__version__}. Open it with `from_pretrained(folder)` of `sqzb.model` or of transformers' Auto classes.\n"
+            f"---\nlibrary_name: transformers\ntags: [{kind}]\n---\n# {title}\n\nA {what} made with sqzb "
+            f"{__version__}. Open it with `from_pretrained(folder)` of {classes}transformers' Auto classes.\n"
             + (f"\n| measured | |\n|---|---|\n{measured}" if measured else "")
             + f"\nThe recipe:\n```yaml\n{dump_recipe(recipe)}```\n",
             encoding="utf-8",

@@ -1,0 +1,333 @@
+"""Classifiers of either kind behind one face: SqueezeBERT's, and all others that transformers opens (extra `hf`).
+
+What a folder holds is said by `model_type` in its config.json. transformers is imported only where it is another's.
+"""
+
+import errno
+import inspect
+import re
+import sys
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from safetensors import SafetensorError
+from tokenizers import Tokenizer
+from torch import Tensor, nn
+
+from sqzb.errors import UserError
+from sqzb.hub import VOCABULARIES, local_folder
+from sqzb.model.checkpoint import StoredModel, read_config, read_tensors
+from sqzb.model.config import MODEL_TYPE, model_type
+from sqzb.model.heads import SequenceClassificationOutput, SqueezeBertForSequenceClassification, classified
+from sqzb.tokenizer import load_tokenizer
+
+
+class ClassifierConfig(NamedTuple):
+    """Of another model's configuration, what is read of it here, under SqueezeBERT's names."""
+
+    id2label: dict[int, str]
+    vocab_size: int
+    max_position_embeddings: int  # tokens that a text may have
+
+    @property
+    def num_labels(self) -> int:
+        return len(self.id2label)
+
+
+class TransformersClassifier(StoredModel):
+    """Any model of transformers for sequence classification, with weights in fp32, and its tokenizer.
+
+    transformers runs no code from a folder, and opens an old pytorch_model.bin for tensors alone.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any) -> None:
+        """Of a PreTrainedModel and its PreTrainedTokenizerFast."""
+        super().__init__()
+        self.model = model
+        self._tokenizer = tokenizer
+        self.config = ClassifierConfig(
+            dict(model.config.id2label), model.get_input_embeddings().num_embeddings, _positions(model)
+        )
+        self._takes_types = (
+            "token_type_ids" in inspect.signature(model.forward).parameters
+            and "token_type_ids" in tokenizer.model_input_names
+            and getattr(model.config, "type_vocab_size", 2) > 1
+        )
+
+    @classmethod
+    def from_pretrained(cls, source: str | Path, **changes: Any) -> "TransformersClassifier":
+        """Open a local folder or a Hub id.
+
+        changes: `id2label` makes a new head for these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob`
+        are put into whatever the model calls its own. Raises UserError when transformers cannot open the folder, it
+        has no fast tokenizer that pads on the right, or weights are missing or misshapen: transformers itself would
+        draw them at random. With a new head a pooler may be missing, which is then new too.
+        """
+        folder = local_folder(source)
+        with _silent(folder) as transformers:
+            tokenizer = _fast_tokenizer(transformers, folder)
+            with _told(folder):
+                config = _config(transformers, folder, changes)
+                model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
+                    folder,
+                    config=_padding_known(config, tokenizer),
+                    dtype=torch.float32,
+                    output_loading_info=True,
+                    ignore_mismatched_sizes=True,  # told by name below
+                    **LOCAL,
+                )
+            new_head = "id2label" in changes
+            head = _head(model, folder)
+            _check_loaded(found, head, new_head, folder)
+            if new_head:
+                fresh = _random(transformers, config).state_dict()
+                model.load_state_dict({name: fresh[name] for name in head}, strict=False)
+        return cls(model, tokenizer)
+
+    @classmethod
+    def from_sizes(cls, source: str | Path, **changes: Any) -> "TransformersClassifier":
+        """As `from_pretrained`, with random weights throughout."""
+        folder = local_folder(source)
+        with _silent(folder) as transformers:
+            tokenizer = _fast_tokenizer(transformers, folder)
+            with _told(folder):
+                config = _config(transformers, folder, changes)
+                return cls(_random(transformers, _padding_known(config, tokenizer)), tokenizer)
+
+    def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
+        """Write the folder, with the tokenizer that the model was opened with where `tokenizer`, its fast form, is
+        given: transformers keeps more of it than that."""
+        with _silent(Path(folder)):
+            try:
+                self.model.save_pretrained(folder)
+            except SafetensorError as error:  # in which the system's error, such as a full disk, is a text alone
+                number = re.search(r"os error (\d+)", str(error))
+                raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
+            if tokenizer is not None:
+                self._tokenizer.save_pretrained(folder)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> SequenceClassificationOutput:
+        """Logits, and with `labels` (batch) a tally, as `classified` makes it. The types are left out where the model
+        has none."""
+        types = {"token_type_ids": token_type_ids} if self._takes_types else {}
+        return classified(self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits, labels)
+
+    def forward_flops(self, rows: int, length: int) -> int:
+        """Floating-point operations of a forward on (rows, length) places, by the usual estimate: two for each place
+        and weight that is not an embedding's (Kaplan et al. 2020). The scores of the attention are left out, and a
+        weight that several layers share (ALBERT) counts once."""
+        looked_up = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        weights = sum(p.numel() for p in self.parameters() if p.ndim > 1 and id(p) not in looked_up)
+        return 2 * rows * length * weights
+
+
+Classifier = SqueezeBertForSequenceClassification | TransformersClassifier
+# Nothing is asked of the Hub any more, and nothing that is loaded can run code.
+LOCAL = {"local_files_only": True, "trust_remote_code": False}
+
+
+def open_classifier(source: str | Path, from_scratch: bool = False, **changes: Any) -> Classifier:
+    """The classifier in a local folder or behind a Hub id.
+
+    from_scratch: only its sizes, with random weights; changes: `id2label`, for a new head with these labels, and
+    `hidden_dropout_prob` and `attention_probs_dropout_prob`. Raises UserError when it cannot be opened, has no head
+    and is to have no new one, or has weights that are not finite.
+    """
+    folder = local_folder(source)
+    model: Classifier
+    if not _of_squeezebert(folder):
+        opened = TransformersClassifier.from_sizes if from_scratch else TransformersClassifier.from_pretrained
+        model = opened(folder, **changes)
+    elif from_scratch:
+        config = read_config(folder).model_copy(update={"problem_type": None} | changes)
+        model = SqueezeBertForSequenceClassification(config)
+    elif "id2label" not in changes and not any(name.startswith("classifier.") for name in read_tensors(folder)):
+        raise _headless(folder)
+    else:
+        model = SqueezeBertForSequenceClassification.from_pretrained(folder, **changes)
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"The model in {folder} has numbers in {name} that are not finite: it is damaged, or its training has "
+                "diverged. Give another one, or an earlier checkpoint."
+            )
+    return model
+
+
+def open_tokenizer(folder: Path) -> Tokenizer:
+    """The tokenizer of the model in a folder. One that is not BERT's as `load_tokenizer` reads it has its own padding
+    token in its `padding`. UserError when there is none that can be used."""
+    if _of_squeezebert(folder):
+        return load_tokenizer(folder)
+    with _silent(folder) as transformers:
+        opened = _fast_tokenizer(transformers, folder)
+    tokenizer: Tokenizer = opened.backend_tokenizer
+    tokenizer.no_truncation()
+    tokenizer.enable_padding(pad_id=opened.pad_token_id, pad_token=opened.pad_token)
+    return tokenizer
+
+
+def _of_squeezebert(folder: Path) -> bool:
+    """A folder that does not say it is read as SqueezeBERT's, and refused with what it lacks."""
+    return model_type(folder) in (MODEL_TYPE, None)
+
+
+def _headless(folder: Path) -> UserError:
+    return UserError(
+        f"The model in {folder} has no classifier. Give a finetuned one; fill-mask asks a pretrained SqueezeBERT."
+    )
+
+
+# The library
+
+
+@contextmanager
+def _silent(folder: Path) -> Iterator[Any]:
+    """transformers, without its bars and warnings: what they are about is told here, or does not matter."""
+    try:
+        import transformers
+    except ImportError:
+        raise UserError(
+            f"{folder} holds a model of type {model_type(folder)}, for which transformers is needed: "
+            "pip install 'sqzb[hf]'"
+        ) from None
+    logging: Any = transformers.utils.logging
+    verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield transformers
+    finally:
+        logging.set_verbosity(verbosity)
+        if bars:
+            logging.enable_progress_bar()
+
+
+@contextmanager
+def _told(folder: Path) -> Iterator[None]:
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:  # transformers lets errors of all kinds through
+        why = str(error).strip().partition("\n")[0] or type(error).__name__
+        raise UserError(
+            f"transformers cannot open {folder} as a classifier ({why}). Give the folder of a saved model with its "
+            "tokenizer, as transformers' save_pretrained writes it. Code that a model brings along is never run."
+        ) from error
+
+
+def _config(transformers: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
+    config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+    config._attn_implementation = None  # a file could name one on the Hub, which is code
+    if "id2label" in changes:
+        config.id2label = changes["id2label"]
+        config.label2id = {label: number for number, label in changes["id2label"].items()}
+        config.problem_type = None
+    elif config.problem_type is not None and (
+        config.problem_type not in ("regression", "single_label_classification")
+        or (config.problem_type == "regression") != (len(config.id2label) == 1)
+    ):
+        raise UserError(
+            f"The model in {folder} is for {config.problem_type} of {len(config.id2label)} labels. Give one that tells "
+            "one label of several, or a number."
+        )
+    if sorted(config.id2label) != list(range(len(config.id2label))):
+        raise UserError(f"{folder} does not number its labels 0, 1, 2 without a gap: {config.id2label}.")
+    _set_dropout(config, changes, folder)
+    return config
+
+
+def _set_dropout(config: Any, changes: Mapping[str, Any], folder: Path) -> None:
+    """Of BERT's two names, one stands for whatever the configuration calls dropout in attention, one for the others."""
+    names = [
+        name
+        for name, value in config.to_dict().items()
+        if "drop" in name and "layerdrop" not in name and isinstance(value, int | float)
+    ]
+    if "hidden_dropout_prob" in changes and not names:
+        raise UserError(f"dropout: the configuration in {folder} has no field for it. Leave it out.")
+    for name in names:
+        key = "attention_probs_dropout_prob" if "att" in name else "hidden_dropout_prob"
+        if key in changes:
+            setattr(config, name, changes[key])
+
+
+def _padding_known(config: Any, tokenizer: Any) -> Any:
+    if config.pad_token_id is None:  # a decoder finds the last token of a text by it
+        config.pad_token_id = tokenizer.pad_token_id
+    return config
+
+
+def _random(transformers: Any, config: Any) -> Any:
+    auto = transformers.AutoModelForSequenceClassification
+    return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
+
+
+def _fast_tokenizer(transformers: Any, folder: Path) -> Any:
+    """Its PreTrainedTokenizerFast. Without a vocabulary transformers would make up one of special tokens alone."""
+    if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
+        raise UserError(
+            f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)} is there. Save the model's own beside it."
+        )
+    with _told(folder):
+        tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+    for lacks, what in (
+        (not tokenizer.is_fast, "has no fast form (a tokenizer.json)"),
+        (tokenizer.pad_token_id is None, "has no padding token"),
+        (tokenizer.padding_side != "right", "pads on the left"),
+    ):
+        if lacks:
+            raise UserError(
+                f"The tokenizer in {folder} ({type(tokenizer).__name__}) {what}, so that batches cannot be made. Give "
+                "another model."
+            )
+    return tokenizer
+
+
+def _positions(model: Any) -> int:
+    """How many tokens a text may have. RoBERTa and its kin number places from behind the padding token's number on."""
+    limit = getattr(model.config, "max_position_embeddings", None) or -1
+    limit = limit if limit > 0 else sys.maxsize
+    for name, module in model.named_modules():
+        padding = getattr(module, "padding_idx", None)
+        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and padding is not None:
+            limit = min(limit, module.num_embeddings - padding - 1)
+    return int(limit)
+
+
+def _head(model: Any, folder: Path) -> list[str]:
+    """The names of the tensors that are not the encoder's."""
+    names = list(model.state_dict())
+    head = [name for name in names if not name.startswith(f"{model.base_model_prefix}.")]
+    if len(head) == len(names):
+        raise UserError(f"{type(model).__name__} in {folder} cannot be parted into encoder and head. Give another.")
+    return head
+
+
+def _check_loaded(found: Mapping[str, Any], head: list[str], new_head: bool, folder: Path) -> None:
+    """UserError for all that transformers has made up where the folder has nothing that fits."""
+    missing, misshapen = set(found["missing_keys"]), {name: shapes for name, *shapes in found["mismatched_keys"]}
+    if not new_head and missing and missing >= set(head):
+        raise _headless(folder)
+    may_be_new = {*head, *(name for name in missing if "pooler" in name)} if new_head else set()
+    problems = [f"missing {name}" for name in sorted(missing - may_be_new)]
+    problems += [
+        f"{name} has shape {tuple(shapes[0])} where {tuple(shapes[1])} is due"
+        for name, shapes in sorted(misshapen.items())
+        if name not in may_be_new
+    ]
+    if problems:
+        raise UserError(
+            f"The weights in {folder} do not fit its config.json: {'; '.join(problems)}. Is this the right folder, and "
+            "were its files saved together?"
+        )
