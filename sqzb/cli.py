@@ -1,5 +1,6 @@
 """The commands: parse, call, print. Nothing heavy is imported before the arguments are known to be good."""
 
+import json
 import os
 import sys
 from importlib.metadata import version
@@ -123,6 +124,10 @@ def finetune(
     seeds: Annotated[str | None, typer.Option(help="A run with each, as 1,2,3.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="So many of several runs at once; by default 1.")] = None,
     model: Annotated[str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")] = None,
+    teacher: Annotated[
+        list[str] | None,
+        typer.Option(help="A model finetuned on the task, to learn from too; given several times, from their mean."),
+    ] = None,
     glue_dir: GlueDir = None,
     output: Output = None,
     resume: Resume = "never",
@@ -135,6 +140,7 @@ def finetune(
     from sqzb.recipe import SweepRecipe, load_recipe
 
     changes = [*(overrides or ()), *([] if seeds is None else [f"sweep.seed=[{seeds}]"])]
+    changes += [f"distillation.teacher={json.dumps(teacher)}"] if teacher else []
     wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, output=_text(output))
     from sqzb.finetuning import sweep
 

@@ -61,6 +61,21 @@ def locked(folder: Path) -> Iterator[bool]:
         os.close(descriptor)
 
 
+@contextmanager
+def claimed(path: Path, number: int) -> Iterator[bool]:
+    """Hold byte `number` of the file while the block runs, and say whether that is so: another process may hold it.
+
+    The byte need not be there. What a process has claimed of a file is free once it has closed that file anywhere.
+    """
+    with path.open("r+b") as opened:
+        try:
+            fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
+            ours = True
+        except (BlockingIOError, PermissionError):  # POSIX leaves open which
+            ours = False
+        yield ours
+
+
 def write_json(path: Path, value: Any) -> None:
     with whole_file(path) as aside:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")

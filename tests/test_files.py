@@ -12,7 +12,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqzb.files import locked, sha256, whole_file, whole_folder, write_json
+from sqzb.files import claimed, locked, sha256, whole_file, whole_folder, write_json
 
 Whole = Callable[[Path], AbstractContextManager[Path]]
 BOTH = pytest.mark.parametrize("whole", [whole_file, whole_folder])
@@ -158,3 +158,23 @@ def test_other_folders_are_free(tmp_path: Path) -> None:
     (tmp_path / "one").mkdir()
     with locked(tmp_path / "one") as ours, locked(tmp_path) as other:
         assert ours and other
+
+
+CLAIM = HOLD.replace("locked", "claimed").replace("sys.argv[1])", "sys.argv[1]), 3")
+
+
+def test_one_process_holds_a_byte_of_a_file(tmp_path: Path) -> None:
+    """And no other byte, and nothing once it is killed; the file stays empty."""
+    path = tmp_path / "file"
+    path.touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", CLAIM, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
+        assert other.stdout is not None and other.stdout.readline() == "True\n"
+        for number, free in ((3, False), (2, True), (3, False), (4, True)):
+            with claimed(path, number) as ours:
+                assert ours == free
+        other.kill()
+    with claimed(path, 3) as ours:
+        assert ours
+    assert path.read_bytes() == b""

@@ -40,9 +40,12 @@ class Finetuned(NamedTuple):
         return predict(self.model, encoded, self.accelerator)[:, self.outputs]
 
 
-def open_finetuned(path: str, task_name: str | None) -> Finetuned:
+def open_finetuned(path: str, task_name: str | None, accelerator: Accelerator | None = None) -> Finetuned:
     """The model of a run, a saved folder or a Hub id, for a task, by default its own. UserError when it has other
-    labels."""
+    labels.
+
+    accelerator: that of the run which the model is opened in, if there is one.
+    """
     folder = local_folder(path)
     recipe = recipe_of(path, FinetuneRecipe) or FinetuneRecipe()
     name = task_name or recipe.task
@@ -54,7 +57,7 @@ def open_finetuned(path: str, task_name: str | None) -> Finetuned:
     model = open_classifier(folder)
     outputs = outputs_of(chosen, model.config.id2label, folder, console.warn)
     max_length = min(recipe.max_length, model.config.max_position_embeddings)
-    accelerator = start_accelerator()
+    accelerator = accelerator or start_accelerator()
     model = model.to(accelerator.device)
     return Finetuned(chosen, model, open_tokenizer(folder), outputs, max_length, accelerator)
 

@@ -1,5 +1,6 @@
 """finetune: a pretrained model and a GLUE task to a run folder with a classifier."""
 
+import hashlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,18 @@ from torch.optim import AdamW, Optimizer
 from sqzb import console
 from sqzb.errors import UserError
 from sqzb.finetuning.data import Example, differing_count, in_common, load_split
-from sqzb.finetuning.evaluation import Encoded, encode, evaluate_splits, majority, together
+from sqzb.finetuning.distillation import Logits, Taught, teacher_logits
+from sqzb.finetuning.evaluation import (
+    Encoded,
+    confusion,
+    decide,
+    encode,
+    evaluate_splits,
+    majority,
+    measure,
+    together,
+    under_chance,
+)
 from sqzb.finetuning.order import Order
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
@@ -67,6 +79,7 @@ class Finetuning(TrainingRun):
         train = self._load("train", glue_dir)
         self.train_set = self._encode(train)
         self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
+        self.teacher_logits = self._taught(train) if recipe.distillation.teacher else None
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
         self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -94,22 +107,39 @@ class Finetuning(TrainingRun):
     def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
 
+    def _taught(self, train: list[Example]) -> Logits:
+        logits = teacher_logits(self.recipe.distillation, self.task, train, self.model, self.folder, self.accelerator)
+        if not self.task.regression:
+            wrong = under_chance(confusion(self.task, decide(self.task, logits), self.train_set))
+            if wrong is not None:
+                self._warn(f"The teacher on the training examples: {wrong}")
+        return logits
+
     def make_optimizer(self) -> Optimizer:
         return AdamW(parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
 
     def make_engine(self, optimizer: Optimizer) -> Engine:
-        return Engine(self.accelerator, self.model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
+        model = self.model if self.teacher_logits is None else Taught(self.model, self.recipe.distillation)
+        return Engine(self.accelerator, model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
 
     def identity(self) -> dict[str, str]:
         splits = {"training": self.train_set, **self.validation}
-        return {f"the {split} set": encoded.sha256 for split, encoded in splits.items()}
+        hashes = {f"the {split} set": encoded.sha256 for split, encoded in splits.items()}
+        if self.teacher_logits is None:
+            return hashes
+        return hashes | {"what the teacher says": hashlib.sha256(self.teacher_logits.tobytes()).hexdigest()}
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         rows = self.order.rows_of_step(step)
         processes = self.accelerator.num_processes
         # All processes get as many, filled up with -1.
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
-        return [self.train_set.batch(filled[self.accelerator.process_index :: processes])]
+        own = filled[self.accelerator.process_index :: processes]
+        batch = self.train_set.batch(own)
+        if self.teacher_logits is None:
+            return [batch]
+        logits = np.where(own[:, None] < 0, np.float32(0), self.teacher_logits[own])
+        return [{**batch, "teacher_logits": torch.from_numpy(logits)}]
 
     def forward_flops(self, batch: MicroBatch) -> int:
         return self.model.forward_flops(*batch["input_ids"].shape)
@@ -209,6 +239,17 @@ class Finetuning(TrainingRun):
                 f"validation examples, {recipe.model} ({start})\n{self.steps:,} steps = {recipe.epochs} epochs x "
                 f"{self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
             )
+            if self.teacher_logits is not None:
+                console.out.print(self._plan_of_teacher(self.teacher_logits))
+
+    def _plan_of_teacher(self, logits: Logits) -> str:
+        distillation = self.recipe.distillation
+        which = " and ".join(distillation.teacher)
+        several = "the mean logits of " if len(distillation.teacher) > 1 else ""
+        temperature = "" if self.task.regression else f", temperature {distillation.temperature:g}"
+        figures = measure(self.task, decide(self.task, logits), self.train_set)
+        own = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
+        return f"taught by {several}{which} ({own} on the training set): alpha {distillation.alpha:g}{temperature}"
 
 
 def build_model(recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: Tokenizer) -> Classifier:

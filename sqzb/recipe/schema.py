@@ -211,6 +211,7 @@ class Distillation(Section):
 class FinetuneRecipe(TrainingRecipe):
     """sqzb finetune."""
 
+    may_change = TrainingRecipe.may_change | {"distillation.cache"}
     length = "epochs"
 
     task: str | None = None

@@ -307,7 +307,7 @@ class TrainingRun(ABC):
         differing = {
             key: (before.get(key), now.get(key))
             for key in (before | now)
-            if before.get(key) != now.get(key) and key.split(".")[0] not in may_change
+            if before.get(key) != now.get(key) and not {key, key.split(".")[0]} & may_change
         }
         hashes = self.identity()
         changed = [f"{name} is another" for name, value in state["identity"].items() if hashes.get(name) != value]

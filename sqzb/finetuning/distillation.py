@@ -1,0 +1,256 @@
+"""Distillation: what finetuned teachers say of the training examples, computed once and kept; and the student's loss.
+
+A teacher reads the text by its own tokenizer, before training begins, which then knows its logits alone.
+"""
+
+import hashlib
+import json
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
+from numpy.typing import NDArray
+from safetensors import SafetensorError
+from safetensors.numpy import load_file
+from torch import Tensor, nn
+
+from sqzb import console
+from sqzb.errors import UserError
+from sqzb.files import claimed, locked, sha256, write_json
+from sqzb.finetuning.data import Example
+from sqzb.finetuning.finished import Finetuned, open_finetuned
+from sqzb.finetuning.tasks import Task
+from sqzb.hub import local_folder
+from sqzb.model.checkpoint import CONFIG, write_tensors
+from sqzb.model.classifiers import Classifier
+from sqzb.model.heads import SequenceClassificationOutput, soft_classification_tally, soft_regression_tally
+from sqzb.recipe import Distillation, FinetuneRecipe
+from sqzb.training.runlog import recipe_of
+
+CHUNK = 1024  # examples in a file; seconds to compute, as other processes of the run may wait for the last one
+ABOUT, LOGITS = "about.json", "logits"
+WAIT = 0.1  # seconds between two looks at what other processes have computed
+
+Logits = NDArray[np.float32]
+
+
+class Taught(nn.Module):
+    """A student with the loss of distillation, for training; what is saved and measured is the student alone."""
+
+    def __init__(self, student: Classifier, distillation: Distillation) -> None:
+        super().__init__()
+        self.student = student
+        self._temperature, self._alpha = distillation.temperature, distillation.alpha
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        labels: Tensor,
+        teacher_logits: Tensor,
+    ) -> SequenceClassificationOutput:
+        """As the student's, but for the tally; teacher_logits: (batch, labels)."""
+        logits = self.student(input_ids, attention_mask, token_type_ids).logits
+        if self.student.config.num_labels > 1:
+            tally = soft_classification_tally(logits, labels, teacher_logits, self._temperature, self._alpha)
+        else:
+            tally = soft_regression_tally(logits, labels, teacher_logits, self._alpha)
+        return SequenceClassificationOutput(logits, {"task": tally})
+
+
+def teacher_logits(
+    distillation: Distillation,
+    chosen: Task,
+    examples: Sequence[Example],
+    student: Classifier,
+    run: Path,
+    accelerator: Accelerator,
+) -> Logits:
+    """The mean of the teachers' logits over a training set (examples, labels), in the order of the task's labels.
+
+    student: as it starts; run: its folder. Each teacher's logits are read from the cache as far as they are there, and
+    the rest is computed by all processes that want them, of this run and of others. UserError when a teacher cannot
+    be opened, is of another task, has weights or logits that are not finite, or is the student, and when the cache is
+    of other data or damaged.
+    """
+    found = []
+    for path in distillation.teacher:
+        try:
+            found.append(_logits_of(path, Path(distillation.cache), chosen, examples, student, run, accelerator))
+        except UserError as error:
+            raise UserError(f"distillation.teacher={path}: {error}") from error
+        clear_device_cache(garbage_collection=True)
+    return np.asarray(np.mean(found, axis=0, dtype=np.float64), np.float32)
+
+
+def _logits_of(
+    path: str,
+    cache: Path,
+    chosen: Task,
+    examples: Sequence[Example],
+    student: Classifier,
+    run: Path,
+    accelerator: Accelerator,
+) -> Logits:
+    _refuse_other_run(path, chosen, run)
+    teacher = open_finetuned(path, chosen.name, accelerator)
+    weights = teacher.model.state_dict()
+    _refuse_weights(weights, student)
+    key = {
+        "weights": _sha256_of(weights),
+        "config": sha256(local_folder(path) / CONFIG),
+        "tokenizer": hashlib.sha256(teacher.tokenizer.to_str().encode()).hexdigest(),
+        "texts": _sha256_of_texts(examples),
+        "labels": list(chosen.labels),
+        "max_length": teacher.max_length,
+        "precision": accelerator.mixed_precision,
+        "examples_in_a_file": CHUNK,
+    }
+    about = {
+        "what": "A teacher's logits over the training examples of a task, in their order, so many in a file; a column "
+        "a label, in the order of the labels here, or the score alone.",
+        "teacher": path,
+        "task": chosen.name,
+        "split": "train",
+        "examples": len(examples),
+        "key": key,
+    }
+    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+    kept = _Cache(cache / name, about, (len(examples), chosen.num_labels))
+    try:
+        return kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process)
+    except OSError as error:
+        raise UserError(
+            f"Its logits cannot be kept in {kept.folder} ({error.strerror}). Make room, or give another "
+            "distillation.cache; what is there is kept."
+        ) from error
+
+
+def _refuse_other_run(path: str, chosen: Task, run: Path) -> None:
+    """By the recipe of the teacher's run where it has one: RTE and QNLI have the same labels."""
+    if local_folder(path).resolve().is_relative_to(run.resolve()):
+        raise UserError(f"It is of the run {run} itself, so the teacher would be the student. Give another teacher.")
+    recipe = recipe_of(path, FinetuneRecipe)
+    if recipe is not None and recipe.task not in (None, chosen.name):
+        raise UserError(
+            f"It was finetuned on {recipe.task}, and this run is of {chosen.name}. Give a teacher of {chosen.name}."
+        )
+
+
+def _refuse_weights(weights: dict[str, Tensor], student: Classifier) -> None:
+    encoder = {name: tensor for name, tensor in student.state_dict().items() if "classifier" not in name}
+    if all(name in weights and torch.equal(tensor, weights[name].cpu()) for name, tensor in encoder.items()):
+        raise UserError(
+            "It has the very weights that this run starts from, so the teacher would be the student. Give another "
+            "teacher, or another --model."
+        )
+
+
+def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
+    logits = teacher.logits(teacher.encode(examples))
+    broken = np.flatnonzero(~np.isfinite(logits).all(1))
+    if len(broken):
+        raise UserError(
+            f"Its logits are not finite ({len(broken)} of {len(examples)} examples, first of row "
+            f"{examples[broken[0]].row}). Train or download it again, or give precision=fp32."
+        )
+    return np.ascontiguousarray(logits)
+
+
+def _sha256_of(tensors: dict[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def _sha256_of_texts(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps((example.text_a, example.text_b)).encode())
+    return digest.hexdigest()
+
+
+class _Cache:
+    """A folder with logits of `shape` (examples, labels): about.json, and a file of each CHUNK examples, 00000 first.
+
+    Any number of processes fill it: byte N of about.json is the lock of file N, and goes with the process that has it.
+    """
+
+    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
+        self.folder, self._about, self._shape = folder, about, shape
+
+    def read(self, compute: Callable[[slice], Logits], show: bool) -> Logits:
+        """All of it, once this and other processes have computed what is missing; compute: of a slice of examples.
+
+        show: whether to show a bar. UserError when what is there does not fit.
+        """
+        self._begin()
+        examples = self._shape[0]
+        logits = np.empty(self._shape, np.float32)
+        left = {n: slice(n * CHUNK, min(examples, (n + 1) * CHUNK)) for n in range(-(-examples // CHUNK))}
+        there = sum(rows.stop - rows.start for n, rows in left.items() if self._file(n).exists())
+        with console.bar("Teacher's logits", examples, there, show) as bar:
+            while left:
+                for number in [n for n in left if self._file(n).exists()]:
+                    rows = left.pop(number)
+                    logits[rows] = self._read(number, rows.stop - rows.start)
+                bar.to(examples - sum(rows.stop - rows.start for rows in left.values()))
+                if left and not self._compute_one(left, compute):
+                    time.sleep(WAIT)
+        return logits
+
+    def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Logits]) -> bool:
+        """The first that no other process is at; False if there is none."""
+        for number, rows in left.items():
+            with claimed(self.folder / ABOUT, number) as ours:
+                if ours and not self._file(number).exists():
+                    write_tensors(self._file(number), {LOGITS: torch.from_numpy(compute(rows))})
+                if ours:
+                    return True
+        return False
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / ABOUT
+        while not path.exists():
+            with locked(self.folder) as ours:
+                if ours and not path.exists():
+                    if any(self.folder.glob("*.safetensors")):
+                        raise self._unfit(f"it has no {ABOUT}")
+                    write_json(path, self._about)
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            differing = [name for name, value in self._about.items() if name != "teacher" and about[name] != value]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self._unfit(f"{ABOUT} cannot be read ({error!r})") from error
+        if differing:
+            raise self._unfit(f"{ABOUT} tells of other data ({', '.join(differing)})")
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:05d}.safetensors"
+
+    def _read(self, number: int, rows: int) -> Logits:
+        path = self._file(number)
+        try:
+            logits = load_file(path)[LOGITS]
+        except (SafetensorError, KeyError) as error:
+            raise self._unfit(f"{path.name} cannot be read ({error})") from error
+        if logits.shape != (rows, self._shape[1]) or logits.dtype != np.float32:
+            raise self._unfit(f"{path.name} has {logits.shape} of {logits.dtype}, not {(rows, self._shape[1])} of fp32")
+        if not np.isfinite(logits).all():
+            raise self._unfit(f"{path.name} has logits that are not finite")
+        return logits
+
+    def _unfit(self, problem: str) -> UserError:
+        return UserError(
+            f"The folder {self.folder} does not hold its logits as they were written: {problem}. Remove the folder; "
+            "they will be computed again."
+        )
