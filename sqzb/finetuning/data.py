@@ -64,6 +64,16 @@ def differing_count(task: Task, split: str, examples: Sequence[Example]) -> str 
     return f"{task.name}'s {split} split has {n:,} examples, and GLUE's has {expected:,}: {part}."
 
 
+def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str | None:
+    """A sentence to warn with where a sentence of an example is empty, or white space alone."""
+    n = sum(any(text is not None and not text.strip() for text in example[:2]) for example in examples)
+    if n == 0:
+        return None
+    return (
+        f"{task.name}'s {split} split has an empty sentence in {n:,} of its {len(examples):,} examples: they are kept."
+    )
+
+
 def in_common(train: Sequence[Example], validation: Sequence[Example]) -> int:
     """How many validation examples have the very texts of a training example, whatever the labels."""
     seen = {example[:2] for example in train}

@@ -12,7 +12,7 @@ from torch.optim import AdamW, Optimizer
 
 from sqzb import console
 from sqzb.errors import UserError
-from sqzb.finetuning.data import Example, differing_count, in_common, load_split
+from sqzb.finetuning.data import Example, differing_count, empty_sentences, in_common, load_split
 from sqzb.finetuning.distillation import Logits, Taught, teacher_logits
 from sqzb.finetuning.evaluation import (
     Encoded,
@@ -89,9 +89,9 @@ class Finetuning(TrainingRun):
 
     def _load(self, split: str, glue_dir: Path | None) -> list[Example]:
         examples = load_split(self.task, split, glue_dir)
-        differing = differing_count(self.task, split, examples)
-        if differing is not None:
-            self._warn(differing)
+        for told in (differing_count(self.task, split, examples), empty_sentences(self.task, split, examples)):
+            if told is not None:
+                self._warn(told)
         return examples
 
     def _validation(self, split: str, train: list[Example], glue_dir: Path | None) -> Encoded:

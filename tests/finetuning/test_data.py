@@ -10,7 +10,7 @@ import huggingface_hub.errors
 import pytest
 
 from sqzb.errors import UserError
-from sqzb.finetuning.data import Example, differing_count, in_common, load_split
+from sqzb.finetuning.data import Example, differing_count, empty_sentences, in_common, load_split
 from sqzb.finetuning.tasks import TASKS, Task, task
 
 MRPC, RTE, COLA, STSB, MNLI, AX = (task(name) for name in ("mrpc", "rte", "cola", "stsb", "mnli", "ax"))
@@ -386,6 +386,17 @@ def test_counts_other_than_glues_are_told() -> None:
         "rte's validation split has 276 examples, and GLUE's has 277: it is a part, or was cut short."
     )
     assert "it has more than GLUE's own." in str(differing_count(RTE, "validation", examples * 2))
+
+
+def test_examples_with_an_empty_sentence_are_counted_once_and_kept(tmp_path: Path) -> None:
+    rows = ["0\ta\tb\tentailment", "1\t\tb\tentailment", "2\ta\t \x85\tentailment", "3\t\t\tentailment"]
+    write(tmp_path / "RTE/train.tsv", RTE_HEADER, *rows)
+    examples = load_split(RTE, "train", tmp_path)
+    assert len(examples) == 4
+    told = "rte's train split has an empty sentence in 3 of its 4 examples: they are kept."
+    assert empty_sentences(RTE, "train", examples) == told
+    assert empty_sentences(RTE, "train", examples[:1]) is None
+    assert empty_sentences(COLA, "train", [Example("a", None, 0, 0)]) is None
 
 
 def test_examples_in_common_are_those_with_the_same_texts() -> None:

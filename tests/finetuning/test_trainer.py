@@ -123,9 +123,13 @@ def test_one_task_starts_from_anothers_model(pretrained: Path, more_glue: Path, 
 def test_what_is_odd_about_the_data_is_told(
     pretrained: Path, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    finetune(recipe(pretrained, tmp_path / "run"), glue)
+    with (glue / "MRPC" / "train.tsv").open("a", encoding="utf-8") as train:
+        train.write("1\t0\t0\t\te f g\n")
+    finetune(recipe(pretrained, tmp_path / "run", epochs=1), glue)
     said = " ".join(capsys.readouterr().err.split())
-    assert "mrpc's train split has 40 examples, and GLUE's has 3,668" in said
+    assert "mrpc's train split has 41 examples, and GLUE's has 3,668" in said
+    assert said.count("mrpc's train split has an empty sentence in 1 of its 41 examples: they are kept.") == 1
+    assert "validation split has an empty sentence" not in said
     assert "mrpc's validation split has 40 examples, and GLUE's has 408" in said
     assert "40 of the 40 examples in mrpc's validation split have the very texts of a training example" in said
 

@@ -1,0 +1,162 @@
+"""Finetuning by one recipe, as `sqzb finetune` does it and as transformers' Trainer does: whole commands, timed.
+
+    python scripts/trainer_peer.py RECIPE.yaml --glue-dir FOLDER    # the one of Trainer
+
+Trainer is used as in transformers' run_glue.py: batches in a random order, padded one by one, AdamW fused, evaluation
+in eights. Both read the same files, evaluate and save a checkpoint at the end of each epoch, keep the newest, and save
+the model at the end.
+"""
+
+import argparse
+import csv
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+from sqzb import console
+from sqzb.finetuning import metrics
+from sqzb.finetuning.tasks import Task, task
+from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
+
+SPLITS = ("train", "validation")
+
+Figures = dict[str, float]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("recipe", type=Path, help="of one task that is no regression, with model and output")
+    parser.add_argument("--glue-dir", type=Path, required=True)
+    given = parser.parse_args()
+    train(load_recipe(FinetuneRecipe, given.recipe), given.glue_dir)
+
+
+def copy_data(chosen: Task, glue_dir: Path, folder: Path, examples: int | None) -> None:
+    """GLUE's own training and validation file under `folder`, of the first only its first so many examples."""
+    (folder / chosen.folders[0]).mkdir(parents=True, exist_ok=True)
+    for split in SPLITS:
+        lines = None if examples is None or split != "train" else examples + (not chosen.header)  # 1: the header line
+        with file(chosen, split, glue_dir).open("rb") as source, file(chosen, split, folder).open("wb") as copy:
+            copy.writelines(islice(source, lines))
+
+
+def file(chosen: Task, split: str, glue_dir: Path) -> Path:
+    return glue_dir / chosen.folders[0] / chosen.files[split]
+
+
+def sqzb_figures(output: Path, chosen: Task) -> Figures:
+    last = json.loads((output / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])
+    return {"steps": last["step"]} | {name: last[f"validation_{name}"] for name in chosen.metrics}
+
+
+def trainer_figures(output: Path, chosen: Task) -> Figures:
+    state = json.loads((output / "trainer_state.json").read_text(encoding="utf-8"))
+    last = [entry for entry in state["log_history"] if "eval_loss" in entry][-1]
+    return {"steps": state["global_step"]} | {name: last[f"eval_{name}"] for name in chosen.metrics}
+
+
+# By name: the arguments of Python, before the recipe, and what was found.
+CONTESTANTS: dict[str, tuple[list[str], Callable[[Path, Task], Figures]]] = {
+    "sqzb": (["-m", "sqzb", "finetune", "--recipe"], sqzb_figures),
+    "transformers": ([__file__], trainer_figures),
+}
+
+
+def timed(contestant: str, recipe: FinetuneRecipe, glue_dir: Path, **environment: str) -> Figures:
+    """Run the recipe, from the start of a process to its end: its seconds, its peak of resident memory in bytes, the
+    steps and the task's metrics. The recipe and what was said lie beside the output. Exits when it fails."""
+    arguments, figures = CONTESTANTS[contestant]
+    output = Path(recipe.output or "")
+    given, log = (output.with_name(output.name + suffix) for suffix in (".yaml", ".log"))
+    given.write_text(dump_recipe(recipe), encoding="utf-8")
+    with log.open("w") as said:
+        started = time.perf_counter()
+        process = subprocess.Popen(
+            [sys.executable, *arguments, str(given), "--glue-dir", str(glue_dir)],
+            stdout=said,
+            stderr=subprocess.STDOUT,
+            env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,  # nothing that is timed waits for the network
+        )
+        _, status, usage = os.wait4(process.pid, 0)
+        seconds = time.perf_counter() - started
+    # wait4, which alone tells the usage of one child, took the status from under Popen.
+    process.returncode = os.waitstatus_to_exitcode(status)
+    if process.returncode:
+        sys.exit(f"{output} failed:\n{log.read_text()}")
+    console.out.print(f"{recipe.task}, {output.name}: {seconds:.1f} s")
+    return {"seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024, **figures(output, task(recipe.task or ""))}
+
+
+def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
+    """What transformers' run_glue.py does with the recipe's settings."""
+    import torch
+    from datasets import load_dataset
+    from transformers import (
+        AutoModelForSequenceClassification,
+        AutoTokenizer,
+        DataCollatorWithPadding,
+        EvalPrediction,
+        Trainer,
+        TrainingArguments,
+        set_seed,
+    )
+
+    chosen, output = task(recipe.task or ""), Path(recipe.output or "")
+    files = {split: str(file(chosen, split, glue_dir)) for split in SPLITS}
+    reading = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "keep_default_na": False}
+    columns = {"column_names": list(chosen.header)} if chosen.header else {}
+    splits = load_dataset("csv", data_files=files, cache_dir=str(output / "cache"), **reading, **columns)
+    tokenizer = AutoTokenizer.from_pretrained(recipe.model)
+
+    def tokenise(rows: dict[str, list[Any]]) -> Any:
+        texts = [rows[column] for column in chosen.file_columns]
+        encoded = tokenizer(*texts, max_length=recipe.max_length, truncation=True)
+        return encoded | {"label": [chosen.file_labels.index(str(label)) for label in rows[chosen.file_label]]}
+
+    splits = splits.map(tokenise, batched=True, remove_columns=splits["train"].column_names)
+
+    def measure(seen: EvalPrediction) -> Figures:
+        return metrics.compute(chosen, seen.predictions.argmax(1), seen.label_ids)  # type: ignore[union-attr]
+
+    set_seed(recipe.seed)
+    places = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = {} if recipe.dropout is None else dict.fromkeys(places, recipe.dropout)
+    runner = Trainer(
+        # The published weights are stored in fp16, and would be trained in it.
+        AutoModelForSequenceClassification.from_pretrained(
+            recipe.model, num_labels=chosen.num_labels, dtype=torch.float32, **dropout
+        ),
+        TrainingArguments(
+            str(output),
+            num_train_epochs=recipe.epochs,
+            per_device_train_batch_size=recipe.batch,
+            learning_rate=recipe.lr,
+            warmup_steps=recipe.warmup,
+            weight_decay=recipe.weight_decay,
+            max_grad_norm=recipe.clip_norm,
+            lr_scheduler_type="linear",
+            seed=recipe.seed,
+            eval_strategy="epoch",
+            save_strategy="epoch",
+            save_total_limit=recipe.keep_checkpoints,
+            report_to="none",
+        ),
+        data_collator=DataCollatorWithPadding(tokenizer),
+        train_dataset=splits["train"],
+        eval_dataset=splits["validation"],
+        processing_class=tokenizer,
+        compute_metrics=measure,
+    )
+    runner.train()
+    runner.save_model()
+    runner.save_state()
+
+
+if __name__ == "__main__":
+    main()
