@@ -10,12 +10,14 @@ from sqzb.recipe.schema import (
     PretrainRecipe,
     Section,
     Source,
-    SweepRecipe,
     TrainingRecipe,
     Vocabulary,
 )
+from sqzb.recipe.sweeps import ALL, GLUE, Stage, SweepRecipe
 
 __all__ = [
+    "ALL",
+    "GLUE",
     "CorpusRecipe",
     "Distillation",
     "FinetuneRecipe",
@@ -25,6 +27,7 @@ __all__ = [
     "Recipe",
     "Section",
     "Source",
+    "Stage",
     "SweepRecipe",
     "TrainingRecipe",
     "Vocabulary",
