@@ -196,6 +196,8 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
     with signals.caught(), console.bar("Sweep", len(runs), len(runs) - len(waiting)) as bar:
         try:
             while at_work or (waiting and not signals.received):
+                # A killed sweep may have left runs at work, which end by themselves.
+                waiting = [run for run in waiting if final_figures(run.folder) is None]
                 in_vain = _behind(waiting, {run.folder for run in failed})
                 failed |= {run: f"not run, for it needs {' and '.join(needs)}" for run, needs in in_vain.items()}
                 undone = {run.folder for run in (*waiting, *at_work)}
