@@ -24,7 +24,7 @@ from sqzb.finetuning import metrics
 from sqzb.finetuning.data import load_split
 from sqzb.finetuning.tasks import is_test, task
 from sqzb.hub import local_folder
-from sqzb.recipe import ALL, FinetuneRecipe, SweepRecipe, dump_recipe, load_recipe
+from sqzb.recipe import ALL, FinetuneRecipe, SweepRecipe, dump_recipe, flat, load_recipe
 from sqzb.training.guards import SIGNALS, Signals
 from sqzb.training.runlog import RECIPE, final_figures, refuse_used
 
@@ -150,11 +150,11 @@ def _check(output: Path, runs: Sequence[Run]) -> None:
         if not (run.folder / RECIPE).exists():
             refuse_used(run.folder)
             continue
-        before = load_recipe(FinetuneRecipe, run.folder / RECIPE).model_dump()
+        before = flat(load_recipe(FinetuneRecipe, run.folder / RECIPE).model_dump())
         problems += [
             f"{run.folder}: {key} was {before[key]}, is {value}"
-            for key, value in run.recipe.model_dump().items()
-            if value != before[key] and key not in FinetuneRecipe.may_change
+            for key, value in flat(run.recipe.model_dump()).items()
+            if value != before[key] and not {key, key.split(".")[0]} & FinetuneRecipe.may_change
         ]
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)

@@ -12,6 +12,7 @@ from sqzb.recipe.schema import (
     Source,
     TrainingRecipe,
     Vocabulary,
+    flat,
 )
 from sqzb.recipe.sweeps import ALL, GLUE, Stage, SweepRecipe
 
@@ -32,5 +33,6 @@ __all__ = [
     "TrainingRecipe",
     "Vocabulary",
     "dump_recipe",
+    "flat",
     "load_recipe",
 ]

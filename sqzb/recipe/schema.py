@@ -1,5 +1,6 @@
 """What stands in a recipe: keys, their types, defaults and limits, and what is impossible together."""
 
+from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
@@ -228,3 +229,11 @@ class FinetuneRecipe(TrainingRecipe):
         if self.early_stopping is None or self.keep_best:
             return []
         return [("early_stopping", "ends with a model that is not the best one: set keep_best=true too")]
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Keys with dots: {"a": {"b": 1}} is {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

@@ -14,13 +14,14 @@ from pydantic import (
     ValidatorFunctionWrapHandler,
     WrapValidator,
     create_model,
+    field_validator,
     model_serializer,
 )
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sqzb.model.config import Problem
-from sqzb.recipe.schema import FinetuneRecipe, Section
+from sqzb.recipe.schema import FinetuneRecipe, Section, flat
 
 Glue = Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]  # what a model is finetuned on
 GLUE, ALL = get_args(Glue), "all"
@@ -100,6 +101,12 @@ class SweepRecipe(FinetuneRecipe):
     tasks: dict[str, Settings] = Field({}, description="keys that have another value for a task, by task")
     stages: dict[str, Stage] = Field({}, description="sweeps that teach one another or are compared, by name")
 
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _without_null(cls, stages: Any) -> Any:
+        """`stages.NAME=null` takes a stage out of a recipe."""
+        return {name: s for name, s in stages.items() if s is not None} if isinstance(stages, dict) else stages
+
     def names(self) -> list[str]:
         """The tasks that `task` names, whether there are such or not."""
         if self.task == ALL:
@@ -108,10 +115,7 @@ class SweepRecipe(FinetuneRecipe):
 
     def grid(self) -> dict[str, list[Any]]:
         """The values to try by key, as distillation.alpha where it is inside, the seeds last."""
-        values = self.sweep.model_dump()
-        for name in [name for name, inside in values.items() if isinstance(inside, dict)]:
-            values |= {f"{name}.{key}": inside for key, inside in values.pop(name).items()}
-        return dict(sorted(values.items(), key=lambda item: item[0] == "seed"))
+        return dict(sorted(flat(self.sweep.model_dump()).items(), key=lambda item: item[0] == "seed"))
 
     def teachers(self) -> set[str]:
         """The stages that teach another."""

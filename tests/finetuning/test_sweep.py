@@ -304,6 +304,8 @@ def test_the_command_line_stands_over_stages_but_not_over_what_a_teacher_says_of
     assert (student.recipe.distillation.alpha, student.recipe.distillation.temperature) == (0.0, 4.0)
     named = load_recipe(SweepRecipe, path, ["stages.t.epochs=2", "stages.s.epochs=6"])
     assert [run.recipe.epochs for run in plan(named, OUT)] == [2, 6, 6]
+    alone = plan(load_recipe(SweepRecipe, path, ["stages.s=null"]), OUT)
+    assert [(run.stage, run.recipe.distillation.alpha) for run in alone] == [("t", 0.6), ("t", 0.7)]
 
 
 def test_everything_wrong_with_stages_is_in_one_error(tmp_path: Path) -> None:
