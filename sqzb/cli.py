@@ -135,7 +135,8 @@ def finetune(
 ) -> None:
     """Train a pretrained model on a GLUE task, or on several, with several seeds and settings: a sweep.
 
-    A sweep goes on where it was stopped; its runs lie in OUTPUT/TASK/, and its table in OUTPUT/results.json.
+    A sweep goes on where it was stopped; its runs lie in OUTPUT/TASK/, or OUTPUT/STAGE/TASK/ where the recipe has
+    stages, and its tables in OUTPUT/results.json.
     """
     from sqzb.recipe import SweepRecipe, load_recipe
 

@@ -15,6 +15,7 @@ from sqzb.errors import RecipeError
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.recipe import (
     CorpusRecipe,
+    Distillation,
     FinetuneRecipe,
     Optimizer,
     PretrainRecipe,
@@ -25,7 +26,7 @@ from sqzb.recipe import (
     dump_recipe,
     load_recipe,
 )
-from sqzb.recipe.schema import Grid, Settings
+from sqzb.recipe.sweeps import Grid, Settings, Stage
 
 SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
 SOURCES = {"sources": {"a": {"path": "text"}}}
@@ -34,7 +35,17 @@ KINDS: list[tuple[type[Section], dict[str, Any], dict[str, type[BaseModel]]]] = 
     (CorpusRecipe, SOURCES, {"": CorpusRecipe, "sources.a.": Source, "vocabulary.": Vocabulary}),
     (PretrainRecipe, {"model": {}}, {"": PretrainRecipe, "model.": SqueezeBertConfig, "optimizer.": Optimizer}),
     (FinetuneRecipe, {}, {"": FinetuneRecipe}),
-    (SweepRecipe, {}, {"": SweepRecipe, "sweep.": Grid, "tasks.rte.": Settings}),
+    (
+        SweepRecipe,
+        {},
+        {
+            "": SweepRecipe,
+            "sweep.": Grid,
+            "tasks.rte.": Settings,
+            "stages.a.": Stage,
+            "stages.a.distillation.": Distillation,
+        },
+    ),
 ]
 ONE_OF_EACH: list[Section] = [
     CorpusRecipe(sources={"a": Source(path="x")}),

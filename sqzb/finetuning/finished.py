@@ -19,7 +19,7 @@ from sqzb.hub import local_folder
 from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training.engine import start_accelerator
-from sqzb.training.runlog import RECIPE, evaluations, recipe_of
+from sqzb.training.runlog import RECIPE, final_figures, recipe_of
 
 
 class Finetuned(NamedTuple):
@@ -105,11 +105,12 @@ def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
     """By task, in the order of TASKS, the best validation score of the finished runs, and the first run that has it."""
     found: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
     for path in paths:
-        runs = sorted(recipe.parent for recipe in Path(path).rglob(RECIPE) if (recipe.parent / "final").is_dir())
-        if not runs:
+        runs = sorted(recipe.parent for recipe in Path(path).rglob(RECIPE))
+        finished = [(run, figures) for run in runs if (figures := final_figures(run)) is not None]
+        if not finished:
             raise UserError(f"{path} neither is nor holds a finished run. Give run folders, or a folder of them.")
-        for run in runs:
-            recipe, measured = recipe_of(str(run), FinetuneRecipe), evaluations(run)
-            if recipe is not None and recipe.task in found and measured:
-                found[recipe.task].append((measured[-1]["validation_score"], run))
+        for run, figures in finished:
+            recipe = recipe_of(str(run), FinetuneRecipe)
+            if recipe is not None and recipe.task in found:
+                found[recipe.task].append((figures["score"], run))
     return {name: max(runs, key=lambda run: run[0]) for name, runs in found.items() if runs}

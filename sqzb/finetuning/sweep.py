@@ -1,4 +1,5 @@
-"""Many runs of finetune, over tasks, settings and seeds, each an ordinary run in a process of its own; and their table.
+"""Many runs of finetune, over stages, tasks, settings and seeds, each an ordinary run in a process of its own; and
+their tables.
 
 Nothing but the runs' own folders says how far a sweep has come.
 """
@@ -10,7 +11,8 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence, Set
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
@@ -19,25 +21,32 @@ from sqzb import console
 from sqzb.errors import Stopped, UserError
 from sqzb.files import locked, whole_file, write_json
 from sqzb.finetuning import metrics
-from sqzb.finetuning.tasks import TASKS, task
+from sqzb.finetuning.data import load_split
+from sqzb.finetuning.tasks import is_test, task
 from sqzb.hub import local_folder
-from sqzb.recipe import FinetuneRecipe, SweepRecipe, dump_recipe, load_recipe
+from sqzb.recipe import ALL, FinetuneRecipe, SweepRecipe, dump_recipe, flat, load_recipe
 from sqzb.training.guards import SIGNALS, Signals
-from sqzb.training.runlog import METRICS, RECIPE, refuse_used
+from sqzb.training.runlog import RECIPE, final_figures, refuse_used
 
-ALL, OUTPUT, RESULTS = "all", "runs/glue", "results.json"
+OUTPUT, RESULTS = "runs/glue", "results.json"
 CONVENTION = "the mean over tasks of each task's mean metric, MNLI's two halves as one task"
+AVERAGES = {"with_wnli": "GLUE with WNLI", "without_wnli": "GLUE without WNLI"}
 LAST_LINES = 3  # of a failed run's output, to show
 WAIT = 0.1  # seconds between two looks at the processes
 
-Figures = dict[str, float]
-
 
 class Run(NamedTuple):
-    """One run of a sweep; setting: its values of the grid but the seed, as lr=1e-05,batch=16, or nothing."""
+    """One run of a sweep.
 
+    stage    the name of its stage, empty where there are none
+    setting  its values of the grid but the seed, as lr=1e-05,batch=16, or nothing
+    needs    the folders of other runs, its teacher and the one that it starts from, which its recipe has too
+    """
+
+    stage: str
     setting: str
     recipe: FinetuneRecipe
+    needs: tuple[Path, ...] = ()
 
     @property
     def folder(self) -> Path:
@@ -45,7 +54,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        return f"{self.recipe.task}/{self.folder.name}"
+        return "/".join(filter(None, (self.stage, self.recipe.task, self.folder.name)))
 
     def beside(self, suffix: str) -> Path:
         """A file of the sweep's about the run, whose own folder must be empty when it begins."""
@@ -53,16 +62,16 @@ class Run(NamedTuple):
 
 
 def is_sweep(recipe: SweepRecipe) -> bool:
-    """Whether the recipe is for more than one plain run: by several tasks, or by a grid, of whatever size."""
-    return bool(recipe.grid()) or (recipe.task is not None and (recipe.task == ALL or "," in recipe.task))
+    """Whether the recipe is for more than one plain run: by stages, several tasks, or a grid, of whatever size."""
+    return bool(recipe.stages or recipe.grid()) or recipe.task == ALL or "," in (recipe.task or "")
 
 
 def sweep(recipe: SweepRecipe, glue_dir: Path | None, jobs: int = 1) -> dict[str, Any]:
-    """Run all that is not finished, `jobs` at once, then print the table and write it to OUTPUT/results.json; its
-    content.
+    """Run all that is not finished, `jobs` at once, each run behind those that it needs, then print the tables and
+    write them to OUTPUT/results.json; its content.
 
     Each run has one of the GPUs that are visible, or a share of the cores. Raises UserError before anything runs when
-    the sweep cannot be as the recipe has it, and at the end, behind the table, when runs have failed; Stopped when a
+    the sweep cannot be as the recipe has it, and at the end, behind the tables, when runs have failed; Stopped when a
     signal came, once the runs that were at work have saved themselves.
     """
     if "WORLD_SIZE" in os.environ:
@@ -70,8 +79,7 @@ def sweep(recipe: SweepRecipe, glue_dir: Path | None, jobs: int = 1) -> dict[str
     output = Path(recipe.output or OUTPUT)
     runs = plan(recipe, output)
     _check(output, runs)
-    for model in {run.recipe.model for run in runs}:
-        local_folder(model)  # once, before several processes would download it
+    _check_input(runs, glue_dir)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) as ours:
         if not ours:
@@ -82,25 +90,49 @@ def sweep(recipe: SweepRecipe, glue_dir: Path | None, jobs: int = 1) -> dict[str
     report(output, results)
     if failed:
         listed = "".join(f"\n  {run.name}: {said}" for run, said in failed.items())
-        raise UserError(f"{len(failed)} of {len(runs)} runs failed:{listed}\nThe same command tries these again.")
+        in_vain = len(_behind(failed, {run.folder for run in failed}))
+        others = f", and {in_vain} that need these were not run" if in_vain else ""
+        raise UserError(
+            f"{len(failed) - in_vain} of {len(runs)} runs failed{others}:{listed}\nThe same command tries these again."
+        )
     return results
 
 
 def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
-    """The sweep's runs, whose folders are `output`/TASK/SETTINGS; UserError when a task is none of GLUE's."""
-    if recipe.task is None:
+    """The sweep's runs, each behind those that it needs, whose folders are `output`/STAGE/TASK/SETTINGS, without
+    STAGE where there are none; UserError when a task is none of GLUE's."""
+    if not recipe.names():
         raise UserError("There is no task: give --task, such as --task mrpc,rte or --task all.")
-    nine = [name for name, row in TASKS.items() if not row.model_of]
-    names = nine if recipe.task == ALL else [name.strip() for name in recipe.task.split(",")]
-    for name in (*names, *recipe.tasks):
+    for name in (*recipe.names(), *recipe.tasks):
         task(name)
-    keys = [key for key in recipe.grid() if key != "seed"]
+    runs: dict[tuple[str, str], list[Run]] = {}
+    for stage, part in recipe.in_order().items():
+        for name in recipe.tasks_of(stage):
+            taught_by = runs[part.teacher, name] if isinstance(part.teacher, str) else []
+            starts = runs[stage, part.first] if part.first not in (None, name) else []
+            runs[stage, name] = _runs_of(recipe, stage, name, output, taught_by, starts)
+    return [run for those in runs.values() for run in those]
+
+
+def _runs_of(
+    recipe: SweepRecipe, stage: str, name: str, output: Path, taught_by: Sequence[Run], starts: Sequence[Run]
+) -> list[Run]:
+    """Of a task in a stage. taught_by: the teacher's runs; starts: where there are such, for each run the one that it
+    starts from, which has the same place in the grid."""
+    keys = [] if stage in recipe.teachers() else [key for key in recipe.grid() if key != "seed"]
+    given = recipe.stages[stage].teacher if stage else None
+    teacher = given[name] if isinstance(given, dict) else [str(run.folder) for run in taught_by]
     runs = []
-    for name in dict.fromkeys(names):
-        for one in recipe.recipes(name):
-            setting = ",".join(f"{key}={_written(getattr(one, key))}" for key in keys)
-            folder = output / name / ",".join(filter(None, (setting, f"seed={one.seed}")))
-            runs.append(Run(setting, one.model_copy(update={"output": str(folder)})))
+    for place, one in enumerate(recipe.recipes(name, stage)):
+        setting = ",".join(f"{key}={_written(attrgetter(key)(one))}" for key in keys)
+        folder = output / stage / name / ",".join(filter(None, (setting, f"seed={one.seed}")))
+        changes: dict[str, Any] = {"output": str(folder)}
+        if teacher:
+            changes["distillation"] = one.distillation.model_dump() | {"teacher": teacher}
+        if starts:
+            changes |= {"model": str(starts[place].folder), "from_scratch": False}
+        needs = tuple(run.folder for run in (*taught_by, *starts[place : place + 1]))
+        runs.append(Run(stage, setting, FinetuneRecipe.model_validate(one.model_dump() | changes), needs))
     return runs
 
 
@@ -118,11 +150,11 @@ def _check(output: Path, runs: Sequence[Run]) -> None:
         if not (run.folder / RECIPE).exists():
             refuse_used(run.folder)
             continue
-        before = load_recipe(FinetuneRecipe, run.folder / RECIPE).model_dump()
+        before = flat(load_recipe(FinetuneRecipe, run.folder / RECIPE).model_dump())
         problems += [
             f"{run.folder}: {key} was {before[key]}, is {value}"
-            for key, value in run.recipe.model_dump().items()
-            if value != before[key] and key not in FinetuneRecipe.may_change
+            for key, value in flat(run.recipe.model_dump()).items()
+            if value != before[key] and not {key, key.split(".")[0]} & FinetuneRecipe.may_change
         ]
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
@@ -131,12 +163,32 @@ def _check(output: Path, runs: Sequence[Run]) -> None:
         )
 
 
+def _check_input(runs: Sequence[Run], glue_dir: Path | None) -> None:
+    """UserError for a model that is not there, and with all of them for GLUE's files that are not there or not right,
+    as far as runs that are not finished need them. The Hub's models are downloaded once, before several would do it."""
+    waiting = [run for run in runs if final_figures(run.folder) is None]
+    made = {folder for run in waiting for folder in run.needs}
+    for path in dict.fromkeys(path for run in waiting for path in (run.recipe.model, *run.recipe.distillation.teacher)):
+        if Path(path) not in made:
+            local_folder(path)
+    problems = []
+    for name in dict.fromkeys(str(run.recipe.task) for run in waiting if glue_dir is not None):
+        for split in task(name).files:
+            if not is_test(split):
+                try:
+                    load_split(task(name), split, glue_dir)
+                except UserError as error:
+                    problems.append(f"\n  {error}")
+    if problems:
+        raise UserError(f"The sweep cannot begin, for data is wrong:{''.join(dict.fromkeys(problems))}")
+
+
 # The processes
 
 
 def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run, str]:
     """Run what is not finished; of each run that failed, how. Stopped when a signal asked for it."""
-    waiting = [run for run in runs if figures(run.folder) is None]
+    waiting = [run for run in runs if final_figures(run.folder) is None]
     free = _environments(jobs) if waiting else []
     at_work: dict[Run, tuple[subprocess.Popen[bytes], dict[str, str]]] = {}
     failed: dict[Run, str] = {}
@@ -144,7 +196,14 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
     with signals.caught(), console.bar("Sweep", len(runs), len(runs) - len(waiting)) as bar:
         try:
             while at_work or (waiting and not signals.received):
-                for run in waiting if free and not signals.received else ():
+                # A killed sweep may have left runs at work, which end by themselves.
+                waiting = [run for run in waiting if final_figures(run.folder) is None]
+                in_vain = _behind(waiting, {run.folder for run in failed})
+                failed |= {run: f"not run, for it needs {' and '.join(needs)}" for run, needs in in_vain.items()}
+                undone = {run.folder for run in (*waiting, *at_work)}
+                waiting = [run for run in waiting if run not in in_vain]
+                ready = [run for run in waiting if undone.isdisjoint(run.needs)]
+                for run in ready if free and not signals.received else ():
                     if free and (process := _start(run, glue_dir, free[0])) is not None:
                         at_work[run] = process, free.pop(0)
                 waiting = [run for run in waiting if run not in at_work]
@@ -177,6 +236,12 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
             signals.received,
         )
     return failed
+
+
+def _behind(runs: Iterable[Run], folders: Set[Path]) -> dict[Run, list[str]]:
+    """The runs that need one of the folders, with those that they need."""
+    needs = {run: [str(folder) for folder in run.needs if folder in folders] for run in runs}
+    return {run: needed for run, needed in needs.items() if needed}
 
 
 def _environments(jobs: int) -> list[dict[str, str]]:
@@ -216,7 +281,7 @@ def _start(run: Run, glue_dir: Path | None, environment: Mapping[str, str]) -> s
 
 def _ended(run: Run, code: int) -> dict[Run, str]:
     """Say how a run ended; where it failed, its exit code and what it said last."""
-    found = figures(run.folder)
+    found = final_figures(run.folder)
     if code == 0 and found is not None:
         console.out.print(f"{run.name}: {found['score']:.1%}")
         return {}
@@ -228,45 +293,37 @@ def _ended(run: Run, code: int) -> dict[Run, str]:
 # The table
 
 
-def figures(folder: Path) -> Figures | None:
-    """The last evaluation of a finished run by metric, with GLUE's `score`; None if it is not finished.
-
-    A run's last line is that evaluation, which is behind the writing of final/.
-    """
-    if not (folder / "final").is_dir() or not (folder / METRICS).exists():
-        return None
-    try:
-        last = json.loads((folder / METRICS).read_text(encoding="utf-8").splitlines()[-1])
-    except (ValueError, IndexError):
-        return None
-    found = {key.removeprefix("validation_"): value for key, value in last.items() if key.startswith("validation_")}
-    return found if "score" in found else None
-
-
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """Of the runs that are finished: each, a row for each task and setting, and GLUE's averages.
+    """Of the runs that are finished: each, a row for each task, stage and setting, and GLUE's averages.
 
-    A row is of its seeds' scores. A task's best setting is that of the highest mean. The averages, null where
-    a task is missing, are of the best settings' means.
+    A row is of its seeds' scores. The best setting of a task in a stage is that of the highest mean. The averages, null
+    where a task is missing, are of the best settings' means; where there are stages, each has its means and averages.
     """
-    finished = [(run, found) for run in runs if (found := figures(run.folder)) is not None]
-    scores: dict[tuple[str, str], list[float]] = {}
-    for run, found in finished:
-        scores.setdefault((str(run.recipe.task), run.setting), []).append(found["score"])
-    rows = [{"task": name, "setting": setting, **spread(values)} for (name, setting), values in scores.items()]
-    best: dict[str, float] = {}
+    finished = [(run, found) for run in runs if (found := final_figures(run.folder)) is not None]
+    tasks = list(dict.fromkeys(run.recipe.task for run in runs))
+    scores: dict[tuple[str, str, str], list[float]] = {}
+    for run, found in sorted(finished, key=lambda one: tasks.index(one[0].recipe.task)):
+        scores.setdefault((str(run.recipe.task), run.stage, run.setting), []).append(found["score"])
+    rows = [
+        {"task": name, "stage": stage, "setting": setting, **spread(values)}
+        for (name, stage, setting), values in scores.items()
+    ]
+    means: dict[str, dict[str, float]] = {run.stage: {} for run in runs}
     for row in rows:
+        best = means[row["stage"]]
         best[row["task"]] = max(row["mean"], best.get(row["task"], row["mean"]))
     for row in rows:
-        row["best_setting"] = row["mean"] == best[row["task"]]
+        row["best_setting"] = row["mean"] == means[row["stage"]][row["task"]]
+    stages = {stage: {"means": best, "average": _averages(best)} for stage, best in means.items()}
     return {
         "runs": [
-            {"task": run.recipe.task, "setting": run.setting, "seed": run.recipe.seed, "folder": str(run.folder)}
+            {"task": run.recipe.task, "stage": run.stage, "setting": run.setting, "seed": run.recipe.seed}
+            | {"folder": str(run.folder)}
             | found
             for run, found in finished
         ],
         "rows": rows,
-        "average": {"of": CONVENTION, "with_wnli": _average(best, True), "without_wnli": _average(best, False)},
+        **({"average": stages[""]["average"]} if "" in stages else {"stages": stages}),
     }
 
 
@@ -281,6 +338,10 @@ def spread(scores: Sequence[float]) -> dict[str, Any]:
     }
 
 
+def _averages(means: Mapping[str, float]) -> dict[str, Any]:
+    return {"of": CONVENTION, "with_wnli": _average(means, True), "without_wnli": _average(means, False)}
+
+
 def _average(means: Mapping[str, float], wnli: bool) -> float | None:
     try:
         return metrics.average({(name, "validation"): mean for name, mean in means.items()}, wnli)
@@ -289,16 +350,34 @@ def _average(means: Mapping[str, float], wnli: bool) -> float | None:
 
 
 def report(output: Path, results: Mapping[str, Any]) -> None:
-    """Print the table of `summary`."""
-    several = len({row["setting"] for row in results["rows"]}) > 1
+    """Print the tables of `summary`."""
     rows = []
     for row in results["rows"]:
-        setting = [row["setting"] + ("  best" if several and row["best_setting"] else "")] if row["setting"] else []
+        several = sum((row["task"], row["stage"]) == (other["task"], other["stage"]) for other in results["rows"]) > 1
+        name = " ".join(filter(None, (row["task"], row["stage"], row["setting"])))
         values = [row["median"], row["mean"], row["sd"], row["best"]]
-        cells = ["-" if value is None else f"{value:.1%}" for value in values]
-        rows.append([" ".join([row["task"], *setting]), str(row["n"]), *cells])
+        rows.append([name + "  best" * (several and row["best_setting"]), str(row["n"]), *map(_percent, values)])
     console.table(f"Scores on validation, {output}", ("task", "n", "median", "mean", "sd", "best"), rows)
-    for key, which in (("with_wnli", "with"), ("without_wnli", "without")):
-        average = results["average"][key]
+    stages = results.get("stages", {})
+    if stages:
+        _report_stages(stages, list(dict.fromkeys(row["task"] for row in results["rows"])))
+    for key, which in AVERAGES.items():
+        average = None if stages else results["average"][key]
         if average is not None:
-            console.out.print(f"GLUE {which} WNLI: {average:.1%} ({CONVENTION})")
+            console.out.print(f"{which}: {average:.1%} ({CONVENTION})")
+
+
+def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
+    """Print the stages side by side."""
+    rows = [[name, *(_percent(stage["means"].get(name)) for stage in stages.values())] for name in tasks]
+    for key, which in AVERAGES.items():
+        averages = [stage["average"][key] for stage in stages.values()]
+        if any(average is not None for average in averages):
+            rows.append([which, *map(_percent, averages)])
+    console.table("Means by stage, each of its best setting", ("task", *stages), rows)
+    if len(rows) > len(tasks):
+        console.out.print(f"GLUE: {CONVENTION}")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"

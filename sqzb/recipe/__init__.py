@@ -10,12 +10,15 @@ from sqzb.recipe.schema import (
     PretrainRecipe,
     Section,
     Source,
-    SweepRecipe,
     TrainingRecipe,
     Vocabulary,
+    flat,
 )
+from sqzb.recipe.sweeps import ALL, GLUE, Stage, SweepRecipe
 
 __all__ = [
+    "ALL",
+    "GLUE",
     "CorpusRecipe",
     "Distillation",
     "FinetuneRecipe",
@@ -25,9 +28,11 @@ __all__ = [
     "Recipe",
     "Section",
     "Source",
+    "Stage",
     "SweepRecipe",
     "TrainingRecipe",
     "Vocabulary",
     "dump_recipe",
+    "flat",
     "load_recipe",
 ]

@@ -11,7 +11,8 @@ from pydantic import BaseModel, ValidationError
 
 from sqzb.errors import RecipeError
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.recipe.schema import Section, SweepRecipe
+from sqzb.recipe.schema import Section
+from sqzb.recipe.sweeps import SweepRecipe
 
 Recipe = TypeVar("Recipe", bound=Section)
 
@@ -45,7 +46,8 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] 
     """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
 
     Keys reach inside with dots: `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep also
-    stands over what the file has in `sweep` and `tasks`. Raises RecipeError listing every problem.
+    stands over what the file has in `sweep`, `tasks` and `stages`, but not over what a stage that teaches others says
+    of itself. Raises RecipeError listing every problem.
     """
     values = _read(path) if path is not None else {}
     if kind is SweepRecipe:
@@ -95,17 +97,25 @@ def _parse(text: str) -> Any:
 
 
 def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
-    """A sweep's values, of whatever form, less the `named` keys in its grid and in the tasks' settings."""
-
-    def less(part: Any) -> Any:
-        return {key: part[key] for key in part if key not in named} if isinstance(part, dict) else part
-
+    """A sweep's values, of whatever form, less the `named` keys in its grid and in the settings of tasks and stages,
+    but of stages that others name as their teacher."""
     changed = dict(values)
     if "sweep" in values:
-        changed["sweep"] = less(values["sweep"])
-    if isinstance(values.get("tasks"), dict):
-        changed["tasks"] = {task: less(settings) for task, settings in values["tasks"].items()}
+        changed["sweep"] = _less(values["sweep"], named)
+    for name in ("tasks", "stages"):
+        if isinstance(values.get(name), dict):
+            parts = values[name]
+            teachers = [part.get("teacher") for part in parts.values() if isinstance(part, dict)]
+            changed[name] = {key: part if key in teachers else _less(part, named) for key, part in parts.items()}
     return changed
+
+
+def _less(part: Any, named: Set[str]) -> Any:
+    """A mapping less the named keys, which reach inside with dots; anything else as it is."""
+    if not isinstance(part, dict):
+        return part
+    inside = {key: {name.removeprefix(f"{key}.") for name in named if name.startswith(f"{key}.")} for key in part}
+    return {key: _less(value, inside[key]) for key, value in part.items() if key not in named}
 
 
 def _override(values: dict[str, Any], text: str) -> list[str]:

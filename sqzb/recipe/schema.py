@@ -1,20 +1,9 @@
 """What stands in a recipe: keys, their types, defaults and limits, and what is impossible together."""
 
-import copy
-from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import (
-    BaseModel,
-    ConfigDict,
-    Field,
-    PlainValidator,
-    SerializerFunctionWrapHandler,
-    create_model,
-    field_validator,
-    model_serializer,
-)
-from pydantic.fields import FieldInfo
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
 from sqzb.model.config import Problem, SqueezeBertConfig
@@ -243,71 +232,9 @@ class FinetuneRecipe(TrainingRecipe):
         return [("early_stopping", "ends with a model that is not the best one: set keep_best=true too")]
 
 
-class _Part(Section):
-    """Some keys of FinetuneRecipe: only those that were given are read and written."""
-
-    @model_serializer(mode="wrap")
-    def _given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
-        return {key: value for key, value in write(self).items() if key in self.model_fields_set}
-
-
-if TYPE_CHECKING:
-
-    class Settings(_Part): ...
-
-    class Grid(_Part): ...
-
-else:  # by the rules of FinetuneRecipe's own fields, whatever these are
-
-    def _values(field: FieldInfo) -> Any:
-        """A list of what the field takes."""
-        rule = (field.annotation, Field(), *field.metadata)
-        return list[Annotated[rule]]
-
-    _FIELDS = {name: field for name, field in FinetuneRecipe.model_fields.items() if name not in ("task", "output")}
-    Settings = create_model(
-        "Settings", __base__=_Part, **{name: (field.annotation, copy.copy(field)) for name, field in _FIELDS.items()}
-    )
-    Grid = create_model(
-        "Grid",
-        __base__=_Part,
-        **{name: (_values(field), Field([], min_length=1)) for name, field in _FIELDS.items()},
-    )
-
-
-class SweepRecipe(FinetuneRecipe):
-    """sqzb finetune as it may be given: beside one run's keys, those that make many runs of them.
-
-    `task` may be several with commas between, or all.
-    """
-
-    sweep: Grid = Field(Grid(), description="lists of values to try, by key; every combination is a run")
-    tasks: dict[str, Settings] = Field({}, description="keys that have another value for a task, by task")
-
-    def grid(self) -> dict[str, list[Any]]:
-        """The values to try by key, the seeds last."""
-        values = self.sweep.model_dump()
-        return dict(sorted(values.items(), key=lambda item: item[0] == "seed"))
-
-    def recipes(self, task: str | None) -> list[FinetuneRecipe]:
-        """Of a task, one run's recipe for each combination of the grid's values; the seed turns fastest.
-
-        A task's own settings stand over the recipe's keys, and the grid's values over both.
-        """
-        own = self.tasks[task].model_dump() if task in self.tasks else {}
-        values = self.model_dump(exclude={"sweep", "tasks"}) | own | {"task": task}
-        grid = self.grid()
-        return [
-            FinetuneRecipe.model_validate(values | dict(zip(grid, combination, strict=True)))
-            for combination in product(*grid.values())
-        ]
-
-    def problems(self) -> list[Problem]:
-        twice = [
-            (f"sweep.{key}", f"{value} stands twice")
-            for key, values in self.grid().items()
-            for index, value in enumerate(values)
-            if value in values[:index]
-        ]
-        of_runs = [found for task in (None, *self.tasks) for run in self.recipes(task) for found in run.problems()]
-        return [*twice, *dict.fromkeys(of_runs)]
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Keys with dots: {"a": {"b": 1}} is {"a.b": 1}."""
+    found: dict[str, Any] = {}
+    for key, value in values.items():
+        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+    return found

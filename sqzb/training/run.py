@@ -23,7 +23,7 @@ from sqzb.files import locked, whole_folder
 from sqzb.model.checkpoint import StoredModel
 from sqzb.model.costs import TRAINING
 from sqzb.model.layers import use_kernels
-from sqzb.recipe import TrainingRecipe
+from sqzb.recipe import TrainingRecipe, flat
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
 from sqzb.training.guards import SIGNALS, Signals, Watch, check_space
@@ -302,8 +302,8 @@ class TrainingRun(ABC):
         """UserError when the run would go on as another one than that of the checkpoint."""
         may_change = self.recipe.may_change | ({self.recipe.length} if extend else set())
         # A key that the run's version did not have yet had the value of today's default.
-        before = _flat(type(self.recipe)().model_dump(mode="json")) | _flat(state["recipe"])
-        now = _flat(self.recipe.model_dump(mode="json"))
+        before = flat(type(self.recipe)().model_dump(mode="json")) | flat(state["recipe"])
+        now = flat(self.recipe.model_dump(mode="json"))
         differing = {
             key: (before.get(key), now.get(key))
             for key in (before | now)
@@ -375,14 +375,6 @@ class TrainingRun(ABC):
 def _of_peers(error: RuntimeError) -> bool:
     """Whether the error is about the other processes: of gloo and NCCL some are of no class of their own."""
     return isinstance(error, DistError) or any(name in str(error).lower() for name in ("gloo", "nccl"))
-
-
-def _flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Keys with dots: {"a": {"b": 1}} is {"a.b": 1}."""
-    found: dict[str, Any] = {}
-    for key, value in values.items():
-        found |= _flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
-    return found
 
 
 class _Ahead:

@@ -83,6 +83,22 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
     return [line for line in found if EVALUATED & line.keys()]
 
 
+def final_figures(folder: Path) -> dict[str, float] | None:
+    """By metric, the last evaluation of a finetuning run that is finished, with the task's `score`; None of others.
+
+    Its line is written behind final/, and is the last: where there is another one behind it, the run goes on.
+    """
+    path = folder / METRICS
+    if not (folder / "final").is_dir() or not path.exists():
+        return None
+    try:
+        last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
+    except (ValueError, IndexError):
+        return None
+    found = {key.removeprefix("validation_"): value for key, value in last.items() if key.startswith("validation_")}
+    return found if "score" in found else None
+
+
 def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
     """The resolved recipe of the run that `path` is, or is the final/ of, where it is of this kind."""
     for resolved in (Path(path) / RECIPE, Path(path).parent / RECIPE):

@@ -70,7 +70,7 @@ def finish(tokenizer: Tokenizer) -> Finish:
         )
         SqueezeBertForSequenceClassification(config).save_pretrained(folder / "final", tokenizer)
         (folder / "recipe.yaml").write_text(dump_recipe(FinetuneRecipe(task=task.name, max_length=16)))
-        lines = [{"step": 1, "validation_score": 0.99}, {"step": 2, "validation_score": score}, {"step": 2, "loss": 1}]
+        lines = [{"step": 1, "validation_score": 0.99}, {"step": 2, "loss": 1}, {"step": 2, "validation_score": score}]
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         return folder
 
@@ -79,13 +79,16 @@ def finish(tokenizer: Tokenizer) -> Finish:
 
 @pytest.fixture
 def sweep(tmp_path: Path, finish: Finish) -> Path:
-    """Two runs of each task, of which the second is the better one, a run that is not finished, and other folders."""
+    """Two runs of each task, of which the second is the better one, runs that are not finished, and other folders."""
     torch.manual_seed(0)
     for task in TASKS.values():
         if not task.model_of:
             for name, score in (("1", 0.5), ("2", 0.75), ("3", 0.25)):
                 finish(tmp_path / "sweep" / task.name / name, task, score)
     shutil.rmtree(tmp_path / "sweep" / "rte" / "1" / "final")
+    extended = finish(tmp_path / "sweep" / "cola" / "4", TASKS["cola"], 0.99)
+    with (extended / "metrics.jsonl").open("a") as log:
+        log.write('{"step": 3, "loss": 1}\n')
     (tmp_path / "sweep" / "mnli" / "checkpoints").mkdir()
     return tmp_path / "sweep"
 

@@ -1,4 +1,4 @@
-"""Sweeps: which runs they are, what stops them and how they go on, and the table."""
+"""Sweeps: which runs they are, and behind which others, what stops them and how they go on, and the tables."""
 
 import json
 import os
@@ -6,7 +6,8 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import RecipeError, UserError
-from sqzb.finetuning.sweep import Run, _environments, figures, is_sweep, plan, report, spread, summary, sweep
+from sqzb.finetuning.sweep import Run, _environments, is_sweep, plan, report, spread, summary, sweep
 from sqzb.finetuning.tasks import TASKS
 from sqzb.finetuning.trainer import finetune
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.recipe import FinetuneRecipe, SweepRecipe, dump_recipe, load_recipe
+from sqzb.recipe import GLUE, FinetuneRecipe, Section, SweepRecipe, dump_recipe, load_recipe
 from sqzb.tokenizer import train_tokenizer
 from stopped_runs import lines, write_task
 
@@ -31,7 +32,7 @@ OUT = Path("out")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model and MRPC's files, and no other task's."""
+    """A folder with a tiny model and the files of MRPC and RTE, and no other task's."""
     folder = tmp_path_factory.mktemp("sweep")
     tokenizer = train_tokenizer(["water river stone winter light"] * 3, 100, lowercase=True)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
@@ -39,6 +40,10 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     config = SqueezeBertConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=32, **sizes)
     SqueezeBertForPreTraining(config).save_pretrained(folder / "model", tokenizer)
     write_task(folder, 40)
+    (folder / "RTE").mkdir()
+    rows = [f"{i}\twater {i}\tlight\t{'entailment' if i % 2 else 'not_entailment'}\n" for i in range(40)]
+    for name in ("train.tsv", "dev.tsv"):
+        (folder / "RTE" / name).write_text("".join(["index\tsentence1\tsentence2\tlabel\n", *rows]))
     return folder
 
 
@@ -145,29 +150,219 @@ def test_everything_wrong_with_a_sweep_is_in_one_error(tmp_path: Path) -> None:
         assert f"\n  {problem}" in str(caught.value)
 
 
-@pytest.mark.parametrize("key", sorted(FinetuneRecipe.model_fields.keys() - {"task", "output"}))
-def test_every_key_can_be_swept_and_set_for_a_task_by_its_own_rules(key: str) -> None:
-    default = FinetuneRecipe.model_fields[key].default
-    for good in ({"sweep": {key: [default]}}, {"tasks": {"rte": {key: default}}}):
-        SweepRecipe.model_validate(good)
-    for bad in ({"sweep": {key: [["x"]]}}, {"tasks": {"rte": {key: ["x"]}}}):
+def keys(section: type[Section]) -> Iterator[tuple[str, Any]]:
+    """Each key and its default, inside sections as distillation.alpha."""
+    for key, field in section.model_fields.items():
+        if isinstance(field.default, Section):
+            yield from ((f"{key}.{name}", default) for name, default in keys(type(field.default)))
+        elif key not in ("task", "output"):
+            yield key, field.default
+
+
+@pytest.mark.parametrize(("key", "default"), keys(FinetuneRecipe))
+def test_every_key_can_be_swept_and_set_for_a_task_or_a_stage_by_its_own_rules(key: str, default: Any) -> None:
+    def recipes(where: str, value: Any) -> list[FinetuneRecipe]:
+        section, dot, inside = key.partition(".")
+        part = {section: {inside: value} if dot else value}
+        values = {"task": "rte", where: part if where == "sweep" else {"rte": part}}
+        return SweepRecipe.model_validate(values).recipes("rte", "rte")
+
+    for where in ("sweep", "tasks", "stages"):
+        (run,) = recipes(where, [default] if where == "sweep" else default)
+        assert attrgetter(key)(run) == default
         with pytest.raises(ValueError, match=key):
-            SweepRecipe.model_validate(bad)
+            recipes(where, [["x", []]] if where == "sweep" else ["x", []])
+
+
+def test_a_section_is_laid_over_key_by_key() -> None:
+    values = {
+        "task": "rte",
+        "distillation": {"temperature": 4.0, "cache": "c"},
+        "tasks": {"rte": {"distillation": {"alpha": 0.1, "cache": "d"}}},
+        "stages": {"with": {"distillation": {"alpha": 0.2}}},
+        "sweep": {"distillation": {"temperature": [1.0, 2.0]}, "seed": [1, 2]},
+    }
+    runs = plan(SweepRecipe.model_validate(values), OUT)
+    assert [run.folder.name for run in runs[::2]] == [
+        "distillation.temperature=1.0,seed=1",
+        "distillation.temperature=2.0,seed=1",
+    ]
+    found = runs[2].recipe.distillation
+    assert (found.temperature, found.alpha, found.cache, found.teacher) == (2.0, 0.2, "d", ())
+
+
+# Stages
+
+
+CHAIN = {
+    "with": {"teacher": "teacher"},
+    "without": {},
+    "rte_first": {"teacher": "teacher", "first": "rte"},
+    "teacher": {"model": "owner/large", "epochs": 3},
+}
+
+
+def test_a_chain_of_stages() -> None:
+    values = {"task": "mrpc", "model": "small", "epochs": 9, "sweep": {"lr": [1e-5], "seed": [1, 2]}, "stages": CHAIN}
+    runs = {str(run.folder): run for run in plan(SweepRecipe.model_validate(values), OUT)}
+    students = [f"{task},seed={seed}" for task in ("rte/lr=1e-05", "mrpc/lr=1e-05") for seed in (1, 2)]
+    assert sorted(runs) == sorted(
+        ["out/teacher/mrpc/seed=0", "out/teacher/rte/seed=0"]
+        + [f"out/{stage}/{student}" for stage in ("with", "without") for student in students[2:]]
+        + [f"out/rte_first/{student}" for student in students]
+    )
+    teacher = runs["out/teacher/mrpc/seed=0"].recipe
+    assert (teacher.model, teacher.epochs, teacher.distillation.teacher) == ("owner/large", 3, ())
+    for stage, model, taught in (
+        ("without", "small", ()),
+        ("with", "small", ("out/teacher/mrpc/seed=0",)),
+        ("rte_first", "out/rte_first/rte/lr=1e-05,seed=2", ("out/teacher/mrpc/seed=0",)),
+    ):
+        student = runs[f"out/{stage}/mrpc/lr=1e-05,seed=2"].recipe
+        assert (student.model, student.distillation.teacher, student.epochs) == (model, taught, 9)
+
+
+def test_weights_of_the_first_task_are_taken_though_it_began_from_random_ones() -> None:
+    values = {"task": "rte", "from_scratch": True, "stages": {"a": {"first": "mnli"}}}
+    mnli, rte = plan(SweepRecipe.model_validate(values), OUT)
+    assert (mnli.recipe.from_scratch, rte.recipe.from_scratch) == (True, False)
+
+
+def test_teachers_may_be_given_by_task() -> None:
+    given_ = {"mrpc": "runs/large", "rte": ["owner/one", "two"], "qqp": "of no use"}
+    values = {"task": "mrpc,rte", "stages": {"with": {"teacher": given_}}}
+    mrpc, rte = plan(SweepRecipe.model_validate(values), OUT)
+    assert (mrpc.recipe.distillation.teacher, rte.recipe.distillation.teacher) == (
+        ("runs/large",),
+        ("owner/one", "two"),
+    )
+    assert mrpc.needs == rte.needs == ()
+
+
+tasks = st.lists(st.sampled_from(NINE), min_size=1, max_size=3, unique=True)
+
+
+@st.composite
+def chains(draw: st.DrawFn) -> SweepRecipe:
+    """Stages in any order, each plain or taught by another; grids, seeds, and tasks with seeds of their own."""
+    drawn = draw(st.permutations("abcd"))
+    stages: dict[str, dict[str, Any]] = {}
+    for number, name in enumerate(drawn):
+        stages[name] = {}
+        if number and draw(st.booleans()):
+            stages[name]["teacher"] = draw(st.sampled_from(drawn[:number]))
+        if draw(st.booleans()):
+            stages[name]["first"] = draw(st.sampled_from(NINE))
+    lists = {"seed": st.lists(st.integers(0, 9), min_size=1, max_size=2, unique=True), "lr": st.just([1e-5, 3e-5])}
+    own = st.builds(lambda seed: {"seed": seed}, st.integers(0, 9))
+    values = {
+        "task": ",".join(draw(tasks)),
+        "stages": dict(sorted(stages.items())),
+        "sweep": draw(st.fixed_dictionaries({}, optional=lists)),
+        "tasks": draw(st.dictionaries(st.sampled_from(NINE), own, max_size=2)),
+    }
+    return SweepRecipe.model_validate(values)
+
+
+@given(chains())
+def test_in_every_chain_each_run_is_behind_its_teacher_and_its_start(chain: SweepRecipe) -> None:
+    assert chain.problems() == []
+    runs = plan(chain, OUT)
+    places = {run.folder: place for place, run in enumerate(runs)}
+    assert len(places) == len(runs)
+    for place, run in enumerate(runs):
+        stage = chain.stages[run.stage]
+        named = [Path(path) for path in (*run.recipe.distillation.teacher, run.recipe.model)]
+        assert run.needs == tuple(folder for folder in named if folder in places)
+        assert all(places[folder] < place for folder in run.needs)
+        teachers = [runs[places[Path(path)]] for path in run.recipe.distillation.teacher]
+        wanted = [] if stage.teacher is None else [(stage.teacher, run.recipe.task)]
+        assert [(teacher.stage, teacher.recipe.task) for teacher in teachers] == wanted
+        if stage.first not in (None, run.recipe.task):
+            start = runs[places[Path(run.recipe.model)]]
+            assert (start.stage, start.recipe.task, start.setting) == (run.stage, stage.first, run.setting)
+            assert start.recipe.seed == run.recipe.seed or "seed" not in chain.grid() or run.stage in chain.teachers()
+        else:
+            assert run.recipe.model == chain.model
+    several = np.prod([len(values) for values in chain.grid().values()], dtype=int)
+    for name in chain.stages:
+        found = [run.recipe.task for run in runs if run.stage == name]
+        assert set(chain.names()) <= set(found)
+        assert {found.count(task) for task in found} == {1 if name in chain.teachers() else several}
+
+
+def test_the_command_line_stands_over_stages_but_not_over_what_a_teacher_says_of_itself(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "{task: rte, stages: {t: {model: large, epochs: 3, distillation: {alpha: 0.3}}, "
+        "s: {teacher: t, model: x, epochs: 4, distillation: {alpha: 0.4, temperature: 4.0}}}, "
+        "tasks: {rte: {epochs: 5, distillation: {alpha: 0.5}}}, sweep: {distillation: {alpha: [0.6, 0.7]}}}"
+    )
+    teacher, student = plan(load_recipe(SweepRecipe, path, ["epochs=1", "distillation.alpha=0.0"], model="small"), OUT)
+    assert (teacher.recipe.model, teacher.recipe.epochs, teacher.recipe.distillation.alpha) == ("large", 3, 0.3)
+    assert (student.recipe.model, student.recipe.epochs) == ("small", 1)
+    assert (student.recipe.distillation.alpha, student.recipe.distillation.temperature) == (0.0, 4.0)
+    named = load_recipe(SweepRecipe, path, ["stages.t.epochs=2", "stages.s.epochs=6"])
+    assert [run.recipe.epochs for run in plan(named, OUT)] == [2, 6, 6]
+    alone = plan(load_recipe(SweepRecipe, path, ["stages.s=null"]), OUT)
+    assert [(run.stage, run.recipe.distillation.alpha) for run in alone] == [("t", 0.6), ("t", 0.7)]
+
+
+def test_everything_wrong_with_stages_is_in_one_error(tmp_path: Path) -> None:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(
+        "{task: 'mrpc,rte', distillation: {teacher: x}, stages: {"
+        "a: {teacher: b}, b: {teacher: c}, c: {teacher: a}, d: {teacher: a}, self: {teacher: self}, "
+        "lone: {teacher: teecher}, path/of: {}, odd: {first: ax, output: x, epochss: 3, lr: -1, teacher: [x]}, "
+        "more: {first: mnli, teacher: {mrpc: x, mrcp: x, rte: []}}}}"
+    )
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(SweepRecipe, path)
+    for problem in (
+        "distillation.teacher: with stages, name it in these: stages.NAME.teacher",
+        "stages.a.teacher: it would be taught by itself: a by b by c by a",
+        "stages.self.teacher: it would be taught by itself: self by self",
+        "stages.lone.teacher: there is no stage 'teecher', but a, b, c, d, self, lone, path/of, odd, more",
+        "stages: 'path/of' cannot name a folder",
+        "stages.odd.first: should be 'cola'",
+        "stages.odd.output: unknown key",
+        "stages.odd.epochss: unknown key; did you mean epochs?",
+        "stages.odd.lr: should be greater than 0, not -1",
+        "stages.odd.teacher: should be a stage's name, or a path, a Hub id or a list of these by task, not ['x']",
+        "stages.more.teacher: should be a stage's name",
+    ):
+        assert f"\n  {problem}" in str(caught.value)
+    assert "stages.d.teacher" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("task", "lacking"), [("mrpc,rte", "rte, mnli"), ("all", "cola, sst2, qqp, stsb, mnli, qnli, rte, wnli")]
+)
+def test_a_task_without_a_teacher_is_told(task: str, lacking: str) -> None:
+    stages = "stages={a: {teacher: {mrpc: x, mrcp: y}}, b: {teacher: a, first: mnli}}"
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(SweepRecipe, None, [f"task='{task}'", stages])
+    assert f"stages.a.teacher: there is none for {lacking}\n" in str(caught.value)
+    assert "stages.a.teacher: GLUE has cola, " in str(caught.value) and "and no mrcp" in str(caught.value)
+
+
+def test_the_recipes_tasks_are_those_of_the_table() -> None:
+    assert list(GLUE) == NINE
 
 
 # The processes
 
 
-def command(place: Path, output: Path, *more: str) -> list[str]:
-    arguments = ["--task", "mrpc", "--model", str(place / "model"), "--glue-dir", str(place), "--output", str(output)]
-    settings = ["epochs=30", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=20", "lr=1e-3"]
-    return [sys.executable, "-m", "sqzb", "finetune", *arguments, "--seeds", "1,2", "--jobs", "2", *settings, *more]
-
-
-def start(place: Path, output: Path) -> subprocess.Popen[str]:
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""}
+def start(place: Path, recipe: Path, output: Path) -> subprocess.Popen[str]:
+    arguments = ["--recipe", recipe, "--task", "mrpc,rte", "--model", place / "model", "--glue-dir", place]
+    sweeping = ["--output", output, "--seeds", "2", "--jobs", "2"]
+    settings = ["epochs=1", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=20", "lr=1e-3"]
     return subprocess.Popen(
-        command(place, output), env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        [sys.executable, "-m", "sqzb", "finetune", *map(str, arguments + sweeping), *settings],
+        env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
     )
 
 
@@ -177,16 +372,20 @@ def wait_until(true: Callable[[], bool], process: subprocess.Popen[str]) -> None
         time.sleep(0.01)
 
 
-def test_a_stopped_and_a_killed_sweep_go_on_as_if_nothing_had_happened(place: Path, tmp_path: Path) -> None:
-    output = tmp_path / "out"
-    runs = [output / "mrpc" / f"seed={seed}" for seed in (1, 2)]
+def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: Path, tmp_path: Path) -> None:
+    output, chain = tmp_path / "out", tmp_path / "chain.yaml"
+    chain.write_text(
+        f"stages: {{teacher: {{epochs: 30}}, with: {{teacher: teacher, first: rte}}}}\n"
+        f"distillation: {{cache: {tmp_path / 'cache'}}}\n"
+    )
+    runs = [output / "teacher" / name / "seed=0" for name in ("mrpc", "rte")]
 
-    process = start(place, output)
+    process = start(place, chain, output)
     wait_until(lambda: all(len(lines(run)) > 20 for run in runs), process)
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "SIGTERM: the sweep has stopped with 0 of 2 runs finished" in said and "The same command goes on" in said
+    assert "SIGTERM: the sweep has stopped with 0 of 4 runs finished" in said and "The same command goes on" in said
     assert "Traceback" not in said
     for run in runs:
         step = lines(run)[-1]["step"]
@@ -194,22 +393,27 @@ def test_a_stopped_and_a_killed_sweep_go_on_as_if_nothing_had_happened(place: Pa
         assert "SIGTERM: stopped after step" in run.with_name(run.name + ".log").read_text()
 
     before = [len(lines(run)) for run in runs]
-    process = start(place, output)
+    process = start(place, chain, output)
     wait_until(lambda: all(len(lines(run)) > n + 5 for run, n in zip(runs, before, strict=True)), process)
     process.kill()
     process.communicate()
-    process = start(place, output)  # while the killed one's runs may be at work still
+    assert not (output / "with").exists()
+    process = start(place, chain, output)  # while the killed one's runs may be at work still
     told, said = process.communicate(timeout=60)
     assert process.returncode == 0, said
-    assert "Scores on validation" in told
+    assert "Scores on validation" in told and "Means by stage" in told
     results = json.loads((output / "results.json").read_text())
-    assert [run["seed"] for run in results["runs"]] == [1, 2] and results["failed"] == []
+    assert {Path(run["folder"]) for run in results["runs"]} == {*runs, *output.glob("with/*/seed=2")}
+    assert results["failed"] == [] and results["stages"].keys() == {"teacher", "with"}
+    student = load_recipe(FinetuneRecipe, output / "with/mrpc/seed=2/recipe.yaml")
+    assert (student.model, student.epochs) == (str(output / "with/rte/seed=2"), 1)
+    assert student.distillation.teacher == (str(runs[0]),)
 
-    wanted = load_recipe(FinetuneRecipe, runs[1] / "recipe.yaml").model_copy(update={"output": str(tmp_path / "whole")})
+    wanted = load_recipe(FinetuneRecipe, runs[0] / "recipe.yaml").model_copy(update={"output": str(tmp_path / "whole")})
     whole = finetune(wanted, place)
-    assert lines(runs[1]) == lines(whole)
+    assert lines(runs[0]) == lines(whole)
     final = "final/model.safetensors"
-    assert (runs[1] / final).read_bytes() == (whole / final).read_bytes()
+    assert (runs[0] / final).read_bytes() == (whole / final).read_bytes()
 
 
 def test_a_failed_run_is_told_and_the_others_are_kept(
@@ -217,18 +421,19 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     output = tmp_path / "out"
-    both = recipe(place, task="rte,mrpc", output=str(output), sweep={"seed": [3]})
+    too_long = {"rte": {"max_length": 64}}  # for the model's 32 positions
+    both = recipe(place, task="rte,mrpc", output=str(output), sweep={"seed": [3]}, tasks=too_long)
     with pytest.raises(UserError) as caught:
         sweep(both, place, jobs=2)
     assert "1 of 2 runs failed:\n  rte/seed=3: exit code 1" in str(caught.value)
-    assert "has no folder RTE" in str(caught.value)
+    assert "max_length 64 is over the model's 32 positions" in str(caught.value)
     results = json.loads((output / "results.json").read_text())
     assert results["failed"] == ["rte/seed=3"]
     (run,) = results["runs"]
     logged = lines(output / "mrpc/seed=3")[-1]
     assert (run["score"], run["f1"]) == (logged["validation_score"], logged["validation_f1"])
     assert results["rows"] == [
-        {"task": "mrpc", "setting": "", "best_setting": True, **spread([logged["validation_score"]])}
+        {"task": "mrpc", "stage": "", "setting": "", "best_setting": True, **spread([logged["validation_score"]])}
     ]
 
     # A finished run is kept as it is; another recipe is refused before anything runs.
@@ -245,6 +450,69 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
         sweep(mrpc.model_copy(update={"output": str(tmp_path / "other")}), place)
     assert before == {path: path.stat().st_mtime_ns for path in (output / "mrpc").rglob("*")}
     assert "mrpc/seed=3: " in capsys.readouterr().out
+
+
+def test_data_that_is_not_there_is_told_of_all_tasks_before_anything_runs(place: Path, tmp_path: Path) -> None:
+    (tmp_path / "RTE").mkdir()
+    (tmp_path / "RTE/train.tsv").write_bytes((place / "RTE/train.tsv").read_bytes())
+    with pytest.raises(UserError) as caught:
+        sweep(recipe(place, task="mrpc,rte", output=str(tmp_path / "out")), tmp_path)
+    assert "has no folder MRPC" in str(caught.value) and "RTE/dev.tsv cannot be read" in str(caught.value)
+    assert not (tmp_path / "out").exists()
+
+
+STAND_IN = """#!/bin/sh
+# finetune's place is taken by this: a run ends at once, with final/, where those that its recipe names have one.
+output=$(sed -n 's/^output: //p' "$5")
+echo "$output" >> {place}/order
+for needed in $(sed -n 's/^model: //p; s/^  - //p' "$5"); do [ -d "$needed/final" ] || exit 9; done
+grep -qx "$output" {place}/broken && echo it is broken && exit 7
+mkdir -p "$output/final" && cp "$5" "$output/recipe.yaml"
+echo '{{"step": 1, "validation_score": 0.5}}' > "$output/metrics.jsonl"
+"""
+
+
+@pytest.mark.parametrize(
+    ("broken", "in_vain"),
+    [
+        ([], []),
+        (["teacher/mrpc/seed=0"], ["with/mrpc/seed=1", "rte_first/mrpc/seed=1"]),
+        (["teacher/rte/seed=0"], ["rte_first/rte/seed=1", "rte_first/mrpc/seed=1", "rte_first/cola/seed=1"]),
+        (["rte_first/rte/seed=1", "without/cola/seed=1"], ["rte_first/mrpc/seed=1", "rte_first/cola/seed=1"]),
+    ],
+)
+@pytest.mark.parametrize("jobs", [1, 3])
+def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, broken: list[str], in_vain: list[str]
+) -> None:
+    (tmp_path / "model/final").mkdir(parents=True)
+    (tmp_path / "stand_in").write_text(STAND_IN.format(place=tmp_path))
+    (tmp_path / "stand_in").chmod(0o700)
+    (tmp_path / "broken").write_text("".join(f"{tmp_path}/out/{name}\n" for name in broken))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "stand_in"))
+    monkeypatch.setattr("sqzb.finetuning.sweep.WAIT", 0.001)
+    stages = {"rte_first": {"teacher": "teacher", "first": "rte"}, "without": {}, "with": {"teacher": "teacher"}}
+    chain = recipe(
+        tmp_path, task="mrpc,cola", output=str(tmp_path / "out"), sweep={"seed": [1]}, stages=stages | {"teacher": {}}
+    )
+    names = {run.name for run in plan(chain, tmp_path / "out")}
+    assert len(names) == 3 + 3 + 2 + 2
+
+    if broken:
+        with pytest.raises(UserError) as caught:
+            sweep(chain, None, jobs)
+        assert f"{len(broken)} of 10 runs failed, and {len(in_vain)} that need these were not run:" in str(caught.value)
+        for name in broken:
+            assert f"\n  {name}: exit code 7" in str(caught.value)
+        for name in in_vain:
+            assert f"\n  {name}: not run, for it needs {tmp_path}/out/" in str(caught.value)
+        failed = json.loads((tmp_path / "out/results.json").read_text())["failed"]
+        assert sorted(failed) == sorted(broken + in_vain)
+        (tmp_path / "broken").write_text("")
+    results = sweep(chain, None, jobs)
+    assert len(results["runs"]) == 10 and results["failed"] == []
+    begun = [str(Path(path).relative_to(tmp_path / "out")) for path in (tmp_path / "order").read_text().split()]
+    assert sorted(begun) == sorted([*names, *broken])  # each once, but the broken ones
 
 
 def test_a_sweep_under_torchrun_is_refused(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -311,6 +579,41 @@ def test_the_best_setting_is_that_of_the_highest_mean(tmp_path: Path, capsys: py
     assert "lr=3e-05  best" in shown and "lr=1e-05  best" not in shown and "GLUE" not in shown
 
 
+def test_stages_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    better = {"teacher": 0.3, "without": 0.0, "with": 0.1}
+    values = {"task": "all", "sweep": {"lr": [1e-5, 3e-5], "seed": [1, 2]}, "stages": {"teacher": {}, "without": {}}}
+    values["stages"] |= {"with": {"teacher": "teacher"}}
+
+    def score(run: Run) -> float:
+        return 0.5 + better[run.stage] + (run.recipe.lr == 1e-5) * 0.05 * (run.stage != "teacher")
+
+    runs = finished(tmp_path, SweepRecipe.model_validate(values), score)
+    results = summary(runs)
+    assert [(row["task"], row["stage"], row["n"]) for row in results["rows"][:5]] == [
+        ("cola", "teacher", 1),
+        *[("cola", stage, 2) for stage in ("without", "without", "with", "with")],
+    ]
+    means = {"teacher": 0.8, "without": 0.55, "with": 0.65}
+    assert list(results["stages"]) == list(means)
+    for stage, mean in means.items():
+        assert results["stages"][stage]["means"] == pytest.approx(dict.fromkeys(NINE, mean))
+        assert results["stages"][stage]["average"]["with_wnli"] == pytest.approx(mean)
+        assert results["stages"][stage]["average"]["without_wnli"] == pytest.approx(mean)
+    report(tmp_path, results)
+    shown = [line.split() for line in capsys.readouterr().out.replace("│", "").replace("┃", "").splitlines()]
+    assert ["task", "teacher", "without", "with"] in shown
+    assert ["wnli", "80.0%", "55.0%", "65.0%"] in shown
+    assert ["GLUE", "without", "WNLI", "80.0%", "55.0%", "65.0%"] in shown
+    assert ["cola", "with", "lr=1e-05", "best", "2", "65.0%", "65.0%", "0.0%", "65.0%"] in shown
+    assert ["cola", "teacher", "1", "80.0%", "80.0%", "-", "80.0%"] in shown
+
+    some = summary([run for run in runs if run.stage != "without" or run.recipe.task == "rte"])
+    assert some["stages"]["without"]["average"]["with_wnli"] is None
+    report(tmp_path, some)
+    shown = [line.split() for line in capsys.readouterr().out.replace("│", "").replace("┃", "").splitlines()]
+    assert ["wnli", "80.0%", "-", "65.0%"] in shown and ["GLUE", "with", "WNLI", "80.0%", "-", "65.0%"] in shown
+
+
 def test_the_averages_are_over_the_tasks_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     means = {name: (number + 1) / 10 for number, name in enumerate(NINE)}
     given_ = SweepRecipe.model_validate({"task": "all", "sweep": {"seed": [1, 2]}})
@@ -323,20 +626,3 @@ def test_the_averages_are_over_the_tasks_means(tmp_path: Path, capsys: pytest.Ca
     assert "GLUE with WNLI: 50.0% (the mean over tasks" in capsys.readouterr().out
     without = summary([run for run in runs if run.recipe.task != "wnli"])["average"]
     assert without["with_wnli"] is None and without["without_wnli"] == average["without_wnli"]
-
-
-def test_a_run_is_finished_by_its_last_line(tmp_path: Path) -> None:
-    """An evaluation of an earlier epoch, or final/ before it is measured, is not the end."""
-    assert figures(tmp_path) is None
-    (tmp_path / "final").mkdir()
-    log = tmp_path / "metrics.jsonl"
-    for text, found in (
-        ("", None),
-        ('{"step": 1, "validation_score": 0.5}\n{"step": 2, "loss": 1.0}\n', None),
-        ('{"step": 2, "loss": 1.0}\n{"step": 2, "validation_sc', None),
-        ('{"step": 2, "validation_f1": 0.25, "validation_score": 0.5}\n', {"f1": 0.25, "score": 0.5}),
-    ):
-        log.write_text(text)
-        assert figures(tmp_path) == found
-    (tmp_path / "final").rmdir()
-    assert figures(tmp_path) is None

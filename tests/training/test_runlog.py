@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sqzb.errors import UserError
 from sqzb.recipe import FinetuneRecipe, load_recipe
-from sqzb.training.runlog import METRICS, RECIPE, RUN, RunLog, evaluations, refuse_used
+from sqzb.training.runlog import METRICS, RECIPE, RUN, RunLog, evaluations, final_figures, refuse_used
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -95,3 +95,20 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     for used in (tmp_path, tmp_path / "file"):
         with pytest.raises(UserError, match="not empty"):
             refuse_used(used)
+
+
+def test_a_run_is_finished_by_its_last_line(tmp_path: Path) -> None:
+    """An evaluation of an earlier epoch, or final/ before it is measured, is not the end."""
+    assert final_figures(tmp_path) is None
+    (tmp_path / "final").mkdir()
+    log = tmp_path / "metrics.jsonl"
+    for text, found in (
+        ("", None),
+        ('{"step": 1, "validation_score": 0.5}\n{"step": 2, "loss": 1.0}\n', None),
+        ('{"step": 2, "loss": 1.0}\n{"step": 2, "validation_sc', None),
+        ('{"step": 2, "validation_f1": 0.25, "validation_score": 0.5}\n', {"f1": 0.25, "score": 0.5}),
+    ):
+        log.write_text(text)
+        assert final_figures(tmp_path) == found
+    (tmp_path / "final").rmdir()
+    assert final_figures(tmp_path) is None

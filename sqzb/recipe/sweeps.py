@@ -1,0 +1,208 @@
+"""What makes many runs of finetune: grids, tasks with settings of their own, and stages that teach one another."""
+
+import copy
+import re
+from collections.abc import Iterator
+from functools import reduce
+from itertools import product
+from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+
+from pydantic import (
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationError,
+    ValidatorFunctionWrapHandler,
+    WrapValidator,
+    create_model,
+    field_validator,
+    model_serializer,
+)
+from pydantic.fields import FieldInfo
+from pydantic_core import PydanticCustomError
+
+from sqzb.model.config import Problem
+from sqzb.recipe.schema import FinetuneRecipe, Section, flat
+
+Glue = Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]  # what a model is finetuned on
+GLUE, ALL = get_args(Glue), "all"
+
+
+class _Part(Section):
+    """Some keys of FinetuneRecipe: only those that were given are read and written."""
+
+    @model_serializer(mode="wrap")
+    def _given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
+        inside = {key: getattr(self, key) for key in self.model_fields_set}
+        return {
+            key: inside[key].model_dump(exclude_unset=True) if isinstance(inside[key], Section) else value
+            for key, value in write(self).items()
+            if key in inside
+        }
+
+
+if TYPE_CHECKING:
+
+    class Settings(_Part): ...
+
+    class Grid(_Part): ...
+
+else:  # by the rules of FinetuneRecipe's own fields, whatever these are
+
+    def _values(field: FieldInfo) -> tuple[Any, FieldInfo]:
+        """A list of what the field takes; of a section, a grid of its own."""
+        if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+            grid = _grid(field.annotation.model_fields)
+            return grid, Field(grid())
+        rule = (field.annotation, Field(), *field.metadata)
+        return list[Annotated[rule]], Field([], min_length=1)
+
+    def _grid(fields: dict[str, FieldInfo]) -> type[_Part]:
+        return create_model("Grid", __base__=_Part, **{name: _values(field) for name, field in fields.items()})
+
+    _FIELDS = {name: field for name, field in FinetuneRecipe.model_fields.items() if name not in ("task", "output")}
+    Settings = create_model(
+        "Settings", __base__=_Part, **{name: (field.annotation, copy.copy(field)) for name, field in _FIELDS.items()}
+    )
+    Grid = _grid(_FIELDS)
+
+
+def _stage_or_paths(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
+    try:
+        return check(value)
+    except ValidationError:
+        message = "Input should be a stage's name, or a path, a Hub id or a list of these by task"
+        raise PydanticCustomError("teacher", message) from None
+
+
+# One error for all kinds, where pydantic has one for each kind of a union.
+Teacher = Annotated[
+    str | dict[str, str | Annotated[list[str], Field(min_length=1)]] | None, WrapValidator(_stage_or_paths)
+]
+
+
+class Stage(Settings):
+    """A part of a chain of sweeps: the keys that it has of its own, who teaches it, and where it begins."""
+
+    teacher: Teacher = Field(None, description="a stage, whose run of the task teaches; or finetuned models by task")
+    first: Glue | None = Field(None, description="the stage's other tasks start from its own run of this one")
+
+    def settings(self) -> dict[str, Any]:
+        """The keys of a run that are given."""
+        return self.model_dump(exclude={"teacher", "first"})
+
+
+class SweepRecipe(FinetuneRecipe):
+    """sqzb finetune as it may be given: beside one run's keys, those that make many runs of them.
+
+    `task` may be several with commas between, or all. A sweep without stages has one, whose name is empty.
+    """
+
+    sweep: Grid = Field(Grid(), description="lists of values to try, by key; every combination is a run")
+    tasks: dict[str, Settings] = Field({}, description="keys that have another value for a task, by task")
+    stages: dict[str, Stage] = Field({}, description="sweeps that teach one another or are compared, by name")
+
+    @field_validator("stages", mode="before")
+    @classmethod
+    def _without_null(cls, stages: Any) -> Any:
+        """`stages.NAME=null` takes a stage out of a recipe."""
+        return {name: s for name, s in stages.items() if s is not None} if isinstance(stages, dict) else stages
+
+    def names(self) -> list[str]:
+        """The tasks that `task` names, whether there are such or not."""
+        if self.task == ALL:
+            return list(GLUE)
+        return list(dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip()))
+
+    def grid(self) -> dict[str, list[Any]]:
+        """The values to try by key, as distillation.alpha where it is inside, the seeds last."""
+        return dict(sorted(flat(self.sweep.model_dump()).items(), key=lambda item: item[0] == "seed"))
+
+    def teachers(self) -> set[str]:
+        """The stages that teach another."""
+        return {stage.teacher for stage in self.stages.values() if isinstance(stage.teacher, str)}
+
+    def in_order(self) -> dict[str, Stage]:
+        """The stages, each behind the one that teaches it; there must be no circle of these."""
+
+        def depth(name: str) -> int:
+            teacher = self.stages[name].teacher
+            return 1 + depth(teacher) if isinstance(teacher, str) else 0
+
+        return {name: self.stages[name] for name in sorted(self.stages, key=depth)} or {"": Stage()}
+
+    def tasks_of(self, name: str) -> list[str]:
+        """What a stage runs: the task that it begins with, those of the recipe, and those of the stages it teaches."""
+        first = self.stages[name].first if name in self.stages else None
+        pupils = [pupil for pupil, stage in self.stages.items() if stage.teacher == name]
+        taught = [task for pupil in pupils for task in self.tasks_of(pupil)]
+        return list(dict.fromkeys([*([first] if first else []), *self.names(), *taught]))
+
+    def recipes(self, task: str | None, stage: str = "") -> list[FinetuneRecipe]:
+        """Of a task in a stage, one run's recipe for each combination of the grid's values; the seed turns fastest.
+
+        A task's own settings stand over the recipe's keys, the stage's over both, and the grid's values over all. A
+        stage that teaches has no grid, but one run of each task. Teachers and starting points of stages are not in it.
+        """
+        values = self.model_dump(exclude={"sweep", "tasks", "stages"}) | {"task": task}
+        if task in self.tasks:
+            values = _laid_over(values, self.tasks[task].model_dump())
+        if stage in self.stages:
+            values = _laid_over(values, self.stages[stage].settings())
+        grid = {} if stage in self.teachers() else self.grid()
+        return [
+            FinetuneRecipe.model_validate(reduce(_laid_over, map(_nested, grid, combination), values))
+            for combination in product(*grid.values())
+        ]
+
+    def problems(self) -> list[Problem]:
+        twice = [
+            (f"sweep.{key}", f"{value} stands twice")
+            for key, values in self.grid().items()
+            for index, value in enumerate(values)
+            if value in values[:index]
+        ]
+        stages = self.stages or ("",)
+        runs = [run for task in (None, *self.tasks) for stage in stages for run in self.recipes(task, stage)]
+        of_runs = [problem for run in runs for problem in run.problems()]
+        if self.stages and any(run.distillation.teacher for run in runs):
+            of_runs.append(("distillation.teacher", "with stages, name it in these: stages.NAME.teacher"))
+        circles = [name for name in self.stages if self._circle(name)]
+        of_stages = [problem for name in self.stages for problem in self._problems_of_stage(name, bool(circles))]
+        return [*twice, *dict.fromkeys(of_runs), *of_stages]
+
+    def _problems_of_stage(self, name: str, circles: bool) -> Iterator[Problem]:
+        key, teacher = f"stages.{name}.teacher", self.stages[name].teacher
+        if not re.fullmatch(r"[\w-]+", name):
+            yield "stages", f"{name!r} cannot name a folder: use letters, digits, _ and -"
+        if isinstance(teacher, str) and teacher not in self.stages:
+            known = ", ".join(self.stages)
+            yield key, f"there is no stage {teacher!r}, but {known}; finetuned models are given as {{mrpc: PATH}}"
+        if circle := self._circle(name):
+            yield key, f"it would be taught by itself: {' by '.join(circle)}"
+        if isinstance(teacher, dict):
+            lacking = [] if circles else [task for task in self.tasks_of(name) if task not in teacher]
+            if lacking:
+                yield key, f"there is none for {', '.join(lacking)}"
+            unknown = [task for task in teacher if task not in GLUE]
+            if unknown:
+                yield key, f"GLUE has {', '.join(GLUE)}, and no {', '.join(unknown)}"
+
+    def _circle(self, name: str) -> list[str]:
+        """The way from a stage by its teachers back to itself; empty if there is none."""
+        way, teacher = [name], self.stages[name].teacher
+        while isinstance(teacher, str) and teacher in self.stages and teacher not in way:
+            way.append(teacher)
+            teacher = self.stages[teacher].teacher
+        return [*way, name] if teacher == name else []
+
+
+def _laid_over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
+    """The values with those that are given in their place; of a section, key by key."""
+    inside = {key: _laid_over(values[key], value) for key, value in given.items() if isinstance(value, dict)}
+    return values | given | inside
+
+
+def _nested(key: str, value: Any) -> dict[str, Any]:
+    """`distillation.alpha` and 0.5 as {"distillation": {"alpha": 0.5}}."""
+    section, dot, name = key.partition(".")
+    return {section: _nested(name, value) if dot else value}
