@@ -32,8 +32,47 @@ class Tally(NamedTuple):
 
 def classification_tally(logits: Tensor, labels: Tensor) -> Tally:
     """Cross-entropy in nats and hits of `logits` (n, classes), taken in fp32, against `labels` (n)."""
-    loss = F.cross_entropy(logits.float(), labels, ignore_index=IGNORED, reduction="sum")
+    loss = F.cross_entropy(_in_fp32(logits), labels, ignore_index=IGNORED, reduction="sum")
     return Tally(loss, (logits.argmax(-1) == labels).sum(), (labels != IGNORED).sum())
+
+
+def regression_tally(logits: Tensor, labels: Tensor) -> Tally:
+    """The squared error of `logits` (n, 1), taken in fp32, against `labels` (n); no prediction counts as correct."""
+    total = (labels != IGNORED).sum()
+    return Tally(_squared_error(logits, labels, labels), total * 0, total)
+
+
+def soft_classification_tally(
+    logits: Tensor, labels: Tensor, teacher_logits: Tensor, temperature: float, alpha: float
+) -> Tally:
+    """What distillation minimises (Hinton et al. 2015), and the hits against `labels` (n) alone.
+
+    (1 - alpha) x `classification_tally` + alpha x T^2 x the cross-entropy of softmax(logits / T) to
+    softmax(teacher_logits / T), both (n, classes), over the labelled rows. T^2 keeps the size of the soft gradient,
+    which goes with 1 / T^2, that of the hard one.
+    """
+    hard = classification_tally(logits, labels)
+    targets = (_in_fp32(teacher_logits) / temperature).softmax(-1)
+    soft = F.cross_entropy(_in_fp32(logits) / temperature, targets, reduction="none") * (labels != IGNORED)
+    return hard._replace(loss=(1 - alpha) * hard.loss + alpha * temperature**2 * soft.sum())
+
+
+def soft_regression_tally(logits: Tensor, labels: Tensor, teacher_logits: Tensor, alpha: float) -> Tally:
+    """The same of a regression: (1 - alpha) x the squared error to `labels` (n) + alpha x that to the teacher's
+    scores (n, 1)."""
+    hard = regression_tally(logits, labels)
+    soft = _squared_error(logits, teacher_logits.squeeze(1), labels)
+    return hard._replace(loss=(1 - alpha) * hard.loss + alpha * soft)
+
+
+def _squared_error(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
+    """Of `logits` (n, 1) to `targets` (n), summed over the rows that have a label."""
+    return ((_in_fp32(logits).squeeze(1) - _in_fp32(targets)) * (labels != IGNORED)).square().sum()
+
+
+def _in_fp32(x: Tensor) -> Tensor:
+    """`x` in fp32, or in fp64 where it is."""
+    return x if x.dtype == torch.float64 else x.float()
 
 
 class MaskedLMOutput(NamedTuple):
@@ -173,7 +212,4 @@ class SqueezeBertForSequenceClassification(SavedModel):
             return SequenceClassificationOutput(logits, {})
         if self.config.num_labels > 1:
             return SequenceClassificationOutput(logits, {"task": classification_tally(logits, labels)})
-        asked = labels != IGNORED
-        loss = ((logits.float().squeeze(1) - labels.float()) * asked).square().sum()
-        total = asked.sum()
-        return SequenceClassificationOutput(logits, {"task": Tally(loss, total * 0, total)})
+        return SequenceClassificationOutput(logits, {"task": regression_tally(logits, labels)})

@@ -2,10 +2,13 @@
 
 from collections.abc import Callable
 
+import numpy as np
 import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import softmax
+from scipy.stats import entropy
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
@@ -16,7 +19,14 @@ from sqzb.model import (
     SqueezeBertForPreTraining,
     SqueezeBertForSequenceClassification,
 )
-from sqzb.model.heads import IGNORED, Tally, classification_tally
+from sqzb.model.heads import (
+    IGNORED,
+    Tally,
+    classification_tally,
+    regression_tally,
+    soft_classification_tally,
+    soft_regression_tally,
+)
 
 Config = Callable[..., SqueezeBertConfig]
 Scramble = Callable[..., nn.Module]
@@ -180,3 +190,88 @@ def test_bf16_losses_are_close_to_fp32_and_kept_in_fp32(pretraining: nn.Module, 
     for name, tally in half.items():
         assert tally.loss.dtype == torch.float32
         assert_close(tally.loss, full[name].loss, rtol=0.02, atol=0.02)
+
+
+# Distillation
+
+temperatures, alphas = st.floats(0.2, 20), st.floats(0, 1)
+
+
+def drawn(seed: int, n: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, labels of which some do not count, and a teacher's logits; in fp64."""
+    random = torch.Generator().manual_seed(seed)
+    logits, teacher = (3 * torch.randn(n, classes, generator=random, dtype=torch.double) for _ in range(2))
+    labels = torch.randint(-1, classes, (n,), generator=random)
+    return logits, labels.where(labels >= 0, IGNORED), teacher
+
+
+@given(seeds, st.integers(0, 12), st.integers(2, 5), temperatures, alphas)
+def test_the_soft_loss_is_as_defined(seed: int, n: int, classes: int, temperature: float, alpha: float) -> None:
+    """By scipy's relative entropy, which lacks the teacher's own entropy; row by row."""
+    logits, labels, teacher = drawn(seed, n, classes)
+    due = 0.0
+    for row, label, taught in zip(logits, labels, teacher, strict=True):
+        if label != IGNORED:
+            p, q = (softmax(values.numpy() / temperature) for values in (taught, row))
+            due += (1 - alpha) * -np.log(softmax(row.numpy())[label])
+            due += alpha * temperature**2 * (entropy(p, q) + entropy(p))
+    got = soft_classification_tally(logits.float(), labels, teacher.float(), temperature, alpha)
+    assert got.loss.dtype == torch.float32
+    np.testing.assert_allclose(float(got.loss), due, rtol=1e-4, atol=1e-4)
+    assert got[1:] == classification_tally(logits, labels)[1:]
+
+
+@settings(max_examples=20)
+@given(seeds, st.integers(2, 5), temperatures, alphas)
+def test_the_soft_gradients_are_the_numerical_ones(seed: int, classes: int, temperature: float, alpha: float) -> None:
+    logits, labels, teacher = drawn(seed, 4, classes)
+    logits.requires_grad_()
+    assert torch.autograd.gradcheck(
+        lambda x: soft_classification_tally(x, labels, teacher, temperature, alpha).loss, logits
+    )
+    scores = labels.double()
+    assert torch.autograd.gradcheck(
+        lambda x: soft_regression_tally(x, scores, teacher[:, :1], alpha).loss, logits[:, :1]
+    )
+
+
+@given(seeds, st.integers(0, 12), alphas)
+def test_a_soft_regression_is_as_defined(seed: int, n: int, alpha: float) -> None:
+    logits, labels, teacher = drawn(seed, n, 5)
+    got = soft_regression_tally(logits[:, :1].float(), labels.float(), teacher[:, :1].float(), alpha)
+    asked = [row for row in range(n) if labels[row] != IGNORED]
+    due = sum(
+        (1 - alpha) * float(logits[row, 0] - labels[row]) ** 2 + alpha * float(logits[row, 0] - teacher[row, 0]) ** 2
+        for row in asked
+    )
+    np.testing.assert_allclose(float(got.loss), due, rtol=1e-4, atol=1e-4)
+    assert (int(got.correct), int(got.total)) == (0, len(asked))
+
+
+@given(seeds, st.integers(1, 12), st.integers(2, 5), temperatures)
+def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(
+    seed: int, n: int, classes: int, temperature: float
+) -> None:
+    """And from a shifted one neither: softmax knows no common addend."""
+    logits, labels, _ = drawn(seed, n, classes)
+    logits.requires_grad_()
+    for teacher in (logits.detach(), logits.detach() + 1.5):
+        loss = soft_classification_tally(logits, labels, teacher, temperature, alpha=1.0).loss
+        (gradient,) = torch.autograd.grad(loss, logits)
+        assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
+
+
+@given(seeds, st.integers(1, 12), st.integers(2, 5))
+def test_without_a_share_the_teacher_changes_no_bit(seed: int, n: int, classes: int) -> None:
+    logits, labels, teacher = (
+        values.float() if values.is_floating_point() else values for values in drawn(seed, n, classes)
+    )
+    logits.requires_grad_()
+    column, numbers = logits[:, :1], labels.float()
+    for got, due in (
+        (soft_classification_tally(logits, labels, teacher, 1.0, 0.0), classification_tally(logits, labels)),
+        (soft_regression_tally(column, numbers, teacher[:, :1], 0.0), regression_tally(column, numbers)),
+    ):
+        assert got == due
+        gradients = [torch.autograd.grad(tally.loss, logits, retain_graph=True)[0] for tally in (got, due)]
+        assert torch.equal(*gradients)
