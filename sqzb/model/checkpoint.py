@@ -4,8 +4,9 @@ The head for sentence order has no place in the published format, so it lies bes
 tools see a folder without strangers, and a second phase of pretraining still finds the head.
 """
 
+import hashlib
 import json
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -19,7 +20,7 @@ from torch import Tensor, nn
 from sqzb.errors import UserError
 from sqzb.files import whole_file, write_json
 from sqzb.hub import local_folder
-from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.config import MODEL_TYPE, SqueezeBertConfig
 from sqzb.tokenizer import save_tokenizer
 
 CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = "config.json", "model.safetensors", "pytorch_model.bin", "sop_head.safetensors"
@@ -119,6 +120,24 @@ def _name_in(own: Container[str], name: str) -> str:
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with whole_file(path) as aside:
         aside.write_bytes(serialize(tensors, metadata={"format": "pt"}))  # save_file hides that the disk is full
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes and numbers, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def foreign(folder: Path) -> bool:
+    """Whether the folder's config.json is another kind of model's; False also where there is none to tell."""
+    try:
+        values = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return False
+    return isinstance(values, dict) and values.get("model_type") != MODEL_TYPE
 
 
 def read_config(folder: Path) -> SqueezeBertConfig:
