@@ -17,6 +17,7 @@ from sqzb.recipe import (
     CorpusRecipe,
     Distillation,
     FinetuneRecipe,
+    MaskedLMDistillation,
     Optimizer,
     PretrainRecipe,
     Section,
@@ -33,7 +34,16 @@ SOURCES = {"sources": {"a": {"path": "text"}}}
 # The least that each kind needs, and where its sections are.
 KINDS: list[tuple[type[Section], dict[str, Any], dict[str, type[BaseModel]]]] = [
     (CorpusRecipe, SOURCES, {"": CorpusRecipe, "sources.a.": Source, "vocabulary.": Vocabulary}),
-    (PretrainRecipe, {"model": {}}, {"": PretrainRecipe, "model.": SqueezeBertConfig, "optimizer.": Optimizer}),
+    (
+        PretrainRecipe,
+        {"model": {}},
+        {
+            "": PretrainRecipe,
+            "model.": SqueezeBertConfig,
+            "optimizer.": Optimizer,
+            "distillation.": MaskedLMDistillation,
+        },
+    ),
     (FinetuneRecipe, {}, {"": FinetuneRecipe}),
     (
         SweepRecipe,
@@ -312,6 +322,9 @@ recipes: list[st.SearchStrategy[Section]] = [
         ),
         optimizer=st.builds(
             Optimizer, lr=real, betas=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2), decay_power=real, eps=real
+        ),
+        distillation=st.builds(
+            MaskedLMDistillation, teacher=st.none() | words, temperature=real, alpha=st.floats(0, 1)
         ),
         sop=st.booleans(),
         evaluate_sequences=st.none() | st.integers(1, 10**9),

@@ -26,7 +26,7 @@ from sqzb.finetuning.data import Example
 from sqzb.finetuning.finished import Finetuned, open_finetuned
 from sqzb.finetuning.tasks import Task
 from sqzb.hub import local_folder
-from sqzb.model.checkpoint import CONFIG, write_tensors
+from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
 from sqzb.model.classifiers import Classifier
 from sqzb.model.heads import SequenceClassificationOutput, soft_classification_tally, soft_regression_tally
 from sqzb.recipe import Distillation, FinetuneRecipe
@@ -103,7 +103,7 @@ def _logits_of(
     weights = teacher.model.state_dict()
     _refuse_weights(weights, student)
     key = {
-        "weights": _sha256_of(weights),
+        "weights": sha256_of(weights),
         "config": sha256(local_folder(path) / CONFIG),
         "tokenizer": hashlib.sha256(teacher.tokenizer.to_str().encode()).hexdigest(),
         "texts": _sha256_of_texts(examples),
@@ -161,14 +161,6 @@ def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
             f"{examples[broken[0]].row}). Train or download it again, or give precision=fp32."
         )
     return np.ascontiguousarray(logits)
-
-
-def _sha256_of(tensors: dict[str, Tensor]) -> str:
-    digest = hashlib.sha256()
-    for name, tensor in sorted(tensors.items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
-    return digest.hexdigest()
 
 
 def _sha256_of_texts(examples: Sequence[Example]) -> str:

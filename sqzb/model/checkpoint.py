@@ -4,9 +4,10 @@ The head for sentence order has no place in the published format, so it lies bes
 tools see a folder without strangers, and a second phase of pretraining still finds the head.
 """
 
+import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Container
+from collections.abc import Container, Mapping
 from pathlib import Path
 from typing import Any, ClassVar, TypeVar
 
@@ -134,6 +135,15 @@ def _name_in(own: Container[str], name: str) -> str:
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with whole_file(path) as aside:
         aside.write_bytes(serialize(tensors, metadata={"format": "pt"}))  # save_file hides that the disk is full
+
+
+def sha256_of(tensors: Mapping[str, Tensor]) -> str:
+    """Of names, types, shapes and numbers, whatever file they are in."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def read_config(folder: Path) -> SqueezeBertConfig:

@@ -67,7 +67,7 @@ class TransformersClassifier(StoredModel):
         draw them at random. With a new head a pooler may be missing, which is then new too.
         """
         folder = local_folder(source)
-        with _silent(folder) as transformers:
+        with transformers_for(folder) as transformers:
             tokenizer = _fast_tokenizer(transformers, folder)
             with _told(folder):
                 config = _config(transformers, folder, changes)
@@ -91,7 +91,7 @@ class TransformersClassifier(StoredModel):
     def from_sizes(cls, source: str | Path, **changes: Any) -> "TransformersClassifier":
         """As `from_pretrained`, with random weights throughout."""
         folder = local_folder(source)
-        with _silent(folder) as transformers:
+        with transformers_for(folder) as transformers:
             tokenizer = _fast_tokenizer(transformers, folder)
             with _told(folder):
                 config = _config(transformers, folder, changes)
@@ -100,7 +100,7 @@ class TransformersClassifier(StoredModel):
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Write the folder, with the tokenizer that the model was opened with where `tokenizer`, its fast form, is
         given: transformers keeps more of it than that."""
-        with _silent(Path(folder)):
+        with transformers_for(Path(folder)):
             try:
                 self.model.save_pretrained(folder)
             except SafetensorError as error:  # in which the system's error, such as a full disk, is a text alone
@@ -144,7 +144,7 @@ def open_classifier(source: str | Path, from_scratch: bool = False, **changes: A
     """
     folder = local_folder(source)
     model: Classifier
-    if not _of_squeezebert(folder):
+    if not of_squeezebert(folder):
         opened = TransformersClassifier.from_sizes if from_scratch else TransformersClassifier.from_pretrained
         model = opened(folder, **changes)
     elif from_scratch:
@@ -166,9 +166,9 @@ def open_classifier(source: str | Path, from_scratch: bool = False, **changes: A
 def open_tokenizer(folder: Path) -> Tokenizer:
     """The tokenizer of the model in a folder. One that is not BERT's as `load_tokenizer` reads it has its own padding
     token in its `padding`. UserError when there is none that can be used."""
-    if _of_squeezebert(folder):
+    if of_squeezebert(folder):
         return load_tokenizer(folder)
-    with _silent(folder) as transformers:
+    with transformers_for(folder) as transformers:
         opened = _fast_tokenizer(transformers, folder)
     tokenizer: Tokenizer = opened.backend_tokenizer
     tokenizer.no_truncation()
@@ -176,7 +176,7 @@ def open_tokenizer(folder: Path) -> Tokenizer:
     return tokenizer
 
 
-def _of_squeezebert(folder: Path) -> bool:
+def of_squeezebert(folder: Path) -> bool:
     """A folder that does not say it is read as SqueezeBERT's, and refused with what it lacks."""
     return model_type(folder) in (MODEL_TYPE, None)
 
@@ -191,7 +191,7 @@ def _headless(folder: Path) -> UserError:
 
 
 @contextmanager
-def _silent(folder: Path) -> Iterator[Any]:
+def transformers_for(folder: Path) -> Iterator[Any]:
     """transformers, without its bars and warnings: what they are about is told here, or does not matter."""
     try:
         import transformers

@@ -76,6 +76,11 @@ def _in_fp32(x: Tensor) -> Tensor:
     return x if x.dtype == torch.float64 else x.float()
 
 
+def at_positions(x: Tensor, positions: Tensor) -> Tensor:
+    """Of `x` (batch, length, width), what is at `positions` (batch, n): (batch, n, width)."""
+    return x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))
+
+
 class MaskedLMOutput(NamedTuple):
     logits: Tensor | None  # (batch, length, vocabulary); left out when only the loss is asked for
     tallies: dict[str, Tally]
@@ -187,7 +192,7 @@ class SqueezeBertForPreTraining(SavedModel):
         """
         x, pooled = self.transformer(input_ids, attention_mask, token_type_ids)
         if mlm_positions is not None:
-            x = x.gather(1, mlm_positions[:, :, None].expand(-1, -1, x.shape[2]))
+            x = at_positions(x, mlm_positions)
         mlm_logits = self.cls(x, self.transformer.embeddings.word_embeddings)
         sop_logits = self.sop(pooled)
         tallies = {}

@@ -11,6 +11,7 @@ from accelerate.utils import find_executable_batch_size, gather_object
 from sqzb.errors import RecipeError
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
+from sqzb.pretraining.distillation import Distilled
 from sqzb.recipe import PretrainRecipe, load_recipe
 from sqzb.training.engine import MicroBatch
 from sqzb.training.runlog import RECIPE
@@ -18,13 +19,17 @@ from sqzb.training.runlog import RECIPE
 CPU_MOST = 64  # sequences: a CPU gains nothing from more
 
 
-def fitting(recipe: PretrainRecipe, model: SqueezeBertForPreTraining, accelerator: Accelerator, folder: Path) -> int:
+Trained = SqueezeBertForPreTraining | Distilled
+
+
+def fitting(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, folder: Path) -> int:
     """What the run in `folder` has recorded, where that still divides its steps; else the largest divisor of a
     process's share of a step that fits all devices.
 
     On a CPU, which kills what takes too much: at most 64 sequences, of which a forward writes and reads at most a
-    quarter of the machine's memory, shared by its processes. On anything else: what a forward and a backward on a
-    made-up batch go through with, beside the optimizer's moments. A recorded one is kept, for dropout depends on it.
+    quarter of the machine's memory, shared by its processes; a teacher's part is counted in. On anything else: what a
+    forward and a backward on a made-up batch go through with, beside the optimizer's moments. A recorded one is kept,
+    for dropout depends on it.
     """
     if recipe.global_batch % accelerator.num_processes:
         return 1  # no micro-batch divides it, which is told where it is divided
@@ -62,11 +67,16 @@ def most(sizes: Sequence[int], attempt: Callable[[int], None]) -> int:
     return int(find_executable_batch_size(tried, sizes[-1], smaller)())
 
 
-def _traffic(recipe: PretrainRecipe, model: SqueezeBertForPreTraining, n: int) -> int:
-    return total(costs(model.config, n, recipe.sequence_length, recipe.max_predictions, labels=2)).bytes
+def _traffic(recipe: PretrainRecipe, model: Trained, n: int) -> int:
+    """Bytes; of a teacher, which keeps no activations: its weights, its logits and its probabilities, in fp32."""
+    student = model.student if isinstance(model, Distilled) else model
+    taken = total(costs(student.config, n, recipe.sequence_length, recipe.max_predictions, labels=2)).bytes
+    if isinstance(model, Distilled):
+        taken += 4 * (model.teacher.parameters + 2 * n * recipe.max_predictions * student.config.vocab_size)
+    return taken
 
 
-def _attempt(recipe: PretrainRecipe, model: SqueezeBertForPreTraining, accelerator: Accelerator, n: int) -> None:
+def _attempt(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, n: int) -> None:
     """A forward and a backward, beside what a step holds too: two moments, the gradients that processes swap, and as
     much again for what is lost between blocks of memory."""
     held = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(4)]

@@ -13,6 +13,7 @@ from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
+from sqzb.pretraining.distillation import distilled
 from sqzb.pretraining.examples import Examples, share_of
 from sqzb.pretraining.fitting import fitting
 from sqzb.pretraining.optimizer import Lamb
@@ -55,8 +56,9 @@ class Pretraining(TrainingRun):
         accelerator = start_accelerator(recipe.precision)
         self.corpus = Corpus(recipe.corpus)
         self.model = build_model(recipe, self.corpus)
-        size = recipe.micro_batch
-        micro_batch = size if isinstance(size, int) else fitting(recipe, self.model, accelerator, folder)
+        self.distilled = distilled(recipe, self.corpus, self.model, accelerator.device)
+        size, trained = recipe.micro_batch, self.distilled or self.model
+        micro_batch = size if isinstance(size, int) else fitting(recipe, trained, accelerator, folder)
         self.share = share_of(recipe, micro_batch, accelerator)
         self.examples = Examples(recipe, self.corpus, self.share)
         self.tokenizer = self.corpus.tokenizer
@@ -76,12 +78,13 @@ class Pretraining(TrainingRun):
         return Lamb(groups, settings.lr, settings.betas, settings.eps)
 
     def make_engine(self, optimizer: Optimizer) -> Engine:
-        recipe = self.recipe
-        return Engine(self.accelerator, self.model, optimizer, LABELS, recipe.optimizer.clip_norm, recipe.compile)
+        recipe, trained = self.recipe, self.distilled or self.model
+        return Engine(self.accelerator, trained, optimizer, LABELS, recipe.optimizer.clip_norm, recipe.compile)
 
     def identity(self) -> dict[str, str]:
         folder = self.corpus.folder
-        return {"the corpus": sha256(folder / MANIFEST), "the vocabulary": sha256(folder / "vocab.txt")}
+        hashes = {"the corpus": sha256(folder / MANIFEST), "the vocabulary": sha256(folder / "vocab.txt")}
+        return hashes if self.distilled is None else hashes | {"the teacher": self.distilled.teacher.sha256}
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         return self.examples.of_step(step)
@@ -146,6 +149,12 @@ class Pretraining(TrainingRun):
             f"{len(self.examples.heldout):,} held out\n"
             f"LAMB, rate {recipe.optimizer.lr:g} after {round(recipe.optimizer.warmup * recipe.steps):,} warmup steps"
         )
+        if self.distilled is not None:
+            settings, teacher = recipe.distillation, self.distilled.teacher
+            console.out.print(
+                f"taught by {settings.teacher} ({teacher.parameters:,} parameters): alpha {settings.alpha:g}, "
+                f"temperature {settings.temperature:g}"
+            )
 
 
 def report(title: str, figures: dict[str, float], corpus: Corpus) -> None:

@@ -140,6 +140,24 @@ class TrainingRecipe(Section):
     on_spike: Literal["warn", "rollback"] = Field("warn", description="rollback: to the last checkpoint, and around it")
 
 
+class SoftTargets(Section):
+    """A teacher's outputs as targets beside the labels (Hinton et al. 2015)."""
+
+    temperature: float = Field(2.0, gt=0, description="logits are divided by it; not for a regression")
+    alpha: float = Field(0.9, ge=0, le=1, description="share of the teacher's loss; the labels' has the rest")
+
+
+class MaskedLMDistillation(SoftTargets):
+    """A pretrained teacher's probabilities at the masked positions. Without a teacher: the labels alone, whatever the
+    other keys say."""
+
+    teacher: str | None = Field(
+        None,
+        min_length=1,
+        description="a run, a saved model or a Hub id, with an MLM head and the corpus's vocabulary; null: none",
+    )
+
+
 class PretrainRecipe(TrainingRecipe):
     """sqzb pretrain."""
 
@@ -160,6 +178,7 @@ class PretrainRecipe(TrainingRecipe):
         32, description="sequences that a process computes at once; auto: as many as fit, found at the first start"
     )
     optimizer: Optimizer = Optimizer()
+    distillation: MaskedLMDistillation = MaskedLMDistillation()
     evaluate_every: int = Field(1000, ge=1, description="steps")
     evaluate_sequences: int | None = Field(4096, ge=1, description="held-out sequences to evaluate on; null: all")
     checkpoint_every: int = Field(1000, ge=1, description="steps")
@@ -178,17 +197,14 @@ class PretrainRecipe(TrainingRecipe):
         return found
 
 
-class Distillation(Section):
-    """A finetuned teacher's outputs as targets beside the labels (Hinton et al. 2015). Without a teacher: the labels
-    alone, whatever the other keys say."""
+class Distillation(SoftTargets):
+    """A finetuned teacher's outputs. Without a teacher: the labels alone, whatever the other keys say."""
 
     teacher: tuple[str, ...] = Field(
         (),
         strict=False,
         description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
     )
-    temperature: float = Field(2.0, gt=0, description="logits are divided by it; not for a regression")
-    alpha: float = Field(0.9, ge=0, le=1, description="share of the teacher's loss; the labels' has the rest")
     cache: str = Field("data/teachers", min_length=1, description="where teachers' logits are kept for further runs")
 
     @field_validator("teacher", mode="before")

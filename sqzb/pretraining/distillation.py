@@ -1,0 +1,227 @@
+"""A teacher for pretraining: a masked language model whose probabilities at the masked positions are targets too.
+
+Masks are drawn anew in each epoch, so it runs in the training step, on the very inputs that the student gets.
+"""
+
+import inspect
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from sqzb.corpus.store import Corpus
+from sqzb.errors import UserError
+from sqzb.hub import local_folder
+from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForPreTraining
+from sqzb.model.checkpoint import read_tensors, sha256_of
+from sqzb.model.classifiers import LOCAL, of_squeezebert, transformers_for
+from sqzb.model.heads import PreTrainingOutput, at_positions, soft_classification_tally
+from sqzb.recipe import PretrainRecipe
+from sqzb.tokenizer import load_tokenizer
+
+HEAD = "cls.predictions.transform."  # of ours
+
+
+class Teacher:
+    """A masked language model that is asked and never trained.
+
+    It is no module, so no part of one that holds it: neither checkpoints, the optimizer, the gradient's norm nor the
+    other processes meet its weights.
+    """
+
+    def __init__(self, model: nn.Module) -> None:
+        self.model = model.eval().requires_grad_(False)
+        self.parameters = sum(parameter.numel() for parameter in model.parameters())
+        self.sha256 = sha256_of(model.state_dict())
+
+    def logits(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
+    ) -> Tensor:
+        """(batch, predictions, vocabulary), at mlm_positions (batch, predictions)."""
+        raise NotImplementedError
+
+
+class OwnTeacher(Teacher):
+    model: SqueezeBertForMaskedLM
+
+    def logits(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
+    ) -> Tensor:
+        encoder = self.model.transformer
+        x = encoder(input_ids, attention_mask, token_type_ids).last_hidden_state
+        logits: Tensor = self.model.cls(at_positions(x, mlm_positions), encoder.embeddings.word_embeddings)
+        return logits
+
+
+class ForeignTeacher(Teacher):
+    """A model of transformers."""
+
+    model: Any
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__(model)
+        takes = inspect.signature(model.forward).parameters
+        types = getattr(model.config, "type_vocab_size", 2)
+        self._takes_types = "token_type_ids" in takes and types > 1
+
+    @torch.compiler.disable  # type: ignore[untyped-decorator]  # others' code need not be fit for it
+    def logits(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
+    ) -> Tensor:
+        """The head's name differs from model to model, but it reads what the encoder returns: so that is cut."""
+
+        def cut(encoder: nn.Module, arguments: Any, output: Any) -> Any:
+            output.last_hidden_state = at_positions(output.last_hidden_state, mlm_positions)
+            return output
+
+        types = {"token_type_ids": token_type_ids} if self._takes_types else {}
+        with self.model.base_model.register_forward_hook(cut):
+            logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+        return logits
+
+
+class Distilled(nn.Module):
+    """A student whose MLM loss in training is that of distillation; evaluated and saved, it is the student alone."""
+
+    def __init__(self, student: SqueezeBertForPreTraining, teacher: Teacher, temperature: float, alpha: float) -> None:
+        super().__init__()
+        self.student, self.teacher = student, teacher
+        self._temperature, self._alpha = temperature, alpha
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        mlm_positions: Tensor,
+        mlm_labels: Tensor,
+        sop_labels: Tensor,
+    ) -> PreTrainingOutput:
+        """As the student's, but for the tally of MLM in training."""
+        inputs = (input_ids, attention_mask, token_type_ids, mlm_positions)
+        if not self.training:
+            output: PreTrainingOutput = self.student(*inputs, mlm_labels, sop_labels)
+            return output
+        with torch.no_grad():  # first, so that what it needs is free again when the student's activations are held
+            targets = self.teacher.logits(*inputs)
+        output = self.student(*inputs, sop_labels=sop_labels)
+        mlm = soft_classification_tally(
+            output.mlm_logits.flatten(0, 1), mlm_labels.flatten(), targets.flatten(0, 1), self._temperature, self._alpha
+        )
+        return output._replace(tallies={"mlm": mlm, **output.tallies})
+
+
+def distilled(
+    recipe: PretrainRecipe, corpus: Corpus, student: SqueezeBertForPreTraining, device: torch.device
+) -> Distilled | None:
+    """The student with the recipe's teacher, which is put on `device`; None without one.
+
+    student: as it starts. UserError when the teacher cannot be opened, has no MLM head, another vocabulary, too few
+    positions or weights that are not finite, or is the student.
+    """
+    settings = recipe.distillation
+    if settings.teacher is None:
+        return None
+    try:
+        teacher = _open(local_folder(settings.teacher))
+        _check_vocabulary(local_folder(settings.teacher), corpus)
+        _check_weights(teacher, student)
+        _check_positions(teacher, recipe.sequence_length)
+        _try(teacher, recipe, corpus)
+    except UserError as error:
+        raise UserError(f"distillation.teacher={settings.teacher}: {error}") from error
+    teacher.model.to(device)
+    return Distilled(student, teacher, settings.temperature, settings.alpha)
+
+
+def _open(folder: Path) -> Teacher:
+    if not of_squeezebert(folder):
+        return ForeignTeacher(_of_transformers(folder))
+    if not any(name.startswith(HEAD) for name in read_tensors(folder)):
+        raise _no_head(folder, [HEAD])
+    return OwnTeacher(SqueezeBertForMaskedLM.from_pretrained(folder))
+
+
+def _of_transformers(folder: Path) -> nn.Module:
+    try:
+        with transformers_for(folder) as transformers:
+            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+            config._attn_implementation = None  # a file could name one on the Hub, which is code
+            model: nn.Module
+            model, about = transformers.AutoModelForMaskedLM.from_pretrained(
+                folder, config=config, output_loading_info=True, dtype=torch.float32, **LOCAL
+            )
+    except UserError:  # there is no such library
+        raise
+    except Exception as error:  # the library raises all kinds
+        raise UserError(
+            f"transformers does not open {folder} as a masked language model ({' '.join(str(error).split())}). Give "
+            "another model."
+        ) from error
+    if about["missing_keys"]:
+        raise _no_head(folder, sorted(about["missing_keys"]))
+    return model
+
+
+def _no_head(folder: Path, missing: list[str]) -> UserError:
+    others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+    return UserError(
+        f"The weights in {folder} are not all of a masked language model's: {missing[0]}{others} would be random. "
+        "Give a model with its MLM head, as it was pretrained."
+    )
+
+
+def _check_vocabulary(folder: Path, corpus: Corpus) -> None:
+    """By number, for only numbers reach the teacher."""
+    own, its = (
+        {number: token for token, number in tokenizer.get_vocab().items()}
+        for tokenizer in (corpus.tokenizer, load_tokenizer(folder))
+    )
+    differing = sorted(number for number in own | its if own.get(number) != its.get(number))
+    if differing:
+        first = differing[0]
+        raise UserError(
+            f"It has another vocabulary than the corpus {corpus.folder}: {len(differing):,} of {len(own | its):,} "
+            f"tokens differ, first number {first}, which is {its.get(first, 'absent')!r} there and "
+            f"{own.get(first, 'absent')!r} here. Give a teacher with the corpus's vocabulary, or prepare a corpus with "
+            "the teacher's (vocabulary.path in the corpus's recipe)."
+        )
+
+
+def _check_weights(teacher: Teacher, student: SqueezeBertForPreTraining) -> None:
+    weights, start = teacher.model.state_dict(), student.state_dict()
+    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
+    if broken:
+        others = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
+        raise UserError(f"Its weights are not finite ({broken[0]}{others}). Train or download it again.")
+    if all(name in start and torch.equal(tensor, start[name]) for name, tensor in weights.items()):
+        raise UserError(
+            "It has the very weights that this run starts from, so the teacher would be the student. Give another "
+            "teacher, or another start_from."
+        )
+
+
+def _check_positions(teacher: Teacher, length: int) -> None:
+    positions = getattr(teacher.model.config, "max_position_embeddings", length)
+    if positions < length:
+        raise UserError(
+            f"It has {positions} positions, and sequence_length is {length}. Lower that, or give a teacher with more."
+        )
+
+
+@torch.no_grad()
+def _try(teacher: Teacher, recipe: PretrainRecipe, corpus: Corpus) -> None:
+    """UserError when the teacher does not answer at the positions that are asked, whatever it is built like."""
+    ones = torch.ones(1, recipe.sequence_length, dtype=torch.long)
+    tokens = ones * corpus.manifest["special_ids"]["mask"]
+    due = (1, recipe.max_predictions, corpus.manifest["vocab_size"])
+    try:
+        shape = tuple(teacher.logits(tokens, ones, ones, ones[:, : recipe.max_predictions]).shape)
+    except Exception as error:  # of a model that others wrote
+        raise UserError(f"It does not run ({' '.join(str(error).split())}). Give another model.") from error
+    if shape != due:
+        raise UserError(
+            f"Its logits have the shape {shape} where {due} is due: sequences, masked positions, tokens of the "
+            "vocabulary. Give another model."
+        )
