@@ -39,11 +39,13 @@ from torch.nn.functional import cross_entropy, linear
 from sqzb import console
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertModel
 from sqzb.model.costs import TRAINING, Cost, costs, total
+from sqzb.model.layers import use_kernels
 from sqzb.pretraining.optimizer import Lamb
 from sqzb.training.cpu import tune_cpu
 from sqzb.training.optimization import parameter_groups
 
 BERT, THEIRS, TUNED, OURS = "BERT-base", "HF SqueezeBERT", "BERT-base, sqzb's process", "sqzb"
+KERNELS = "sqzb, kernels"  # on a GPU
 MODELS, FORMS, WORK = (BERT, THEIRS, TUNED, OURS), ("eager", "compiled"), ("inference", "training")
 EAGER = FORMS[0]
 TRAINING_BATCH, MASKED = 16, 0.15
@@ -84,7 +86,7 @@ def main() -> None:
     parser.add_argument("--length", action="append", type=int)
     parser.add_argument("--threads", action="append", type=int)
     parser.add_argument("--precision", action="append", choices=tuple(DTYPES))
-    parser.add_argument("--model", action="append", choices=MODELS)
+    parser.add_argument("--model", action="append", choices=(*MODELS, KERNELS))
     parser.add_argument("--form", action="append", choices=FORMS)
     parser.add_argument("--layers", type=int, default=12, help="fewer for a quick look")
     parser.add_argument("--rounds", type=int, default=5)
@@ -150,7 +152,7 @@ def race(case: Case, contestants: list[tuple[str, str]], layers: int, rounds: in
 def compete(line: Connection, case: Case, model: str, form: str, layers: int) -> None:
     """A contestant's process: makes its call whenever it is told."""
     torch.set_num_threads(case.threads)
-    if model in (TUNED, OURS):
+    if model in (TUNED, OURS, KERNELS):
         tune_cpu()
     torch.manual_seed(0)
     call = {"inference": inference, "training": training}[case.work](case, model, form == "compiled", layers)
@@ -228,8 +230,11 @@ def batch(case: Case) -> Batch:
 
 
 def encoder(name: str, layers: int) -> nn.Module:
-    if name == OURS:
-        return SqueezeBertModel(SqueezeBertConfig(num_hidden_layers=layers))
+    if name in (OURS, KERNELS):
+        ours = SqueezeBertModel(SqueezeBertConfig(num_hidden_layers=layers))
+        if name == KERNELS:
+            use_kernels(ours)
+        return ours
     if name in (BERT, TUNED):
         return transformers.BertModel(bert_base(layers))
     return transformers.SqueezeBertModel(transformers.SqueezeBertConfig(num_hidden_layers=layers))
@@ -242,13 +247,15 @@ def bert_base(layers: int) -> transformers.BertConfig:
 
 
 def pretrainer(name: str, layers: int) -> nn.Module:
-    return Ours(layers) if name == OURS else Theirs(name, layers)
+    return Ours(layers, name == KERNELS) if name in (OURS, KERNELS) else Theirs(name, layers)
 
 
 class Ours(nn.Module):
-    def __init__(self, layers: int) -> None:
+    def __init__(self, layers: int, kernels: bool = False) -> None:
         super().__init__()
         self.model = SqueezeBertForPreTraining(SqueezeBertConfig(num_hidden_layers=layers))
+        if kernels:
+            use_kernels(self.model)
 
     def forward(self, **inputs: Tensor) -> Tensor:
         tallies = self.model(**inputs).tallies.values()
@@ -284,7 +291,7 @@ class Theirs(nn.Module):
 
 def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
     groups = parameter_groups(model, weight_decay=0.01)
-    if name == OURS:
+    if name in (OURS, KERNELS):
         return Lamb(groups, lr=1e-3, betas=(0.9, 0.999), eps=1e-6)
     return torch.optim.AdamW(groups, lr=1e-4, fused=True)
 
