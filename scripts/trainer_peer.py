@@ -117,7 +117,7 @@ def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
     def tokenise(rows: dict[str, list[Any]]) -> Any:
         texts = [rows[column] for column in chosen.file_columns]
         encoded = tokenizer(*texts, max_length=recipe.max_length, truncation=True)
-        return encoded | {"label": [chosen.file_labels.index(str(label)) for label in rows[chosen.file_label]]}
+        return encoded | {"labels": [chosen.file_labels.index(str(label)) for label in rows[chosen.file_label]]}
 
     splits = splits.map(tokenise, batched=True, remove_columns=splits["train"].column_names)
 
