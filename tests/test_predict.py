@@ -10,9 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import UserError
+from sqzb.finetuning.lines import read_lines
 from sqzb.finetuning.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
-from sqzb.predict import Prediction, fill_mask, predict, read_lines, shown
+from sqzb.predict import Prediction, fill_mask, predict, shown
 from sqzb.recipe import FinetuneRecipe, dump_recipe
 from sqzb.tokenizer import load_tokenizer
 
