@@ -13,7 +13,7 @@ from sqzb.finetuning.lines import Sentences, check_sentences
 from sqzb.finetuning.tasks import TASKS
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM
-from sqzb.model.checkpoint import read_tensors
+from sqzb.model.checkpoint import has_mlm_head
 from sqzb.model.classifiers import open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import MASK, load_tokenizer, special_ids
@@ -64,7 +64,7 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
     Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
     """
     folder = local_folder(path)
-    if not any(name.startswith("cls.") for name in read_tensors(folder)):
+    if not has_mlm_head(folder):
         raise UserError(f"The model in {folder} has no head for masked tokens. Give a pretrained one, or use predict.")
     tokenizer = load_tokenizer(folder)
     model = SqueezeBertForMaskedLM.from_pretrained(folder)
