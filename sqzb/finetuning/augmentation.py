@@ -235,7 +235,7 @@ class Augmenter:
         found = []
         for text in _texts(example):
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
-            words: dict[int, _Word] = {}
+            words: dict[int | None, _Word] = {}
             for number, token, (start, end) in zip(encoding.word_ids, encoding.ids, encoding.offsets, strict=True):
                 word = words.get(number)
                 start, ids = (start, [token]) if word is None else (word.start, [*word.ids, token])
