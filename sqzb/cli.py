@@ -210,8 +210,9 @@ def predict(
     if len(sentences or ()) > 2:
         raise typer.BadParameter("give one sentence or two; put each into quotes")
     from sqzb import predict as predicting
+    from sqzb.finetuning.lines import read_lines
 
-    rows = [tuple(sentences or ())] if file is None else predicting.read_lines(file)
+    rows = [tuple(sentences or ())] if file is None else read_lines(file)
     for prediction in predicting.predict(path, rows, file):
         typer.echo(predicting.shown(prediction))
 

@@ -9,38 +9,18 @@ from sqzb.errors import UserError
 from sqzb.finetuning.data import Example
 from sqzb.finetuning.evaluation import encode
 from sqzb.finetuning.evaluation import predict as logits_of
+from sqzb.finetuning.lines import Sentences, check_sentences
 from sqzb.finetuning.tasks import TASKS
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM
-from sqzb.model.checkpoint import read_tensors
+from sqzb.model.checkpoint import has_mlm_head
 from sqzb.model.classifiers import open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import MASK, load_tokenizer, special_ids
 from sqzb.training.engine import start_accelerator
 from sqzb.training.runlog import recipe_of
 
-Sentences = tuple[str, ...]  # one, or two of a pair; none for a line without text
 Prediction = dict[str, float]  # the probability of each label, in their order; of a regression "score" alone
-NUMBERS = ("no sentence", "one sentence", "two sentences")
-
-
-def read_lines(file: Path) -> list[Sentences]:
-    """The sentences of each line, with a tab between two; nothing for a line without text.
-
-    Raises UserError when the file cannot be read as UTF-8, or a line has more than one tab.
-    """
-    try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
-    except (OSError, UnicodeDecodeError) as error:
-        raise UserError(f"{file} cannot be read ({error}). Give a text file in UTF-8.") from error
-    lines = lines[:-1] if not lines[-1] else lines  # what the last line's own end would begin
-    found = [tuple(line.split("\t")) if line.strip() else () for line in lines]
-    for number, sentences in enumerate(found, 1):
-        if len(sentences) > 2:
-            raise UserError(
-                f"{file}:{number} has {len(sentences) - 1} tabs. Give a sentence, or two with a tab between."
-            )
-    return found
 
 
 def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> list[Prediction | None]:
@@ -52,8 +32,8 @@ def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> l
     """
     folder = local_folder(path)
     recipe = recipe_of(str(folder), FinetuneRecipe)
-    if recipe is not None:
-        _check_sentences(recipe.task, rows, file)
+    if recipe is not None and recipe.task in TASKS:
+        check_sentences(TASKS[recipe.task], rows, file)
     model = open_classifier(folder)
     regression = model.config.num_labels == 1
     known = [row for row in rows if row]
@@ -84,7 +64,7 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
     Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
     """
     folder = local_folder(path)
-    if not any(name.startswith("cls.") for name in read_tensors(folder)):
+    if not has_mlm_head(folder):
         raise UserError(f"The model in {folder} has no head for masked tokens. Give a pretrained one, or use predict.")
     tokenizer = load_tokenizer(folder)
     model = SqueezeBertForMaskedLM.from_pretrained(folder)
@@ -103,13 +83,3 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
         [(str(tokenizer.id_to_token(token)), probability) for token, probability in zip(*of_one, strict=True)]
         for of_one in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
     ]
-
-
-def _check_sentences(task: str | None, rows: Sequence[Sentences], file: Path | None) -> None:
-    if task not in TASKS:
-        return
-    due = len(TASKS[task].columns)
-    for number, row in enumerate(rows, 1):
-        if row and len(row) != due:
-            where = "" if file is None else f"{file}:{number}: "
-            raise UserError(f"{where}{task} takes {NUMBERS[due]}, and here is {NUMBERS[len(row)]}.")

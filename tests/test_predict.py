@@ -6,13 +6,12 @@ from pathlib import Path
 
 import pytest
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 
 from sqzb.errors import UserError
+from sqzb.finetuning.lines import read_lines
 from sqzb.finetuning.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
-from sqzb.predict import Prediction, fill_mask, predict, read_lines, shown
+from sqzb.predict import Prediction, fill_mask, predict, shown
 from sqzb.recipe import FinetuneRecipe, dump_recipe
 from sqzb.tokenizer import load_tokenizer
 
@@ -97,14 +96,6 @@ def test_lines_and_predictions_keep_step(save: Save, tmp_path: Path) -> None:
     assert predict(run, [(), ()]) == [None, None] and predict(run, []) == []
 
 
-@given(st.lists(st.text(st.characters(exclude_characters="\r\n\t", exclude_categories=["Cs"])), max_size=9))
-def test_every_line_has_its_place(tmp_path_factory: pytest.TempPathFactory, lines: list[str]) -> None:
-    file = tmp_path_factory.getbasetemp() / "lines.txt"
-    file.write_bytes("".join(f"{line}\n" for line in lines).encode())
-    without_mark = [lines[0].removeprefix("\ufeff"), *lines[1:]] if lines else []
-    assert read_lines(file) == [(line,) if line.strip() else () for line in without_mark]
-
-
 def test_the_line_that_is_shown() -> None:
     pair: Prediction = {"not_equivalent": 0.069, "equivalent": 0.931}
     assert shown(pair) == "equivalent\tnot_equivalent 6.9%\tequivalent 93.1%"
@@ -134,8 +125,6 @@ def test_all_tokens_together_are_certain(save: Save) -> None:
 
 def test_what_a_model_cannot_do_is_told(save: Save, tmp_path: Path) -> None:
     pretrained, mrpc, cola = (str(save(task)) for task in (None, "mrpc", "cola"))
-    (tmp_path / "tabs.txt").write_text("a\tb\n\na\tb\tc\n")
-    (tmp_path / "latin.txt").write_bytes(b"caf\xe9")
     (tmp_path / "one.txt").write_text("a\tb\n\nalone\n")
     one = tmp_path / "one.txt"
     for call, said in (
@@ -146,9 +135,6 @@ def test_what_a_model_cannot_do_is_told(save: Save, tmp_path: Path) -> None:
         (lambda: predict(mrpc, [("a",)]), "mrpc takes two sentences, and here is one sentence"),
         (lambda: predict(cola, [("a", "b")]), "cola takes one sentence, and here is two sentences"),
         (lambda: predict(mrpc, read_lines(one), one), re.escape(f"{one}:3: mrpc takes two sentences")),
-        (lambda: read_lines(tmp_path / "absent.txt"), "absent.txt cannot be read"),
-        (lambda: read_lines(tmp_path / "latin.txt"), "latin.txt cannot be read"),
-        (lambda: read_lines(tmp_path / "tabs.txt"), "tabs.txt:3 has 2 tabs"),
     ):
         with pytest.raises(UserError, match=said):
             call()

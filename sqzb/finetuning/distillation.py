@@ -4,9 +4,7 @@ A teacher reads the text by its own tokenizer, before training begins, which the
 """
 
 import hashlib
-import json
-import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,9 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from sqzb import console
 from sqzb.errors import UserError
-from sqzb.files import claimed, locked, sha256, write_json
+from sqzb.files import sha256
+from sqzb.finetuning.cache import Cache, sha256_of_texts
 from sqzb.finetuning.data import Example
 from sqzb.finetuning.finished import Finetuned, open_finetuned
 from sqzb.finetuning.tasks import Task
@@ -33,8 +31,7 @@ from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.training.runlog import recipe_of
 
 CHUNK = 1024  # examples in a file; seconds to compute, as other processes of the run may wait for the last one
-ABOUT, LOGITS = "about.json", "logits"
-WAIT = 0.1  # seconds between two looks at what other processes have computed
+LOGITS = "logits"
 
 Logits = NDArray[np.float32]
 
@@ -106,7 +103,7 @@ def _logits_of(
         "weights": sha256_of(weights),
         "config": sha256(local_folder(path) / CONFIG),
         "tokenizer": hashlib.sha256(teacher.tokenizer.to_str().encode()).hexdigest(),
-        "texts": _sha256_of_texts(examples),
+        "texts": sha256_of_texts(examples),
         "labels": list(chosen.labels),
         "max_length": teacher.max_length,
         "precision": accelerator.mixed_precision,
@@ -118,18 +115,9 @@ def _logits_of(
         "teacher": path,
         "task": chosen.name,
         "split": "train",
-        "examples": len(examples),
-        "key": key,
     }
-    name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    kept = _Cache(cache / name, about, (len(examples), chosen.num_labels))
-    try:
-        return kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process)
-    except OSError as error:
-        raise UserError(
-            f"Its logits cannot be kept in {kept.folder} ({error.strerror}). Make room, or give another "
-            "distillation.cache; what is there is kept."
-        ) from error
+    kept = _LogitsCache(cache, about, key, (len(examples), chosen.num_labels))
+    return np.concatenate(kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process))
 
 
 def _refuse_other_run(path: str, chosen: Task, run: Path) -> None:
@@ -163,86 +151,25 @@ def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
     return np.ascontiguousarray(logits)
 
 
-def _sha256_of_texts(examples: Sequence[Example]) -> str:
-    digest = hashlib.sha256()
-    for example in examples:
-        digest.update(json.dumps((example.text_a, example.text_b)).encode())
-    return digest.hexdigest()
+class _LogitsCache(Cache[Logits]):
+    title, what, suffix = "Teacher's logits", "logits", ".safetensors"
 
+    def __init__(self, parent: Path, about: dict[str, Any], key: dict[str, Any], shape: tuple[int, int]) -> None:
+        """shape: (examples, labels)."""
+        super().__init__(parent, about, key, shape[0], CHUNK)
+        self._labels = shape[1]
 
-class _Cache:
-    """A folder with logits of `shape` (examples, labels): about.json, and a file of each CHUNK examples, 00000 first.
+    def write(self, path: Path, content: Logits) -> None:
+        write_tensors(path, {LOGITS: torch.from_numpy(content)})
 
-    Any number of processes fill it: byte N of about.json is the lock of file N, and goes with the process that has it.
-    """
-
-    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
-        self.folder, self._about, self._shape = folder, about, shape
-
-    def read(self, compute: Callable[[slice], Logits], show: bool) -> Logits:
-        """All of it, once this and other processes have computed what is missing; compute: of a slice of examples.
-
-        show: whether to show a bar. UserError when what is there does not fit.
-        """
-        self._begin()
-        examples = self._shape[0]
-        logits = np.empty(self._shape, np.float32)
-        left = {n: slice(n * CHUNK, min(examples, (n + 1) * CHUNK)) for n in range(-(-examples // CHUNK))}
-        there = sum(rows.stop - rows.start for n, rows in left.items() if self._file(n).exists())
-        with console.bar("Teacher's logits", examples, there, show) as bar:
-            while left:
-                for number in [n for n in left if self._file(n).exists()]:
-                    rows = left.pop(number)
-                    logits[rows] = self._read(number, rows.stop - rows.start)
-                bar.to(examples - sum(rows.stop - rows.start for rows in left.values()))
-                if left and not self._compute_one(left, compute):
-                    time.sleep(WAIT)
-        return logits
-
-    def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Logits]) -> bool:
-        """The first that no other process is at; False if there is none."""
-        for number, rows in left.items():
-            with claimed(self.folder / ABOUT, number) as ours:
-                if ours and not self._file(number).exists():
-                    write_tensors(self._file(number), {LOGITS: torch.from_numpy(compute(rows))})
-                if ours:
-                    return True
-        return False
-
-    def _begin(self) -> None:
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self.folder / ABOUT
-        while not path.exists():
-            with locked(self.folder) as ours:
-                if ours and not path.exists():
-                    if any(self.folder.glob("*.safetensors")):
-                        raise self._unfit(f"it has no {ABOUT}")
-                    write_json(path, self._about)
-        try:
-            about = json.loads(path.read_text(encoding="utf-8"))
-            differing = [name for name, value in self._about.items() if name != "teacher" and about[name] != value]
-        except (ValueError, KeyError, TypeError) as error:
-            raise self._unfit(f"{ABOUT} cannot be read ({error!r})") from error
-        if differing:
-            raise self._unfit(f"{ABOUT} tells of other data ({', '.join(differing)})")
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number:05d}.safetensors"
-
-    def _read(self, number: int, rows: int) -> Logits:
-        path = self._file(number)
+    def load(self, path: Path, examples: int) -> Logits:
         try:
             logits = load_file(path)[LOGITS]
         except (SafetensorError, KeyError) as error:
-            raise self._unfit(f"{path.name} cannot be read ({error})") from error
-        if logits.shape != (rows, self._shape[1]) or logits.dtype != np.float32:
-            raise self._unfit(f"{path.name} has {logits.shape} of {logits.dtype}, not {(rows, self._shape[1])} of fp32")
+            raise self.unfit(f"{path.name} cannot be read ({error})") from error
+        due = (examples, self._labels)
+        if logits.shape != due or logits.dtype != np.float32:
+            raise self.unfit(f"{path.name} has {logits.shape} of {logits.dtype}, not {due} of fp32")
         if not np.isfinite(logits).all():
-            raise self._unfit(f"{path.name} has logits that are not finite")
+            raise self.unfit(f"{path.name} has logits that are not finite")
         return logits
-
-    def _unfit(self, problem: str) -> UserError:
-        return UserError(
-            f"The folder {self.folder} does not hold its logits as they were written: {problem}. Remove the folder; "
-            "they will be computed again."
-        )

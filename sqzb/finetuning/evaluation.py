@@ -38,6 +38,15 @@ class Encoded(NamedTuple):
         content = json.dumps([self.ids, self.types, self.labels.tolist()])
         return hashlib.sha256(content.encode()).hexdigest()
 
+    def first(self, n: int) -> "Encoded":
+        """The first n examples."""
+        return Encoded(self.ids[:n], self.types[:n], self.labels[:n], self.pad)
+
+    def with_more(self, other: "Encoded") -> "Encoded":
+        """These examples, then another set's from the same tokenizer."""
+        labels = np.concatenate([self.labels, other.labels])
+        return Encoded(self.ids + other.ids, self.types + other.types, labels, self.pad)
+
     def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> MicroBatch:
         """The examples `rows`, padded to the longest; a row under 0 is padding alone, without a label."""
         there = [(place, row) for place, row in enumerate(rows) if row >= 0]

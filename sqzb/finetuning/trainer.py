@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from torch.optim import AdamW, Optimizer
 
 from sqzb import console
 from sqzb.errors import UserError
+from sqzb.finetuning import augmentation
 from sqzb.finetuning.data import Example, differing_count, empty_sentences, in_common, load_split
 from sqzb.finetuning.distillation import Logits, Taught, teacher_logits
 from sqzb.finetuning.evaluation import (
@@ -74,12 +76,15 @@ class Finetuning(TrainingRun):
         super().__init__(recipe, folder, start_accelerator(recipe.precision))
         self.task = chosen
         source = local_folder(recipe.model)
+        augmentation.check(recipe.distillation, source)
         self.tokenizer = open_tokenizer(source)
         self.model = build_model(recipe, chosen, source, self.tokenizer)
         train = self._load("train", glue_dir)
         self.train_set = self._encode(train)
         self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
-        self.teacher_logits = self._taught(train) if recipe.distillation.teacher else None
+        further = augmentation.further_texts(recipe, chosen, train, self.accelerator)
+        self.further = {kind: len(examples) for kind, examples in further.items()}
+        self.teacher_logits = self._taught(train, [*chain(*further.values())]) if recipe.distillation.teacher else None
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
         self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -107,12 +112,19 @@ class Finetuning(TrainingRun):
     def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
 
-    def _taught(self, train: list[Example]) -> Logits:
-        logits = teacher_logits(self.recipe.distillation, self.task, train, self.model, self.folder, self.accelerator)
+    def _taught(self, train: list[Example], further: list[Example]) -> Logits:
+        """The teacher's logits; from these the further examples have their labels, and join the training set."""
+        examples = [*train, *further]
+        logits = teacher_logits(
+            self.recipe.distillation, self.task, examples, self.model, self.folder, self.accelerator
+        )
         if not self.task.regression:
-            wrong = under_chance(confusion(self.task, decide(self.task, logits), self.train_set))
+            wrong = under_chance(confusion(self.task, decide(self.task, logits[: len(train)]), self.train_set))
             if wrong is not None:
                 self._warn(f"The teacher on the training examples: {wrong}")
+        if further:
+            more = self._encode(augmentation.labelled(self.task, further, logits[len(train) :]))
+            self.train_set = self.train_set.with_more(more)
         return logits
 
     def make_optimizer(self) -> Optimizer:
@@ -235,7 +247,7 @@ class Finetuning(TrainingRun):
             recipe = self.recipe
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
-                f"{self.task.name.upper()}: {len(self.train_set.ids):,} training and {_counts(self.validation)} "
+                f"{self.task.name.upper()}: {self._labelled():,} training and {_counts(self.validation)} "
                 f"validation examples, {recipe.model} ({start})\n{self.steps:,} steps = {recipe.epochs} epochs x "
                 f"{self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
             )
@@ -247,9 +259,16 @@ class Finetuning(TrainingRun):
         which = " and ".join(distillation.teacher)
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
         temperature = "" if self.task.regression else f", temperature {distillation.temperature:g}"
-        figures = measure(self.task, decide(self.task, logits), self.train_set)
+        n = self._labelled()
+        figures = measure(self.task, decide(self.task, logits[:n]), self.train_set.first(n))
         own = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
-        return f"taught by {several}{which} ({own} on the training set): alpha {distillation.alpha:g}{temperature}"
+        taught = f"taught by {several}{which} ({own} on the training set): alpha {distillation.alpha:g}{temperature}"
+        further = " and ".join(f"{count:,} {kind}" for kind, count in self.further.items())
+        return taught + (f"\nand {further} examples with its labels, in each epoch" if further else "")
+
+    def _labelled(self) -> int:
+        """How many training examples are the task's own, with labels; they come first."""
+        return len(self.train_set.ids) - sum(self.further.values())
 
 
 def build_model(recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: Tokenizer) -> Classifier:

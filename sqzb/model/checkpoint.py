@@ -177,6 +177,11 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"The weights in {folder} cannot be read ({error}). Save or download them again.") from error
 
 
+def has_mlm_head(folder: Path) -> bool:
+    """Whether the SqueezeBERT in `folder` has its head for masked tokens; UserError as `read_tensors`."""
+    return any(name.startswith("cls.") for name in read_tensors(folder))
+
+
 def _read_old(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)

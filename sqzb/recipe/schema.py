@@ -198,7 +198,8 @@ class PretrainRecipe(TrainingRecipe):
 
 
 class Distillation(SoftTargets):
-    """A finetuned teacher's outputs. Without a teacher: the labels alone, whatever the other keys say."""
+    """A finetuned teacher's outputs. Without a teacher: the labels alone, whatever temperature, alpha and cache say;
+    augment and unlabelled are refused."""
 
     teacher: tuple[str, ...] = Field(
         (),
@@ -206,6 +207,17 @@ class Distillation(SoftTargets):
         description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
     )
     cache: str = Field("data/teachers", min_length=1, description="where teachers' logits are kept for further runs")
+    augment: int = Field(
+        0,
+        ge=0,
+        description="so many copies of each training example, with words dropped, and others put in by the MLM head of "
+        "the model that the run starts from; the teacher labels them",
+    )
+    unlabelled: str | None = Field(
+        None,
+        min_length=1,
+        description="a text file of further examples, one a line, a tab between two sentences; the teacher labels them",
+    )
 
     @field_validator("teacher", mode="before")
     @classmethod

@@ -1,0 +1,38 @@
+"""Examples without labels in a text file: one a line, with a tab between two sentences."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from sqzb.errors import UserError
+from sqzb.finetuning.tasks import Task
+
+Sentences = tuple[str, ...]  # one, or two of a pair; none for a line without text
+NUMBERS = ("no sentence", "one sentence", "two sentences")
+
+
+def read_lines(file: Path) -> list[Sentences]:
+    """The sentences of each line, with a tab between two; nothing for a line without text.
+
+    Raises UserError when the file cannot be read as UTF-8, or a line has more than one tab.
+    """
+    try:
+        lines = file.read_text(encoding="utf-8-sig").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise UserError(f"{file} cannot be read ({error}). Give a text file in UTF-8.") from error
+    lines = lines[:-1] if not lines[-1] else lines  # what the last line's own end would begin
+    found = [tuple(line.split("\t")) if line.strip() else () for line in lines]
+    for number, sentences in enumerate(found, 1):
+        if len(sentences) > 2:
+            raise UserError(
+                f"{file}:{number} has {len(sentences) - 1} tabs. Give a sentence, or two with a tab between."
+            )
+    return found
+
+
+def check_sentences(task: Task, rows: Sequence[Sentences], file: Path | None = None) -> None:
+    """UserError when a row has another number of sentences than the task's examples; file: where the rows are from."""
+    due = len(task.columns)
+    for number, row in enumerate(rows, 1):
+        if row and len(row) != due:
+            where = "" if file is None else f"{file}:{number}: "
+            raise UserError(f"{where}{task.name} takes {NUMBERS[due]}, and here is {NUMBERS[len(row)]}.")
