@@ -1,6 +1,7 @@
 """Distillation: what finetuned teachers say of the training examples, computed once and kept; and the student's loss.
 
-A teacher reads the text by its own tokenizer, before training begins, which then knows its logits alone.
+A teacher reads the text by its own tokenizer, before training begins, which then knows its logits alone, and what of
+its inside is asked for (states.py).
 """
 
 import hashlib
@@ -8,7 +9,7 @@ import json
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -17,18 +18,21 @@ from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load_file
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from sqzb import console
 from sqzb.errors import UserError
 from sqzb.files import claimed, locked, sha256, write_json
 from sqzb.finetuning.data import Example
+from sqzb.finetuning.evaluation import Encoded
 from sqzb.finetuning.finished import Finetuned, open_finetuned
+from sqzb.finetuning.states import Asked, TeacherStates, attention_divergences, state_errors
 from sqzb.finetuning.tasks import Task
 from sqzb.hub import local_folder
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
-from sqzb.model.classifiers import Classifier
-from sqzb.model.heads import SequenceClassificationOutput, soft_classification_tally, soft_regression_tally
+from sqzb.model.classifiers import Classifier, TransformersClassifier
+from sqzb.model.heads import IGNORED, SequenceClassificationOutput, soft_classification_tally, soft_regression_tally
 from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.training.runlog import recipe_of
 
@@ -40,12 +44,16 @@ Logits = NDArray[np.float32]
 
 
 class Taught(nn.Module):
-    """A student with the loss of distillation, for training; what is saved and measured is the student alone."""
+    """A student with the loss of distillation, for training; what is saved and measured is the student alone.
 
-    def __init__(self, student: Classifier, distillation: Distillation) -> None:
+    project: of its states, where the loss has these.
+    """
+
+    def __init__(self, student: Classifier, distillation: Distillation, project: nn.Module | None = None) -> None:
         super().__init__()
-        self.student = student
+        self.student, self.project = student, project
         self._temperature, self._alpha = distillation.temperature, distillation.alpha
+        self._hidden, self._attention = distillation.hidden, distillation.attention
 
     def forward(
         self,
@@ -54,54 +62,91 @@ class Taught(nn.Module):
         token_type_ids: Tensor,
         labels: Tensor,
         teacher_logits: Tensor,
+        teacher_states: Tensor | None = None,
+        teacher_attention: Tensor | None = None,
     ) -> SequenceClassificationOutput:
-        """As the student's, but for the tally; teacher_logits: (batch, labels)."""
-        logits = self.student(input_ids, attention_mask, token_type_ids).logits
+        """As the student's, but for the tally.
+
+        teacher_logits (batch, labels), teacher_states (batch, the teacher's layers, its width), teacher_attention
+        (batch, length, length).
+        """
+        inputs = (input_ids, attention_mask, token_type_ids)
+        more = []
+        if teacher_states is None and teacher_attention is None:
+            logits = self.student(*inputs).logits
+        else:
+            logits, states, weights = self.student.inside(*inputs, attention=teacher_attention is not None)
+            if teacher_states is not None:
+                assert self.project is not None
+                errors = state_errors(states, teacher_states, self.project)
+                more.append(self._hidden * (errors * (labels != IGNORED)).sum())
+            if teacher_attention is not None:
+                assert weights is not None
+                divergences = attention_divergences(weights, teacher_attention, attention_mask)
+                more.append(self._attention * (divergences * (labels != IGNORED)).sum())
         if self.student.config.num_labels > 1:
             tally = soft_classification_tally(logits, labels, teacher_logits, self._temperature, self._alpha)
         else:
             tally = soft_regression_tally(logits, labels, teacher_logits, self._alpha)
-        return SequenceClassificationOutput(logits, {"task": tally})
+        return SequenceClassificationOutput(logits, {"task": tally._replace(loss=sum(more, tally.loss))})
 
 
-def teacher_logits(
+class Student(NamedTuple):
+    """A student as it starts, and the training set as it reads it."""
+
+    model: Classifier
+    tokenizer: Tokenizer
+    encoded: Encoded
+
+
+def ask_teachers(
     distillation: Distillation,
     chosen: Task,
     examples: Sequence[Example],
-    student: Classifier,
+    student: Student,
     run: Path,
     accelerator: Accelerator,
-) -> Logits:
-    """The mean of the teachers' logits over a training set (examples, labels), in the order of the task's labels.
+) -> tuple[Logits, TeacherStates | None]:
+    """The mean of the teachers' logits over a training set (examples, labels), in the order of the task's labels; and
+    what lies inside the one teacher, where that is asked for.
 
-    student: as it starts; run: its folder. Each teacher's logits are read from the cache as far as they are there, and
+    run: the student's folder. Each teacher's logits are read from the cache as far as they are there, and
     the rest is computed by all processes that want them, of this run and of others. UserError when a teacher cannot
-    be opened, is of another task, has weights or logits that are not finite, or is the student, and when the cache is
-    of other data or damaged.
+    be opened, is of another task, has weights or logits that are not finite, or is the student, when its inside cannot
+    be compared with the student's, and when the cache is of other data or damaged.
     """
-    found = []
+    if distillation.attention and isinstance(student.model, TransformersClassifier):
+        raise UserError("distillation.attention: only a SqueezeBERT learns it. Leave it at 0 for another --model.")
+    sizes = [len(ids) for ids in student.encoded.ids]
+    asked = Asked(distillation.hidden > 0, distillation.attention > 0, sizes)
+    found, states = [], None
     for path in distillation.teacher:
         try:
-            found.append(_logits_of(path, Path(distillation.cache), chosen, examples, student, run, accelerator))
+            logits, states = _said_by(
+                path, Path(distillation.cache), chosen, examples, student, asked, run, accelerator
+            )
+            found.append(logits)
         except UserError as error:
             raise UserError(f"distillation.teacher={path}: {error}") from error
         clear_device_cache(garbage_collection=True)
-    return np.asarray(np.mean(found, axis=0, dtype=np.float64), np.float32)
+    return np.asarray(np.mean(found, axis=0, dtype=np.float64), np.float32), states
 
 
-def _logits_of(
+def _said_by(
     path: str,
     cache: Path,
     chosen: Task,
     examples: Sequence[Example],
-    student: Classifier,
+    student: Student,
+    asked: Asked,
     run: Path,
     accelerator: Accelerator,
-) -> Logits:
+) -> tuple[Logits, TeacherStates | None]:
     _refuse_other_run(path, chosen, run)
     teacher = open_finetuned(path, chosen.name, accelerator)
     weights = teacher.model.state_dict()
-    _refuse_weights(weights, student)
+    _refuse_weights(weights, student.model)
+    _refuse_tokens(teacher, examples, student, asked)
     key = {
         "weights": sha256_of(weights),
         "config": sha256(local_folder(path) / CONFIG),
@@ -121,10 +166,18 @@ def _logits_of(
         "examples": len(examples),
         "key": key,
     }
+    if asked:
+        # Not for logits alone, whose keys stay what they were.
+        key["inside"] = {"states": asked.states, "attention": asked.attention, "dtype": "float16"}
+        about["inside"] = (
+            "states: the first token's behind each layer (examples, layers, width); attention: the last layer's, the "
+            "mean of its heads, each example's (tokens, tokens) from offsets[i] on, flat."
+        )
     name = hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-    kept = _Cache(cache / name, about, (len(examples), chosen.num_labels))
+    kept = _Cache(cache / name, about, (len(examples), chosen.num_labels), asked)
     try:
-        return kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process)
+        logits = kept.read(lambda rows: _computed(teacher, examples[rows], asked), accelerator.is_main_process)
+        return logits, TeacherStates(kept.files, CHUNK, asked) if asked else None
     except OSError as error:
         raise UserError(
             f"Its logits cannot be kept in {kept.folder} ({error.strerror}). Make room, or give another "
@@ -152,15 +205,47 @@ def _refuse_weights(weights: dict[str, Tensor], student: Classifier) -> None:
         )
 
 
-def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
-    logits = teacher.logits(teacher.encode(examples))
+def _refuse_tokens(teacher: Finetuned, examples: Sequence[Example], student: Student, asked: Asked) -> None:
+    """What is asked for must mean the same in both."""
+    if not asked:
+        return
+    own, its = student.encoded.ids, teacher.encode(examples).ids
+    if asked.states and any(len({ids[0] for ids in read}) > 1 for read in (own, its)):
+        raise UserError(
+            "distillation.hidden is learnt from the first token's states, which stand for the text where it is one and "
+            "the same in all, as [CLS], and here it is not. Leave it at 0."
+        )
+    vocabularies = [tokenizer.get_vocab() for tokenizer in (student.tokenizer, teacher.tokenizer)]
+    differing = [row for row, (one, other) in enumerate(zip(own, its, strict=True)) if one != other]
+    if asked.attention and (differing or vocabularies[0] != vocabularies[1]):
+        what = "it has another vocabulary than the student"
+        if vocabularies[0] == vocabularies[1]:
+            what = f"{len(differing):,} of {len(own):,} examples differ, first of row {examples[differing[0]].row}"
+        raise UserError(
+            f"distillation.attention needs a teacher that reads the very same tokens as the student, but {what}. Leave "
+            "it at 0, or give a teacher with the student's vocabulary and max_length."
+        )
+
+
+def _computed(teacher: Finetuned, examples: Sequence[Example], asked: Asked) -> dict[str, Tensor]:
+    """What the cache keeps of some examples."""
+    encoded, inside = teacher.encode(examples), {}
+    if asked:
+        logits, states, weights = teacher.inside(encoded, asked.attention)
+        inside = asked.tensors(states, weights)
+    else:
+        logits = teacher.logits(encoded)
     broken = np.flatnonzero(~np.isfinite(logits).all(1))
     if len(broken):
         raise UserError(
             f"Its logits are not finite ({len(broken)} of {len(examples)} examples, first of row "
             f"{examples[broken[0]].row}). Train or download it again, or give precision=fp32."
         )
-    return np.ascontiguousarray(logits)
+    for name, array in inside.items():
+        if not np.isfinite(array).all():
+            raise UserError(f"Its {name} are not finite in 16 bits. Leave distillation.hidden and .attention at 0.")
+    tensors = {LOGITS: logits, **inside}
+    return {name: torch.from_numpy(np.ascontiguousarray(array)) for name, array in tensors.items()}
 
 
 def _sha256_of_texts(examples: Sequence[Example]) -> str:
@@ -171,40 +256,45 @@ def _sha256_of_texts(examples: Sequence[Example]) -> str:
 
 
 class _Cache:
-    """A folder with logits of `shape` (examples, labels): about.json, and a file of each CHUNK examples, 00000 first.
+    """A folder with logits of `shape` (examples, labels), and what else is asked for: about.json, and a file of each
+    CHUNK examples, 00000 first.
 
     Any number of processes fill it: byte N of about.json is the lock of file N, and goes with the process that has it.
     """
 
-    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int]) -> None:
-        self.folder, self._about, self._shape = folder, about, shape
+    def __init__(self, folder: Path, about: dict[str, Any], shape: tuple[int, int], asked: Asked) -> None:
+        self.folder, self._about, self._shape, self._asked = folder, about, shape, asked
 
-    def read(self, compute: Callable[[slice], Logits], show: bool) -> Logits:
-        """All of it, once this and other processes have computed what is missing; compute: of a slice of examples.
+    @property
+    def files(self) -> list[Path]:
+        return [self._file(number) for number in range(-(-self._shape[0] // CHUNK))]
+
+    def read(self, compute: Callable[[slice], dict[str, Tensor]], show: bool) -> Logits:
+        """All logits, once this and other processes have computed what is missing; compute: of a slice of examples.
 
         show: whether to show a bar. UserError when what is there does not fit.
         """
         self._begin()
         examples = self._shape[0]
         logits = np.empty(self._shape, np.float32)
-        left = {n: slice(n * CHUNK, min(examples, (n + 1) * CHUNK)) for n in range(-(-examples // CHUNK))}
+        left = {n: slice(n * CHUNK, min(examples, (n + 1) * CHUNK)) for n in range(len(self.files))}
         there = sum(rows.stop - rows.start for n, rows in left.items() if self._file(n).exists())
         with console.bar("Teacher's logits", examples, there, show) as bar:
             while left:
                 for number in [n for n in left if self._file(n).exists()]:
                     rows = left.pop(number)
-                    logits[rows] = self._read(number, rows.stop - rows.start)
+                    logits[rows] = self._read(number, rows)
                 bar.to(examples - sum(rows.stop - rows.start for rows in left.values()))
                 if left and not self._compute_one(left, compute):
                     time.sleep(WAIT)
         return logits
 
-    def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Logits]) -> bool:
+    def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], dict[str, Tensor]]) -> bool:
         """The first that no other process is at; False if there is none."""
         for number, rows in left.items():
             with claimed(self.folder / ABOUT, number) as ours:
                 if ours and not self._file(number).exists():
-                    write_tensors(self._file(number), {LOGITS: torch.from_numpy(compute(rows))})
+                    write_tensors(self._file(number), compute(rows))
                 if ours:
                     return True
         return False
@@ -229,16 +319,20 @@ class _Cache:
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:05d}.safetensors"
 
-    def _read(self, number: int, rows: int) -> Logits:
-        path = self._file(number)
+    def _read(self, number: int, rows: slice) -> Logits:
+        path, due = self._file(number), (rows.stop - rows.start, self._shape[1])
         try:
-            logits = load_file(path)[LOGITS]
+            tensors = load_file(path)
+            logits = tensors[LOGITS]
+            misfit = self._asked.misfit(tensors, rows)
         except (SafetensorError, KeyError) as error:
             raise self._unfit(f"{path.name} cannot be read ({error})") from error
-        if logits.shape != (rows, self._shape[1]) or logits.dtype != np.float32:
-            raise self._unfit(f"{path.name} has {logits.shape} of {logits.dtype}, not {(rows, self._shape[1])} of fp32")
+        if logits.shape != due or logits.dtype != np.float32:
+            raise self._unfit(f"{path.name} has {logits.shape} of {logits.dtype}, not {due} of fp32")
         if not np.isfinite(logits).all():
             raise self._unfit(f"{path.name} has logits that are not finite")
+        if misfit is not None:
+            raise self._unfit(f"{path.name} {misfit}")
         return logits
 
     def _unfit(self, problem: str) -> UserError:

@@ -8,12 +8,13 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from sqzb import console
 from sqzb.errors import UserError
 from sqzb.finetuning.data import Example, differing_count, empty_sentences, in_common, load_split
-from sqzb.finetuning.distillation import Logits, Taught, teacher_logits
+from sqzb.finetuning.distillation import Logits, Student, Taught, ask_teachers
 from sqzb.finetuning.evaluation import (
     Encoded,
     confusion,
@@ -26,6 +27,7 @@ from sqzb.finetuning.evaluation import (
     under_chance,
 )
 from sqzb.finetuning.order import Order
+from sqzb.finetuning.states import TeacherStates, projection
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
 from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
@@ -79,7 +81,9 @@ class Finetuning(TrainingRun):
         train = self._load("train", glue_dir)
         self.train_set = self._encode(train)
         self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
-        self.teacher_logits = self._taught(train) if recipe.distillation.teacher else None
+        self.teacher_logits, self.teacher_states = self._taught(train) if recipe.distillation.teacher else (None, None)
+        if self.teacher_states is not None and self.teacher_states.width:
+            self.beside = projection(self.model.config.hidden_size, self.teacher_states.width, recipe.seed)
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
         self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -107,19 +111,25 @@ class Finetuning(TrainingRun):
     def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
 
-    def _taught(self, train: list[Example]) -> Logits:
-        logits = teacher_logits(self.recipe.distillation, self.task, train, self.model, self.folder, self.accelerator)
+    def _taught(self, train: list[Example]) -> tuple[Logits, TeacherStates | None]:
+        student = Student(self.model, self.tokenizer, self.train_set)
+        logits, states = ask_teachers(
+            self.recipe.distillation, self.task, train, student, self.folder, self.accelerator
+        )
         if not self.task.regression:
             wrong = under_chance(confusion(self.task, decide(self.task, logits), self.train_set))
             if wrong is not None:
                 self._warn(f"The teacher on the training examples: {wrong}")
-        return logits
+        return logits, states
 
     def make_optimizer(self) -> Optimizer:
-        return AdamW(parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
+        trained = nn.ModuleList(module for module in (self.model, self.beside) if module is not None)
+        return AdamW(parameter_groups(trained, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
 
     def make_engine(self, optimizer: Optimizer) -> Engine:
-        model = self.model if self.teacher_logits is None else Taught(self.model, self.recipe.distillation)
+        model: nn.Module = self.model
+        if self.teacher_logits is not None:
+            model = Taught(self.model, self.recipe.distillation, self.beside)
         return Engine(self.accelerator, model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
 
     def identity(self) -> dict[str, str]:
@@ -139,7 +149,8 @@ class Finetuning(TrainingRun):
         if self.teacher_logits is None:
             return [batch]
         logits = np.where(own[:, None] < 0, np.float32(0), self.teacher_logits[own])
-        return [{**batch, "teacher_logits": torch.from_numpy(logits)}]
+        inside = {} if self.teacher_states is None else self.teacher_states.batch(own, batch["input_ids"].shape[1])
+        return [{**batch, "teacher_logits": torch.from_numpy(logits), **inside}]
 
     def forward_flops(self, batch: MicroBatch) -> int:
         return self.model.forward_flops(*batch["input_ids"].shape)
@@ -246,10 +257,14 @@ class Finetuning(TrainingRun):
         distillation = self.recipe.distillation
         which = " and ".join(distillation.teacher)
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
+        weights = {"hidden states": distillation.hidden, "attention": distillation.attention}
+        inside = "".join(f", {what} {weight:g}" for what, weight in weights.items() if weight)
         temperature = "" if self.task.regression else f", temperature {distillation.temperature:g}"
         figures = measure(self.task, decide(self.task, logits), self.train_set)
         own = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
-        return f"taught by {several}{which} ({own} on the training set): alpha {distillation.alpha:g}{temperature}"
+        return (
+            f"taught by {several}{which} ({own} on the training set): alpha {distillation.alpha:g}{temperature}{inside}"
+        )
 
 
 def build_model(recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: Tokenizer) -> Classifier:

@@ -205,12 +205,26 @@ class Distillation(SoftTargets):
         strict=False,
         description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
     )
+    hidden: float = Field(
+        0.0,
+        ge=0,
+        description="weight of the squared error to the first token's states in the teacher's layers; 0: none",
+    )
+    attention: float = Field(
+        0.0, ge=0, description="weight of the divergence from the attention of the teacher's last layer; 0: none"
+    )
     cache: str = Field("data/teachers", min_length=1, description="where teachers' logits are kept for further runs")
 
     @field_validator("teacher", mode="before")
     @classmethod
     def _one(cls, teacher: Any) -> Any:
         return (teacher,) if isinstance(teacher, str) else teacher
+
+    def problems(self) -> list[Problem]:
+        asked = [key for key in ("hidden", "attention") if getattr(self, key)]
+        return [(key, "what is inside is learnt from one teacher, and there are several") for key in asked[:1]] * (
+            len(self.teacher) > 1
+        )
 
 
 class FinetuneRecipe(TrainingRecipe):
