@@ -81,7 +81,10 @@ class Finetuning(TrainingRun):
         train = self._load("train", glue_dir)
         self.train_set = self._encode(train)
         self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
-        self.teacher_logits, self.teacher_states = self._taught(train) if recipe.distillation.teacher else (None, None)
+        self.teacher_logits: Logits | None = None
+        self.teacher_states: TeacherStates | None = None
+        if recipe.distillation.teacher:
+            self.teacher_logits, self.teacher_states = self._taught(train)
         if self.teacher_states is not None and self.teacher_states.width:
             self.beside = projection(self.model.config.hidden_size, self.teacher_states.width, recipe.seed)
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
@@ -262,9 +265,8 @@ class Finetuning(TrainingRun):
         temperature = "" if self.task.regression else f", temperature {distillation.temperature:g}"
         figures = measure(self.task, decide(self.task, logits), self.train_set)
         own = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
-        return (
-            f"taught by {several}{which} ({own} on the training set): alpha {distillation.alpha:g}{temperature}{inside}"
-        )
+        losses = f"alpha {distillation.alpha:g}{temperature}{inside}"
+        return f"taught by {several}{which} ({own} on the training set): {losses}"
 
 
 def build_model(recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: Tokenizer) -> Classifier:

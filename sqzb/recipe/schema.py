@@ -206,9 +206,7 @@ class Distillation(SoftTargets):
         description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
     )
     hidden: float = Field(
-        0.0,
-        ge=0,
-        description="weight of the squared error to the first token's states in the teacher's layers; 0: none",
+        0.0, ge=0, description="weight of the error of the first token's states, projected, to the teacher's; 0: none"
     )
     attention: float = Field(
         0.0, ge=0, description="weight of the divergence from the attention of the teacher's last layer; 0: none"
@@ -221,10 +219,10 @@ class Distillation(SoftTargets):
         return (teacher,) if isinstance(teacher, str) else teacher
 
     def problems(self) -> list[Problem]:
+        if len(self.teacher) < 2:
+            return []
         asked = [key for key in ("hidden", "attention") if getattr(self, key)]
-        return [(key, "what is inside is learnt from one teacher, and there are several") for key in asked[:1]] * (
-            len(self.teacher) > 1
-        )
+        return [(key, f"is learnt from one teacher, and there are {len(self.teacher)}") for key in asked]
 
 
 class FinetuneRecipe(TrainingRecipe):
