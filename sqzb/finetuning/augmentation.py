@@ -119,7 +119,7 @@ def _augmented(
     return [Example(a, b, None, example.row) for (a, b), example in zip(texts, of_copy, strict=True)]
 
 
-class _TextsCache(Cache[list[Texts]]):
+class _TextsCache(Cache[list[Texts], list[Texts]]):
     title, what, suffix = "Augmented texts", "texts", ".jsonl"
 
     def __init__(
@@ -139,14 +139,15 @@ class _TextsCache(Cache[list[Texts]]):
             lines = (json.dumps(texts, ensure_ascii=False) + "\n" for texts in content)
             aside.write_text("".join(lines), encoding="utf-8", newline="\n")
 
-    def load(self, path: Path, examples: int) -> list[Texts]:
+    def load(self, path: Path, rows: slice) -> list[Texts]:
         try:
             found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
             texts: list[Texts] = [(a, b) for a, b in found]
         except (ValueError, TypeError) as error:
             raise self.unfit(f"{path.name} cannot be read ({error})") from error
-        if len(texts) != examples * self._copies:
-            raise self.unfit(f"{path.name} has {len(texts)} lines, not {examples * self._copies}")
+        due = (rows.stop - rows.start) * self._copies
+        if len(texts) != due:
+            raise self.unfit(f"{path.name} has {len(texts)} lines, not {due}")
         if not all(isinstance(a, str) and isinstance(b, str if self._pairs else type(None)) for a, b in texts):
             raise self.unfit(f"{path.name} has lines that are not the texts of an example")
         return texts

@@ -17,10 +17,11 @@ ABOUT = "about.json"
 PATHS = ("teacher", "model")  # in it: the same weights may lie elsewhere
 WAIT = 0.1  # seconds between two looks at what other processes have computed
 
-Chunk = TypeVar("Chunk")
+Written = TypeVar("Written")
+Read = TypeVar("Read")
 
 
-class Cache(ABC, Generic[Chunk]):
+class Cache(ABC, Generic[Written, Read]):
     """A folder with about.json, and a file of each `chunk` of `examples`, 00000 first.
 
     Any number of processes fill it: byte N of about.json is the lock of file N, and goes with the process that has it.
@@ -36,13 +37,13 @@ class Cache(ABC, Generic[Chunk]):
         self._about, self._examples, self._chunk = about | {"examples": examples, "key": key}, examples, chunk
 
     @abstractmethod
-    def write(self, path: Path, content: Chunk) -> None: ...
+    def write(self, path: Path, content: Written) -> None: ...
 
     @abstractmethod
-    def load(self, path: Path, examples: int) -> Chunk:
-        """What `write` has written of so many examples; `unfit` is to be raised where it is not that."""
+    def load(self, path: Path, rows: slice) -> Read:
+        """What is needed of the file of these examples; `unfit` is to be raised where it is not as it was written."""
 
-    def read(self, compute: Callable[[slice], Chunk], show: bool) -> list[Chunk]:
+    def read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
         """All of it, once this and other processes have computed what is missing; compute: of a slice of examples.
 
         show: whether to show a bar. UserError when what is there does not fit, or the folder cannot be written.
@@ -55,21 +56,26 @@ class Cache(ABC, Generic[Chunk]):
                 "distillation.cache; what is there is kept."
             ) from error
 
-    def _read(self, compute: Callable[[slice], Chunk], show: bool) -> list[Chunk]:
+    def _read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
         self._begin()
-        of_file = [
-            slice(start, min(self._examples, start + self._chunk)) for start in range(0, self._examples, self._chunk)
-        ]
-        left, found = dict(enumerate(of_file)), dict[int, Chunk]()
+        left, found = dict(enumerate(self._rows())), dict[int, Read]()
         there = self._examples - _count({n: rows for n, rows in left.items() if not self._file(n).exists()})
         with console.bar(self.title, self._examples, there, show) as bar:
             while left:
                 for number in [n for n in left if self._file(n).exists()]:
-                    found[number] = self.load(self._file(number), _count({number: left.pop(number)}))
+                    found[number] = self.load(self._file(number), left.pop(number))
                 bar.to(self._examples - _count(left))
                 if left and not self._compute_one(left, compute):
                     time.sleep(WAIT)
-        return [found[number] for number in range(len(of_file))]
+        return [found[number] for number in sorted(found)]
+
+    @property
+    def files(self) -> list[Path]:
+        return [self._file(number) for number in range(len(self._rows()))]
+
+    def _rows(self) -> list[slice]:
+        starts = range(0, self._examples, self._chunk)
+        return [slice(start, min(self._examples, start + self._chunk)) for start in starts]
 
     def unfit(self, problem: str) -> UserError:
         return UserError(
@@ -77,7 +83,7 @@ class Cache(ABC, Generic[Chunk]):
             "folder; they will be computed again."
         )
 
-    def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Chunk]) -> bool:
+    def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Written]) -> bool:
         """The first that no other process is at; False if there is none."""
         for number, rows in left.items():
             with claimed(self.folder / ABOUT, number) as ours:

@@ -13,7 +13,7 @@ from sqzb import console
 from sqzb.errors import UserError
 from sqzb.finetuning import submission
 from sqzb.finetuning.data import Example, differing_count, load_split
-from sqzb.finetuning.evaluation import Encoded, decide, encode, outputs_of, predict
+from sqzb.finetuning.evaluation import Encoded, decide, encode, outputs_of, predict, predict_inside
 from sqzb.finetuning.tasks import TASKS, Task, task
 from sqzb.hub import local_folder
 from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
@@ -38,6 +38,13 @@ class Finetuned(NamedTuple):
     def logits(self, encoded: Encoded) -> NDArray[np.float32]:
         """(examples, labels), in the order of the task's labels."""
         return predict(self.model, encoded, self.accelerator)[:, self.outputs]
+
+    def inside(
+        self, encoded: Encoded, attention: bool
+    ) -> tuple[NDArray[np.float32], NDArray[np.float16], list[NDArray[np.float16]]]:
+        """The logits with what lies before them, as `predict_inside` has it."""
+        logits, states, weights = predict_inside(self.model, encoded, self.accelerator, attention)
+        return logits[:, self.outputs], states, weights
 
 
 def open_finetuned(path: str, task_name: str | None, accelerator: Accelerator | None = None) -> Finetuned:

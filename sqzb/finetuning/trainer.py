@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers import Tokenizer
+from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from sqzb import console
 from sqzb.errors import UserError
 from sqzb.finetuning import augmentation
 from sqzb.finetuning.data import Example, differing_count, empty_sentences, in_common, load_split
-from sqzb.finetuning.distillation import Logits, Taught, teacher_logits
+from sqzb.finetuning.distillation import Logits, Student, Taught, ask_teachers
 from sqzb.finetuning.evaluation import (
     Encoded,
     confusion,
@@ -28,6 +29,7 @@ from sqzb.finetuning.evaluation import (
     under_chance,
 )
 from sqzb.finetuning.order import Order
+from sqzb.finetuning.states import TeacherStates, projection
 from sqzb.finetuning.tasks import Task, task
 from sqzb.hub import local_folder
 from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
@@ -84,7 +86,12 @@ class Finetuning(TrainingRun):
         self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
         further = augmentation.further_texts(recipe, chosen, train, self.accelerator)
         self.further = {kind: len(examples) for kind, examples in further.items()}
-        self.teacher_logits = self._taught(train, [*chain(*further.values())]) if recipe.distillation.teacher else None
+        self.teacher_logits: Logits | None = None
+        self.teacher_states: TeacherStates | None = None
+        if recipe.distillation.teacher:
+            self.teacher_logits, self.teacher_states = self._taught(train, [*chain(*further.values())])
+        if self.teacher_states is not None and self.teacher_states.width:
+            self.beside = projection(self.model.config.hidden_size, self.teacher_states.width, recipe.seed)
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
         self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -112,11 +119,12 @@ class Finetuning(TrainingRun):
     def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
 
-    def _taught(self, train: list[Example], further: list[Example]) -> Logits:
-        """The teacher's logits; from these the further examples have their labels, and join the training set."""
+    def _taught(self, train: list[Example], further: list[Example]) -> tuple[Logits, TeacherStates | None]:
+        """What the teacher says; from it the further examples have their labels, and join the training set."""
         examples = [*train, *further]
-        logits = teacher_logits(
-            self.recipe.distillation, self.task, examples, self.model, self.folder, self.accelerator
+        student = Student(self.model, self.tokenizer, self._encode(examples) if further else self.train_set)
+        logits, states = ask_teachers(
+            self.recipe.distillation, self.task, examples, student, self.folder, self.accelerator
         )
         if not self.task.regression:
             wrong = under_chance(confusion(self.task, decide(self.task, logits[: len(train)]), self.train_set))
@@ -125,13 +133,16 @@ class Finetuning(TrainingRun):
         if further:
             more = self._encode(augmentation.labelled(self.task, further, logits[len(train) :]))
             self.train_set = self.train_set.with_more(more)
-        return logits
+        return logits, states
 
     def make_optimizer(self) -> Optimizer:
-        return AdamW(parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
+        trained = nn.ModuleList(module for module in (self.model, self.beside) if module is not None)
+        return AdamW(parameter_groups(trained, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
 
     def make_engine(self, optimizer: Optimizer) -> Engine:
-        model = self.model if self.teacher_logits is None else Taught(self.model, self.recipe.distillation)
+        model: nn.Module = self.model
+        if self.teacher_logits is not None:
+            model = Taught(self.model, self.recipe.distillation, self.beside)
         return Engine(self.accelerator, model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
 
     def identity(self) -> dict[str, str]:
@@ -151,7 +162,8 @@ class Finetuning(TrainingRun):
         if self.teacher_logits is None:
             return [batch]
         logits = np.where(own[:, None] < 0, np.float32(0), self.teacher_logits[own])
-        return [{**batch, "teacher_logits": torch.from_numpy(logits)}]
+        inside = {} if self.teacher_states is None else self.teacher_states.batch(own, batch["input_ids"].shape[1])
+        return [{**batch, "teacher_logits": torch.from_numpy(logits), **inside}]
 
     def forward_flops(self, batch: MicroBatch) -> int:
         return self.model.forward_flops(*batch["input_ids"].shape)
@@ -258,12 +270,15 @@ class Finetuning(TrainingRun):
         distillation = self.recipe.distillation
         which = " and ".join(distillation.teacher)
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
+        weights = {"hidden states": distillation.hidden, "attention": distillation.attention}
+        inside = "".join(f", {what} {weight:g}" for what, weight in weights.items() if weight)
         temperature = "" if self.task.regression else f", temperature {distillation.temperature:g}"
         n = self._labelled()
         figures = measure(self.task, decide(self.task, logits[:n]), self.train_set.first(n))
         own = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
-        taught = f"taught by {several}{which} ({own} on the training set): alpha {distillation.alpha:g}{temperature}"
+        losses = f"alpha {distillation.alpha:g}{temperature}{inside}"
         further = " and ".join(f"{count:,} {kind}" for kind, count in self.further.items())
+        taught = f"taught by {several}{which} ({own} on the training set): {losses}"
         return taught + (f"\nand {further} examples with its labels, in each epoch" if further else "")
 
     def _labelled(self) -> int:

@@ -83,6 +83,15 @@ class SelfAttention(nn.Module):
         context = attention(query, key, value, mask, self.dropout if self.training else 0.0)
         return context.transpose(1, 2).reshape(x.shape)
 
+    def mean_weights(self, x: Tensor, batch: int, mask: Tensor) -> Tensor:
+        """How much each place, a row, takes from each: (batch, length, length), the heads' mean before dropout, in the
+        type of `mask` or a wider one. Arguments as of `forward`, which does not keep it."""
+        query, key = (
+            layer(x).view(batch, -1, self.heads, self.head_width).transpose(1, 2) for layer in (self.query, self.key)
+        )
+        scores: Tensor = query * self.head_width**-0.5 @ key.transpose(-2, -1)
+        return (scores + mask).softmax(-1).mean(1)
+
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropped: float) -> Tensor:
     """Softmax attention of (batch, heads, length, width), scaled by the root of the width."""

@@ -206,6 +206,12 @@ class Distillation(SoftTargets):
         strict=False,
         description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
     )
+    hidden: float = Field(
+        0.0, ge=0, description="weight of the error of the first token's states, projected, to the teacher's; 0: none"
+    )
+    attention: float = Field(
+        0.0, ge=0, description="weight of the divergence from the attention of the teacher's last layer; 0: none"
+    )
     cache: str = Field("data/teachers", min_length=1, description="where teachers' logits are kept for further runs")
     augment: int = Field(
         0,
@@ -223,6 +229,12 @@ class Distillation(SoftTargets):
     @classmethod
     def _one(cls, teacher: Any) -> Any:
         return (teacher,) if isinstance(teacher, str) else teacher
+
+    def problems(self) -> list[Problem]:
+        if len(self.teacher) < 2:
+            return []
+        asked = [key for key in ("hidden", "attention") if getattr(self, key)]
+        return [(key, f"is learnt from one teacher, and there are {len(self.teacher)}") for key in asked]
 
 
 class FinetuneRecipe(TrainingRecipe):

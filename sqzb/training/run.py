@@ -14,6 +14,7 @@ from typing import Any, ClassVar
 
 from accelerate import Accelerator
 from tokenizers import Tokenizer
+from torch import nn
 from torch.distributed import DistError
 from torch.optim import Optimizer
 
@@ -54,6 +55,7 @@ class TrainingRun(ABC):
     needs_older = False  # checkpoints, beside those that are kept
     steps: int
     model: StoredModel
+    beside: nn.Module | None = None  # trained with the model and kept in checkpoints, but no part of it
     tokenizer: Tokenizer
 
     def __init__(self, recipe: TrainingRecipe, folder: Path, accelerator: Accelerator) -> None:
@@ -162,7 +164,7 @@ class TrainingRun(ABC):
             self.restore(checkpoint, state)
 
     def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
-        checkpoints.load(checkpoint, self.model, self.optimizer)
+        checkpoints.load(checkpoint, self.model, self.optimizer, self.beside)
         self.done, self.tokens = state["step"], state["tokens"]
         self.watch.restore(state["watch"])
 
@@ -231,7 +233,7 @@ class TrainingRun(ABC):
             "identity": self.identity(),
         }
         keep = (self.recipe.keep_checkpoints, self.recipe.keep_every, self.needed)
-        checkpoints.save(self.folder, self.done, self.model, self.optimizer, self.tokenizer, state, *keep)
+        checkpoints.save(self.folder, self.done, self.model, self.optimizer, self.tokenizer, state, *keep, self.beside)
 
     def write_final(self) -> None:
         """The model as a Hugging Face folder, before it is measured."""
@@ -319,6 +321,9 @@ class TrainingRun(ABC):
                 f"{hint}. Put these back, or give another --output."
             )
 
+    def _checkpoint_size(self) -> int:
+        return checkpoints.size(self.model) + (0 if self.beside is None else checkpoints.size(self.beside))
+
     def _check_space(self) -> None:
         """UserError in all processes when the first finds that the disk is too small."""
         kept = self.recipe.keep_checkpoints
@@ -328,7 +333,7 @@ class TrainingRun(ABC):
         refusal = None
         if self.main:
             there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
-            need = max(0, checkpoints.size(self.model) * (kept + 1) - there)
+            need = max(0, self._checkpoint_size() * (kept + 1) - there)
             try:
                 check_space(self.folder, need, f"{kept} checkpoints and the model")
             except UserError as error:
@@ -360,7 +365,7 @@ class TrainingRun(ABC):
                 raise
             last = checkpoints.newest(self.folder, self._warn)
             raise UserError(
-                f"The disk of {self.folder} is full: a checkpoint takes {console.size(checkpoints.size(self.model))}. "
+                f"The disk of {self.folder} is full: a checkpoint takes {console.size(self._checkpoint_size())}. "
                 f"The last whole one: {last or 'none'}. Make room, then --resume auto."
             ) from error
         except RuntimeError as error:

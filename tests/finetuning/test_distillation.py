@@ -101,7 +101,7 @@ def glue(tmp_path: Path) -> Path:
 
 def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc", **changes: Any) -> FinetuneRecipe:
     ours = {"teacher": [str(path) for path in teachers], "cache": str(start.parent / "cache")}
-    ours |= {key: changes.pop(key) for key in ("temperature", "alpha", "cache") if key in changes}
+    ours |= {key: changes.pop(key) for key in ("temperature", "alpha", "cache", "hidden") if key in changes}
     settings = {"task": name, "epochs": 2, "batch": 7, "lr": 1e-2, "max_length": 16, "log_every": 1}
     return FinetuneRecipe.model_validate(
         settings | {"model": str(start), "output": str(start.parent / output), "distillation": ours} | changes
@@ -436,7 +436,7 @@ def test_killed_it_goes_on_and_two_processes_share_the_work(
     write_task(glue, 400)
     monkeypatch.setattr(distillation, "CHUNK", 4)
     folder = teacher("teacher")
-    settings = {"epochs": 1, "batch": 100, "dropout": 0.0, "lr": 1e-3}
+    settings = {"epochs": 1, "batch": 100, "dropout": 0.0, "lr": 1e-3, "hidden": 0.5}
     whole = finetune(recipe(start, folder, output="whole", cache=str(tmp_path / "undisturbed"), **settings), glue)
     (tmp_path / "wanted.yaml").write_text(dump_recipe(recipe(start, folder, output="killed", **settings)))
 
