@@ -65,7 +65,7 @@ def start(folder: Path, command: str, output: str) -> subprocess.Popen[str]:
 
 BEST = ("evaluate_every=6", "keep_best=true")
 PHASE2 = ("model=null", "start_from=pretrain-whole", "sequence_length=32", "max_predictions=5", "steps=60")
-FINETUNE = ("epochs=30", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=7", "lr=1e-3", *BEST)
+FINETUNE = ("epochs=12", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=7", "lr=1e-3", *BEST)
 
 
 @pytest.fixture(params=COMMANDS)
