@@ -179,7 +179,7 @@ def test_what_is_no_zip_or_a_damaged_one(whole: Path, tmp_path: Path) -> None:
     assert "it cannot be read as a zip (" in refusal(path)
 
 
-@settings(max_examples=25)
+@settings(max_examples=10)
 @given(place=st.floats(0, 1, exclude_max=True) | st.floats(0.999, 1, exclude_max=True), bit=st.integers(0, 7))
 def test_a_flipped_bit_is_told_or_harmless(whole: Path, tmp_path_factory: pytest.TempPathFactory, place, bit) -> None:
     raw = bytearray(whole.read_bytes())

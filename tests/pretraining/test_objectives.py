@@ -165,7 +165,7 @@ def test_ngrams_mask_neighbours(chunks: Chunks) -> None:
     assert beside["ngram"] > 1.2 * beside["word"]
 
 
-@settings(max_examples=20)
+@settings(max_examples=8)
 @given(st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 9))
 def test_without_masks_the_chunk_is_there(chunks: Chunks, sop: bool, seed: int, epoch: int) -> None:
     batch = all_rows(chunks, epoch, sop=sop, seed=seed)
