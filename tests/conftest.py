@@ -2,11 +2,15 @@
 
 import json
 import os
+import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported, by whatever test or library
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; processes started here need it
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
 import numpy as np
