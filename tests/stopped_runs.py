@@ -15,6 +15,15 @@ def write_task(folder: Path, n: int) -> None:
         (folder / "MRPC" / name).write_text("\n".join(["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]) + "\n")
 
 
+def write_scored(folder: Path) -> None:
+    """STS-B's files beside those of `write_task`, of the same texts, with the labels as scores of 0 and 5."""
+    (folder / "STS-B").mkdir()
+    for name in ("train.tsv", "dev.tsv"):
+        rows = [line.split("\t") for line in (folder / "MRPC" / name).read_text().splitlines()[1:]]
+        scored = ["sentence1\tsentence2\tscore", *(f"{row[3]}\t{row[4]}\t{5 * int(row[0])}" for row in rows)]
+        (folder / "STS-B" / name).write_text("\n".join(scored) + "\n")
+
+
 def lines(run: Path) -> list[dict[str, Any]]:
     """Of the metrics, less the throughput, which no two runs have in common; a last line that is torn is left out."""
     if not (run / "metrics.jsonl").exists():

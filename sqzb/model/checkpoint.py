@@ -177,6 +177,16 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
         raise UserError(f"The weights in {folder} cannot be read ({error}). Save or download them again.") from error
 
 
+def refuse_not_finite(model: nn.Module, folder: Path) -> None:
+    """UserError when weights are not finite; folder: where they were read, for the message."""
+    for name, tensor in model.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(
+                f"The model in {folder} has numbers in {name} that are not finite: it is damaged, or its training has "
+                "diverged. Give another one, or an earlier checkpoint."
+            )
+
+
 def has_mlm_head(folder: Path) -> bool:
     """Whether the SqueezeBERT in `folder` has its head for masked tokens; UserError as `read_tensors`."""
     return any(name.startswith("cls.") for name in read_tensors(folder))

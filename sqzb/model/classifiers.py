@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from sqzb.errors import UserError
 from sqzb.hub import VOCABULARIES, local_folder
-from sqzb.model.checkpoint import StoredModel, read_config, read_tensors
+from sqzb.model.checkpoint import StoredModel, read_config, read_tensors, refuse_not_finite
 from sqzb.model.config import MODEL_TYPE, model_type
 from sqzb.model.heads import Inside, SequenceClassificationOutput, SqueezeBertForSequenceClassification, classified
 from sqzb.tokenizer import load_tokenizer
@@ -178,12 +178,7 @@ def open_classifier(source: str | Path, from_scratch: bool = False, **changes: A
         raise _headless(folder)
     else:
         model = SqueezeBertForSequenceClassification.from_pretrained(folder, **changes)
-    for name, tensor in model.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(
-                f"The model in {folder} has numbers in {name} that are not finite: it is damaged, or its training has "
-                "diverged. Give another one, or an earlier checkpoint."
-            )
+    refuse_not_finite(model, folder)
     return model
 
 

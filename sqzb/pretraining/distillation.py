@@ -4,6 +4,7 @@ Masks are drawn anew in each epoch, so it runs in the training step, on the very
 """
 
 import inspect
+from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import Any
 
@@ -14,16 +15,14 @@ from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForPreTraining
-from sqzb.model.checkpoint import read_tensors, sha256_of
+from sqzb.model.checkpoint import has_mlm_head, refuse_not_finite, sha256_of
 from sqzb.model.classifiers import LOCAL, of_squeezebert, transformers_for
 from sqzb.model.heads import PreTrainingOutput, at_positions, soft_classification_tally
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import load_tokenizer
 
-HEAD = "cls.predictions.transform."  # of ours
 
-
-class Teacher:
+class Teacher(ABC):
     """A masked language model that is asked and never trained.
 
     It is no module, so no part of one that holds it: neither checkpoints, the optimizer, the gradient's norm nor the
@@ -35,11 +34,11 @@ class Teacher:
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.sha256 = sha256_of(model.state_dict())
 
+    @abstractmethod
     def logits(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
     ) -> Tensor:
         """(batch, predictions, vocabulary), at mlm_positions (batch, predictions)."""
-        raise NotImplementedError
 
 
 class OwnTeacher(Teacher):
@@ -124,9 +123,11 @@ def distilled(
     if settings.teacher is None:
         return None
     try:
-        teacher = _open(local_folder(settings.teacher))
-        _check_vocabulary(local_folder(settings.teacher), corpus)
-        _check_weights(teacher, student)
+        folder = local_folder(settings.teacher)
+        teacher = _open(folder)
+        _check_vocabulary(folder, corpus)
+        refuse_not_finite(teacher.model, folder)
+        _refuse_student(teacher, student)
         _check_positions(teacher, recipe.sequence_length)
         _try(teacher, recipe, corpus)
     except UserError as error:
@@ -138,8 +139,8 @@ def distilled(
 def _open(folder: Path) -> Teacher:
     if not of_squeezebert(folder):
         return ForeignTeacher(_of_transformers(folder))
-    if not any(name.startswith(HEAD) for name in read_tensors(folder)):
-        raise _no_head(folder, [HEAD])
+    if not has_mlm_head(folder):
+        raise _no_head(folder, ["cls.predictions"])
     return OwnTeacher(SqueezeBertForMaskedLM.from_pretrained(folder))
 
 
@@ -189,12 +190,8 @@ def _check_vocabulary(folder: Path, corpus: Corpus) -> None:
         )
 
 
-def _check_weights(teacher: Teacher, student: SqueezeBertForPreTraining) -> None:
+def _refuse_student(teacher: Teacher, student: SqueezeBertForPreTraining) -> None:
     weights, start = teacher.model.state_dict(), student.state_dict()
-    broken = [name for name, tensor in weights.items() if not tensor.isfinite().all()]
-    if broken:
-        others = f" and {len(broken) - 1} others" if len(broken) > 1 else ""
-        raise UserError(f"Its weights are not finite ({broken[0]}{others}). Train or download it again.")
     if all(name in start and torch.equal(tensor, start[name]) for name, tensor in weights.items()):
         raise UserError(
             "It has the very weights that this run starts from, so the teacher would be the student. Give another "

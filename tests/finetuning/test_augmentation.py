@@ -35,7 +35,7 @@ from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBert
 from sqzb.recipe import FinetuneRecipe, dump_recipe
 from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, train_tokenizer
 from sqzb.training.engine import start_accelerator
-from stopped_runs import lines, write_task
+from stopped_runs import lines, write_scored, write_task
 
 N, COPIES = 24, 3
 UNLABELLED = "the harbour\tof the village\n\nwinter light\tWater and stone\nmusic\tanswer\n"
@@ -87,13 +87,10 @@ def teacher(tmp_path: Path) -> MakeTeacher:
 def glue(tmp_path: Path) -> Path:
     """MRPC, an STS-B of the same texts, and unlabelled pairs."""
     write_task(tmp_path, N)
-    (tmp_path / "STS-B").mkdir()
     for name in ("train.tsv", "dev.tsv"):
         path = tmp_path / "MRPC" / name
         path.write_text(re.sub(r"light (\d+)", lambda found: f"light {WORDS[int(found[1])]}", path.read_text()))
-        rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
-        scored = ["sentence1\tsentence2\tscore", *(f"{row[3]}\t{row[4]}\t{5 * int(row[0])}" for row in rows)]
-        (tmp_path / "STS-B" / name).write_text("\n".join(scored) + "\n")
+    write_scored(tmp_path)
     (tmp_path / "more.txt").write_text(UNLABELLED)
     return tmp_path
 

@@ -35,7 +35,7 @@ from sqzb.finetuning.trainer import Finetuning, finetune
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
 from sqzb.tokenizer import load_tokenizer, train_tokenizer
-from stopped_runs import lines, write_task
+from stopped_runs import lines, write_scored, write_task
 
 MRPC, STSB = task("mrpc"), task("stsb")
 N, CHUNK = 40, 16
@@ -89,13 +89,10 @@ def teacher(tmp_path: Path) -> MakeTeacher:
 def glue(tmp_path: Path) -> Path:
     """MRPC, and an STS-B of the same texts."""
     write_task(tmp_path, N)
-    (tmp_path / "STS-B").mkdir()
     for name in ("train.tsv", "dev.tsv"):
         path = tmp_path / "MRPC" / name
         path.write_text(re.sub(r"light (\d+)", lambda found: f"light {WORDS[int(found[1]) % 33]}", path.read_text()))
-        rows = [line.split("\t") for line in path.read_text().splitlines()[1:]]
-        scored = ["sentence1\tsentence2\tscore", *(f"{row[3]}\t{row[4]}\t{5 * int(row[0])}" for row in rows)]
-        (tmp_path / "STS-B" / name).write_text("\n".join(scored) + "\n")
+    write_scored(tmp_path)
     return tmp_path
 
 
