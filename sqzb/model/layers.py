@@ -4,6 +4,7 @@ Attribute names such as `conv1d` and `layernorm` are those of the published stat
 needs no translation in either direction.
 """
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,6 +23,18 @@ def activation(config: SqueezeBertConfig) -> nn.Module:
     return nn.GELU(approximate="none" if config.hidden_act == "gelu" else "tanh")
 
 
+@torch.library.custom_op("sqzb::random_bits", mutates_args=())
+def random_bits(seed: Tensor, words: int) -> Tensor:
+    """`words` times 16 bits, a pure function of `seed`, a number on the CPU: (words), int16."""
+    drawn = np.random.SFC64(int(seed) % 2**64).random_raw(-(-words // 4))
+    return torch.from_numpy(drawn.view(np.int16)[:words])
+
+
+@random_bits.register_fake
+def _(seed: Tensor, words: int) -> Tensor:
+    return seed.new_empty(words, dtype=torch.int16)
+
+
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """`x` with each number zero with probability `p`, the others scaled up for it, so that the mean stays.
 
@@ -31,9 +44,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)
     dropped = min(round(p * 2**16), 2**16 - 1)
-    bits = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None).view(torch.int16)
-    kept = bits[: x.numel()].view(x.shape) >= dropped - 2**15
-    return x * (kept * (2**16 / (2**16 - dropped))).to(x.dtype)
+    seed = torch.empty((), dtype=torch.int64).random_(-(2**63), None)
+    kept: Tensor = random_bits(seed, x.numel()).view(x.shape) >= dropped - 2**15
+    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 
 
 class Dropout(nn.Dropout):

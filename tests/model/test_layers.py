@@ -141,7 +141,7 @@ def test_dropout_drops_so_many_and_keeps_the_mean(p: float, seed: int) -> None:
     x = torch.ones(n, requires_grad=True)
     y = dropout(x, p, training=True)
     kept = y != 0
-    assert abs(int(kept.sum()) - n * (1 - p)) < 5 * (n * p * (1 - p)) ** 0.5 + 1
+    assert abs(int(kept.sum()) - n * (1 - p)) < 6 * (n * p * (1 - p)) ** 0.5 + 1
     assert_close(y[kept], torch.full_like(y[kept], 1 / (1 - p)), rtol=0.01, atol=0)
     assert torch.equal(torch.autograd.grad(y.sum(), x)[0], y)
     torch.manual_seed(seed)
