@@ -138,13 +138,24 @@ class TrainingRun(ABC):
                     self._go_on(resume, extend)
                 self._check_space()
                 self.accelerator.wait_for_everyone()
-                device = self.accelerator.device
-                peak = self.engine.totals({"peak": peak_flops(device, self.recipe.precision)})["peak"]
-                self.log.start(self.recipe, self.recipe.seed, str(device), self.accelerator.num_processes, peak)
+                peak = self.engine.totals({"peak": self._peak()})["peak"]
+                device, processes = str(self.accelerator.device), self.accelerator.num_processes
+                self.log.start(self.recipe, self.recipe.seed, device, processes, peak)
                 self.log.forget_after(self.done)
                 self.train(peak)
                 self.accelerator.wait_for_everyone()
                 self.finish()
+
+    def _peak(self) -> float:
+        """FLOP/s of this process's device, with a word where it has no units for bf16."""
+        device, precision = self.accelerator.device, self.recipe.precision
+        peak = peak_flops(device, precision)
+        if precision == "bf16" and peak < (in_fp32 := peak_flops(device, "fp32")):
+            self._warn(
+                f"bf16: this {device.type.upper()} multiplies {in_fp32 / peak:.1f} times as fast in fp32. Set "
+                "precision=fp32."
+            )
+        return peak
 
     def _use_kernels(self) -> None:
         if self.accelerator.device.type != "cuda":

@@ -326,6 +326,20 @@ def test_bf16_trains_fp32_weights(recipe: PretrainRecipe, tmp_path: Path) -> Non
     assert losses[-1] < losses[0]
 
 
+@pytest.mark.parametrize("in_bf16", [1e8, 8e8])
+def test_a_device_without_units_for_bf16_is_told(
+    in_bf16: float,
+    recipe: PretrainRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    monkeypatch.setattr(run_module, "peak_flops", lambda device, precision: in_bf16 if precision == "bf16" else 4e8)
+    pretrain(at(recipe, tmp_path / "run", precision="bf16", steps=1))
+    told = " ".join(capsys.readouterr().err.split())
+    assert ("this CPU multiplies 4.0 times as fast in fp32. Set precision=fp32." in told) == (in_bf16 < 4e8)
+
+
 def test_a_step_that_is_not_finite_is_told_and_left_out(
     recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
