@@ -6,7 +6,8 @@
 
 Every task is finetuned with 3 seeds by each of
     sqzb          from the model
-    transformers  Trainer from the same folder, opened by transformers, with the same recipe (scripts/trainer_peer.py)
+    transformers  Trainer with the same recipe (scripts/trainer_peer.py), from a folder with sqzb's head of that seed
+                  over the model, so that both start from the same numbers
     random        sqzb from random weights, with the model's sizes and vocabulary
 on GLUE's own files, SST-2 on the first so many examples of its training file (--sample). All are whole commands with
 one thread, which take turns, so that their times can be compared. Goes on where it was stopped: a run with its figures
@@ -25,6 +26,8 @@ from typing import Any
 from sqzb import console
 from sqzb.files import write_json
 from sqzb.finetuning.tasks import task
+from sqzb.finetuning.trainer import build_model
+from sqzb.model.classifiers import open_tokenizer
 from sqzb.recipe import FinetuneRecipe, load_recipe
 from trainer_peer import Figures, copy_data, timed
 
@@ -84,10 +87,20 @@ def figures(name: str, contestant: str, seed: int, recipe: FinetuneRecipe, outpu
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         of_run = {"task": name, "seed": seed, "output": str(folder), "from_scratch": contestant == "random"}
-        data = output / "glue"
-        write_json(kept, timed(CONTESTANTS[contestant], recipe.model_copy(update=of_run), data, OMP_NUM_THREADS="1"))
+        own = recipe.model_copy(update=of_run)
+        if contestant == "transformers":
+            own = own.model_copy(update={"model": str(start(own))})
+        write_json(kept, timed(CONTESTANTS[contestant], own, output / "glue", OMP_NUM_THREADS="1"))
     found: Figures = json.loads(kept.read_text(encoding="utf-8"))
     return found
+
+
+def start(recipe: FinetuneRecipe) -> Path:
+    """A folder with what sqzb would start from, its new head too."""
+    folder, source = Path(f"{recipe.output}-start"), Path(recipe.model)
+    tokenizer = open_tokenizer(source)
+    build_model(recipe, task(recipe.task or ""), source, tokenizer).save_pretrained(folder, tokenizer)
+    return folder
 
 
 def compare(name: str, found: dict[str, list[Figures]]) -> list[dict[str, Any]]:
