@@ -1,6 +1,7 @@
 """What a finished run predicts, and GLUE's submission from the best run of each task."""
 
 from collections.abc import Sequence
+from glob import escape, glob
 from pathlib import Path
 from typing import NamedTuple
 
@@ -112,7 +113,8 @@ def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
     """By task, in the order of TASKS, the best validation score of the finished runs, and the first run that has it."""
     found: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
     for path in paths:
-        runs = sorted(recipe.parent for recipe in Path(path).rglob(RECIPE))
+        # Not rglob, which passes over the links of a sweep to runs that are in two of its stages.
+        runs = sorted(Path(recipe).parent for recipe in glob(f"{escape(path)}/**/{RECIPE}", recursive=True))
         finished = [(run, figures) for run in runs if (figures := final_figures(run)) is not None]
         if not finished:
             raise UserError(f"{path} neither is nor holds a finished run. Give run folders, or a folder of them.")

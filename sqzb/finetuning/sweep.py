@@ -41,12 +41,15 @@ class Run(NamedTuple):
     stage    the name of its stage, empty where there are none
     setting  its values of the grid but the seed, as lr=1e-05,batch=16, or nothing
     needs    the folders of other runs, its teacher and the one that it starts from, which its recipe has too
+    same     the folder of a run in an earlier stage that is the very same, which is not run again: this one's folder
+             is a link to it
     """
 
     stage: str
     setting: str
     recipe: FinetuneRecipe
     needs: tuple[Path, ...] = ()
+    same: Path | None = None
 
     @property
     def folder(self) -> Path:
@@ -55,6 +58,12 @@ class Run(NamedTuple):
     @property
     def name(self) -> str:
         return "/".join(filter(None, (self.stage, self.recipe.task, self.folder.name)))
+
+    def link(self) -> None:
+        """Make the link to the same run, unless something is there."""
+        if self.same is not None and not os.path.lexists(self.folder):
+            self.folder.parent.mkdir(parents=True, exist_ok=True)
+            self.folder.symlink_to(os.path.relpath(self.same, self.folder.parent))
 
     def beside(self, suffix: str) -> Path:
         """A file of the sweep's about the run, whose own folder must be empty when it begins."""
@@ -84,6 +93,8 @@ def sweep(recipe: SweepRecipe, glue_dir: Path | None, jobs: int = 1) -> dict[str
     with locked(output) as ours:
         if not ours:
             raise UserError(f"Another sweep is at work in {output}. Wait for it, or give another --output.")
+        for run in runs:
+            run.link()
         failed = _run_all(runs, glue_dir, jobs)
         results = summary(runs) | {"failed": [run.name for run in failed]}
         write_json(output / RESULTS, results)
@@ -110,8 +121,19 @@ def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
         for name in recipe.tasks_of(stage):
             taught_by = runs[part.teacher, name] if isinstance(part.teacher, str) else []
             starts = runs[stage, part.first] if part.first not in (None, name) else []
-            runs[stage, name] = _runs_of(recipe, stage, name, output, taught_by, starts)
+            made = _runs_of(recipe, stage, name, output, taught_by, starts)
+            earlier = [run for those in runs.values() for run in those]
+            runs[stage, name] = [_once(run, earlier) for run in made]
     return [run for those in runs.values() for run in those]
+
+
+def _once(run: Run, earlier: Iterable[Run]) -> Run:
+    """The run, not to be made again where an earlier one is the same but for its place: MNLI with a teacher, which is a
+    task of one stage and what another begins with."""
+    for other in earlier:
+        if other.recipe.model_copy(update={"output": run.recipe.output}) == run.recipe:
+            return run._replace(needs=(other.folder,), same=other.folder)
+    return run
 
 
 def _runs_of(

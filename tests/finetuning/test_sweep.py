@@ -17,6 +17,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import UserError
+from sqzb.finetuning.finished import _best_runs
 from sqzb.finetuning.sweep import Run, _environments, plan, report, spread, summary, sweep
 from sqzb.finetuning.tasks import TASKS
 from sqzb.finetuning.trainer import finetune
@@ -213,6 +214,30 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
     assert len(results["runs"]) == 10 and results["failed"] == []
     begun = [str(Path(path).relative_to(tmp_path / "out")) for path in (tmp_path / "order").read_text().split()]
     assert sorted(begun) == sorted([*names, *broken])  # each once, but the broken ones
+
+
+def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "model/final").mkdir(parents=True)
+    (tmp_path / "stand_in").write_text(STAND_IN.format(place=tmp_path))
+    (tmp_path / "stand_in").chmod(0o700)
+    broken, output = tmp_path / "broken", tmp_path / "out"
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "stand_in"))
+    monkeypatch.setattr("sqzb.finetuning.sweep.WAIT", 0.001)
+    stages = {"plain": {}, "rte_first": {"first": "rte"}}
+    chain = recipe(tmp_path, task="mrpc,rte", output=str(output), stages=stages)
+    broken.write_text(f"{output}/plain/rte/seed=0\n")
+    with pytest.raises(UserError) as caught:
+        sweep(chain, None)
+    assert "1 of 4 runs failed, and 2 that need these were not run:" in str(caught.value)
+    broken.write_text("")
+    results = sweep(chain, None)
+    assert len(results["runs"]) == 4 and results["stages"]["rte_first"]["means"].keys() == {"mrpc", "rte"}
+    link = output / "rte_first/rte/seed=0"
+    assert link.is_symlink() and not link.readlink().is_absolute()
+    begun = [str(Path(path).relative_to(output)) for path in (tmp_path / "order").read_text().split()]
+    assert sorted(begun) == sorted(["plain/mrpc/seed=0", *["plain/rte/seed=0"] * 2, "rte_first/mrpc/seed=0"])
+    moved = output.rename(tmp_path / "moved")
+    assert _best_runs([str(moved / "rte_first")])["rte"][1] == moved / "rte_first/rte/seed=0"
 
 
 def test_a_sweep_under_torchrun_is_refused(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import RecipeError, UserError
-from sqzb.finetuning.sweep import is_sweep, plan
+from sqzb.finetuning.sweep import Run, is_sweep, plan
 from sqzb.finetuning.tasks import TASKS
 from sqzb.recipe import GLUE, FinetuneRecipe, Section, SweepRecipe, dump_recipe, load_recipe
 
@@ -195,6 +195,13 @@ def test_weights_of_the_first_task_are_taken_though_it_began_from_random_ones() 
     assert (mnli.recipe.from_scratch, rte.recipe.from_scratch) == (True, False)
 
 
+def test_what_two_stages_have_alike_is_made_once() -> None:
+    stages = {"teacher": {}, "with": {"teacher": "teacher"}, "mnli_first": {"teacher": "teacher", "first": "mnli"}}
+    runs = plan(SweepRecipe.model_validate({"task": "mnli,rte", "stages": stages, "sweep": {"seed": [1, 2]}}), OUT)
+    again = {str(run.folder): str(run.same) for run in runs if run.same is not None}
+    assert again == {f"out/mnli_first/mnli/seed={seed}": f"out/with/mnli/seed={seed}" for seed in (1, 2)}
+
+
 def test_teachers_may_be_given_by_task() -> None:
     given_ = {"mrpc": "runs/large", "rte": ["owner/one", "two"], "qqp": "of no use"}
     values = {"task": "mrpc,rte", "stages": {"with": {"teacher": given_}}}
@@ -231,6 +238,10 @@ def chains(draw: st.DrawFn) -> SweepRecipe:
     return SweepRecipe.model_validate(values)
 
 
+def but_place(run: Run) -> FinetuneRecipe:
+    return run.recipe.model_copy(update={"output": None})
+
+
 @given(chains())
 def test_in_every_chain_each_run_is_behind_its_teacher_and_its_start(chain: SweepRecipe) -> None:
     assert chain.problems() == []
@@ -240,7 +251,9 @@ def test_in_every_chain_each_run_is_behind_its_teacher_and_its_start(chain: Swee
     for place, run in enumerate(runs):
         stage = chain.stages[run.stage]
         named = [Path(path) for path in (*run.recipe.distillation.teacher, run.recipe.model)]
-        assert run.needs == tuple(folder for folder in named if folder in places)
+        same = [other.folder for other in runs[:place] if but_place(other) == but_place(run)]
+        assert run.same == (same[0] if same else None)
+        assert run.needs == (tuple(same[:1]) or tuple(folder for folder in named if folder in places))
         assert all(places[folder] < place for folder in run.needs)
         teachers = [runs[places[Path(path)]] for path in run.recipe.distillation.teacher]
         wanted = [] if stage.teacher is None else [(stage.teacher, run.recipe.task)]
