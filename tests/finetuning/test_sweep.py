@@ -173,8 +173,19 @@ echo '{{"step": 1, "validation_score": 0.5}}' > "$output/metrics.jsonl"
 """
 
 
+@pytest.fixture
+def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A file that names the runs which shall fail, a line each; all others end at once."""
+    (tmp_path / "model/final").mkdir(parents=True)
+    (tmp_path / "stand_in").write_text(STAND_IN.format(place=tmp_path))
+    (tmp_path / "stand_in").chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "stand_in"))
+    monkeypatch.setattr("sqzb.finetuning.sweep.WAIT", 0.001)
+    return tmp_path / "broken"
+
+
 @pytest.mark.parametrize(
-    ("broken", "in_vain"),
+    ("breaking", "in_vain"),
     [
         ([], []),
         (["teacher/mrpc/seed=0"], ["with/mrpc/seed=1", "rte_first/mrpc/seed=1"]),
@@ -184,14 +195,9 @@ echo '{{"step": 1, "validation_score": 0.5}}' > "$output/metrics.jsonl"
 )
 @pytest.mark.parametrize("jobs", [1, 3])
 def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, jobs: int, broken: list[str], in_vain: list[str]
+    tmp_path: Path, broken: Path, jobs: int, breaking: list[str], in_vain: list[str]
 ) -> None:
-    (tmp_path / "model/final").mkdir(parents=True)
-    (tmp_path / "stand_in").write_text(STAND_IN.format(place=tmp_path))
-    (tmp_path / "stand_in").chmod(0o700)
-    (tmp_path / "broken").write_text("".join(f"{tmp_path}/out/{name}\n" for name in broken))
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "stand_in"))
-    monkeypatch.setattr("sqzb.finetuning.sweep.WAIT", 0.001)
+    broken.write_text("".join(f"{tmp_path}/out/{name}\n" for name in breaking))
     stages = {"rte_first": {"teacher": "teacher", "first": "rte"}, "without": {}, "with": {"teacher": "teacher"}}
     chain = recipe(
         tmp_path, task="mrpc,cola", output=str(tmp_path / "out"), sweep={"seed": [1]}, stages=stages | {"teacher": {}}
@@ -199,30 +205,27 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
     names = {run.name for run in plan(chain, tmp_path / "out")}
     assert len(names) == 3 + 3 + 2 + 2
 
-    if broken:
+    if breaking:
         with pytest.raises(UserError) as caught:
             sweep(chain, None, jobs)
-        assert f"{len(broken)} of 10 runs failed, and {len(in_vain)} that need these were not run:" in str(caught.value)
-        for name in broken:
+        assert f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need these were not run:" in str(
+            caught.value
+        )
+        for name in breaking:
             assert f"\n  {name}: exit code 7" in str(caught.value)
         for name in in_vain:
             assert f"\n  {name}: not run, for it needs {tmp_path}/out/" in str(caught.value)
-        failed = json.loads((tmp_path / "out/results.json").read_text())["failed"]
-        assert sorted(failed) == sorted(broken + in_vain)
-        (tmp_path / "broken").write_text("")
+        told = json.loads((tmp_path / "out/results.json").read_text())["failed"]
+        assert sorted(told) == sorted(breaking + in_vain)
+        broken.write_text("")
     results = sweep(chain, None, jobs)
     assert len(results["runs"]) == 10 and results["failed"] == []
     begun = [str(Path(path).relative_to(tmp_path / "out")) for path in (tmp_path / "order").read_text().split()]
-    assert sorted(begun) == sorted([*names, *broken])  # each once, but the broken ones
+    assert sorted(begun) == sorted([*names, *breaking])  # each once, but the broken ones
 
 
-def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    (tmp_path / "model/final").mkdir(parents=True)
-    (tmp_path / "stand_in").write_text(STAND_IN.format(place=tmp_path))
-    (tmp_path / "stand_in").chmod(0o700)
-    broken, output = tmp_path / "broken", tmp_path / "out"
-    monkeypatch.setattr(sys, "executable", str(tmp_path / "stand_in"))
-    monkeypatch.setattr("sqzb.finetuning.sweep.WAIT", 0.001)
+def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, broken: Path) -> None:
+    output = tmp_path / "out"
     stages = {"plain": {}, "rte_first": {"first": "rte"}}
     chain = recipe(tmp_path, task="mrpc,rte", output=str(output), stages=stages)
     broken.write_text(f"{output}/plain/rte/seed=0\n")
