@@ -24,6 +24,7 @@ import multiprocessing
 import os
 import platform
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from contextlib import nullcontext
@@ -135,18 +136,28 @@ def race(case: Case, contestants: list[tuple[str, str]], layers: int, rounds: in
         lines[contestant], theirs = context.Pipe()
         context.Process(target=compete, args=(theirs, case, *contestant, layers), daemon=True).start()
         theirs.close()
-        lines[contestant].recv()  # warm
+        answer(contestant, lines[contestant])  # warm
     times: dict[tuple[str, str], list[float]] = {contestant: [] for contestant in contestants}
     for _ in range(rounds):
         for contestant, line in lines.items():
             line.send("call")
-            times[contestant].append(line.recv())
+            times[contestant].append(answer(contestant, line))
     peaks = {}
     for contestant, line in lines.items():
         line.send("peak")
-        peaks[contestant] = line.recv()
+        peaks[contestant] = answer(contestant, line)
         line.close()
     return {contestant: Figures(times[contestant], peaks[contestant]) for contestant in contestants}
+
+
+def answer(contestant: tuple[str, str], line: Connection) -> Any:
+    try:
+        return line.recv()
+    except EOFError:
+        sys.exit(
+            f"{', '.join(contestant)}: its process has ended. All of a race are in memory at once; where that is too "
+            "little, race fewer, by --model and --form."
+        )
 
 
 def compete(line: Connection, case: Case, model: str, form: str, layers: int) -> None:
