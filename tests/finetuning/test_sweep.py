@@ -208,15 +208,14 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
     if breaking:
         with pytest.raises(UserError) as caught:
             sweep(chain, None, jobs)
-        assert f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need these were not run:" in str(
-            caught.value
-        )
+        said = str(caught.value)
+        assert f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need these were not run:" in said
         for name in breaking:
-            assert f"\n  {name}: exit code 7" in str(caught.value)
+            assert f"\n  {name}: exit code 7" in said
         for name in in_vain:
-            assert f"\n  {name}: not run, for it needs {tmp_path}/out/" in str(caught.value)
-        told = json.loads((tmp_path / "out/results.json").read_text())["failed"]
-        assert sorted(told) == sorted(breaking + in_vain)
+            assert f"\n  {name}: not run, for it needs {tmp_path}/out/" in said
+        failed = json.loads((tmp_path / "out/results.json").read_text())["failed"]
+        assert sorted(failed) == sorted(breaking + in_vain)
         broken.write_text("")
     results = sweep(chain, None, jobs)
     assert len(results["runs"]) == 10 and results["failed"] == []
@@ -239,6 +238,11 @@ def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, bro
     assert link.is_symlink() and not link.readlink().is_absolute()
     begun = [str(Path(path).relative_to(output)) for path in (tmp_path / "order").read_text().split()]
     assert sorted(begun) == sorted(["plain/mrpc/seed=0", *["plain/rte/seed=0"] * 2, "rte_first/mrpc/seed=0"])
+
+    (tmp_path / "order").write_text("")
+    (output / "plain/rte/seed=0/metrics.jsonl").unlink()  # as a run that was stopped
+    assert len(sweep(chain, None)["runs"]) == 4
+    assert (tmp_path / "order").read_text().split() == [f"{output}/plain/rte/seed=0"]
     moved = output.rename(tmp_path / "moved")
     assert _best_runs([str(moved / "rte_first")])["rte"][1] == moved / "rte_first/rte/seed=0"
 
