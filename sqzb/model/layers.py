@@ -25,8 +25,8 @@ def activation(config: SqueezeBertConfig) -> nn.Module:
 
 @torch.library.custom_op("sqzb::random_bits", mutates_args=())
 def random_bits(seed: Tensor, words: int) -> Tensor:
-    """`words` times 16 bits, a pure function of `seed`, a number on the CPU: (words), int16."""
-    drawn = np.random.SFC64(int(seed) % 2**64).random_raw(-(-words // 4))
+    """`words` times 16 bits, a pure function of `seed`, a number from 0 on the CPU: (words), int16."""
+    drawn = np.random.SFC64(int(seed)).random_raw(-(-words // 4))
     return torch.from_numpy(drawn.view(np.int16)[:words])
 
 
@@ -44,7 +44,8 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)
     dropped = min(round(p * 2**16), 2**16 - 1)
-    seed = torch.empty((), dtype=torch.int64).random_(-(2**63), None)
+    # Not Tensor.random_, at which torch.compile would break the graph, nor randint, for which it draws other numbers.
+    seed = torch.ops.aten.random(torch.empty((), dtype=torch.int64))
     kept: Tensor = random_bits(seed, x.numel()).view(x.shape) >= dropped - 2**15
     return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
 

@@ -148,6 +148,19 @@ def test_dropout_drops_so_many_and_keeps_the_mean(p: float, seed: int) -> None:
     assert torch.equal(dropout(x, p, training=True), y)
 
 
+def test_the_compiler_draws_the_same_and_for_each_dropout_anew() -> None:
+    opcheck(torch.ops.sqzb.random_bits, (torch.tensor(3), 10))
+
+    def twice(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        return dropout(x, 0.5, training=True), dropout(x, 0.5, training=True)
+
+    x, drawn = torch.ones(1000), []
+    for form in (twice, torch.compile(twice, fullgraph=True)):
+        torch.manual_seed(7)
+        drawn.append(form(x))
+    assert all(map(torch.equal, *drawn)) and not torch.equal(*drawn[0])
+
+
 def test_neighbours_are_dropped_apart() -> None:
     dropped = (dropout(torch.ones(400_000), 0.5, training=True) == 0).double() - 0.5
     for distance in range(1, 9):
