@@ -87,10 +87,10 @@ def figures(name: str, contestant: str, seed: int, recipe: FinetuneRecipe, outpu
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
         of_run = {"task": name, "seed": seed, "output": str(folder), "from_scratch": contestant == "random"}
-        own = recipe.model_copy(update=of_run)
+        run = recipe.model_copy(update=of_run)
         if contestant == "transformers":
-            own = own.model_copy(update={"model": str(start(own))})
-        write_json(kept, timed(CONTESTANTS[contestant], own, output / "glue", OMP_NUM_THREADS="1"))
+            run = run.model_copy(update={"model": str(start(run))})
+        write_json(kept, timed(CONTESTANTS[contestant], run, output / "glue", OMP_NUM_THREADS="1"))
     found: Figures = json.loads(kept.read_text(encoding="utf-8"))
     return found
 
