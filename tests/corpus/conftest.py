@@ -1,4 +1,4 @@
-"""A stand-in for the Hub."""
+"""A stand-in for the Hub, and what tests of whole corpora watch or make small."""
 
 from collections.abc import Callable
 from types import SimpleNamespace
@@ -6,6 +6,8 @@ from typing import Any
 
 import datasets
 import pytest
+
+from sqzb.corpus import shards
 
 
 class Hub:
@@ -40,3 +42,25 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Hub]:
         return made
 
     return put
+
+
+@pytest.fixture
+def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """The shards that are made from here on, by name."""
+    own: Any = shards._Workshop.write
+    names: list[str] = []
+
+    def write(workshop: Any, name: str, rows: Any) -> Any:
+        mark = own(workshop, name, rows)
+        names.append(name)
+        return mark
+
+    monkeypatch.setattr(shards._Workshop, "write", write)
+    return names
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Gives each unit several shards, in this process."""
+    monkeypatch.setattr(shards, "SHARD_TOKENS", 1500)
+    monkeypatch.setattr(shards, "BATCH_CHARACTERS", 3000)

@@ -1,12 +1,9 @@
-"""prepare-corpus: the same corpus however the work is divided, interrupted or mended, and true to its text."""
+"""prepare-corpus: the same corpus however the work is divided and interrupted, and clear about what cannot be."""
 
 import errno
-import json
-import re
 import shutil
 import signal
 import time
-from collections import Counter
 from collections.abc import Callable, Iterator
 from itertools import pairwise
 from pathlib import Path
@@ -15,93 +12,24 @@ from types import ModuleType, SimpleNamespace
 from typing import Any
 
 import datasets
-import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+from builds import at, split_tokens, stops, texts_of
 from sqzb.corpus import build as build_module
 from sqzb.corpus import shards, sources, tables
-from sqzb.corpus.build import build, verify
+from sqzb.corpus.build import build
 from sqzb.corpus.sources import Unit, documents, units
-from sqzb.corpus.store import HELDOUT, SPLITS, TRAIN, Corpus
-from sqzb.corpus.text import Cleaner, Document
+from sqzb.corpus.store import SPLITS, Corpus
 from sqzb.errors import UserError
 from sqzb.files import locked
 from sqzb.recipe import CorpusRecipe, Source, Vocabulary
-from sqzb.tokenizer import train_tokenizer
 
 WriteProse = Callable[[Path, int, int], list[str]]
 Content = Callable[[Path], dict[str, bytes]]
 
 pytestmark = pytest.mark.usefixtures("small_units")
-
-
-def at(recipe: CorpusRecipe, output: Path, **changes: Any) -> CorpusRecipe:
-    return recipe.model_copy(update={"output": str(output), **changes})
-
-
-def texts_of(recipe: CorpusRecipe) -> list[str]:
-    found = []
-    for name, source in recipe.sources.items():
-        found += [text for unit in units(name, source) for text in documents(unit, source) if isinstance(text, str)]
-    return found
-
-
-def cleaned(recipe: CorpusRecipe) -> list[Document]:
-    """The documents that no rule of cleaning drops."""
-    cleaner = Cleaner(recipe, next(iter(recipe.sources.values())))
-    return [document for text in texts_of(recipe) if (document := cleaner.document(text)) is not None]
-
-
-def tokens_of(corpus: Corpus, document: Document) -> list[int]:
-    encoded = corpus.tokenizer.encode_batch(document.sentences, add_special_tokens=False)
-    return [number for encoding in encoded for number in encoding.ids]
-
-
-def split_tokens(corpus: Corpus, split: str) -> list[int]:
-    """All tokens of a split: nothing is cut off where text is cut to chunks."""
-    chunks = corpus.split(split, corpus.manifest["sequence_lengths"][0])
-    return [int(token) for number in range(len(chunks)) for token in chunks[number].tokens]
-
-
-def as_text(numbers: list[int]) -> str:
-    return f" {' '.join(map(str, numbers))} "
-
-
-def stops(patched: pytest.MonkeyPatch, module: ModuleType, step: str, after: int, error: Any) -> None:
-    """Raise at a step, when it has been taken so often."""
-    own, calls = getattr(module, step), []
-
-    def stopping(*args: Any) -> Any:
-        calls.append(args)
-        if len(calls) > after:
-            raise error
-        return own(*args)
-
-    patched.setattr(module, step, stopping)
-
-
-@pytest.fixture
-def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
-    """The shards that are made from here on, by name."""
-    own: Any = shards._Workshop.write
-    names: list[str] = []
-
-    def write(workshop: Any, name: str, rows: Any) -> Any:
-        mark = own(workshop, name, rows)
-        names.append(name)
-        return mark
-
-    monkeypatch.setattr(shards._Workshop, "write", write)
-    return names
-
-
-@pytest.fixture
-def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Gives each unit several shards, in this process."""
-    monkeypatch.setattr(shards, "SHARD_TOKENS", 1500)
-    monkeypatch.setattr(shards, "BATCH_CHARACTERS", 3000)
 
 
 # Divided and interrupted
@@ -554,247 +482,3 @@ def test_another_fault_of_the_disk_is_not_called_a_full_one(
     stops(monkeypatch, shards, "write_arrays", 0, OSError(errno.EIO, "fault"))
     with pytest.raises(OSError, match="fault"):
         build(at(corpus_recipe, tmp_path / "out"), workers=1)
-
-
-# Mended
-
-
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe) -> Corpus:
-    """A finished corpus of several shards a unit."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sources, "UNIT_BYTES", 50_000)
-        patched.setattr(shards, "SHARD_TOKENS", 1500)
-        patched.setattr(shards, "BATCH_CHARACTERS", 3000)
-        return build(at(corpus_recipe, tmp_path_factory.mktemp("whole") / "corpus"), workers=1)
-
-
-def flip(path: Path) -> None:
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    path.write_bytes(content)
-
-
-def truncate(path: Path) -> None:
-    path.write_bytes(path.read_bytes()[:-1])
-
-
-def faults(folder: Path) -> set[str]:
-    """The files that `verify` names."""
-    with pytest.raises(UserError, match=f"prepare-corpus {folder}/recipe.yaml --output {folder}`") as caught:
-        verify(folder)
-    return set(re.findall(r"^  ([^:]+): ", str(caught.value), re.MULTILINE))
-
-
-@pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink], ids=lambda damage: damage.__name__)
-@pytest.mark.parametrize(
-    "name",
-    [
-        "shards/00001-001.safetensors",
-        "shards/00001-001.json",
-        "chunks/00001-001.safetensors",
-        "tokenizer.json",
-        "vocab.txt",
-        "tokenizer_config.json",
-    ],
-)
-def test_what_is_damaged_is_named_and_made_again_alone(
-    whole: Corpus,
-    corpus_recipe: CorpusRecipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    made: list[str],
-    content: Content,
-    capsys: pytest.CaptureFixture[str],
-    name: str,
-    damage: Callable[[Path], None],
-) -> None:
-    monkeypatch.setattr(sources, "UNIT_BYTES", 50_000)
-    folder = tmp_path / "damaged"
-    shutil.copytree(whole.folder, folder)
-    verify(folder)
-    damage(folder / name)
-    assert faults(folder) == {name}
-    build(at(corpus_recipe, folder), workers=1)
-    assert made == (["00001-001"] if name.startswith("shards/") else [])
-    assert content(folder) == content(whole.folder)
-    assert f"{name} is damaged or missing" in capsys.readouterr().err
-    verify(folder)
-    assert f"All {len(content(folder)) - 2} files" in capsys.readouterr().out  # less manifest and units
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_many_files_are_mended_even_if_that_is_stopped(
-    whole: Corpus,
-    corpus_recipe: CorpusRecipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    made: list[str],
-    content: Content,
-) -> None:
-    monkeypatch.setattr(sources, "UNIT_BYTES", 50_000)
-    folder = tmp_path / "damaged"
-    shutil.copytree(whole.folder, folder)
-    hurt = sorted(str(path.relative_to(folder)) for path in folder.rglob("*0*.*"))[::3]
-    assert len(hurt) > 5
-    for name in hurt:
-        truncate(folder / name)
-    assert faults(folder) == set(hurt)
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        stops(patched, shards, "write_json", 2, KeyboardInterrupt)
-        build(at(corpus_recipe, folder), workers=1)
-    build(at(corpus_recipe, folder), workers=1)
-    assert sorted(made) == sorted({Path(name).stem for name in hurt if name.startswith("shards/")})
-    assert content(folder) == content(whole.folder)
-
-
-@pytest.mark.parametrize("stopped", [False, True])
-def test_sources_of_other_content_are_told_when_a_shard_is_made_again(
-    corpus_recipe: CorpusRecipe, tmp_path: Path, content: Content, write_prose: WriteProse, stopped: bool
-) -> None:
-    for number in range(3):
-        write_prose(tmp_path / "text" / f"{number}.jsonl", 40, number)
-    recipe = at(corpus_recipe, tmp_path / "out", sources={"a": Source(path=str(tmp_path / "text"))})
-    folder = build(recipe, workers=1).folder
-    before = content(folder)
-    source = tmp_path / "text" / "1.jsonl"
-    text = source.read_text()
-    source.write_text(text.replace("river", "rover"))
-    verify(folder)  # looks at the corpus alone
-    lost = next(name for name in before if name.startswith("shards/00001") and name.endswith("safetensors"))
-    (folder / lost).unlink()
-    if stopped:
-        with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            stops(patched, build_module, "_check_mended", 0, KeyboardInterrupt)
-            build(recipe, workers=1)
-    for _ in range(2):  # calling it again does not make it right
-        with pytest.raises(UserError, match=f"{lost} could not be made again as before: the content of the sources"):
-            build(recipe, workers=1)
-    source.write_text(text)
-    assert content(build(recipe, workers=1).folder) == before
-
-
-def test_another_vocabulary_is_told_when_a_file_of_it_is_made_again(
-    corpus_recipe: CorpusRecipe, tmp_path: Path, content: Content
-) -> None:
-    words = train_tokenizer(texts_of(corpus_recipe), 130, True).get_vocab()
-    tokens = sorted(words, key=words.__getitem__)
-    vocabulary = tmp_path / "vocab.txt"
-    vocabulary.write_text("\n".join(tokens))
-    recipe = at(corpus_recipe, tmp_path / "out", vocabulary=Vocabulary(path=str(vocabulary)))
-    folder = build(recipe, workers=1).folder
-    before = content(folder)
-    vocabulary.write_text("\n".join([*tokens[:-2], tokens[-1], tokens[-2]]))
-    (folder / "tokenizer.json").unlink()
-    for _ in range(2):
-        with pytest.raises(UserError, match=r"vocab\.txt could not be made again"):
-            build(recipe, workers=1)
-    vocabulary.write_text("\n".join(tokens))
-    assert content(build(recipe, workers=1).folder) == before
-
-
-# True to the text
-
-
-@pytest.mark.parametrize("length", [16, 32])
-@pytest.mark.parametrize("split", SPLITS)
-def test_chunks_are_the_text(corpus: Corpus, corpus_recipe: CorpusRecipe, length: int, split: str) -> None:
-    def squeezed(text: str) -> str:
-        return "".join(text.split()).lower()
-
-    source = "\n".join(squeezed(text) for text in texts_of(corpus_recipe))
-    chunks = corpus.split(split, length)
-    for number in range(len(chunks)):
-        tokens, boundaries = chunks[number]
-        assert 0 < len(tokens) <= length - 3
-        said = squeezed(corpus.tokenizer.decode(tokens.tolist()))
-        assert said.removeprefix("##") in source  # a sentence too long for a chunk may be cut in a word
-        for boundary in boundaries:
-            assert corpus.tokenizer.decode(tokens[boundary - 1 : boundary].tolist()) == "."
-    together = np.concatenate([chunks[number].tokens for number in range(len(chunks))])
-    assert together.tolist() == split_tokens(corpus, split)
-
-
-def test_every_document_is_whole_in_one_split(corpus: Corpus, corpus_recipe: CorpusRecipe) -> None:
-    splits = {split: as_text(split_tokens(corpus, split)) for split in SPLITS}
-    kept = {document.key: document for document in cleaned(corpus_recipe)}
-    assert len(kept) < len(cleaned(corpus_recipe))  # some stand in two files
-    heldout = 0
-    for document in kept.values():
-        found = [split for split in SPLITS if as_text(tokens_of(corpus, document)) in splits[split]]
-        assert len(found) == 1
-        heldout += found == [HELDOUT]
-    assert abs(heldout - 0.2 * len(kept)) < 4 * (0.16 * len(kept)) ** 0.5
-    assert corpus.manifest["documents"] == {TRAIN: len(kept) - heldout, HELDOUT: heldout}
-    assert sum(len(split_tokens(corpus, s)) for s in SPLITS) == sum(len(tokens_of(corpus, d)) for d in kept.values())
-
-
-def test_of_equal_documents_one_is_taken(corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path) -> None:
-    times = Counter(document.key for document in cleaned(corpus_recipe))
-    sizes = {document.key: document.size for document in cleaned(corpus_recipe)}
-    again = {key: n - 1 for key, n in times.items() if n > 1}
-    assert corpus.manifest["counts"]["duplicates"] == {
-        "documents": sum(again.values()),
-        "bytes": sum(n * sizes[key] for key, n in again.items()),
-    }
-    assert corpus.manifest["counts"]["kept"]["documents"] == len(times)
-    everything = build(at(corpus_recipe, tmp_path / "all", drop_duplicates=False), workers=1)
-    assert "duplicates" not in everything.manifest["counts"]
-    assert sum(everything.manifest["documents"].values()) == times.total()
-
-
-def test_a_weight_repeats_what_is_trained_on(corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path) -> None:
-    def weighted(weight: float) -> Corpus:
-        given = {name: s.model_copy(update={"weight": weight}) for name, s in corpus_recipe.sources.items()}
-        return build(at(corpus_recipe, tmp_path / f"{weight}", sources=given), workers=1)
-
-    def chunks(made: Corpus, split: str) -> list[list[int]]:
-        found = made.split(split, 32)
-        return [found[number].tokens.tolist() for number in range(len(found))]
-
-    thrice = weighted(3.0)
-    assert chunks(thrice, TRAIN) == [chunk for chunk in chunks(corpus, TRAIN) for _ in range(3)]
-    assert chunks(thrice, HELDOUT) == chunks(corpus, HELDOUT)
-    assert thrice.manifest["documents"][TRAIN] == 3 * corpus.manifest["documents"][TRAIN]
-    half = weighted(0.5).manifest["counts"]
-    n = corpus.manifest["counts"]["kept"]["documents"]
-    assert abs(half["kept"]["documents"] - n / 2) < 4 * (n / 4) ** 0.5
-    assert half["kept"]["documents"] + half["duplicates"]["documents"] + half["not sampled"]["documents"] == len(
-        cleaned(corpus_recipe)
-    )
-
-
-def test_the_seed_decides_the_cuts_alone(
-    corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path, content: Content
-) -> None:
-    other = build(at(corpus_recipe, tmp_path / "seed", seed=1), workers=1)
-    one, two = content(corpus.folder), content(other.folder)
-    differ = {name.partition("/")[0] for name in one.keys() | two.keys() if one.get(name) != two.get(name)}
-    assert differ == {"chunks", "manifest.json"}
-
-
-def test_a_second_corpus_in_the_same_place_has_its_own_vocabulary(corpus_recipe: CorpusRecipe, tmp_path: Path) -> None:
-    for size in (100, 120):
-        corpus = build(at(corpus_recipe, tmp_path / "again", vocabulary=Vocabulary(size=size)), workers=1)
-        assert corpus.manifest["vocab_size"] == size
-        splits = [as_text(split_tokens(corpus, split)) for split in SPLITS]
-        assert any(as_text(tokens_of(corpus, cleaned(corpus_recipe)[0])) in tokens for tokens in splits)
-        shutil.rmtree(corpus.folder)
-
-
-def test_wide_vocabularies_are_kept_whole(tmp_path: Path, write_prose: WriteProse, corpus_recipe: CorpusRecipe) -> None:
-    write_prose(tmp_path / "a.jsonl", 30, 0)
-    words = sorted({word for text in texts_of(corpus_recipe) for word in text.replace(".", " ").lower().split()})
-    vocabulary = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *(f"unused{n}" for n in range(2**16)), ".", *words]
-    (tmp_path / "vocab.txt").write_text("\n".join(vocabulary))
-    recipe = at(
-        corpus_recipe,
-        tmp_path / "out",
-        sources={"a": Source(path=str(tmp_path / "a.jsonl"))},
-        vocabulary=Vocabulary(path=str(tmp_path / "vocab.txt")),
-    )
-    corpus = build(recipe, workers=1)
-    assert min(split_tokens(corpus, TRAIN)) >= 2**16
-    assert corpus.manifest["special_ids"] == {"pad": 0, "unk": 1, "cls": 2, "sep": 3, "mask": 4}
-    assert json.dumps(corpus.manifest)
