@@ -48,12 +48,13 @@ class Lamb(TorchOptimizerLamb):
         if not group["adapt"]:
             torch._foreach_add_(parameters, updates, alpha=-group["lr"])
             return
-        lengths, of_updates = torch._foreach_norm(parameters), torch._foreach_norm(updates)
-        for parameter, update, w, u in zip(parameters, updates, lengths, of_updates, strict=True):
-            ratio = torch.where((w > 0) & (u > 0), w / u, 1.0)
+        w, u = (torch.stack(torch._foreach_norm(tensors)) for tensors in (parameters, updates))
+        ratios = torch.where((w > 0) & (u > 0), w / u, 1.0)
+        for parameter, update, ratio in zip(parameters, updates, ratios, strict=True):
             parameter.addcmul_(update, ratio, value=-group["lr"])
 
     def _moments(self, parameters: list[torch.Tensor], name: str) -> list[torch.Tensor]:
         for parameter in parameters:
-            self.state[parameter].setdefault(name, torch.zeros_like(parameter))
+            if name not in self.state[parameter]:
+                self.state[parameter][name] = torch.zeros_like(parameter)
         return [self.state[parameter][name] for parameter in parameters]
