@@ -18,6 +18,8 @@ from sqzb.model.layers import Dropout, activation, initialize
 
 # The label of a prediction that does not count, as in torch's cross_entropy.
 IGNORED = -100
+# A GPU's fast products want rows of logits that begin at whole multiples of 16 bytes; 64 numbers fill its tiles too.
+ALIGNED = 64
 
 
 class Tally(NamedTuple):
@@ -87,7 +89,7 @@ class MaskedLMOutput(NamedTuple):
 
 
 class PreTrainingOutput(NamedTuple):
-    mlm_logits: Tensor  # (batch, predictions or length, vocabulary)
+    mlm_logits: Tensor | None  # (batch, predictions or length, vocabulary); None where their labels are given
     sop_logits: Tensor  # (batch, 2); class 1 is "the segments are swapped", as in ALBERT
     tallies: dict[str, Tally]
 
@@ -144,7 +146,10 @@ class MLMHead(nn.Module):
 
     def forward(self, x: Tensor, word_embeddings: nn.Embedding) -> Tensor:
         """Map (..., width) to logits (..., vocabulary)."""
-        return F.linear(self.predictions.transform(x), word_embeddings.weight, self.predictions.bias)
+        x, weight, bias = self.predictions.transform(x), word_embeddings.weight, self.predictions.bias
+        if x.is_cuda and (missing := -len(bias) % ALIGNED):
+            return F.linear(x, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))[..., : len(bias)]
+        return F.linear(x, weight, bias)
 
 
 class SqueezeBertForMaskedLM(SavedModel):
@@ -193,7 +198,8 @@ class SqueezeBertForPreTraining(SavedModel):
         mlm_labels: Tensor | None = None,
         sop_labels: Tensor | None = None,
     ) -> PreTrainingOutput:
-        """Logits, and a tally for each kind of label that is given.
+        """Logits, and a tally for each kind of label that is given. The MLM's comes in place of its logits, which a
+        compiled forward would write out for nobody.
 
         mlm_positions (batch, predictions): where the MLM head is to run, everywhere if left out; mlm_labels: the
         tokens there, -100 for an empty slot; sop_labels (batch): 1 swapped, 0 in order, -100 for one segment alone.
@@ -208,7 +214,7 @@ class SqueezeBertForPreTraining(SavedModel):
             tallies["mlm"] = classification_tally(mlm_logits.flatten(0, 1), mlm_labels.flatten())
         if sop_labels is not None:
             tallies["sop"] = classification_tally(sop_logits, sop_labels)
-        return PreTrainingOutput(mlm_logits, sop_logits, tallies)
+        return PreTrainingOutput(mlm_logits if mlm_labels is None else None, sop_logits, tallies)
 
 
 class SqueezeBertForSequenceClassification(SavedModel):

@@ -105,10 +105,11 @@ class Distilled(nn.Module):
         with torch.no_grad():  # first, so that what it needs is free again when the student's activations are held
             targets = self.teacher.logits(*inputs)
         output = self.student(*inputs, sop_labels=sop_labels)
+        assert output.mlm_logits is not None  # they have been asked for without labels
         mlm = soft_classification_tally(
             output.mlm_logits.flatten(0, 1), mlm_labels.flatten(), targets.flatten(0, 1), self._temperature, self._alpha
         )
-        return output._replace(tallies={"mlm": mlm, **output.tallies})
+        return output._replace(mlm_logits=None, tallies={"mlm": mlm, **output.tallies})
 
 
 def distilled(
