@@ -101,7 +101,10 @@ class Evaluator:
         return float(sum(int((batch[label] != IGNORED).sum()) for batch in micro_batches))
 
     def _on_device(self, batch: MicroBatch) -> dict[str, Tensor]:
-        return {name: tensor.to(self.accelerator.device, non_blocking=True) for name, tensor in batch.items()}
+        device = self.accelerator.device
+        if device.type == "cuda":  # which has to be waited for, unless it is copied to from pinned memory
+            batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
+        return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 class Engine(Evaluator):
