@@ -37,7 +37,7 @@ from sqzb.recipe import FinetuneRecipe
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.run import NEVER, TrainingRun, check_folder
+from sqzb.training.run import NEVER, TrainingRun, check_folder, choose_kernels
 from sqzb.training.runlog import evaluations, write_card
 
 LABELS = {"task": "labels"}
@@ -81,6 +81,7 @@ class Finetuning(TrainingRun):
         augmentation.check(recipe.distillation, source)
         self.tokenizer = open_tokenizer(source)
         self.model = build_model(recipe, chosen, source, self.tokenizer)
+        choose_kernels(recipe, self.model, self.accelerator.device)
         train = self._load("train", glue_dir)
         self.train_set = self._encode(train)
         self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}

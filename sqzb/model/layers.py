@@ -55,6 +55,19 @@ class Dropout(nn.Dropout):
         return dropout(x, self.p, self.training)
 
 
+def _in_autocast(x: Tensor) -> Tensor:
+    """`x` in the type that autocast gives to products, where it is on."""
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
+def _seed(x: Tensor) -> Tensor:
+    """What a kernel draws its dropout from, on the device of `x`."""
+    return torch.randint(2**62, (), device=x.device)
+
+
 class GroupedLinear(nn.Module):
     """A linear layer with a block-diagonal weight: output group g sees input group g alone.
 
@@ -86,13 +99,18 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
         """Map the (rows, width) of `batch` sequences to contexts; `mask` (batch, 1, 1, length) is added to scores."""
-        device = x.device.type
-        if torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device):
-            x = x.to(torch.get_autocast_dtype(device))  # once for all three
+        x = _in_autocast(x)  # once for all three
         query, key, value = self._by_head(x, batch, self.query, self.key, self.value)
         mask = None if mask is None else mask.to(query.dtype)
         context = attention(query, key, value, mask, self.dropout if self.training else 0.0)
         return context.transpose(1, 2).reshape(x.shape)
+
+    def packed(self) -> tuple[Tensor, Tensor]:
+        """Weight and bias of one layer in place of the three: of each group's query, key and value in turn."""
+        groups, layers = self.query.groups, (self.query, self.key, self.value)
+        weight = torch.cat([layer.weight.view(groups, -1, layer.weight.shape[1]) for layer in layers], 1)
+        bias = torch.cat([layer.bias.view(groups, -1) for layer in layers], 1)
+        return weight.flatten(0, 1)[..., None], bias.flatten()
 
     def mean_weights(self, x: Tensor, batch: int, mask: Tensor) -> Tensor:
         """How much each place, a row, takes from each: (batch, length, length), the heads' mean before dropout, in the
@@ -125,8 +143,6 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dr
 class ProjectAddNorm(nn.Module):
     """Grouped linear layer, dropout, residual sum, LayerNorm (post-LayerNorm, as BERT)."""
 
-    fused = False  # by kernels.py; see use_kernels
-
     def __init__(self, in_features: int, out_features: int, groups: int, dropout: float) -> None:
         super().__init__()
         self.conv1d = GroupedLinear(in_features, out_features, groups)
@@ -135,14 +151,16 @@ class ProjectAddNorm(nn.Module):
 
     def forward(self, projected: Tensor, residual: Tensor) -> Tensor:
         """From what conv1d has made and what is added to it, both (rows, out_features)."""
-        if self.fused:
-            from sqzb.model.kernels import dropout_add_norm
-
-            norm, p = self.layernorm, self.dropout.p if self.training else 0.0
-            seed = torch.randint(2**62, (), device=residual.device)
-            return dropout_add_norm(projected, residual, norm.weight, norm.bias, p, norm.eps, seed)
         normed: Tensor = self.layernorm(self.dropout(projected) + residual)
         return normed
+
+    def by_kernel(self, projected: Tensor, residual: Tensor) -> Tensor:
+        """As `forward`, from what conv1d makes without its bias."""
+        from sqzb.model.kernels.norm import dropout_add_norm
+
+        norm, p = self.layernorm, self.dropout.p if self.training else 0.0
+        bias = self.conv1d.bias
+        return dropout_add_norm(projected, bias, residual, norm.weight, norm.bias, p, norm.eps, _seed(residual))
 
 
 class ProjectActivate(nn.Module):
@@ -162,7 +180,7 @@ class ProjectActivate(nn.Module):
 class SqueezeBertLayer(nn.Module):
     """Attention and feed-forward block; `post_attention` is the only layer that mixes the groups."""
 
-    fused = False  # by kernels.py; see use_kernels
+    by_kernels = False  # see use_kernels
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
@@ -176,6 +194,8 @@ class SqueezeBertLayer(nn.Module):
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         """Map (batch, length, width) to the same shape."""
         rows = x.flatten(0, 1)
+        if self.by_kernels:
+            return self._by_kernels(_in_autocast(rows), len(x), mask).view_as(x)
         context = self.attention(rows, len(x), mask)
         attended = self.post_attention(self.post_attention.conv1d(context), rows)
         output: Tensor = self.output(self.projected(attended), attended)
@@ -187,30 +207,46 @@ class SqueezeBertLayer(nn.Module):
         if wide.groups != narrow.groups:
             result: Tensor = narrow(self.intermediate(x))
             return result
-        block = feed_forward
-        if self.fused:
-            from sqzb.model.kernels import grouped_ffn as block
-        return block(x, wide.weight, wide.bias, narrow.weight, narrow.bias, wide.groups, self.hidden_act)
+        return feed_forward(x, wide.weight, wide.bias, narrow.weight, narrow.bias, wide.groups, self.hidden_act)
+
+    def _by_kernels(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
+        """As `forward`, on rows, in their type: that of autocast, which all that goes from layer to layer then has."""
+        from sqzb.model.kernels.attention import attention
+        from sqzb.model.kernels.linear import feed_forward, grouped_product
+
+        weight, bias = self.attention.packed()
+        groups, heads, p = self.attention.query.groups, self.attention.heads, self.attention.dropout
+        packed = grouped_product(x, weight, bias, groups)
+        mask = None if mask is None else mask.view(batch, -1)
+        context = attention(packed, bias, mask, batch, heads, groups, p if self.training else 0.0, _seed(x))
+        post, wide, narrow = self.post_attention.conv1d, self.intermediate.conv1d, self.output.conv1d
+        if post.groups == 1:
+            projected = F.linear(context, post.weight.squeeze(-1))
+        else:
+            projected = grouped_product(context, post.weight, post.bias.detach(), post.groups)
+        attended = self.post_attention.by_kernel(projected, x)
+        made = feed_forward(attended, wide.weight, wide.bias, narrow.weight, wide.groups, self.hidden_act)
+        return self.output.by_kernel(made, attended)
 
 
 def use_kernels(model: nn.Module) -> None:
-    """Let the layers run kernels.py, which needs Triton and a GPU. ValueError where the model has no such layers, or
-    its groups do not fit."""
-    from sqzb.model.kernels import MAX_GROUP_WIDTH
+    """Let the layers run kernels/, which needs Triton and a GPU. ValueError where the model has no such layers, or
+    its groups or heads do not fit."""
+    import triton  # noqa: F401  # ImportError here, not in the first step
 
-    if not any(isinstance(module, SqueezeBertLayer) for module in model.modules()):
+    layers = [module for module in model.modules() if isinstance(module, SqueezeBertLayer)]
+    if not layers:
         raise ValueError("the kernels are SqueezeBERT's, and this is another model")
-    for module in model.modules():
-        if isinstance(module, SqueezeBertLayer):
-            wide, narrow = module.intermediate.conv1d, module.output.conv1d
-            widths = wide.weight.shape[1], narrow.weight.shape[0] // narrow.groups
-            if wide.groups != narrow.groups or max(widths) > MAX_GROUP_WIDTH:
-                raise ValueError(
-                    "the kernels need as many groups in `intermediate` as in `output`, of at most "
-                    f"{MAX_GROUP_WIDTH} numbers"
-                )
-        if isinstance(module, SqueezeBertLayer | ProjectAddNorm):
-            module.fused = True
+    for layer in layers:
+        attention, wide, narrow = layer.attention, layer.intermediate.conv1d, layer.output.conv1d
+        if wide.groups != narrow.groups:
+            raise ValueError("the kernels need as many groups in `intermediate` as in `output`")
+        groups, width = attention.query.groups, attention.head_width
+        if {attention.key.groups, attention.value.groups} != {groups} or attention.heads % groups:
+            raise ValueError("the kernels need as many groups in `q`, `k` and `v`, which divide the heads")
+        if width not in (16, 32, 64, 128):
+            raise ValueError(f"the kernels need heads of 16, 32, 64 or 128 numbers, and these have {width}")
+        layer.by_kernels = True
 
 
 def initialize(model: nn.Module, config: SqueezeBertConfig) -> None:

@@ -21,7 +21,7 @@ from sqzb.pretraining.start import build_model
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Engine, MicroBatch, start_accelerator
 from sqzb.training.optimization import parameter_groups, rate
-from sqzb.training.run import NEVER, TrainingRun, check_folder
+from sqzb.training.run import NEVER, TrainingRun, check_folder, choose_kernels
 from sqzb.training.runlog import write_card
 
 LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
@@ -56,6 +56,7 @@ class Pretraining(TrainingRun):
         accelerator = start_accelerator(recipe.precision)
         self.corpus = Corpus(recipe.corpus)
         self.model = build_model(recipe, self.corpus)
+        choose_kernels(recipe, self.model, accelerator.device)  # before it is seen how much fits
         self.distilled = distilled(recipe, self.corpus, self.model, accelerator.device)
         size, trained = recipe.micro_batch, self.distilled or self.model
         micro_batch = size if isinstance(size, int) else fitting(recipe, trained, accelerator, folder)

@@ -131,7 +131,7 @@ class TrainingRecipe(Section):
     seed: int = Field(0, ge=0, lt=2**64)
     precision: Literal["fp32", "bf16"] = "fp32"
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
-    kernels: bool = Field(False, description="Triton's, on a GPU: less memory; their speed has not been measured yet")
+    kernels: bool | None = Field(None, description="Triton's; null: on an NVIDIA GPU, compiled, in bf16")
     log_every: int = Field(10, ge=1, description="steps")
     keep_checkpoints: int = Field(2, ge=1, description="the newest")
     keep_every: int | None = Field(None, ge=1, description="and those of every so many steps; null: no others")

@@ -1,0 +1,1 @@
+"""Triton kernels for an encoder layer on a GPU, or on a CPU in Triton's interpreter."""

@@ -1,0 +1,286 @@
+"""Softmax attention on queries, keys and values that lie packed in one tensor, by group, as one product makes them.
+
+A head's scores never leave the chip; the backward pass computes them again from the log of their sum. Short sequences,
+as most of pretraining has, are one block, for which it takes five products and no second round.
+"""
+
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+
+from typing import Any
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from sqzb.model.kernels.common import dot, dropout_factor
+
+HEAD_WIDTHS = (16, 32, 64, 128)
+LOG2_E = 1.4426950408889634
+
+
+def attention(
+    packed: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
+) -> Tensor:
+    """Attention of each head to its sequence, scaled by the root of its width: (rows, 3 * width) to (rows, width).
+
+    `packed` has the rows of `batch` sequences, one after the other. Group by group it holds the query, the key and the
+    value of the group's heads, one head beside the other; `bias` (3 * width), in the same order, is what is still to be
+    added, and gets no gradient here (`grouped_product` finds it). `mask` (batch, length), in fp32, is added to the
+    scores. `dropout` is a probability below 1, of the weights; which are dropped is a pure function of `seed`, one
+    int64 on the device of `packed`, and the shape. Scores and their sums are fp32.
+
+    Raises ValueError for heads that are not 16, 32, 64 or 128 wide, and for sizes that do not divide.
+    """
+    width = packed.shape[1] // 3 // heads
+    if width not in HEAD_WIDTHS:
+        raise ValueError(f"a head is {width} wide, and must be 16, 32, 64 or 128")
+    if packed.shape[0] % batch or heads % groups:
+        raise ValueError(
+            f"{packed.shape[0]} rows are not of {batch} sequences, or {heads} heads are not of {groups} groups"
+        )
+    context: Tensor = _packed_attention(packed, bias.detach(), mask, batch, heads, groups, dropout, seed)[0]
+    return context
+
+
+def _forward_sizes(length: int, dtype: torch.dtype) -> dict[str, int]:
+    """Queries of a program, keys of a step."""
+    whole = max(16, triton.next_power_of_2(length))
+    return {
+        "M_TILE": min(whole, 64 if dtype.itemsize == 2 else 32),
+        "N_TILE": min(whole, 32),
+        "num_warps": 4,
+        "num_stages": 1,
+    }
+
+
+def _backward_sizes(length: int, dtype: torch.dtype) -> dict[str, int]:
+    """Keys of a program, queries of a step. In one stage: Triton's pipeline gives a tile that a product and a sum read
+    too few buffers."""
+    whole = max(16, triton.next_power_of_2(length))
+    if dtype.itemsize > 2:
+        return {"M_TILE": min(whole, 32), "N_TILE": min(whole, 32), "num_warps": 4, "num_stages": 1}
+    keys = 128 if length <= 128 else 64
+    return {"M_TILE": min(whole, 64), "N_TILE": min(whole, keys), "num_warps": keys // 16, "num_stages": 1}
+
+
+@triton.jit
+def _rows(pointer, row, place, length, stride):
+    return tl.load(pointer + row[:, None] * stride + place[None, :], mask=(row < length)[:, None], other=0.0)
+
+
+@triton.jit
+def _put(pointer, tile, row, place, length, stride):
+    at = pointer + row[:, None] * stride + place[None, :]
+    tl.store(at, tile.to(pointer.dtype.element_ty), mask=(row < length)[:, None])
+
+
+@triton.jit
+def _plus(tile, bias):
+    return (tile.to(tl.float32) + tl.load(bias).to(tl.float32)[None, :]).to(tile.dtype)
+
+
+@triton.jit
+def _added(mask, column, length, MASK: tl.constexpr):
+    """What is added to the scores of each key, in units of log 2."""
+    if MASK:
+        added = tl.maximum(tl.load(mask + column, mask=column < length, other=0.0), -1e38) * 1.4426950408889634
+    else:
+        added = tl.zeros((column.shape[0],), tl.float32)
+    return tl.where(column < length, added, -float("inf"))
+
+
+@triton.jit
+def _sums(sums, row, length):
+    """Of each row the largest score and one over the sum of the exponentials of what the others are below it."""
+    inside = row < length
+    return tl.load(sums + row, mask=inside, other=0.0), tl.load(sums + length + row, mask=inside, other=0.0)
+
+
+@triton.jit
+def _forward_kernel(
+    qkv, bias, mask, context, sums, seed, length, scale, dropout,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr, DROP: tl.constexpr,
+    M_TILE: tl.constexpr, N_TILE: tl.constexpr,
+):  # fmt: skip
+    blocks = tl.cdiv(length, M_TILE)
+    stream, first = tl.program_id(0) // blocks, tl.program_id(0) % blocks * M_TILE
+    item, head = (stream // H).to(tl.int64), stream % H
+    WIDTH: tl.constexpr = H // G * D
+    place = tl.arange(0, D)
+    stride: tl.constexpr = 3 * H * D
+    column_of_head = head // (H // G) * (3 * WIDTH) + head % (H // G) * D
+    query, bias = qkv + item * length * stride + column_of_head, bias + column_of_head
+    row = first + tl.arange(0, M_TILE)
+    q = _plus(_rows(query, row, place, length, stride), bias + place)
+    most = tl.full((M_TILE,), -float("inf"), tl.float32)
+    total = tl.zeros((M_TILE,), tl.float32)
+    y = tl.zeros((M_TILE, D), tl.float32)
+    if DROP:
+        number = tl.load(seed)
+    for start in range(0, length, N_TILE):
+        column = start + tl.arange(0, N_TILE)
+        k = _rows(query + WIDTH, column, place, length, stride)
+        v = _plus(_rows(query + 2 * WIDTH, column, place, length, stride), bias + 2 * WIDTH + place)
+        s = dot(q, tl.trans(k), tl.zeros((M_TILE, N_TILE), tl.float32)) * scale
+        s += _added(mask + item * length, column, length, MASK)[None, :]
+        above = tl.maximum(most, tl.max(s, axis=1))
+        p = tl.exp2(s - above[:, None])
+        shrink = tl.exp2(most - above)
+        total = total * shrink + tl.sum(p, axis=1)
+        if DROP:
+            p *= dropout_factor(number, stream, row[:, None] * length + column[None, :], dropout)
+        y = dot(p.to(v.dtype), v, y * shrink[:, None])
+        most = above
+    sums += stream.to(tl.int64) * 2 * length + row
+    tl.store(sums, most, mask=row < length)
+    tl.store(sums + length, 1.0 / total, mask=row < length)
+    _put(context + item * length * (H * D) + head * D, y / total[:, None], row, place, length, H * D)
+
+
+@triton.jit
+def _backward_kernel(
+    dcontext, qkv, bias, mask, context, sums, dqkv, seed, length, scale, dropout,
+    H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr, DROP: tl.constexpr,
+    ONE: tl.constexpr, M_TILE: tl.constexpr, N_TILE: tl.constexpr,
+):  # fmt: skip
+    """`scale` is that of the scores in units of log 2. N_TILE keys, and then as many queries, are the program's own; it
+    goes over the others by M_TILE. ONE: N_TILE are all."""
+    blocks = tl.cdiv(length, N_TILE)
+    stream = tl.program_id(0) // blocks
+    item, head = (stream // H).to(tl.int64), stream % H
+    WIDTH: tl.constexpr = H // G * D
+    stride: tl.constexpr = 3 * H * D
+    column_of_head = head // (H // G) * (3 * WIDTH) + head % (H // G) * D
+    query, dquery = qkv + item * length * stride + column_of_head, dqkv + item * length * stride + column_of_head
+    bias += column_of_head
+    beside = item * length * (H * D) + head * D
+    context, dcontext, sums = context + beside, dcontext + beside, sums + stream.to(tl.int64) * 2 * length
+    place = tl.arange(0, D)
+    column = tl.program_id(0) % blocks * N_TILE + tl.arange(0, N_TILE)
+    plain: tl.constexpr = 0.6931471805599453
+    if DROP:
+        number = tl.load(seed)
+    k = _rows(query + WIDTH, column, place, length, stride)
+    v = _plus(_rows(query + 2 * WIDTH, column, place, length, stride), bias + 2 * WIDTH + place)
+    added = _added(mask + item * length, column, length, MASK)
+    dk, dv = tl.zeros((N_TILE, D), tl.float32), tl.zeros((N_TILE, D), tl.float32)
+    nothing = tl.zeros((N_TILE, M_TILE), tl.float32)
+    for start in range(0, length, M_TILE):
+        row = start + tl.arange(0, M_TILE)
+        q = _plus(_rows(query, row, place, length, stride), bias + place)
+        dy = _rows(dcontext, row, place, length, H * D)
+        y = _rows(context, row, place, length, H * D)
+        delta = tl.sum(dy.to(tl.float32) * y.to(tl.float32), axis=1)
+        most, inverse = _sums(sums, row, length)
+        # Transposed, so that what is made of them goes into the next product as it lies.
+        p = tl.exp2(dot(k, tl.trans(q), nothing) * scale + added[:, None] - most[None, :]) * inverse[None, :]
+        dp = dot(v, tl.trans(dy), nothing)
+        if DROP:
+            factor = dropout_factor(number, stream, row[None, :] * length + column[:, None], dropout)
+            dv = dot((p * factor).to(dy.dtype), dy, dv)
+            dp *= factor
+        else:
+            dv = dot(p.to(dy.dtype), dy, dv)
+        ds = (p * (dp - delta[None, :])).to(q.dtype)
+        dk = dot(ds, q, dk)
+        if ONE:
+            dq = dot(tl.trans(ds), k, tl.zeros((M_TILE, D), tl.float32))
+            _put(dquery, dq * (scale * plain), row, place, length, stride)
+    _put(dquery + WIDTH, dk * (scale * plain), column, place, length, stride)
+    _put(dquery + 2 * WIDTH, dv, column, place, length, stride)
+    if not ONE:
+        q = _plus(_rows(query, column, place, length, stride), bias + place)
+        dy = _rows(dcontext, column, place, length, H * D)
+        y = _rows(context, column, place, length, H * D)
+        delta = tl.sum(dy.to(tl.float32) * y.to(tl.float32), axis=1)
+        most, inverse = _sums(sums, column, length)
+        dq = tl.zeros((N_TILE, D), tl.float32)
+        zero = tl.zeros((N_TILE, M_TILE), tl.float32)
+        for start in range(0, length, M_TILE):
+            other = start + tl.arange(0, M_TILE)
+            its_k = _rows(query + WIDTH, other, place, length, stride)
+            its_v = _plus(_rows(query + 2 * WIDTH, other, place, length, stride), bias + 2 * WIDTH + place)
+            its = _added(mask + item * length, other, length, MASK)
+            p = tl.exp2(dot(q, tl.trans(its_k), zero) * scale + its[None, :] - most[:, None]) * inverse[:, None]
+            dp = dot(dy, tl.trans(its_v), zero)
+            if DROP:
+                dp *= dropout_factor(number, stream, column[:, None] * length + other[None, :], dropout)
+            dq = dot((p * (dp - delta[:, None])).to(its_k.dtype), its_k, dq)
+        _put(dquery, dq * (scale * plain), column, place, length, stride)
+
+
+def _constants(qkv: Tensor, mask: Tensor | None, heads: int, groups: int, dropout: float) -> dict[str, Any]:
+    width = qkv.shape[1] // 3 // heads
+    return {"H": heads, "G": groups, "D": width, "MASK": mask is not None, "DROP": dropout > 0}
+
+
+@torch.library.custom_op("sqzb::packed_attention", mutates_args=())
+def _packed_attention(
+    qkv: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    length, width = len(qkv) // batch, qkv.shape[1] // 3
+    qkv, mask = qkv.contiguous(), None if mask is None else mask.contiguous()
+    context = qkv.new_empty(len(qkv), width)
+    sums = qkv.new_empty(batch, heads, 2, length, dtype=torch.float32)
+    sizes = _forward_sizes(length, qkv.dtype)
+    scale = (width // heads) ** -0.5 * LOG2_E
+    with torch.cuda.device_of(qkv):
+        _forward_kernel[(batch * heads * triton.cdiv(length, sizes["M_TILE"]),)](
+            qkv, bias, qkv if mask is None else mask, context, sums, seed, length, scale, dropout,
+            **_constants(qkv, mask, heads, groups, dropout), **sizes,
+        )  # fmt: skip
+    return context, sums
+
+
+@torch.library.custom_op("sqzb::packed_attention_backward", mutates_args=())
+def _packed_attention_backward(
+    dcontext: Tensor, qkv: Tensor, bias: Tensor, mask: Tensor | None, context: Tensor, sums: Tensor,
+    batch: int, heads: int, groups: int, dropout: float, seed: Tensor,
+) -> Tensor:  # fmt: skip
+    length, width = len(qkv) // batch, qkv.shape[1] // 3
+    qkv, mask = qkv.contiguous(), None if mask is None else mask.contiguous()
+    dqkv = torch.empty_like(qkv)
+    sizes = _backward_sizes(length, qkv.dtype)
+    blocks = triton.cdiv(length, sizes["N_TILE"])
+    scale = (width // heads) ** -0.5 * LOG2_E
+    with torch.cuda.device_of(qkv):
+        _backward_kernel[(batch * heads * blocks,)](
+            dcontext.contiguous(), qkv, bias, qkv if mask is None else mask, context, sums, dqkv, seed, length, scale,
+            dropout, **_constants(qkv, mask, heads, groups, dropout), ONE=blocks == 1, **sizes,
+        )  # fmt: skip
+    return dqkv
+
+
+@_packed_attention.register_fake
+def _(
+    qkv: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
+) -> tuple[Tensor, Tensor]:
+    rows, width = qkv.shape[0], qkv.shape[1] // 3
+    return qkv.new_empty(rows, width), qkv.new_empty(batch, heads, 2, rows // batch, dtype=torch.float32)
+
+
+@_packed_attention_backward.register_fake
+def _(
+    dcontext: Tensor, qkv: Tensor, bias: Tensor, mask: Tensor | None, context: Tensor, sums: Tensor,
+    batch: int, heads: int, groups: int, dropout: float, seed: Tensor,
+) -> Tensor:  # fmt: skip
+    return torch.empty_like(qkv)
+
+
+def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    qkv, bias, mask, ctx.batch, ctx.heads, ctx.groups, ctx.dropout, seed = inputs
+    ctx.set_materialize_grads(False)
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(qkv, bias, mask, *output, seed)
+
+
+def _gradients(ctx: Any, dcontext: Tensor, _: None) -> tuple[Tensor | None, ...]:
+    qkv, bias, mask, context, sums, seed = ctx.saved_tensors
+    dqkv = _packed_attention_backward(
+        dcontext, qkv, bias, mask, context, sums, ctx.batch, ctx.heads, ctx.groups, ctx.dropout, seed
+    )
+    return dqkv, None, None, None, None, None, None, None
+
+
+_packed_attention.register_autograd(_gradients, setup_context=_keep)
