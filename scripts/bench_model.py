@@ -48,7 +48,7 @@ from sqzb.training.optimization import parameter_groups
 BERT, THEIRS, TUNED, OURS = "BERT-base", "HF SqueezeBERT", "BERT-base, sqzb's process", "sqzb"
 KERNELS = "sqzb, kernels"  # on a GPU
 MODELS, FORMS, WORK = (BERT, THEIRS, TUNED, OURS), ("eager", "compiled"), ("inference", "training")
-EAGER = FORMS[0]
+EAGER, COMPILED = FORMS
 TRAINING_BATCH, MASKED = 16, 0.15
 CUDA = torch.cuda.is_available()
 DEVICE = "cuda" if CUDA else "cpu"
@@ -136,7 +136,8 @@ def race(case: Case, contestants: list[tuple[str, str]], layers: int, rounds: in
         lines[contestant], theirs = context.Pipe()
         context.Process(target=compete, args=(theirs, case, *contestant, layers), daemon=True).start()
         theirs.close()
-        answer(contestant, lines[contestant])  # warm
+    for contestant, line in lines.items():
+        answer(contestant, line)  # warm
     times: dict[tuple[str, str], list[float]] = {contestant: [] for contestant in contestants}
     for _ in range(rounds):
         for contestant, line in lines.items():
@@ -343,7 +344,8 @@ def show(case: Case, found: Mapping[tuple[str, str], Figures], machine: Mapping[
     rows = []
     for (model, form), figures in found.items():
         median = medians[model, form]
-        ratios = (f"{medians[peer, EAGER] / median:.2f}" if (peer, EAGER) in medians else "" for peer in (BERT, THEIRS))
+        peers = (medians.get((peer, EAGER), medians.get((peer, COMPILED))) for peer in (BERT, THEIRS))
+        ratios = ("" if peer is None else f"{peer / median:.2f}" for peer in peers)
         rows.append(
             (
                 f"{model}, {form}",
