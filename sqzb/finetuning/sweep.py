@@ -390,13 +390,17 @@ def report(output: Path, results: Mapping[str, Any]) -> None:
 
 
 def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
-    """Print the stages side by side."""
+    """Print the stages side by side, or below one another where they are more than the tasks."""
     rows = [[name, *(_percent(stage["means"].get(name)) for stage in stages.values())] for name in tasks]
     for key, which in AVERAGES.items():
         averages = [stage["average"][key] for stage in stages.values()]
         if any(average is not None for average in averages):
             rows.append([which, *map(_percent, averages)])
-    console.table("Means by stage, each of its best setting", ("task", *stages), rows)
+    table = [["task", *stages], *rows]
+    if len(stages) > len(rows):
+        table = [list(column) for column in zip(*table, strict=True)]
+        table[0][0] = "stage"
+    console.table("Means by stage, each of its best setting", table[0], table[1:])
     if len(rows) > len(tasks):
         console.out.print(f"GLUE: {CONVENTION}")
 

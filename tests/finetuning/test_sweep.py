@@ -18,7 +18,7 @@ from hypothesis import strategies as st
 
 from sqzb.errors import UserError
 from sqzb.finetuning.finished import _best_runs
-from sqzb.finetuning.sweep import Run, _environments, plan, report, spread, summary, sweep
+from sqzb.finetuning.sweep import AVERAGES, Run, _environments, plan, report, spread, summary, sweep
 from sqzb.finetuning.tasks import TASKS
 from sqzb.finetuning.trainer import finetune
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
@@ -358,3 +358,14 @@ def test_the_averages_are_over_the_tasks_means(tmp_path: Path, capsys: pytest.Ca
     assert "GLUE with WNLI: 50.0% (the mean over tasks" in capsys.readouterr().out
     without = summary([run for run in runs if run.recipe.task != "wnli"])["average"]
     assert without["with_wnli"] is None and without["without_wnli"] == average["without_wnli"]
+
+
+def test_more_stages_than_tasks_stand_below_one_another(capsys: pytest.CaptureFixture[str]) -> None:
+    row = {"task": "sst2", "stage": "s1", "setting": "", "n": 1, "best_setting": False}
+    row |= dict.fromkeys(("median", "mean", "sd", "best"), 0.1)
+    stages = {f"s{n}": {"means": {"sst2": n / 10}, "average": dict.fromkeys(AVERAGES)} for n in range(1, 9)}
+    report(Path("runs"), {"rows": [row], "stages": stages})
+    told = capsys.readouterr().out.partition("Means by stage")[2].splitlines()
+    assert [line.replace("│", " ").split() for line in told if "%" in line] == [
+        [f"s{n}", f"{n}0.0%"] for n in range(1, 9)
+    ]
