@@ -232,7 +232,7 @@ class SqueezeBertLayer(nn.Module):
 def use_kernels(model: nn.Module) -> None:
     """Let the layers run kernels/, which needs Triton and a GPU. ValueError where the model has no such layers, or
     its groups or heads do not fit."""
-    import triton  # noqa: F401  # ImportError here, not in the first step
+    from sqzb.model.kernels.attention import HEAD_WIDTHS  # ImportError here, not in the first step
 
     layers = [module for module in model.modules() if isinstance(module, SqueezeBertLayer)]
     if not layers:
@@ -244,7 +244,7 @@ def use_kernels(model: nn.Module) -> None:
         groups, width = attention.query.groups, attention.head_width
         if {attention.key.groups, attention.value.groups} != {groups} or attention.heads % groups:
             raise ValueError("the kernels need as many groups in `q`, `k` and `v`, which divide the heads")
-        if width not in (16, 32, 64, 128):
+        if width not in HEAD_WIDTHS:
             raise ValueError(f"the kernels need heads of 16, 32, 64 or 128 numbers, and these have {width}")
         layer.by_kernels = True
 
