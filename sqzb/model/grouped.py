@@ -30,7 +30,15 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, grou
     return y
 
 
-def _by_group(x: Tensor, groups: int) -> Tensor:
+def in_autocast(x: Tensor) -> Tensor:
+    """`x` in the type that autocast gives to products, where it is on."""
+    device = x.device.type
+    if device != "meta" and torch.is_autocast_enabled(device):
+        return x.to(torch.get_autocast_dtype(device))
+    return x
+
+
+def by_group(x: Tensor, groups: int) -> Tensor:
     """(rows, groups * width) as (groups, rows, width)."""
     return x.view(len(x), groups, -1).transpose(0, 1)
 
@@ -64,7 +72,7 @@ def _activate_backward(grad: Tensor, x: Tensor, activation: str) -> None:
 @torch.library.custom_op("sqzb::grouped_linear", mutates_args=())
 def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     out = x.new_empty(len(x), len(bias))
-    _affine(_by_group(x, groups), _rows_by_group(weight, groups), bias, _by_group(out, groups))
+    _affine(by_group(x, groups), _rows_by_group(weight, groups), bias, by_group(out, groups))
     return out
 
 
@@ -72,9 +80,9 @@ def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Ten
 def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
     by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
-    parts = _by_group(grad, groups)
-    torch.bmm(parts, _rows_by_group(weight, groups), out=_by_group(by_x, groups))
-    torch.bmm(parts.transpose(1, 2), _by_group(x, groups), out=_rows_by_group(by_weight, groups))
+    parts = by_group(grad, groups)
+    torch.bmm(parts, _rows_by_group(weight, groups), out=by_group(by_x, groups))
+    torch.bmm(parts.transpose(1, 2), by_group(x, groups), out=_rows_by_group(by_weight, groups))
     return by_x, by_weight, grad.sum(0)
 
 
@@ -87,9 +95,9 @@ def _feed_forward(
     out = x.new_empty(len(x), len(b2))
     middle = x.new_empty(groups, len(x), len(b1) // groups)
     activated = torch.empty_like(middle) if keep else middle
-    _affine(_by_group(x, groups), _rows_by_group(w1, groups), b1, middle)
+    _affine(by_group(x, groups), _rows_by_group(w1, groups), b1, middle)
     _activate(middle, activation, activated)
-    _affine(activated, _rows_by_group(w2, groups), b2, _by_group(out, groups))
+    _affine(activated, _rows_by_group(w2, groups), b2, by_group(out, groups))
     return (out, middle, activated) if keep else (out, x.new_empty(0), x.new_empty(0))
 
 
@@ -99,12 +107,12 @@ def _feed_forward_backward(
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
     by_x, by_w1, by_w2 = torch.empty_like(x), torch.empty_like(w1), torch.empty_like(w2)
-    parts = _by_group(grad, groups)
+    parts = by_group(grad, groups)
     torch.bmm(parts.transpose(1, 2), activated, out=_rows_by_group(by_w2, groups))
     by_middle = torch.bmm(parts, _rows_by_group(w2, groups))
     _activate_backward(by_middle, middle, activation)
-    torch.bmm(by_middle.transpose(1, 2), _by_group(x, groups), out=_rows_by_group(by_w1, groups))
-    torch.bmm(by_middle, _rows_by_group(w1, groups), out=_by_group(by_x, groups))
+    torch.bmm(by_middle.transpose(1, 2), by_group(x, groups), out=_rows_by_group(by_w1, groups))
+    torch.bmm(by_middle, _rows_by_group(w1, groups), out=by_group(by_x, groups))
     return by_x, by_w1, by_middle.sum(1).view(-1), by_w2, grad.sum(0)
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.model.grouped import feed_forward, grouped_linear
+from sqzb.model.grouped import feed_forward, grouped_linear, in_autocast
 
 # The published implementation ignores `layer_norm_eps` inside the encoder layers and always uses this value.
 ENCODER_LAYER_NORM_EPS = 1e-12
@@ -55,14 +55,6 @@ class Dropout(nn.Dropout):
         return dropout(x, self.p, self.training)
 
 
-def _in_autocast(x: Tensor) -> Tensor:
-    """`x` in the type that autocast gives to products, where it is on."""
-    device = x.device.type
-    if device != "meta" and torch.is_autocast_enabled(device):
-        return x.to(torch.get_autocast_dtype(device))
-    return x
-
-
 def _seed(x: Tensor) -> Tensor:
     """What a kernel draws its dropout from, on the device of `x`."""
     return torch.randint(2**62, (), device=x.device)
@@ -99,7 +91,7 @@ class SelfAttention(nn.Module):
 
     def forward(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
         """Map the (rows, width) of `batch` sequences to contexts; `mask` (batch, 1, 1, length) is added to scores."""
-        x = _in_autocast(x)  # once for all three
+        x = in_autocast(x)  # once for all three
         query, key, value = self._by_head(x, batch, self.query, self.key, self.value)
         mask = None if mask is None else mask.to(query.dtype)
         context = attention(query, key, value, mask, self.dropout if self.training else 0.0)
@@ -195,7 +187,7 @@ class SqueezeBertLayer(nn.Module):
         """Map (batch, length, width) to the same shape."""
         rows = x.flatten(0, 1)
         if self.by_kernels:
-            return self._by_kernels(_in_autocast(rows), len(x), mask).view_as(x)
+            return self._by_kernels(in_autocast(rows), len(x), mask).view_as(x)
         context = self.attention(rows, len(x), mask)
         attended = self.post_attention(self.post_attention.conv1d(context), rows)
         output: Tensor = self.output(self.projected(attended), attended)

@@ -14,6 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from sqzb.model.grouped import by_group, in_autocast
 from sqzb.model.kernels.common import dot
 
 
@@ -25,7 +26,7 @@ def grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Ten
     anyway. The result has the type of `x`, or of autocast where that is on; the weight is rounded to that type too,
     sums are fp32; weight and bias get gradients of their own type.
     """
-    y: Tensor = _grouped_product(_in_autocast(x), weight, bias, groups)
+    y: Tensor = _grouped_product(in_autocast(x), weight, bias, groups)
     return y
 
 
@@ -36,21 +37,11 @@ def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, groups: int, act
     `grouped_product`. `activation` is "gelu" (exact), "gelu_new" (tanh) or "relu". For a backward pass, what goes into
     the activation, without b1, and what comes out of it are kept.
     """
-    y: Tensor = _feed_forward(_in_autocast(x), w1, b1, w2, groups, activation, torch.is_grad_enabled())[0]
+    y: Tensor = _feed_forward(in_autocast(x), w1, b1, w2, groups, activation, torch.is_grad_enabled())[0]
     return y
 
 
-def _in_autocast(x: Tensor) -> Tensor:
-    kind = x.device.type
-    return x.to(torch.get_autocast_dtype(kind)) if torch.is_autocast_enabled(kind) else x
-
-
 # --- Products -------------------------------------------------------------------------------------------------------
-
-
-def _by_group(x: Tensor, groups: int) -> Tensor:
-    """(rows, groups * width) as (groups, rows, width)."""
-    return x.view(len(x), groups, -1).transpose(0, 1)
 
 
 def _product(x: Tensor, weight: Tensor, groups: int, transposed: bool) -> Tensor:
@@ -58,7 +49,7 @@ def _product(x: Tensor, weight: Tensor, groups: int, transposed: bool) -> Tensor
     parts = weight.to(x.dtype).view(groups, -1, weight.shape[1])
     parts = parts if transposed else parts.transpose(1, 2)
     y = x.new_empty(len(x), groups * parts.shape[2])
-    torch.bmm(_by_group(x, groups), parts, out=_by_group(y, groups))
+    torch.bmm(by_group(x, groups), parts, out=by_group(y, groups))
     return y
 
 
