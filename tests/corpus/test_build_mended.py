@@ -32,6 +32,13 @@ def whole(tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe)
         return build(at(corpus_recipe, tmp_path_factory.mktemp("whole") / "corpus"), workers=1)
 
 
+@pytest.fixture
+def copied(whole: Corpus, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The finished corpus's folder, to damage and build again."""
+    monkeypatch.setattr(sources, "UNIT_BYTES", 50_000)
+    return Path(shutil.copytree(whole.folder, tmp_path / "copied"))
+
+
 def flip(path: Path) -> None:
     content = bytearray(path.read_bytes())
     content[len(content) // 2] ^= 1
@@ -63,53 +70,46 @@ def faults(folder: Path) -> set[str]:
     ],
 )
 def test_what_is_damaged_is_named_and_made_again_alone(
+    copied: Path,
     whole: Corpus,
     corpus_recipe: CorpusRecipe,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
     made: list[str],
     content: Content,
     capsys: pytest.CaptureFixture[str],
     name: str,
     damage: Callable[[Path], None],
 ) -> None:
-    monkeypatch.setattr(sources, "UNIT_BYTES", 50_000)
-    folder = tmp_path / "damaged"
-    shutil.copytree(whole.folder, folder)
-    verify(folder)
-    damage(folder / name)
-    assert faults(folder) == {name}
-    build(at(corpus_recipe, folder), workers=1)
+    verify(copied)
+    damage(copied / name)
+    assert faults(copied) == {name}
+    build(at(corpus_recipe, copied), workers=1)
     assert made == (["00001-001"] if name.startswith("shards/") else [])
-    assert content(folder) == content(whole.folder)
+    assert content(copied) == content(whole.folder)
     assert f"{name} is damaged or missing" in capsys.readouterr().err
-    verify(folder)
-    assert f"All {len(content(folder)) - 2} files" in capsys.readouterr().out  # less manifest and units
+    verify(copied)
+    assert f"All {len(content(copied)) - 2} files" in capsys.readouterr().out  # less manifest and units
 
 
 @pytest.mark.usefixtures("small_shards")
 def test_many_files_are_mended_even_if_that_is_stopped(
+    copied: Path,
     whole: Corpus,
     corpus_recipe: CorpusRecipe,
-    tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     made: list[str],
     content: Content,
 ) -> None:
-    monkeypatch.setattr(sources, "UNIT_BYTES", 50_000)
-    folder = tmp_path / "damaged"
-    shutil.copytree(whole.folder, folder)
-    hurt = sorted(str(path.relative_to(folder)) for path in folder.rglob("*0*.*"))[::3]
+    hurt = sorted(str(path.relative_to(copied)) for path in copied.rglob("*0*.*"))[::3]
     assert len(hurt) > 5
     for name in hurt:
-        truncate(folder / name)
-    assert faults(folder) == set(hurt)
+        truncate(copied / name)
+    assert faults(copied) == set(hurt)
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         stops(patched, shards, "write_json", 2, KeyboardInterrupt)
-        build(at(corpus_recipe, folder), workers=1)
-    build(at(corpus_recipe, folder), workers=1)
+        build(at(corpus_recipe, copied), workers=1)
+    build(at(corpus_recipe, copied), workers=1)
     assert sorted(made) == sorted({Path(name).stem for name in hurt if name.startswith("shards/")})
-    assert content(folder) == content(whole.folder)
+    assert content(copied) == content(whole.folder)
 
 
 @pytest.mark.parametrize("stopped", [False, True])
