@@ -14,6 +14,7 @@ What the time does not suffice for is said and left out. Without a GPU it runs t
 
 import argparse
 import json
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -126,10 +127,8 @@ def command(recipe: str, kernels: str, layers: int, corpus: Path | None, folder:
     ran = load_recipe(PretrainRecipe, run / "recipe.yaml")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "tokens_per_second" in line]
-    found = {
-        name: sorted(line[name] for line in steps[-5:])[2 if len(steps) > 4 else 1]
-        for name in ("tokens_per_second", "mfu", "data_wait")
-    }
+    names = ("tokens_per_second", "mfu", "data_wait")
+    found = {name: statistics.median(line[name] for line in steps[-5:]) for name in names}
     places = len(steps) * ran.global_batch * ran.sequence_length
     found |= {"places_per_second": round(found["tokens_per_second"] * places / steps[-1]["tokens"])}
     found |= {"micro_batch": ran.micro_batch}
