@@ -50,8 +50,11 @@ def check_folder(folder: Path, resume: str) -> None:
 
 
 def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.device) -> None:
-    """Let the model run by Triton's kernels where the recipe says so; where it says nothing, there where they were
-    measured to be faster: compiled, in bf16, on an NVIDIA GPU. UserError when it says so and they cannot."""
+    """Let the model run by Triton's kernels where the recipe says so; where it says nothing, there where
+    pretraining was measured to be faster: compiled, in bf16, on an NVIDIA GPU.
+
+    UserError when it says so and they cannot.
+    """
     on_nvidia = device.type == "cuda" and torch.version.hip is None
     if recipe.kernels is None:
         if on_nvidia and recipe.compile and recipe.precision == "bf16":

@@ -120,6 +120,7 @@ def _forward_kernel(
         number = tl.load(seed)
     for start in range(0, length, N_TILE):
         column = start + tl.arange(0, N_TILE)
+        # Without its bias, which adds the same to all scores of a query.
         k = _rows(query + WIDTH, column, place, length, stride)
         v = _plus(_rows(query + 2 * WIDTH, column, place, length, stride), bias + 2 * WIDTH + place)
         s = dot(q, tl.trans(k), tl.zeros((M_TILE, N_TILE), tl.float32)) * scale
@@ -158,7 +159,7 @@ def _backward_kernel(
     context, dcontext, sums = context + beside, dcontext + beside, sums + stream.to(tl.int64) * 2 * length
     place = tl.arange(0, D)
     column = tl.program_id(0) % blocks * N_TILE + tl.arange(0, N_TILE)
-    plain: tl.constexpr = 0.6931471805599453
+    log_2: tl.constexpr = 0.6931471805599453
     if DROP:
         number = tl.load(seed)
     k = _rows(query + WIDTH, column, place, length, stride)
@@ -191,8 +192,8 @@ def _backward_kernel(
         dk = dot(ds, q, dk)
         if ONE:
             dq = dot(tl.trans(ds), k, tl.zeros((M_TILE, D), tl.float32))
-            _put(dquery, dq * (scale * plain), row, place, length, stride)
-    _put(dquery + WIDTH, dk * (scale * plain), column, place, length, stride)
+            _put(dquery, dq * (scale * log_2), row, place, length, stride)
+    _put(dquery + WIDTH, dk * (scale * log_2), column, place, length, stride)
     _put(dquery + 2 * WIDTH, dv, column, place, length, stride)
     if not ONE:
         q = _plus(_rows(query, column, place, length, stride), bias + place)
@@ -212,7 +213,7 @@ def _backward_kernel(
             if DROP:
                 dp *= dropout_factor(number, stream, column[:, None] * length + other[None, :], dropout)
             dq = dot((p * (dp - delta[:, None])).to(its_k.dtype), its_k, dq)
-        _put(dquery, dq * (scale * plain), column, place, length, stride)
+        _put(dquery, dq * (scale * log_2), column, place, length, stride)
 
 
 def _constants(qkv: Tensor, mask: Tensor | None, heads: int, groups: int, dropout: float) -> dict[str, Any]:
