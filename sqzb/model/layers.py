@@ -23,31 +23,35 @@ def activation(config: SqueezeBertConfig) -> nn.Module:
     return nn.GELU(approximate="none" if config.hidden_act == "gelu" else "tanh")
 
 
-@torch.library.custom_op("sqzb::random_bits", mutates_args=())
-def random_bits(seed: Tensor, words: int) -> Tensor:
-    """`words` times 16 bits, a pure function of `seed`, a number from 0 on the CPU: (words), int16."""
-    drawn = np.random.SFC64(int(seed)).random_raw(-(-words // 4))
-    return torch.from_numpy(drawn.view(np.int16)[:words])
+@torch.library.custom_op("sqzb::dropout_factor", mutates_args=())
+def dropout_factor(x: Tensor, p: float, seed: Tensor) -> Tensor:
+    """What dropout multiplies `x` by: 0 with probability `p`, else what keeps the mean; of its shape and type, on a CPU,
+    a pure function of `seed`, a number from 0.
+
+    16 bits decide, so the probability is p rounded to 1/65,536, as is the scale.
+    """
+    dropped = min(round(p * 2**16), 2**16 - 1)
+    bits = np.random.SFC64(int(seed)).random_raw(-(-x.numel() // 4)).view(np.int16)
+    # Compared right into numbers: by way of bool they would take five times as long.
+    kept = torch.empty(x.shape, dtype=x.dtype)
+    torch.ge(torch.from_numpy(bits[: x.numel()]).view(x.shape), dropped - 2**15, out=kept)
+    return kept.mul_(2**16 / (2**16 - dropped))
 
 
-@random_bits.register_fake
-def _(seed: Tensor, words: int) -> Tensor:
-    return seed.new_empty(words, dtype=torch.int16)
+@dropout_factor.register_fake
+def _(x: Tensor, p: float, seed: Tensor) -> Tensor:
+    return x.new_empty(x.shape)
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """`x` with each number zero with probability `p`, the others scaled up for it, so that the mean stays.
 
-    On a CPU torch draws a number in fp64 for each element, one after the other, which took a third of a forward. Here
-    16 bits decide, so the probability is p rounded to 1/65,536, as is the scale.
+    On a CPU torch draws a number in fp64 for each element, one after the other, which took a third of a forward.
     """
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)
-    dropped = min(round(p * 2**16), 2**16 - 1)
     # Not Tensor.random_, at which torch.compile would break the graph, nor randint, for which it draws other numbers.
-    seed = torch.ops.aten.random(torch.empty((), dtype=torch.int64))
-    kept: Tensor = random_bits(seed, x.numel()).view(x.shape) >= dropped - 2**15
-    return x * kept.to(x.dtype).mul_(2**16 / (2**16 - dropped))
+    return x * dropout_factor(x.detach(), p, torch.ops.aten.random(torch.empty((), dtype=torch.int64)))
 
 
 class Dropout(nn.Dropout):

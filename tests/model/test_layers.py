@@ -149,7 +149,7 @@ def test_dropout_drops_so_many_and_keeps_the_mean(p: float, seed: int) -> None:
 
 
 def test_the_compiler_draws_the_same_and_for_each_dropout_anew() -> None:
-    opcheck(torch.ops.sqzb.random_bits, (torch.tensor(3), 10))
+    opcheck(torch.ops.sqzb.dropout_factor, (torch.randn(3, 5), 0.3, torch.tensor(3)))
 
     def twice(x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         return dropout(x, 0.5, training=True), dropout(x, 0.5, training=True)
