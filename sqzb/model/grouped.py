@@ -89,27 +89,28 @@ def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: in
 @torch.library.custom_op("sqzb::feed_forward", mutates_args=())
 def _feed_forward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
-    """What comes out, and beside it, where it is to be kept, what comes into the activation and out of it: (groups,
-    rows, middle)."""
+) -> tuple[Tensor, Tensor]:
+    """What comes out, and beside it, where it is to be kept, what comes into the activation: (groups, rows, middle)."""
     out = x.new_empty(len(x), len(b2))
     middle = x.new_empty(groups, len(x), len(b1) // groups)
     activated = torch.empty_like(middle) if keep else middle
     _affine(by_group(x, groups), _rows_by_group(w1, groups), b1, middle)
     _activate(middle, activation, activated)
     _affine(activated, _rows_by_group(w2, groups), b2, by_group(out, groups))
-    return (out, middle, activated) if keep else (out, x.new_empty(0), x.new_empty(0))
+    return out, middle if keep else x.new_empty(0)
 
 
 @torch.library.custom_op("sqzb::feed_forward_backward", mutates_args=())
 def _feed_forward_backward(
-    grad: Tensor, x: Tensor, w1: Tensor, w2: Tensor, middle: Tensor, activated: Tensor, groups: int, activation: str
+    grad: Tensor, x: Tensor, w1: Tensor, w2: Tensor, middle: Tensor, groups: int, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
     by_x, by_w1, by_w2 = torch.empty_like(x), torch.empty_like(w1), torch.empty_like(w2)
     parts = by_group(grad, groups)
-    torch.bmm(parts.transpose(1, 2), activated, out=_rows_by_group(by_w2, groups))
-    by_middle = torch.bmm(parts, _rows_by_group(w2, groups))
+    by_middle = torch.empty_like(middle)
+    _activate(middle, activation, by_middle)
+    torch.bmm(parts.transpose(1, 2), by_middle, out=_rows_by_group(by_w2, groups))
+    torch.bmm(parts, _rows_by_group(w2, groups), out=by_middle)
     _activate_backward(by_middle, middle, activation)
     torch.bmm(by_middle.transpose(1, 2), by_group(x, groups), out=_rows_by_group(by_w1, groups))
     torch.bmm(by_middle, _rows_by_group(w1, groups), out=by_group(by_x, groups))
@@ -132,14 +133,14 @@ def _(grad: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Ten
 @_feed_forward.register_fake
 def _(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str, keep: bool
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor]:
     kept = (groups, x.shape[0], b1.shape[0] // groups) if keep else (0,)
-    return x.new_empty(x.shape[0], b2.shape[0]), x.new_empty(kept), x.new_empty(kept)
+    return x.new_empty(x.shape[0], b2.shape[0]), x.new_empty(kept)
 
 
 @_feed_forward_backward.register_fake
 def _(
-    grad: Tensor, x: Tensor, w1: Tensor, w2: Tensor, middle: Tensor, activated: Tensor, groups: int, activation: str
+    grad: Tensor, x: Tensor, w1: Tensor, w2: Tensor, middle: Tensor, groups: int, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     biases = w1.new_empty(w1.shape[0]), w2.new_empty(w2.shape[0])
     return torch.empty_like(x), torch.empty_like(w1), biases[0], torch.empty_like(w2), biases[1]
@@ -157,8 +158,8 @@ def _linear_gradients(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
 def _keep_feed_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     x, w1, _, w2, _, ctx.groups, ctx.activation, _ = inputs
     ctx.set_materialize_grads(False)
-    ctx.mark_non_differentiable(*output[1:])
-    ctx.save_for_backward(x, w1, w2, *output[1:])
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(x, w1, w2, output[1])
 
 
 def _feed_forward_gradients(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
