@@ -152,15 +152,17 @@ class Chunks:
         tokens, _, boundaries, (count,) = self.rows(np.array([number]))
         return Chunk(tokens[0], boundaries[0, :count])
 
+    def sizes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+        """(n) tokens of the chunks `numbers`, from their tables alone. IndexError where there is no such chunk."""
+        _, tokens = self._places(numbers)
+        sizes: NDArray[np.int64] = tokens[:, 1] - tokens[:, 0]
+        return sizes
+
     def rows(self, numbers: NDArray[np.int64]) -> ChunkRows:
         """The chunks `numbers`. IndexError where there is no such chunk."""
-        shards = np.searchsorted(self._ends, numbers, side="right")
-        rows_of = {int(shard): np.flatnonzero(shards == shard) for shard in np.unique(shards)}
-        # Where each chunk starts and ends, among the tokens and among the sentences of its shard.
-        tokens, sentences = np.empty((2, len(numbers), 2), np.int64)
+        rows_of, tokens = self._places(numbers)
+        sentences = np.empty_like(tokens)  # where each chunk starts and ends among the sentences of its shard
         for shard, rows in rows_of.items():
-            before = self._ends[shard] - len(self._bounds[shard])
-            tokens[rows] = self._bounds[shard][numbers[rows] - before]
             starts = self._sentences[shard]
             # Numbers of another type would make numpy convert all sentences each time.
             sentences[rows] = np.searchsorted(starts, (tokens[rows] + (1, 0)).astype(starts.dtype))
@@ -168,6 +170,15 @@ class Chunks:
         firsts, counts = _gather(self._sentences, rows_of, sentences)
         inside = np.arange(firsts.shape[1]) < counts[:, None]
         return ChunkRows(ids, sizes, np.where(inside, firsts - tokens[:, :1], 0), counts)
+
+    def _places(self, numbers: NDArray[np.int64]) -> tuple[dict[int, NDArray[np.int64]], NDArray[np.int64]]:
+        """Which of the chunks lie in each shard, and where each starts and ends among its shard's tokens, (n, 2)."""
+        shards = np.searchsorted(self._ends, numbers, side="right")
+        rows_of = {int(shard): np.flatnonzero(shards == shard) for shard in np.unique(shards)}
+        tokens = np.empty((len(numbers), 2), np.int64)
+        for shard, rows in rows_of.items():
+            tokens[rows] = self._bounds[shard][numbers[rows] - self._ends[shard] + len(self._bounds[shard])]
+        return rows_of, tokens
 
 
 def _gather(

@@ -25,8 +25,8 @@ def activation(config: SqueezeBertConfig) -> nn.Module:
 
 @torch.library.custom_op("sqzb::dropout_factor", mutates_args=())
 def dropout_factor(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    """What dropout multiplies `x` by: 0 with probability `p`, else what keeps the mean; of its shape and type, on a CPU,
-    a pure function of `seed`, a number from 0.
+    """What dropout multiplies `x` by on a CPU: 0 with probability `p`, else what keeps the mean. A pure function of
+    `seed`, a number from 0, and of shape, type and `p`.
 
     16 bits decide, so the probability is p rounded to 1/65,536, as is the scale.
     """
@@ -51,7 +51,9 @@ def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)
     # Not Tensor.random_, at which torch.compile would break the graph, nor randint, for which it draws other numbers.
-    return x * dropout_factor(x.detach(), p, torch.ops.aten.random(torch.empty((), dtype=torch.int64)))
+    seed = torch.ops.aten.random(torch.empty((), dtype=torch.int64))
+    factor: Tensor = dropout_factor(x.detach(), p, seed)
+    return x * factor
 
 
 class Dropout(nn.Dropout):

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from sqzb.corpus.store import HELDOUT, TRAIN, Chunks, Corpus
 from sqzb.draws import Permutation
 from sqzb.errors import UserError
-from sqzb.pretraining.objectives import Objectives
+from sqzb.pretraining.objectives import Batch, Objectives
 from sqzb.pretraining.order import samples_of_step
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import CONTINUATION, SpecialIds
@@ -19,10 +19,14 @@ from sqzb.training.engine import MicroBatch
 
 # Held-out examples are the same for every run on a corpus, so that runs can be compared.
 EVALUATION_SEED = 0
+# To how many lengths at most a compiled run pads its micro-batches: it compiles each for itself, and torch gives up
+# behind eight.
+LENGTHS = 8
+POOL = 32  # micro-batches: held-out examples that are sorted by length together
 
 
 class Share(NamedTuple):
-    """The part of a step that one process computes."""
+    """The part of a step that one process computes: of its micro-batches every so manieth."""
 
     global_batch: int
     micro_batch: int
@@ -30,14 +34,13 @@ class Share(NamedTuple):
     rank: int
 
     @property
-    def micro_batches(self) -> int:
-        """In one process and step: the steps of gradient accumulation."""
-        return self.global_batch // (self.micro_batch * self.processes)
+    def micro_batches(self) -> range:
+        """The numbers of this process's, in the step of all: as many as it accumulates gradients over."""
+        return range(self.rank, self.global_batch // self.micro_batch, self.processes)
 
     def of(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part of an array over the global batch."""
-        mine: NDArray[np.int64] = array.reshape(self.processes, -1)[self.rank]
-        return mine
+        """This process's part, (n), of an array over the global batch."""
+        return array.reshape(-1, self.micro_batch)[self.rank :: self.processes].ravel()
 
 
 class Examples:
@@ -57,21 +60,41 @@ class Examples:
         """(epochs, chunks) of the whole global batch."""
         return samples_of_step(step, self._share.global_batch, len(self.train), self._recipe.seed)
 
+    def batch(self, epochs: NDArray[np.int64], numbers: NDArray[np.int64]) -> Batch:
+        """The examples of training chunks, both (n), in this order."""
+        return self._objectives.batch(self.train, epochs, numbers)
+
     def of_step(self, step: int) -> list[MicroBatch]:
+        """This process's micro-batches.
+
+        All of a step are of similar lengths, the longest first, and padded to their longest example, or a little
+        further in a compiled run. A step is one sum, so it is the same step in any order.
+        """
         epochs, numbers = self.chunks_of_step(step)
-        batch = _tensors(self._objectives, self.train, self._share.of(epochs), self._share.of(numbers))
-        parts = [torch.split(tensor, self._share.micro_batch) for tensor in batch.values()]
-        return [dict(zip(batch, micro_batch, strict=True)) for micro_batch in zip(*parts, strict=True)]
+        rows = self._share.of(by_length(self.train, numbers))
+        unit = max(1, self._recipe.sequence_length // LENGTHS) if self._recipe.compile else 1
+        return list(self._micro_batches(self._objectives, self.batch(epochs[rows], numbers[rows]), unit))
 
     def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
-        """This process's part of the held-out examples."""
+        """This process's part of the held-out examples, some of similar lengths at a time."""
         n = min(len(self.heldout), at_most or len(self.heldout))
         numbers = Permutation(len(self.heldout), EVALUATION_SEED)[np.arange(n)]
         mine = numbers[self._share.rank :: self._share.processes]
         objectives = self._objectives_with(EVALUATION_SEED)
-        for start in range(0, len(mine), self._share.micro_batch):
-            rows = mine[start : start + self._share.micro_batch]
-            yield _tensors(objectives, self.heldout, np.zeros_like(rows), rows)
+        size = POOL * self._share.micro_batch
+        for start in range(0, len(mine), size):
+            pool = mine[start : start + size]
+            pool = pool[by_length(self.heldout, pool)]
+            yield from self._micro_batches(objectives, objectives.batch(self.heldout, np.zeros_like(pool), pool), 1)
+
+    def _micro_batches(self, objectives: Objectives, examples: Batch, unit: int) -> Iterator[MicroBatch]:
+        """In this order, each as long as its longest example, rounded up to a multiple of `unit`."""
+        lengths = examples.attention_mask.sum(1)
+        for start in range(0, len(lengths), self._share.micro_batch):
+            rows = slice(start, start + self._share.micro_batch)
+            length = -(-int(lengths[rows].max()) // unit) * unit
+            part = objectives.part(examples, rows, min(length, self._recipe.sequence_length))
+            yield {name: torch.from_numpy(array) for name, array in part._asdict().items()}
 
     def _objectives_with(self, seed: int) -> Objectives:
         recipe = self._recipe
@@ -87,11 +110,9 @@ class Examples:
         )
 
 
-def _tensors(
-    objectives: Objectives, chunks: Chunks, epochs: NDArray[np.int64], numbers: NDArray[np.int64]
-) -> MicroBatch:
-    batch = objectives.batch(chunks, epochs, numbers)
-    return {name: torch.from_numpy(array) for name, array in batch._asdict().items()}
+def by_length(chunks: Chunks, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Where the chunks `numbers` stand, (n), those of the most tokens first."""
+    return np.argsort(-chunks.sizes(numbers), kind="stable")
 
 
 def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:

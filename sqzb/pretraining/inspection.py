@@ -9,10 +9,9 @@ from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.model.heads import IGNORED
 from sqzb.pretraining.examples import Examples, Share
-from sqzb.pretraining.order import samples_of_step
+from sqzb.pretraining.objectives import Batch
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import CLS, CONTINUATION, MASK, PAD
-from sqzb.training.engine import MicroBatch
 
 ORDERS = {0: "in order", 1: "swapped", IGNORED: "one sentence alone, with no order to ask for"}
 
@@ -24,27 +23,25 @@ def inspect(folder: Path, n: int, length: int | None, seed: int) -> None:
     predictions = max(1, min(round(0.15 * length), length - 3))
     recipe = PretrainRecipe(sequence_length=length, max_predictions=predictions, seed=seed)
     examples = Examples(recipe, corpus, Share(n, n, 1, 0))
-    _, chunks = samples_of_step(0, n, len(examples.train), seed)
-    (batch,) = examples.of_step(0)
+    epochs, chunks = examples.chunks_of_step(0)
+    batch = examples.batch(epochs, chunks)
     vocabulary = corpus.tokenizer.get_vocab()
     names = sorted(vocabulary, key=vocabulary.__getitem__)
     for row, chunk in enumerate(chunks):
         _show(f"Chunk {chunk:,} of {len(examples.train):,}", batch, row, names)
 
 
-def _show(title: str, batch: MicroBatch, row: int, names: Sequence[str]) -> None:
+def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
     """One example: its segments as the model sees them, and what it is asked."""
-    seen = [names[token] for token in batch["input_ids"][row]]
+    seen = [names[token] for token in batch.input_ids[row]]
     asked = {
         int(place): names[label]
-        for place, label in zip(batch["mlm_positions"][row], batch["mlm_labels"][row], strict=True)
+        for place, label in zip(batch.mlm_positions[row], batch.mlm_labels[row], strict=True)
         if label != IGNORED
     }
-    types = batch["token_type_ids"][row].tolist()
+    types = batch.token_type_ids[row].tolist()
     places = [place for place, token in enumerate(seen) if token != PAD]
-    console.out.print(
-        f"\n[bold]{title}[/]: {ORDERS[int(batch['sop_labels'][row])]}, {len(places)} of {len(seen)} places"
-    )
+    console.out.print(f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, {len(places)} of {len(seen)} places")
     for segment, name in enumerate("AB"):
         of_segment = [place for place in places if types[place] == segment]
         if of_segment:

@@ -73,6 +73,19 @@ class Objectives:
         masked, positions, labels = self._mask(ids, mask.sum(1), keys)
         return Batch(masked, mask.astype(np.int64), types.astype(np.int64), positions, labels, sop_labels)
 
+    def part(self, examples: Batch, rows: slice, length: int) -> Batch:
+        """Some of the examples, which fit into `length` places, with slots for as many predictions as that makes."""
+        slots = int(self._predictions(np.array(length)))
+        ids, mask, types = (np.ascontiguousarray(array[rows, :length]) for array in examples[:3])
+        positions, labels = (np.ascontiguousarray(array[rows, :slots]) for array in examples[3:5])
+        return Batch(ids, mask, types, positions, labels, examples.sop_labels[rows])
+
+    def _predictions(self, tokens: Ids) -> Ids:
+        """How many are chosen of so many tokens, the special ones among them, as BERT's create_pretraining_data.py
+        counts."""
+        wanted: Ids = np.rint(self._masking_rate * tokens).astype(np.int64).clip(1, self._max_predictions)
+        return wanted
+
     def _segments(self, chunks: ChunkRows, keys: U64) -> tuple[Ids, Flags, Flags, Ids]:
         """[CLS] a [SEP] b [SEP], where b comes first in half of the cases: ids, mask, types and SOP labels.
 
@@ -105,12 +118,11 @@ class Objectives:
     def _mask(self, ids: Ids, tokens: Ids, keys: U64) -> tuple[Ids, Ids, Ids]:
         """(masked ids, positions, labels).
 
-        In each row min(max_predictions, max(1, round(rate * tokens))) are chosen, where tokens counts the special
-        ones, as BERT's create_pretraining_data.py does, but they are never chosen. Whole words and n-grams are taken
-        in a random order, each that still fits, so these can be a few less.
+        In each row min(max_predictions, max(1, round(rate * tokens))) are chosen, but never special ones. Whole words
+        and n-grams are taken in a random order, each that still fits, so these can be a few less.
         """
         ordinary = self._is_ordinary[ids]
-        wanted = np.rint(self._masking_rate * tokens).astype(np.int64).clip(1, self._max_predictions)
+        wanted = self._predictions(tokens)
         chosen = self._choose(self._starts(ids, ordinary, keys), ordinary, wanted, keys)
 
         rows, places = np.nonzero(chosen)

@@ -95,7 +95,7 @@ class Pretraining(TrainingRun):
         return total(costs(self.model.config, rows, length, predictions, labels=2)).flops
 
     def micro_batch_numbers(self) -> Sequence[int]:
-        return range(self.share.rank * self.share.micro_batches, (self.share.rank + 1) * self.share.micro_batches)
+        return self.share.micro_batches
 
     def made_of(self, step: int) -> list[Any]:
         """(epoch, chunk) of each sequence."""
@@ -143,7 +143,7 @@ class Pretraining(TrainingRun):
             f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} parameters, "
             f"{f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, "
             f"on {self.accelerator.device} in {recipe.precision}\n"
-            f"global batch {share.global_batch:,} = {share.micro_batch} x {share.micro_batches} accumulation x "
+            f"global batch {share.global_batch:,} = {share.micro_batch} x {len(share.micro_batches)} accumulation x "
             f"{share.processes} process{'es' if share.processes > 1 else ''}\n"
             f"{recipe.steps:,} steps of {places:,} token places: {recipe.steps * places:,} in all, "
             f"{recipe.steps * share.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "

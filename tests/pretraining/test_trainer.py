@@ -28,7 +28,7 @@ from sqzb.pretraining.trainer import build_model, pretrain
 from sqzb.recipe import CorpusRecipe, Optimizer, PretrainRecipe, load_recipe
 from sqzb.training import run as run_module
 from sqzb.training import throughput
-from sqzb.training.engine import Engine, StepResult
+from sqzb.training.engine import Engine, MicroBatch, StepResult
 from stopped_runs import lines as lasting
 
 STEPS = 60
@@ -369,7 +369,11 @@ def test_the_throughput_is_that_of_training_alone(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    clock = [0.0]
+    clock, shapes = [0.0], []
+
+    def noted(engine: Engine, batches: list[MicroBatch], *args: Any) -> Any:
+        shapes.append([(*batch["input_ids"].shape, batch["mlm_positions"].shape[1]) for batch in batches])
+        return step(engine, batches, *args)
 
     def timed(method: Any, seconds: float) -> Any:
         def call(*args: Any) -> Any:
@@ -381,7 +385,8 @@ def test_the_throughput_is_that_of_training_alone(
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
     monkeypatch.setattr(run_module, "peak_flops", lambda device, precision: 1e8)
     monkeypatch.setattr(run_module._Ahead, "take", timed(run_module._Ahead.take, 0.5))
-    monkeypatch.setattr(Engine, "step", timed(Engine.step, 2.0))
+    step = Engine.step
+    monkeypatch.setattr(Engine, "step", timed(noted, 2.0))
     monkeypatch.setattr(Engine, "evaluate", timed(Engine.evaluate, 1000.0))
     lines = [
         line
@@ -391,10 +396,12 @@ def test_the_throughput_is_that_of_training_alone(
     tokens = [0, *(line["tokens"] for line in lines)]
     assert recipe.model is not None
     config = recipe.model.model_copy(update={"vocab_size": corpus.manifest["vocab_size"]})
-    flops = 3 * total(costs(config, 256, 16, 3, labels=2)).flops
+    flops = [3 * sum(total(costs(config, *shape, labels=2)).flops for shape in of_step) for of_step in shapes]
+    assert {rows for of_step in shapes for rows, *_ in of_step} == {recipe.micro_batch} and len({*map(str, shapes)}) > 1
     for number, line in enumerate(lines):
         assert line["tokens_per_second"] == round((tokens[number + 1] - tokens[number]) / 10)
-        assert line["mfu"] == pytest.approx(4 * flops / 10 / 1e8, abs=1e-4) and line["mfu"] > 0.1
+        due = sum(flops[4 * number : 4 * number + 4]) / 10 / 1e8
+        assert line["mfu"] == pytest.approx(due, abs=1e-4) and line["mfu"] > 0.1
         assert line["data_wait"] == 0.2
     assert json.loads((tmp_path / "run" / "run.json").read_text())["hardware"]["peak_flops"] == 1e8
     last = lines[-1]
