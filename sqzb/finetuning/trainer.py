@@ -261,8 +261,8 @@ class Finetuning(TrainingRun):
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
                 f"{self.task.name.upper()}: {self._labelled():,} training and {_counts(self.validation)} "
-                f"validation examples, {recipe.model} ({start})\n{self.steps:,} steps = {recipe.epochs} epochs x "
-                f"{self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
+                f"validation examples, {recipe.model} ({start}), {self.form}\n{self.steps:,} steps = {recipe.epochs} "
+                f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
             )
             if self.teacher_logits is not None:
                 console.out.print(self._plan_of_teacher(self.teacher_logits))

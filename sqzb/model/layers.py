@@ -247,6 +247,11 @@ def use_kernels(model: nn.Module) -> None:
         layer.by_kernels = True
 
 
+def by_kernels(model: nn.Module) -> bool:
+    """Whether its layers run kernels/."""
+    return any(isinstance(module, SqueezeBertLayer) and module.by_kernels for module in model.modules())
+
+
 def initialize(model: nn.Module, config: SqueezeBertConfig) -> None:
     """BERT's initialisation: weights of standard deviation `initializer_range`, zero biases, a zero padding row."""
     for module in model.modules():

@@ -142,7 +142,7 @@ class Pretraining(TrainingRun):
         console.out.print(
             f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} parameters, "
             f"{f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, "
-            f"on {self.accelerator.device} in {recipe.precision}\n"
+            f"{self.form}\n"
             f"global batch {share.global_batch:,} = {share.micro_batch} x {len(share.micro_batches)} accumulation x "
             f"{share.processes} process{'es' if share.processes > 1 else ''}\n"
             f"{recipe.steps:,} steps of {places:,} token places: {recipe.steps * places:,} in all, "

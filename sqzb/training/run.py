@@ -25,7 +25,7 @@ from sqzb.errors import Diverged, PeerLost, Stopped, UserError
 from sqzb.files import locked, whole_folder
 from sqzb.model.checkpoint import StoredModel
 from sqzb.model.costs import TRAINING
-from sqzb.model.layers import use_kernels
+from sqzb.model.layers import by_kernels, use_kernels
 from sqzb.recipe import TrainingRecipe, flat
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
@@ -160,11 +160,21 @@ class TrainingRun(ABC):
                 self.accelerator.wait_for_everyone()
                 peak = self.engine.totals({"peak": self._peak()})["peak"]
                 device, processes = str(self.accelerator.device), self.accelerator.num_processes
-                self.log.start(self.recipe, self.recipe.seed, device, processes, peak)
+                self.log.start(self.recipe, self.recipe.seed, device, by_kernels(self.model), processes, peak)
                 self.log.forget_after(self.done)
                 self.train(peak)
                 self.accelerator.wait_for_everyone()
                 self.finish()
+
+    @property
+    def form(self) -> str:
+        """On what and how the model is computed."""
+        compiled, kernels = self.recipe.compile, by_kernels(self.model)
+        return (
+            f"on {self.accelerator.device} in {self.recipe.precision}"
+            + ", compiled" * compiled
+            + ", by kernels" * kernels
+        )
 
     def _peak(self) -> float:
         """FLOP/s of this process's device, with a word where it has no units for bf16."""

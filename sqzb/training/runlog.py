@@ -29,8 +29,11 @@ class RunLog:
         self.folder = folder
         self._write = write
 
-    def start(self, recipe: Section, seed: int, device: str, processes: int, peak_flops: float) -> None:
-        """Record what is about to run, once its input has been found good; peak_flops: FLOP/s of all processes."""
+    def start(self, recipe: Section, seed: int, device: str, kernels: bool, processes: int, peak_flops: float) -> None:
+        """Record what is about to run, once its input has been found good.
+
+        kernels: whether it is by model/kernels/; peak_flops: FLOP/s of all processes.
+        """
         if not self._write:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -46,6 +49,7 @@ class RunLog:
                 | {name: version(name) for name in LIBRARIES},
                 "hardware": {
                     "device": device,
+                    "kernels": kernels,
                     "processes": processes,
                     "peak_flops": round(peak_flops),
                     "cpus": os.cpu_count(),

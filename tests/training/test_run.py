@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from sqzb.errors import UserError
-from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, layers
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training.run import choose_kernels
 
@@ -20,6 +20,7 @@ def by_kernels(device: torch.device = GPU, heads: int = 4, **settings: Any) -> b
     model = SqueezeBertForPreTraining(SqueezeBertConfig(vocab_size=20, num_attention_heads=heads, **sizes))
     choose_kernels(FinetuneRecipe(**settings), model, device)
     (found,) = {layer.by_kernels for layer in model.transformer.encoder.layers}
+    assert layers.by_kernels(model) == found
     return bool(found)
 
 

@@ -72,17 +72,17 @@ def test_a_figure_that_is_not_finite_is_null(folder: Path) -> None:
 
 def test_a_run_records_how_it_was_made(tmp_path: Path) -> None:
     recipe = FinetuneRecipe(task="rte", seed=5)
-    RunLog(tmp_path / "deep" / "run", write=True).start(recipe, 5, "cpu", 2, 1e12)
+    RunLog(tmp_path / "deep" / "run", write=True).start(recipe, 5, "cpu", False, 2, 1e12)
     assert load_recipe(FinetuneRecipe, tmp_path / "deep" / "run" / RECIPE) == recipe
     run = json.loads((tmp_path / "deep" / "run" / RUN).read_text())
     assert run["seed"] == 5 and {"torch", "python", "sqzb"} <= run["versions"].keys() and run["command"]
     assert run["hardware"]["device"] == "cpu" and run["hardware"]["processes"] == 2
-    assert run["hardware"]["peak_flops"] == 1e12
+    assert run["hardware"]["peak_flops"] == 1e12 and run["hardware"]["kernels"] is False
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
     log = RunLog(tmp_path / "run", write=False)
-    log.start(FinetuneRecipe(), 0, "cpu", 2, 1e12)
+    log.start(FinetuneRecipe(), 0, "cpu", True, 2, 1e12)
     log.log(1, loss=1.0)
     log.forget_after(0)
     assert list(tmp_path.iterdir()) == []
