@@ -72,7 +72,7 @@ class Examples:
         """
         epochs, numbers = self.chunks_of_step(step)
         rows = self._share.of(by_length(self.train, numbers))
-        unit = max(1, self._recipe.sequence_length // LENGTHS) if self._recipe.compile else 1
+        unit = -(-self._recipe.sequence_length // LENGTHS) if self._recipe.compile else 1
         return list(self._micro_batches(self._objectives, self.batch(epochs[rows], numbers[rows]), unit))
 
     def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
