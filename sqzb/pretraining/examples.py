@@ -26,7 +26,7 @@ POOL = 32  # micro-batches: held-out examples that are sorted by length together
 
 
 class Share(NamedTuple):
-    """The part of a step that one process computes: of its micro-batches every so manieth."""
+    """The part of a step that one process computes: one in `processes` of its micro-batches."""
 
     global_batch: int
     micro_batch: int
@@ -35,7 +35,7 @@ class Share(NamedTuple):
 
     @property
     def micro_batches(self) -> range:
-        """The numbers of this process's, in the step of all: as many as it accumulates gradients over."""
+        """The numbers of this process's, among those of all: as many as it accumulates gradients over."""
         return range(self.rank, self.global_batch // self.micro_batch, self.processes)
 
     def of(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
@@ -65,13 +65,13 @@ class Examples:
         return self._objectives.batch(self.train, epochs, numbers)
 
     def of_step(self, step: int) -> list[MicroBatch]:
-        """This process's micro-batches.
+        """This process's micro-batches, those of the longest examples first.
 
-        All of a step are of similar lengths, the longest first, and padded to their longest example, or a little
-        further in a compiled run. A step is one sum, so it is the same step in any order.
+        Each is of similar lengths, padded to its longest, or a little further in a compiled run. A step is one sum, so
+        it is the same in any order.
         """
         epochs, numbers = self.chunks_of_step(step)
-        rows = self._share.of(by_length(self.train, numbers))
+        rows = self._share.of(_by_length(self.train, numbers))
         unit = -(-self._recipe.sequence_length // LENGTHS) if self._recipe.compile else 1
         return list(self._micro_batches(self._objectives, self.batch(epochs[rows], numbers[rows]), unit))
 
@@ -84,7 +84,7 @@ class Examples:
         size = POOL * self._share.micro_batch
         for start in range(0, len(mine), size):
             pool = mine[start : start + size]
-            pool = pool[by_length(self.heldout, pool)]
+            pool = pool[_by_length(self.heldout, pool)]
             yield from self._micro_batches(objectives, objectives.batch(self.heldout, np.zeros_like(pool), pool), 1)
 
     def _micro_batches(self, objectives: Objectives, examples: Batch, unit: int) -> Iterator[MicroBatch]:
@@ -110,7 +110,7 @@ class Examples:
         )
 
 
-def by_length(chunks: Chunks, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
+def _by_length(chunks: Chunks, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
     """Where the chunks `numbers` stand, (n), those of the most tokens first."""
     return np.argsort(-chunks.sizes(numbers), kind="stable")
 
