@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from sqzb.model.operators import fake, operator
+
 
 def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """x W^T + b by group: (rows, groups * before) to (rows, groups * after).
@@ -69,14 +71,14 @@ def _activate_backward(grad: Tensor, x: Tensor, activation: str) -> None:
         torch.ops.aten.gelu_backward.grad_input(grad, x, approximate=approximate, grad_input=grad)
 
 
-@torch.library.custom_op("sqzb::grouped_linear", mutates_args=())
+@operator("grouped_linear")
 def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     out = x.new_empty(len(x), len(bias))
     _affine(by_group(x, groups), _rows_by_group(weight, groups), bias, by_group(out, groups))
     return out
 
 
-@torch.library.custom_op("sqzb::grouped_linear_backward", mutates_args=())
+@operator("grouped_linear_backward")
 def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
     by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
@@ -86,7 +88,7 @@ def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: in
     return by_x, by_weight, grad.sum(0)
 
 
-@torch.library.custom_op("sqzb::feed_forward", mutates_args=())
+@operator("feed_forward")
 def _feed_forward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str, keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -100,7 +102,7 @@ def _feed_forward(
     return out, middle if keep else x.new_empty(0)
 
 
-@torch.library.custom_op("sqzb::feed_forward_backward", mutates_args=())
+@operator("feed_forward_backward")
 def _feed_forward_backward(
     grad: Tensor, x: Tensor, w1: Tensor, w2: Tensor, middle: Tensor, groups: int, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -120,17 +122,17 @@ def _feed_forward_backward(
 # What torch asks of an operator: shapes without numbers, gradients, and the type that autocast gives it.
 
 
-@_grouped_linear.register_fake
+@fake(_grouped_linear)
 def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     return x.new_empty(x.shape[0], bias.shape[0])
 
 
-@_grouped_linear_backward.register_fake
+@fake(_grouped_linear_backward)
 def _(grad: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     return torch.empty_like(x), torch.empty_like(weight), weight.new_empty(weight.shape[0])
 
 
-@_feed_forward.register_fake
+@fake(_feed_forward)
 def _(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str, keep: bool
 ) -> tuple[Tensor, Tensor]:
@@ -138,7 +140,7 @@ def _(
     return x.new_empty(x.shape[0], b2.shape[0]), x.new_empty(kept)
 
 
-@_feed_forward_backward.register_fake
+@fake(_feed_forward_backward)
 def _(
     grad: Tensor, x: Tensor, w1: Tensor, w2: Tensor, middle: Tensor, groups: int, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
@@ -166,8 +168,8 @@ def _feed_forward_gradients(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | 
     return *_feed_forward_backward(grad, *ctx.saved_tensors, ctx.groups, ctx.activation), None, None, None
 
 
-_grouped_linear.register_autograd(_linear_gradients, setup_context=_keep_linear)
-_feed_forward.register_autograd(_feed_forward_gradients, setup_context=_keep_feed_forward)
+torch.library.register_autograd(_grouped_linear, _linear_gradients, setup_context=_keep_linear)
+torch.library.register_autograd(_feed_forward, _feed_forward_gradients, setup_context=_keep_feed_forward)
 for _device in ("cpu", "cuda"):
-    _grouped_linear.register_autocast(_device, torch.bfloat16)
-    _feed_forward.register_autocast(_device, torch.bfloat16)
+    torch.library.register_autocast(_grouped_linear, _device, torch.bfloat16)
+    torch.library.register_autocast(_feed_forward, _device, torch.bfloat16)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.grouped import feed_forward, grouped_linear, in_autocast
+from sqzb.model.operators import fake, operator
 
 # The published implementation ignores `layer_norm_eps` inside the encoder layers and always uses this value.
 ENCODER_LAYER_NORM_EPS = 1e-12
@@ -23,7 +24,7 @@ def activation(config: SqueezeBertConfig) -> nn.Module:
     return nn.GELU(approximate="none" if config.hidden_act == "gelu" else "tanh")
 
 
-@torch.library.custom_op("sqzb::dropout_factor", mutates_args=())
+@operator("dropout_factor")
 def dropout_factor(x: Tensor, p: float, seed: Tensor) -> Tensor:
     """What dropout multiplies `x` by on a CPU: 0 with probability `p`, else what keeps the mean. A pure function of
     `seed`, a number from 0, and of shape, type and `p`.
@@ -38,7 +39,7 @@ def dropout_factor(x: Tensor, p: float, seed: Tensor) -> Tensor:
     return kept.mul_(2**16 / (2**16 - dropped))
 
 
-@dropout_factor.register_fake
+@fake(dropout_factor)
 def _(x: Tensor, p: float, seed: Tensor) -> Tensor:
     return x.new_empty(x.shape)
 

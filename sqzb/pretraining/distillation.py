@@ -63,9 +63,16 @@ class ForeignTeacher(Teacher):
         takes = inspect.signature(model.forward).parameters
         types = getattr(model.config, "type_vocab_size", 2)
         self._takes_types = "token_type_ids" in takes and types > 1
+        # Others' code need not be fit to be compiled.
+        self._ask = torch.compiler.disable(self._logits)  # type: ignore[no-untyped-call]
 
-    @torch.compiler.disable  # type: ignore[untyped-decorator]  # others' code need not be fit for it
     def logits(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
+    ) -> Tensor:
+        logits: Tensor = self._ask(input_ids, attention_mask, token_type_ids, mlm_positions)
+        return logits
+
+    def _logits(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
     ) -> Tensor:
         """The head's name differs from model to model, but it reads what the encoder returns: so that is cut."""

@@ -14,6 +14,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sqzb.model.kernels.common import dot, dropout_factor
+from sqzb.model.operators import fake, operator
 
 HEAD_WIDTHS = (16, 32, 64, 128)
 LOG2_E = 1.4426950408889634
@@ -221,7 +222,7 @@ def _constants(qkv: Tensor, mask: Tensor | None, heads: int, groups: int, dropou
     return {"H": heads, "G": groups, "D": width, "MASK": mask is not None, "DROP": dropout > 0}
 
 
-@torch.library.custom_op("sqzb::packed_attention", mutates_args=())
+@operator("packed_attention")
 def _packed_attention(
     qkv: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -239,7 +240,7 @@ def _packed_attention(
     return context, sums
 
 
-@torch.library.custom_op("sqzb::packed_attention_backward", mutates_args=())
+@operator("packed_attention_backward")
 def _packed_attention_backward(
     dcontext: Tensor, qkv: Tensor, bias: Tensor, mask: Tensor | None, context: Tensor, sums: Tensor,
     batch: int, heads: int, groups: int, dropout: float, seed: Tensor,
@@ -258,7 +259,7 @@ def _packed_attention_backward(
     return dqkv
 
 
-@_packed_attention.register_fake
+@fake(_packed_attention)
 def _(
     qkv: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -266,7 +267,7 @@ def _(
     return qkv.new_empty(rows, width), qkv.new_empty(batch, heads, 2, rows // batch, dtype=torch.float32)
 
 
-@_packed_attention_backward.register_fake
+@fake(_packed_attention_backward)
 def _(
     dcontext: Tensor, qkv: Tensor, bias: Tensor, mask: Tensor | None, context: Tensor, sums: Tensor,
     batch: int, heads: int, groups: int, dropout: float, seed: Tensor,
@@ -289,4 +290,4 @@ def _gradients(ctx: Any, dcontext: Tensor, _: None) -> tuple[Tensor | None, ...]
     return dqkv, None, None, None, None, None, None, None
 
 
-_packed_attention.register_autograd(_gradients, setup_context=_keep)
+torch.library.register_autograd(_packed_attention, _gradients, setup_context=_keep)

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from sqzb.model.grouped import by_group, in_autocast
 from sqzb.model.kernels.common import dot
+from sqzb.model.operators import fake, operator
 
 
 def grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
@@ -287,19 +288,19 @@ def _weight_gradients(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tup
 # --- Operators ------------------------------------------------------------------------------------------------------
 
 
-@torch.library.custom_op("sqzb::grouped_product", mutates_args=())
+@operator("grouped_product")
 def _grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     return _product(x.contiguous(), weight, groups, transposed=False)
 
 
-@torch.library.custom_op("sqzb::grouped_product_backward", mutates_args=())
+@operator("grouped_product_backward")
 def _grouped_product_backward(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x and weight, and that of bias in fp32."""
     dy = dy.contiguous()
     return _product(dy, weight, groups, transposed=True), *_weight_gradients(dy, x.contiguous(), weight, groups)
 
 
-@torch.library.custom_op("sqzb::feed_forward_kernel", mutates_args=())
+@operator("feed_forward_kernel")
 def _feed_forward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, groups: int, activation: str, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -311,7 +312,7 @@ def _feed_forward(
     return (y, h, a) if keep else (y, x.new_empty(0), x.new_empty(0))
 
 
-@torch.library.custom_op("sqzb::feed_forward_kernel_backward", mutates_args=())
+@operator("feed_forward_kernel_backward")
 def _feed_forward_backward(
     dy: Tensor, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, h: Tensor, a: Tensor, groups: int, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -324,17 +325,17 @@ def _feed_forward_backward(
     return _product(dh, w1, groups, transposed=True), dw1, db1, dw2
 
 
-@_grouped_product.register_fake
+@fake(_grouped_product)
 def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     return x.new_empty(x.shape[0], weight.shape[0])
 
 
-@_grouped_product_backward.register_fake
+@fake(_grouped_product_backward)
 def _(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
     return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[0], dtype=torch.float32)
 
 
-@_feed_forward.register_fake
+@fake(_feed_forward)
 def _(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, groups: int, activation: str, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -342,7 +343,7 @@ def _(
     return x.new_empty(x.shape[0], w2.shape[0]), x.new_empty(kept), x.new_empty(kept)
 
 
-@_feed_forward_backward.register_fake
+@fake(_feed_forward_backward)
 def _(
     dy: Tensor, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, h: Tensor, a: Tensor, groups: int, activation: str
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
@@ -373,5 +374,5 @@ def _feed_forward_gradients(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor | No
     return dx, dw1, db1.to(ctx.saved_tensors[2].dtype), dw2, None, None, None
 
 
-_grouped_product.register_autograd(_product_gradients, setup_context=_keep_product)
-_feed_forward.register_autograd(_feed_forward_gradients, setup_context=_keep_feed_forward)
+torch.library.register_autograd(_grouped_product, _product_gradients, setup_context=_keep_product)
+torch.library.register_autograd(_feed_forward, _feed_forward_gradients, setup_context=_keep_feed_forward)

@@ -13,6 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from sqzb.model.kernels.common import dropout_factor
+from sqzb.model.operators import fake, operator
 
 # Programs of a backward pass, each of which sums the gradients of the parameters over its rows in a fixed order; the
 # sums are added after, not with atomics, so a gradient has the same bits in every run.
@@ -98,7 +99,7 @@ def _row_sizes(width: int, dropout: float) -> dict[str, Any]:
     return {"DROP": dropout > 0, "WIDTH": width, "BLOCK": max(16, triton.next_power_of_2(width))}
 
 
-@torch.library.custom_op("sqzb::dropout_add_norm", mutates_args=())
+@operator("dropout_add_norm")
 def _dropout_add_norm(
     x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, dropout: float, eps: float, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -116,7 +117,7 @@ def _dropout_add_norm(
     return y, statistics
 
 
-@torch.library.custom_op("sqzb::dropout_add_norm_backward", mutates_args=())
+@operator("dropout_add_norm_backward")
 def _dropout_add_norm_backward(
     dy: Tensor, x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, statistics: Tensor,
     dropout: float, seed: Tensor,
@@ -136,7 +137,7 @@ def _dropout_add_norm_backward(
     return dx, dresidual, sums.sum(0)
 
 
-@_dropout_add_norm.register_fake
+@fake(_dropout_add_norm)
 def _(
     x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, dropout: float, eps: float, seed: Tensor
 ) -> tuple[Tensor, Tensor]:
@@ -144,7 +145,7 @@ def _(
     return y, x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
 
 
-@_dropout_add_norm_backward.register_fake
+@fake(_dropout_add_norm_backward)
 def _(
     dy: Tensor, x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, statistics: Tensor,
     dropout: float, seed: Tensor,
@@ -168,4 +169,4 @@ def _gradients(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None, ...]:
     return dx, doffset, dresidual, dweight, dbias, None, None, None
 
 
-_dropout_add_norm.register_autograd(_gradients, setup_context=_keep)
+torch.library.register_autograd(_dropout_add_norm, _gradients, setup_context=_keep)
