@@ -76,7 +76,7 @@ def wait_until(true: Callable[[], bool], process: subprocess.Popen[str]) -> None
 def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: Path, tmp_path: Path) -> None:
     output, chain = tmp_path / "out", tmp_path / "chain.yaml"
     chain.write_text(
-        f"stages: {{teacher: {{epochs: 100}}, with: {{teacher: teacher, first: rte}}}}\n"
+        f"stages: {{teacher: {{epochs: 70}}, with: {{teacher: teacher, first: rte}}}}\n"
         f"distillation: {{cache: {tmp_path / 'cache'}}}\n"
     )
     runs = [output / "teacher" / name / "seed=0" for name in ("mrpc", "rte")]

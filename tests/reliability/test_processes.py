@@ -30,7 +30,7 @@ model: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 4, intermed
   hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}}
 steps: 60
 global_batch: 32
-micro_batch: 4
+micro_batch: 8
 log_every: 1
 evaluate_every: 15
 evaluate_sequences: 32
@@ -176,7 +176,7 @@ def same(run: Path, whole: Path) -> None:
 
 @pytest.mark.parametrize(("n", "micro_batch"), [(1, 32), (2, 4)])
 def test_a_step_is_the_same_however_it_is_divided(whole: Path, begin: Begin, n: int, micro_batch: int) -> None:
-    """1 x 32 and 2 processes x 4 x 4 against 8 x 4; and one process writes."""
+    """1 x 32 and 2 processes x 4 x 4 against 4 x 8; and one process writes."""
     processes = begin(f"divided-{n}-{micro_batch}", n, f"micro_batch={micro_batch}")
     assert processes.codes() == [0] * n
     same(processes.run, whole)
@@ -269,7 +269,7 @@ def test_what_is_not_finite_in_one_process_is_skipped_by_both(begin: Begin) -> N
     processes = begin("broken", 2, "steps=6", program=("broken.py",))
     assert processes.codes() == [0, 0], processes.said(1)
     skipped = [line["step"] for line in lines(processes.run) if line.get("skipped")]
-    assert skipped == [1]  # a process has four micro-batches a step
+    assert skipped == [2]  # a process has two micro-batches a step
     weights = load_file(processes.run / "final" / "model.safetensors")
     assert all(tensor.isfinite().all() for tensor in weights.values())
 

@@ -22,9 +22,9 @@ corpus: {corpus}
 sequence_length: 16
 max_predictions: 3
 model: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 32}}
-steps: 120
-global_batch: 64
-micro_batch: 32
+steps: 80
+global_batch: 96
+micro_batch: 48
 log_every: 1
 evaluate_every: 15
 evaluate_sequences: 32
@@ -40,7 +40,7 @@ def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     write_task(folder, 60)
     for command in COMMANDS:
         assert start(folder, command, "whole").wait(120) == 0
-    assert 3 * len(corpus.split(TRAIN, 16)) < 120 * 64  # so that moments lie in epochs and between them
+    assert 3 * len(corpus.split(TRAIN, 16)) < 80 * 96  # so that moments lie in epochs and between them
     return folder
 
 
