@@ -192,6 +192,11 @@ class TrainingRun(ABC):
         if checkpoint is not None:
             state = checkpoints.read_state(checkpoint)
             self._check_same(checkpoint, state, extend)
+            if state["step"] > self.steps:
+                raise UserError(
+                    f"{checkpoint} is behind the run's last step, {self.steps:,}. Give more {self.recipe.length}, or "
+                    "go on from an earlier checkpoint (--resume PATH)."
+                )
             self.restore(checkpoint, state)
 
     def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
