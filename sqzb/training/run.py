@@ -194,7 +194,7 @@ class TrainingRun(ABC):
             self._check_same(checkpoint, state, extend)
             if state["step"] > self.steps:
                 raise UserError(
-                    f"{checkpoint} is behind the run's last step, {self.steps:,}. Give more {self.recipe.length}, or "
+                    f"{checkpoint} is past the run's last step, {self.steps:,}. Give more {self.recipe.length}, or "
                     "go on from an earlier checkpoint (--resume PATH)."
                 )
             self.restore(checkpoint, state)

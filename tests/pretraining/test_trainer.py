@@ -455,11 +455,11 @@ def test_total_steps_change_only_with_extend(recipe: PretrainRecipe, run: Path, 
     assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == list(range(1, 17))
 
 
-def test_a_checkpoint_behind_the_last_step_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_past_the_last_step_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
     shutil.copytree(run, tmp_path / "run")
     shorter, final = at(recipe, tmp_path / "run", steps=8), tmp_path / "run" / "final" / "model.safetensors"
     before = final.read_bytes()
-    with pytest.raises(UserError, match=r"step-0000012 is behind the run's last step, 8\. Give more steps"):
+    with pytest.raises(UserError, match=r"step-0000012 is past the run's last step, 8\. Give more steps"):
         pretrain(shorter, resume="auto", extend=True)
     assert final.read_bytes() == before
     pretrain(shorter, resume=str(tmp_path / "run" / "checkpoints" / "step-0000008"), extend=True)
