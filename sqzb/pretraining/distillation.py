@@ -63,16 +63,10 @@ class ForeignTeacher(Teacher):
         takes = inspect.signature(model.forward).parameters
         types = getattr(model.config, "type_vocab_size", 2)
         self._takes_types = "token_type_ids" in takes and types > 1
-        # Others' code need not be fit to be compiled.
-        self._ask = torch.compiler.disable(self._logits)  # type: ignore[no-untyped-call]
+        # Others' code need not be fit to be compiled. No decorator: it would load torch.compile with this module.
+        self.logits = torch.compiler.disable(self.logits)  # type: ignore[method-assign, no-untyped-call]
 
     def logits(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
-    ) -> Tensor:
-        logits: Tensor = self._ask(input_ids, attention_mask, token_type_ids, mlm_positions)
-        return logits
-
-    def _logits(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
     ) -> Tensor:
         """The head's name differs from model to model, but it reads what the encoder returns: so that is cut."""
