@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 
 from sqzb import console
-from sqzb.finetuning.tasks import task
+from sqzb.glue.tasks import task
 from sqzb.recipe import FinetuneRecipe
 from trainer_peer import CONTESTANTS, Figures, copy_data, timed
 

@@ -25,8 +25,8 @@ from typing import Any
 
 from sqzb import console
 from sqzb.files import write_json
-from sqzb.finetuning.tasks import task
-from sqzb.finetuning.trainer import build_model
+from sqzb.finetuning.job import build_model
+from sqzb.glue.tasks import task
 from sqzb.model.classifiers import open_tokenizer
 from sqzb.recipe import FinetuneRecipe, load_recipe
 from trainer_peer import Figures, copy_data, timed

@@ -24,7 +24,7 @@ from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
 from sqzb import console
 from sqzb.corpus.store import TRAIN, Corpus
-from sqzb.pretraining.trainer import Pretraining
+from sqzb.pretraining.job import Pretraining
 from sqzb.recipe import Masking, PretrainRecipe, load_recipe
 
 Step = Callable[[int], int]  # does step n; its tokens, padding left out

@@ -41,9 +41,9 @@ from sqzb import console
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertModel
 from sqzb.model.costs import TRAINING, Cost, costs, total
 from sqzb.model.layers import use_kernels
-from sqzb.pretraining.optimizer import Lamb
 from sqzb.training.cpu import tune_cpu
-from sqzb.training.optimization import parameter_groups
+from sqzb.training.lamb import Lamb
+from sqzb.training.optimizers import parameter_groups
 
 BERT, THEIRS, TUNED, OURS = "BERT-base", "HF SqueezeBERT", "BERT-base, sqzb's process", "sqzb"
 KERNELS = "sqzb, kernels"  # on a GPU

@@ -19,7 +19,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqzb import console
-from sqzb.finetuning.tasks import TASKS, Task, is_test
+from sqzb.glue.tasks import TASKS, Task, is_test
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
 

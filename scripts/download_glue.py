@@ -15,8 +15,8 @@ from pathlib import Path
 from sqzb import console
 from sqzb.errors import UserError
 from sqzb.files import whole_file
-from sqzb.finetuning.data import Example, differing_count, load_split
-from sqzb.finetuning.tasks import HUB_DATASET, TASKS, Task, is_test, task
+from sqzb.glue.data import Example, differing_count, load_split
+from sqzb.glue.tasks import HUB_DATASET, TASKS, Task, is_test, task
 
 MNLI = (
     "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "

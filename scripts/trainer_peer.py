@@ -20,8 +20,8 @@ from pathlib import Path
 from typing import Any
 
 from sqzb import console
-from sqzb.finetuning import metrics
-from sqzb.finetuning.tasks import Task, task
+from sqzb.glue import metrics
+from sqzb.glue.tasks import Task, task
 from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
 
 SPLITS = ("train", "validation")

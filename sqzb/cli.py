@@ -109,9 +109,9 @@ def pretrain(
     from sqzb.recipe import PretrainRecipe, load_recipe
 
     wanted = load_recipe(PretrainRecipe, recipe, overrides or (), output=_text(output))
-    from sqzb.pretraining import trainer
+    from sqzb.pretraining import job
 
-    trainer.pretrain(wanted, resume, extend, dry_run)
+    job.pretrain(wanted, resume, extend, dry_run)
 
 
 @app.command()
@@ -152,10 +152,10 @@ def finetune(
         return
     if jobs is not None:
         raise typer.BadParameter("--jobs is for several runs: give several tasks, --seeds, or a grid")
-    from sqzb.finetuning import trainer
+    from sqzb.finetuning import job
 
     (single,) = wanted.recipes(wanted.task)
-    trainer.finetune(single, glue_dir, resume, extend)
+    job.finetune(single, glue_dir, resume, extend)
 
 
 @app.command(name="eval")
@@ -183,7 +183,7 @@ def evaluate(
         raise typer.BadParameter("--split test has predictions in place of figures: give --json FILE, which holds them")
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
-    from sqzb.finetuning.finished import submit
+    from sqzb.finetuning.finetuned import submit
 
     figures: dict[str, Any]
     if submission is not None:

@@ -1,5 +1,8 @@
 """The errors that a user meets: what is wrong, where, and what to do next."""
 
+# A value that cannot be used: its key, and what is wrong with it ("hidden_size", "12 does not divide 100").
+Problem = tuple[str, str]
+
 
 class UserError(Exception):
     """Something the user can mend; the command line shows it as one paragraph without a traceback."""

@@ -10,20 +10,20 @@ from numpy.typing import NDArray
 from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
-from sqzb.finetuning import trainer as finetuning
-from sqzb.finetuning.data import Example, differing_count, load_split
+from sqzb.finetuning import job as finetuning
 from sqzb.finetuning.evaluation import Encoded, confusion, decide, losses, measure, together, under_chance
-from sqzb.finetuning.finished import by_index, open_finetuned
-from sqzb.finetuning.tasks import Task
+from sqzb.finetuning.finetuned import by_index, open_finetuned
+from sqzb.glue.data import Example, differing_count, load_split
+from sqzb.glue.tasks import Task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.checkpoint import SOP_HEAD
-from sqzb.pretraining import trainer as pretraining
-from sqzb.pretraining.examples import Examples, Share
+from sqzb.pretraining import job as pretraining
+from sqzb.pretraining.batches import Examples, Share
 from sqzb.pretraining.start import check_fit, check_vocabulary
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Evaluator, start_accelerator
-from sqzb.training.runlog import recipe_of
+from sqzb.training.run_folder import recipe_of
 
 WORST = 10  # mistakes to show
 SHOWN = 60  # characters of a text on the terminal

@@ -6,11 +6,11 @@ from pathlib import Path
 import torch
 
 from sqzb.errors import UserError
-from sqzb.finetuning.data import Example
 from sqzb.finetuning.evaluation import encode
 from sqzb.finetuning.evaluation import predict as logits_of
 from sqzb.finetuning.lines import Sentences, check_sentences
-from sqzb.finetuning.tasks import TASKS
+from sqzb.glue.data import Example
+from sqzb.glue.tasks import TASKS
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM
 from sqzb.model.checkpoint import has_mlm_head
@@ -18,7 +18,7 @@ from sqzb.model.classifiers import open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import MASK, load_tokenizer, special_ids
 from sqzb.training.engine import start_accelerator
-from sqzb.training.runlog import recipe_of
+from sqzb.training.run_folder import recipe_of
 
 Prediction = dict[str, float]  # the probability of each label, in their order; of a regression "score" alone
 

@@ -14,7 +14,7 @@ from tokenizers import Tokenizer
 from sqzb import console
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_task
-from sqzb.finetuning.tasks import Task, task
+from sqzb.glue.tasks import Task, task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
 

@@ -10,7 +10,7 @@ ROOT = Path(__file__).parents[1]
 FLOORS: list[set[str]] = [
     {"errors"},
     {"files", "draws", "console"},
-    {"model.config", "hub"},
+    {"model.config", "hub", "glue"},
     {"recipe", "tokenizer"},
     {"model", "corpus"},
     {"training"},

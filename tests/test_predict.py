@@ -9,7 +9,7 @@ import torch
 
 from sqzb.errors import UserError
 from sqzb.finetuning.lines import read_lines
-from sqzb.finetuning.tasks import TASKS
+from sqzb.glue.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.predict import Prediction, fill_mask, predict, shown
 from sqzb.recipe import FinetuneRecipe, dump_recipe

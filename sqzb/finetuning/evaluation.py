@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sqzb.errors import UserError
-from sqzb.finetuning import metrics
-from sqzb.finetuning.data import Example
-from sqzb.finetuning.tasks import Task
+from sqzb.glue import metrics
+from sqzb.glue.data import Example
+from sqzb.glue.tasks import Task
 from sqzb.model.classifiers import Classifier
 from sqzb.model.heads import IGNORED
 from sqzb.tokenizer import special_ids

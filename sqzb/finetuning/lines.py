@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqzb.errors import UserError
-from sqzb.finetuning.tasks import Task
+from sqzb.glue.tasks import Task
 
 Sentences = tuple[str, ...]  # one, or two of a pair; none for a line without text
 NUMBERS = ("no sentence", "one sentence", "two sentences")

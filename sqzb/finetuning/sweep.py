@@ -20,13 +20,13 @@ from urllib.parse import quote
 from sqzb import console
 from sqzb.errors import Stopped, UserError
 from sqzb.files import locked, whole_file, write_json
-from sqzb.finetuning import metrics
-from sqzb.finetuning.data import load_split
-from sqzb.finetuning.tasks import is_test, task
+from sqzb.glue import metrics
+from sqzb.glue.data import load_split
+from sqzb.glue.tasks import is_test, task
 from sqzb.hub import local_folder
 from sqzb.recipe import ALL, FinetuneRecipe, SweepRecipe, dump_recipe, flat, load_recipe
 from sqzb.training.guards import SIGNALS, Signals
-from sqzb.training.runlog import RECIPE, final_figures, refuse_used
+from sqzb.training.run_folder import RECIPE, final_figures, refuse_used
 
 OUTPUT, RESULTS = "runs/glue", "results.json"
 CONVENTION = "the mean over tasks of each task's mean metric, MNLI's two halves as one task"

@@ -7,10 +7,9 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-MODEL_TYPE = "squeezebert"
+from sqzb.errors import Problem
 
-# A problem and the field to change: ("hidden_size", "must be a multiple of ...").
-Problem = tuple[str, str]
+MODEL_TYPE = "squeezebert"
 
 
 class SqueezeBertConfig(BaseModel):

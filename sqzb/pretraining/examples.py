@@ -1,135 +1,190 @@
-"""The micro-batches of any step and of the held-out part, for any number of processes."""
+"""Chunks to examples: segments in order or swapped (SOP), and masked tokens (MLM).
 
-from collections.abc import Iterator
+Everything random about an example is a function of (seed, epoch, chunk number), so each epoch splits, swaps and
+masks a chunk anew, and a resumed run or one on more devices sees the same examples.
+"""
+
 from typing import NamedTuple
 
 import numpy as np
-import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from sqzb.corpus.store import HELDOUT, TRAIN, Chunks, Corpus
-from sqzb.draws import Permutation
-from sqzb.errors import UserError
-from sqzb.pretraining.objectives import Batch, Objectives
-from sqzb.pretraining.order import samples_of_step
-from sqzb.recipe import PretrainRecipe
-from sqzb.tokenizer import CONTINUATION, SpecialIds
-from sqzb.training.engine import MicroBatch
+from sqzb.corpus.store import ChunkRows, Chunks
+from sqzb.draws import U64, below, hash64, uniform
+from sqzb.model.heads import IGNORED
+from sqzb.recipe import Masking
+from sqzb.tokenizer import SpecialIds
 
-# Held-out examples are the same for every run on a corpus, so that runs can be compared.
-EVALUATION_SEED = 0
-# To how many lengths at most a compiled run pads its micro-batches: it compiles each for itself, and torch gives up
-# behind eight.
-LENGTHS = 8
-POOL = 32  # micro-batches: held-out examples that are sorted by length together
+# What a draw decides; part of its key, so that the decisions are independent.
+_SPLIT, _SWAP, _PLACE, _REPLACE, _TOKEN, _WORDS = range(6)
+# Of the chosen positions, BERT masks 80 %, replaces 10 % by a random token and keeps 10 %.
+MASKED, REPLACED = 0.8, 0.1
+# The chances that an n-gram has up to 1, 2 and 3 words: n is drawn in proportion to 1/n (ALBERT, Lan et al. 2020).
+UP_TO_WORDS = np.cumsum([1 / 1, 1 / 2, 1 / 3]) / (1 / 1 + 1 / 2 + 1 / 3)
 
-
-class Share(NamedTuple):
-    """The part of a step that one process computes: one in `processes` of its micro-batches."""
-
-    global_batch: int
-    micro_batch: int
-    processes: int
-    rank: int
-
-    @property
-    def micro_batches(self) -> range:
-        """The numbers of this process's, among those of all: as many as it accumulates gradients over."""
-        return range(self.rank, self.global_batch // self.micro_batch, self.processes)
-
-    def of(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part, (n), of an array over the global batch."""
-        return array.reshape(-1, self.micro_batch)[self.rank :: self.processes].ravel()
+Ids = NDArray[np.int64]
+Flags = NDArray[np.bool_]
 
 
-class Examples:
-    """The micro-batches of any step, and of the held-out part."""
+class Batch(NamedTuple):
+    """Arrays of whole numbers, under the names that SqueezeBertForPreTraining.forward takes."""
 
-    def __init__(self, recipe: PretrainRecipe, corpus: Corpus, share: Share) -> None:
-        self._recipe, self._share = recipe, share
-        self._special = SpecialIds(**corpus.manifest["special_ids"])
-        tokens = corpus.tokenizer.get_vocab().items()
-        self._continuing = np.zeros(corpus.manifest["vocab_size"], bool)
-        self._continuing[[number for token, number in tokens if token.startswith(CONTINUATION)]] = True
-        self.train = _chunks(corpus, TRAIN, recipe.sequence_length)
-        self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
-        self._objectives = self._objectives_with(recipe.seed)
+    input_ids: Ids  # (batch, length)
+    attention_mask: Ids  # (batch, length)
+    token_type_ids: Ids  # (batch, length)
+    mlm_positions: Ids  # (batch, predictions), 0 in an empty slot
+    mlm_labels: Ids  # (batch, predictions), -100 in an empty slot
+    sop_labels: Ids  # (batch): 1 swapped, 0 in order, -100 where one sentence stands alone
 
-    def chunks_of_step(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(epochs, chunks) of the whole global batch."""
-        return samples_of_step(step, self._share.global_batch, len(self.train), self._recipe.seed)
 
-    def batch(self, epochs: NDArray[np.int64], numbers: NDArray[np.int64]) -> Batch:
-        """The examples of training chunks, both (n), in this order."""
-        return self._objectives.batch(self.train, epochs, numbers)
+class Objectives:
+    """Makes examples of `length` places with at most `max_predictions` masked ones.
 
-    def of_step(self, step: int) -> list[MicroBatch]:
-        """This process's micro-batches, those of the longest examples first.
+    continuing: (vocabulary) which tokens go on with a word.
+    """
 
-        Each is of similar lengths, padded to its longest, or a little further in a compiled run. A step is one sum, so
-        it is the same in any order.
+    def __init__(
+        self,
+        special: SpecialIds,
+        continuing: Flags,
+        length: int,
+        max_predictions: int,
+        masking_rate: float,
+        masking: Masking,
+        sop: bool,
+        seed: int,
+    ) -> None:
+        self._special = special
+        self._continuing = continuing
+        self._is_ordinary = np.ones(len(continuing), bool)
+        self._is_ordinary[list(special)] = False
+        self._ordinary = np.flatnonzero(self._is_ordinary)
+        self._length = length
+        self._max_predictions = max_predictions
+        self._masking_rate = masking_rate
+        self._masking = masking
+        self._sop = sop
+        self._seed = seed
+
+    def batch(self, chunks: Chunks, epochs: Ids, numbers: Ids) -> Batch:
+        """The examples of chunks `numbers` in `epochs`, both (batch)."""
+        keys = hash64(self._seed, epochs, numbers)
+        ids, mask, types, sop_labels = self._segments(chunks.rows(numbers), keys)
+        masked, positions, labels = self._mask(ids, mask.sum(1), keys)
+        return Batch(masked, mask.astype(np.int64), types.astype(np.int64), positions, labels, sop_labels)
+
+    def part(self, examples: Batch, rows: slice, length: int) -> Batch:
+        """Some of the examples, which fit into `length` places, with slots for as many predictions as that makes."""
+        slots = int(self._predictions(np.array(length)))
+        ids, mask, types = (np.ascontiguousarray(array[rows, :length]) for array in examples[:3])
+        positions, labels = (np.ascontiguousarray(array[rows, :slots]) for array in examples[3:5])
+        return Batch(ids, mask, types, positions, labels, examples.sop_labels[rows])
+
+    def _predictions(self, tokens: Ids) -> Ids:
+        """How many are chosen of so many tokens, the special ones among them, as BERT's create_pretraining_data.py
+        counts."""
+        wanted: Ids = np.rint(self._masking_rate * tokens).astype(np.int64).clip(1, self._max_predictions)
+        return wanted
+
+    def _segments(self, chunks: ChunkRows, keys: U64) -> tuple[Ids, Flags, Flags, Ids]:
+        """[CLS] a [SEP] b [SEP], where b comes first in half of the cases: ids, mask, types and SOP labels.
+
+        The split falls on a sentence boundary. A chunk of one sentence stays one segment, `[CLS] a [SEP]`, and has
+        no SOP label: a foreign second segment would make the task BERT's next sentence prediction.
         """
-        epochs, numbers = self.chunks_of_step(step)
-        rows = self._share.of(_by_length(self.train, numbers))
-        unit = -(-self._recipe.sequence_length // LENGTHS) if self._recipe.compile else 1
-        return list(self._micro_batches(self._objectives, self.batch(epochs[rows], numbers[rows]), unit))
+        tokens, sizes, boundaries, counts = chunks
+        rows, sizes = np.arange(len(tokens)), sizes[:, None]
+        paired = (counts > 0) & self._sop
+        split = boundaries[rows, (uniform(keys, _SPLIT) * counts).astype(np.int64)]
+        swapped = paired & (uniform(keys, _SWAP) < 0.5)
+        # The text turned so that it begins with segment A, which has `first` tokens.
+        turn = np.where(swapped, split, 0)[:, None]
+        first = np.where(paired, np.where(swapped, sizes[:, 0] - split, split), sizes[:, 0])[:, None]
+        order = np.arange(tokens.shape[1])
+        inside = order < sizes
+        turned = order - turn
+        turned += np.where(turned < 0, sizes, 0)
+        place = 1 + turned + (turned >= first)  # behind [CLS], and [SEP]
 
-    def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
-        """This process's part of the held-out examples, some of similar lengths at a time."""
-        n = min(len(self.heldout), at_most or len(self.heldout))
-        numbers = Permutation(len(self.heldout), EVALUATION_SEED)[np.arange(n)]
-        mine = numbers[self._share.rank :: self._share.processes]
-        objectives = self._objectives_with(EVALUATION_SEED)
-        size = POOL * self._share.micro_batch
-        for start in range(0, len(mine), size):
-            pool = mine[start : start + size]
-            pool = pool[_by_length(self.heldout, pool)]
-            yield from self._micro_batches(objectives, objectives.batch(self.heldout, np.zeros_like(pool), pool), 1)
+        places = np.arange(self._length)
+        ids = np.full((len(rows), self._length), self._special.pad, np.int64)
+        ids[np.broadcast_to(rows[:, None], place.shape)[inside], place[inside]] = tokens[inside]
+        ids[:, 0] = self._special.cls
+        ids[rows, first[:, 0] + 1] = self._special.sep
+        ids[rows[paired], sizes[paired, 0] + 2] = self._special.sep
+        mask = places < sizes + 2 + paired[:, None]
+        return ids, mask, mask & (places > first + 1), np.where(paired, swapped, IGNORED)
 
-    def _micro_batches(self, objectives: Objectives, examples: Batch, unit: int) -> Iterator[MicroBatch]:
-        """In this order, each as long as its longest example, rounded up to a multiple of `unit`."""
-        lengths = examples.attention_mask.sum(1)
-        for start in range(0, len(lengths), self._share.micro_batch):
-            rows = slice(start, start + self._share.micro_batch)
-            length = -(-int(lengths[rows].max()) // unit) * unit
-            part = objectives.part(examples, rows, min(length, self._recipe.sequence_length))
-            yield {name: torch.from_numpy(array) for name, array in part._asdict().items()}
+    def _mask(self, ids: Ids, tokens: Ids, keys: U64) -> tuple[Ids, Ids, Ids]:
+        """(masked ids, positions, labels).
 
-    def _objectives_with(self, seed: int) -> Objectives:
-        recipe = self._recipe
-        return Objectives(
-            self._special,
-            self._continuing,
-            recipe.sequence_length,
-            recipe.max_predictions,
-            recipe.masking_rate,
-            recipe.masking,
-            recipe.sop,
-            seed,
+        In each row min(max_predictions, max(1, round(rate * tokens))) are chosen, but never special ones. Whole words
+        and n-grams are taken in a random order, each that still fits, so these can be a few less.
+        """
+        ordinary = self._is_ordinary[ids]
+        wanted = self._predictions(tokens)
+        chosen = self._choose(self._starts(ids, ordinary, keys), ordinary, wanted, keys)
+
+        rows, places = np.nonzero(chosen)
+        counts = chosen.sum(1)
+        slots = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
+        positions = np.zeros((len(ids), self._max_predictions), np.int64)
+        labels = np.full_like(positions, IGNORED)
+        positions[rows, slots] = places
+        labels[rows, slots] = old = ids[rows, places]
+
+        action = uniform(keys[rows], _REPLACE, places)
+        random = self._ordinary[below(len(self._ordinary), keys[rows], _TOKEN, places)]
+        masked = ids.copy()
+        masked[rows, places] = np.where(
+            action < MASKED, self._special.mask, np.where(action < MASKED + REPLACED, random, old)
         )
+        return masked, positions, labels
+
+    def _starts(self, ids: Ids, ordinary: Flags, keys: U64) -> Flags:
+        """Where what is masked together starts: a token, a word, or an n-gram of whole words in one segment."""
+        if self._masking == "token":
+            return ordinary
+        begins = ordinary.copy()  # behind a special token
+        begins[:, 1:] &= ~ordinary[:, :-1]
+        words = ordinary & (begins | ~self._continuing[ids])
+        if self._masking == "word":
+            return words
+        n_words = 1 + np.searchsorted(UP_TO_WORDS, uniform(keys[:, None], _WORDS, np.arange(ids.shape[1])))
+        starts = np.zeros_like(words)
+        left: Ids = np.zeros(len(ids), np.int64)  # words that the n-gram goes on for
+        for place in range(ids.shape[1]):
+            word = words[:, place]
+            starts[:, place] = start = word & (begins[:, place] | (left == 0))
+            left = np.where(start, n_words[:, place], left) - word
+        return starts
+
+    def _choose(self, starts: Flags, ordinary: Flags, wanted: Ids, keys: U64) -> Flags:
+        """Which places are masked: of what starts at `starts`, in a random order, each that still fits."""
+        places = np.arange(starts.shape[1])
+        order = np.argsort(np.where(starts, uniform(keys[:, None], _PLACE, places), 2.0), axis=1)
+        if self._masking == "token":
+            start_of, sizes = places[None], starts.astype(np.int64)
+        else:
+            start_of = np.maximum.accumulate(np.where(starts, places, 0), axis=1)
+            flat = (start_of + np.arange(len(starts))[:, None] * starts.shape[1])[ordinary]
+            sizes = np.bincount(flat, minlength=starts.size).reshape(starts.shape)
+        taken = np.empty_like(starts)
+        np.put_along_axis(taken, order, _fitting(np.take_along_axis(sizes, order, 1), wanted), 1)
+        return np.take_along_axis(taken, np.broadcast_to(start_of, starts.shape), 1) & ordinary
 
 
-def _by_length(chunks: Chunks, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the chunks `numbers` stand, (n), those of the most tokens first."""
-    return np.argsort(-chunks.sizes(numbers), kind="stable")
-
-
-def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
-    chunks = corpus.split(split, length)
-    if not len(chunks):
-        raise UserError(
-            f"The corpus {corpus.folder} has no {split} chunks of length {length}. Prepare it from more text."
-        )
-    return chunks
-
-
-def share_of(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator) -> Share:
-    """This process's share of the recipe's steps; UserError when they cannot be divided so."""
-    share = Share(recipe.global_batch, micro_batch, accelerator.num_processes, accelerator.process_index)
-    if recipe.global_batch % (share.micro_batch * share.processes):
-        raise UserError(
-            f"global_batch {share.global_batch} is not divided by micro_batch {share.micro_batch} times "
-            f"{share.processes} processes. Change micro_batch, or the number of processes."
-        )
-    return share
+def _fitting(sizes: Ids, room: Ids) -> Flags:
+    """Which of the things of these sizes are taken when they come one after the other: each that still fits."""
+    sizes = sizes.copy()
+    order = np.arange(sizes.shape[1])
+    while True:
+        filled = np.cumsum(sizes, axis=1)
+        over = (sizes > 0) & (filled > room[:, None])
+        rows = np.flatnonzero(over.any(1))
+        if not len(rows):
+            return sizes > 0
+        # What is larger than the room that is left before the first too large one will never fit.
+        first = over[rows].argmax(1)
+        left = room[rows] - filled[rows, first] + sizes[rows, first]
+        sizes[rows] = np.where((order >= first[:, None]) & (sizes[rows] > left[:, None]), 0, sizes[rows])

@@ -8,8 +8,8 @@ from rich.text import Text
 from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.model.heads import IGNORED
-from sqzb.pretraining.examples import Examples, Share
-from sqzb.pretraining.objectives import Batch
+from sqzb.pretraining.batches import Examples, Share
+from sqzb.pretraining.examples import Batch
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import CLS, CONTINUATION, MASK, PAD
 

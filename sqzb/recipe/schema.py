@@ -6,7 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
 from pydantic_core import PydanticCustomError
 
-from sqzb.model.config import Problem, SqueezeBertConfig
+from sqzb.errors import Problem
+from sqzb.model.config import SqueezeBertConfig
 
 Masking = Literal["token", "word", "ngram"]
 

@@ -20,7 +20,7 @@ from pydantic import (
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
-from sqzb.model.config import Problem
+from sqzb.errors import Problem
 from sqzb.recipe.schema import FinetuneRecipe, Section, flat
 
 Glue = Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]  # what a model is finetuned on

@@ -11,7 +11,6 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, mse_loss
 
 from sqzb.errors import UserError
-from sqzb.finetuning.data import Example
 from sqzb.finetuning.evaluation import (
     Encoded,
     confusion,
@@ -24,7 +23,8 @@ from sqzb.finetuning.evaluation import (
     predict,
     under_chance,
 )
-from sqzb.finetuning.tasks import task
+from sqzb.glue.data import Example
+from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
 from sqzb.training.engine import IGNORED

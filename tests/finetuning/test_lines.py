@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from sqzb.errors import UserError
 from sqzb.finetuning.lines import check_sentences, read_lines
-from sqzb.finetuning.tasks import task
+from sqzb.glue.tasks import task
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n\t", exclude_categories=["Cs"])), max_size=9))

@@ -17,10 +17,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import UserError
-from sqzb.finetuning.finished import _best_runs
+from sqzb.finetuning.finetuned import _best_runs
+from sqzb.finetuning.job import finetune
 from sqzb.finetuning.sweep import AVERAGES, Run, _environments, plan, report, spread, summary, sweep
-from sqzb.finetuning.tasks import TASKS
-from sqzb.finetuning.trainer import finetune
+from sqzb.glue.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.recipe import FinetuneRecipe, SweepRecipe, load_recipe
 from sqzb.tokenizer import train_tokenizer

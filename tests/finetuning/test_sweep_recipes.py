@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from sqzb.errors import RecipeError, UserError
 from sqzb.finetuning.sweep import Run, is_sweep, plan
-from sqzb.finetuning.tasks import TASKS
+from sqzb.glue.tasks import TASKS
 from sqzb.recipe import GLUE, FinetuneRecipe, Section, SweepRecipe, dump_recipe, load_recipe
 
 NINE = [name for name in TASKS if name != "ax"]

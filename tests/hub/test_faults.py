@@ -94,7 +94,7 @@ def test_offline_what_is_not_in_the_cache_is_told_at_once(
     write_model(person.folder / "model", "model.safetensors")
     recipe = str(Path(__file__).parents[2] / "recipes" / "corpus.yaml")
     began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import sqzb.finetuning.trainer, datasets"], check=True)
+    subprocess.run([sys.executable, "-c", "import sqzb.finetuning.job, datasets"], check=True)
     imports = time.monotonic() - began
     given = [recipe if argument == "RECIPE" else argument for argument in arguments]
     ended = person.runs(*given, code=1, HF_HUB_OFFLINE="1")

@@ -19,11 +19,11 @@ from typer.testing import CliRunner
 
 from sqzb.cli import app
 from sqzb.errors import UserError
-from sqzb.finetuning import trainer
-from sqzb.finetuning.data import Example
+from sqzb.finetuning import job
 from sqzb.finetuning.evaluation import encode, predict
-from sqzb.finetuning.tasks import task
-from sqzb.finetuning.trainer import Finetuning, finetune
+from sqzb.finetuning.job import Finetuning, finetune
+from sqzb.glue.data import Example
+from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.model.classifiers import TransformersClassifier, open_classifier, open_tokenizer
 from sqzb.model.layers import use_kernels
@@ -258,7 +258,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
         return step(self, batches)
 
     with monkeypatch.context() as patched, pytest.raises(Killed):
-        patched.setattr(trainer.Finetuning, "step", fragile)
+        patched.setattr(job.Finetuning, "step", fragile)
         go("killed")
     killed = go("killed", "auto")
     assert lines(killed) == lines(whole)

@@ -5,8 +5,8 @@ import torch
 from torch import Tensor
 
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.pretraining.optimizer import Lamb
-from sqzb.training.optimization import parameter_groups
+from sqzb.training.lamb import Lamb
+from sqzb.training.optimizers import parameter_groups
 
 CONFIG = SqueezeBertConfig(
     vocab_size=50,

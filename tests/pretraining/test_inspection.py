@@ -11,7 +11,7 @@ from sqzb.corpus.build import build
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.errors import UserError
 from sqzb.pretraining import inspection
-from sqzb.pretraining.examples import Examples, Share
+from sqzb.pretraining.batches import Examples, Share
 from sqzb.pretraining.inspection import ORDERS, inspect
 from sqzb.pretraining.order import samples_of_step
 from sqzb.recipe import CorpusRecipe, PretrainRecipe

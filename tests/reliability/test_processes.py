@@ -83,8 +83,8 @@ MOMENTS = [
     (0, "sqzb.training.engine", "Evaluator", "evaluate"),
     (1, "sqzb.training.engine", "Evaluator", "evaluate"),
     (0, "shutil", "", "rmtree"),  # of the oldest checkpoint
-    (0, "sqzb.pretraining.trainer", "Pretraining", "write_final"),
-    (1, "sqzb.pretraining.trainer", "Pretraining", "finish"),
+    (0, "sqzb.pretraining.job", "Pretraining", "write_final"),
+    (1, "sqzb.pretraining.job", "Pretraining", "finish"),
 ]
 
 

@@ -13,9 +13,9 @@ from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.pretraining.optimizer import Lamb
 from sqzb.training import checkpoints
-from sqzb.training.optimization import parameter_groups
+from sqzb.training.lamb import Lamb
+from sqzb.training.optimizers import parameter_groups
 
 Model = SqueezeBertForPreTraining
 MakeOptimizer = Callable[[Model], Optimizer]

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.pretraining.optimizer import Lamb
 from sqzb.training.engine import IGNORED, Engine, StepResult, dropout_key
-from sqzb.training.optimization import parameter_groups
+from sqzb.training.lamb import Lamb
+from sqzb.training.optimizers import parameter_groups
 
 LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
 ROWS, LENGTH, PREDICTIONS = 32, 16, 6

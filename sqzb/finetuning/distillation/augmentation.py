@@ -1,0 +1,337 @@
+"""Further texts for a student, which have their labels from the teacher: copies of the training examples with other
+words in them, and whatever unlabelled text there is.
+
+Words change in the text itself and not in its tokens: a teacher with another tokenizer reads what the student does.
+"""
+
+import hashlib
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils.memory import clear_device_cache
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from sqzb.draws import uniform
+from sqzb.errors import UserError
+from sqzb.files import sha256, whole_file
+from sqzb.finetuning import evaluation
+from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
+from sqzb.finetuning.lines import check_sentences, read_lines
+from sqzb.glue.data import Example
+from sqzb.glue.tasks import Task
+from sqzb.hub import local_folder
+from sqzb.model import SqueezeBertForMaskedLM
+from sqzb.model.checkpoint import CONFIG, has_mlm_head, sha256_of
+from sqzb.model.classifiers import of_squeezebert
+from sqzb.recipe import Distillation, FinetuneRecipe
+from sqzb.tokenizer import load_tokenizer, special_ids
+
+# Shares of the words. The first is EDA's for random deletion (Wei and Zou 2019). The second is ours: all replaced words
+# of a text are masked at once, so they are as many as in pretraining, where TinyBERT (Jiao et al. 2020) masks one word
+# after the other and replaces 40 %.
+DROPPED, REPLACED = 0.1, 0.15
+CANDIDATES = 15  # likeliest words that one is sampled from: TinyBERT's K
+CHUNK = 1024  # copies in a file; seconds to compute, as other processes of the run may wait for the last one
+# What a draw decides; part of its key, so that the decisions are independent.
+_FATE, _WORD = range(2)
+
+Texts = tuple[str, str | None]
+
+
+def check(distillation: Distillation, source: Path) -> None:
+    """UserError when the recipe asks for texts that nobody could label or make; source: the starting model's folder."""
+    asked = [key for key in ("augment", "unlabelled") if getattr(distillation, key)]
+    if asked and not distillation.teacher:
+        raise UserError(f"distillation.{asked[0]} needs a teacher, whose labels the texts get: give --teacher.")
+    if distillation.augment and not (of_squeezebert(source) and has_mlm_head(source)):
+        raise UserError(
+            f"distillation.augment: the model in {source} has no MLM head of ours to put words in. Start from a "
+            "pretrained SqueezeBERT, or leave it out."
+        )
+
+
+def further_texts(
+    recipe: FinetuneRecipe, chosen: Task, train: Sequence[Example], accelerator: Accelerator
+) -> dict[str, list[Example]]:
+    """By kind, "augmented" and "unlabelled", the examples without a label that the recipe asks for.
+
+    The copies of a training example lie together, in the order of the training set, and have its row. They are read
+    from the cache as far as they are there, and the rest is made by all processes that want them, of this run and of
+    others. UserError when a line is not the task's, or the head's logits are not finite, and when the cache is damaged.
+    """
+    found = {}
+    if recipe.distillation.unlabelled:
+        found["unlabelled"] = _unlabelled(Path(recipe.distillation.unlabelled), chosen)
+    if recipe.distillation.augment:
+        found["augmented"] = _augmented(recipe, chosen, train, accelerator)
+        clear_device_cache(garbage_collection=True)
+    return found
+
+
+def labelled(chosen: Task, examples: Sequence[Example], logits: NDArray[np.float32]) -> list[Example]:
+    """The examples with the labels that follow from the teacher's logits (examples, labels)."""
+    labels = evaluation.decide(chosen, logits).tolist()
+    return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
+
+
+def _unlabelled(file: Path, chosen: Task) -> list[Example]:
+    try:
+        rows = read_lines(file)
+        check_sentences(chosen, rows, file)
+    except UserError as error:
+        raise UserError(f"distillation.unlabelled: {error}") from error
+    examples = [
+        Example(row[0], row[1] if len(row) > 1 else None, None, number) for number, row in enumerate(rows) if row
+    ]
+    if not examples:
+        raise UserError(f"distillation.unlabelled: {file} has no line with text.")
+    return examples
+
+
+def _augmented(
+    recipe: FinetuneRecipe, chosen: Task, train: Sequence[Example], accelerator: Accelerator
+) -> list[Example]:
+    copies = recipe.distillation.augment
+    augmenter = Augmenter(local_folder(recipe.model), copies, recipe.seed, accelerator)
+    chunk = max(1, CHUNK // copies)
+    key = augmenter.key | {"texts": sha256_of_texts(train), "examples_in_a_file": chunk}
+    about = {
+        "what": "Training examples of a task with words dropped or replaced, in the examples' order, so many in a "
+        "file; a line has the texts of one copy.",
+        "model": recipe.model,
+        "task": chosen.name,
+        "split": "train",
+    }
+    kept = _TextsCache(Path(recipe.distillation.cache), about, key, train, chunk, copies)
+    try:
+        chunks = kept.read(lambda rows: augmenter.copies_of(train[rows], rows.start), accelerator.is_main_process)
+    except UserError as error:
+        raise UserError(f"distillation.augment, of {recipe.model}: {error}") from error
+    texts = (text for chunk in chunks for text in chunk)
+    of_copy = (example for example in train for _ in range(copies))
+    return [Example(a, b, None, example.row) for (a, b), example in zip(texts, of_copy, strict=True)]
+
+
+class _TextsCache(Cache[list[Texts], list[Texts]]):
+    title, what, suffix = "Augmented texts", "texts", ".jsonl"
+
+    def __init__(
+        self,
+        parent: Path,
+        about: dict[str, Any],
+        key: dict[str, Any],
+        train: Sequence[Example],
+        chunk: int,
+        copies: int,
+    ) -> None:
+        super().__init__(parent, about, key, len(train), chunk)
+        self._copies, self._pairs = copies, train[0].text_b is not None
+
+    def write(self, path: Path, content: list[Texts]) -> None:
+        with whole_file(path) as aside:
+            lines = (json.dumps(texts, ensure_ascii=False) + "\n" for texts in content)
+            aside.write_text("".join(lines), encoding="utf-8", newline="\n")
+
+    def load(self, path: Path, rows: slice) -> list[Texts]:
+        try:
+            found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+            texts: list[Texts] = [(a, b) for a, b in found]
+        except (ValueError, TypeError) as error:
+            raise self.unfit(f"{path.name} cannot be read ({error})") from error
+        due = (rows.stop - rows.start) * self._copies
+        if len(texts) != due:
+            raise self.unfit(f"{path.name} has {len(texts)} lines, not {due}")
+        if not all(isinstance(a, str) and isinstance(b, str if self._pairs else type(None)) for a, b in texts):
+            raise self.unfit(f"{path.name} has lines that are not the texts of an example")
+        return texts
+
+
+class _Word(NamedTuple):
+    start: int  # in the text
+    end: int
+    ids: list[int]
+    may_change: bool  # it has a letter or a digit
+
+
+class _Mask(NamedTuple):
+    """A word that is to be replaced."""
+
+    text: int
+    word: int
+    own: int  # its token, which is not put in again; -1 where it has several
+    draw: float
+
+
+class _Draft(NamedTuple):
+    """A copy in the making."""
+
+    sequences: list[list[tuple[int, int]]]  # by text: tokens, each with the number of its mask, or -1
+    masks: list[_Mask]
+    changes: list[dict[int, str]]  # by text: what takes the place of a word, by the word's number; empty: dropped
+
+    @property
+    def tokens(self) -> int:
+        return sum(map(len, self.sequences))
+
+
+class Augmenter:
+    """Makes so many copies of examples, by the MLM head of the SqueezeBERT in a folder.
+
+    Everything random about a copy is a function of (seed, example, copy), and not of what else is in a batch, but for
+    the rounding of the head's probabilities. Punctuation never changes, and a text keeps at least one word.
+    """
+
+    def __init__(self, folder: Path, copies: int, seed: int, accelerator: Accelerator) -> None:
+        self._tokenizer: Tokenizer = load_tokenizer(folder)
+        model = SqueezeBertForMaskedLM.from_pretrained(folder)
+        self.key: dict[str, Any] = {
+            "weights": sha256_of(model.state_dict()),
+            "config": sha256(folder / CONFIG),
+            "tokenizer": hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest(),
+            "copies": copies,
+            "seed": seed,
+            "dropped": DROPPED,
+            "replaced": REPLACED,
+            "candidates": CANDIDATES,
+            "precision": accelerator.mixed_precision,
+        }
+        self._model = model.to(accelerator.device).eval()
+        self._copies, self._seed, self._accelerator = copies, seed, accelerator
+        self._special = special_ids(self._tokenizer)
+        # Whole words alone: no piece of one, special token or punctuation.
+        whole = [number for token, number in self._tokenizer.get_vocab().items() if token.isalnum()]
+        if len(whole) <= CANDIDATES:
+            raise UserError(f"Its vocabulary has {len(whole)} whole words, and more than {CANDIDATES} are needed.")
+        self._whole = torch.tensor(sorted(whole), device=accelerator.device)
+
+    def copies_of(self, examples: Sequence[Example], first: int) -> list[Texts]:
+        """The copies of examples, of which the first has the number `first` in the training set, each one's together.
+
+        UserError when the head's logits are not finite.
+        """
+        words = [self._words(example) for example in examples]
+        drafts = [draft for number, of_one in enumerate(words, first) for draft in self._drafts(of_one, number)]
+        order = sorted(range(len(drafts)), key=lambda n: drafts[n].tokens)
+        for start in range(0, len(order), evaluation.EVALUATION_BATCH):
+            self._fill([drafts[n] for n in order[start : start + evaluation.EVALUATION_BATCH]])
+        found = []
+        for number, draft in enumerate(drafts):
+            example, of_example = examples[number // self._copies], words[number // self._copies]
+            texts = [
+                _changed(text, own, changes)
+                for text, own, changes in zip(_texts(example), of_example, draft.changes, strict=True)
+            ]
+            found.append((texts[0], texts[1] if len(texts) > 1 else None))
+        return found
+
+    def _words(self, example: Example) -> list[list[_Word]]:
+        """By text."""
+        found = []
+        for text in _texts(example):
+            encoding = self._tokenizer.encode(text, add_special_tokens=False)
+            words: dict[int | None, _Word] = {}
+            for number, token, (start, end) in zip(encoding.word_ids, encoding.ids, encoding.offsets, strict=True):
+                word = words.get(number)
+                start, ids = (start, [token]) if word is None else (word.start, [*word.ids, token])
+                words[number] = _Word(start, end, ids, any(map(str.isalnum, text[start:end])))
+            found.append(list(words.values()))
+        return found
+
+    def _drafts(self, words: list[list[_Word]], number: int) -> list[_Draft]:
+        places = np.arange(sum(map(len, words)))
+        copies = np.arange(self._copies)[:, None]
+        fates = uniform(self._seed, number, copies, places, _FATE)
+        draws = uniform(self._seed, number, copies, places, _WORD)
+        return [self._draft(words, *of_copy) for of_copy in zip(fates, draws, strict=True)]
+
+    def _draft(self, words: list[list[_Word]], fates: NDArray[np.float64], draws: NDArray[np.float64]) -> _Draft:
+        draft = _Draft([], [], [])
+        decided = iter(zip(fates.tolist(), draws.tolist(), strict=True))
+        for text, of_text in enumerate(words):
+            own = [(*next(decided), word) for word in of_text]
+            may_drop = any(word.may_change and fate >= DROPPED for fate, _, word in own)
+            sequence: list[tuple[int, int]] = []
+            changes: dict[int, str] = {}
+            for number, (fate, draw, word) in enumerate(own):
+                if word.may_change and fate < DROPPED and may_drop:
+                    changes[number] = ""
+                elif word.may_change and DROPPED <= fate < DROPPED + REPLACED:
+                    sequence.append((self._special.mask, len(draft.masks)))
+                    draft.masks.append(_Mask(text, number, word.ids[0] if len(word.ids) == 1 else -1, draw))
+                else:
+                    sequence += [(token, -1) for token in word.ids]
+            draft.sequences.append(sequence)
+            draft.changes.append(changes)
+        room = self._model.config.max_position_embeddings - 1 - len(words)
+        while draft.tokens > room:  # a word whose mask is cut off stays as it is
+            max(draft.sequences, key=len).pop()
+        return draft
+
+    @torch.no_grad()
+    def _fill(self, drafts: list[_Draft]) -> None:
+        """Put a sampled word into `changes` for each mask that was not cut off."""
+        shape = len(drafts), max(draft.tokens + 1 + len(draft.sequences) for draft in drafts)
+        ids = np.full(shape, self._special.pad)
+        types, mask = np.zeros_like(ids), np.zeros_like(ids)
+        asked: list[tuple[int, int]] = []  # where there is a mask
+        masks: list[_Mask] = []
+        for row, draft in enumerate(drafts):
+            ids[row, 0], column = self._special.cls, 1
+            for text, sequence in enumerate(draft.sequences):
+                end = column + len(sequence) + 1
+                ids[row, column:end] = [*(token for token, _ in sequence), self._special.sep]
+                types[row, column:end] = text
+                found = [(place, number) for place, (_, number) in enumerate(sequence, column) if number >= 0]
+                asked += [(row, place) for place, _ in found]
+                masks += [draft.masks[number] for _, number in found]
+                column = end
+            mask[row, :column] = 1
+        if masks:
+            logits = self._logits(ids, mask, types, np.array(asked))
+            for (row, _), at, token in zip(asked, masks, self._sampled(logits, masks), strict=True):
+                drafts[row].changes[at.text][at.word] = str(self._tokenizer.id_to_token(token))
+
+    def _logits(self, *inputs: NDArray[np.int64]) -> Tensor:
+        """Of each place asked for, (places, whole words); inputs: ids, mask, types, and places (row, column)."""
+        ids, mask, types, asked = (torch.from_numpy(array).to(self._accelerator.device) for array in inputs)
+        with self._accelerator.autocast():
+            x = self._model.transformer(ids, mask, types).last_hidden_state[asked[:, 0], asked[:, 1]]
+            logits = self._model.cls(x, self._model.transformer.embeddings.word_embeddings)
+        found: Tensor = logits[:, self._whole].float()
+        if not found.isfinite().all():
+            raise UserError("Its MLM head's logits are not finite. Train or download it again, or give precision=fp32.")
+        return found
+
+    def _sampled(self, logits: Tensor, masks: list[_Mask]) -> list[int]:
+        """A token for each mask, by the head's probabilities of the likeliest."""
+        own = torch.tensor([mask.own for mask in masks], device=logits.device)
+        likeliest = logits.masked_fill(self._whole == own[:, None], -torch.inf).topk(CANDIDATES)
+        tokens, order = self._whole[likeliest.indices].sort(1)  # so that what is nearly as likely cannot swap places
+        probabilities = likeliest.values.gather(1, order).double().softmax(1).cpu().numpy()
+        up_to = probabilities.cumsum(1)
+        draws = np.array([mask.draw for mask in masks])[:, None]
+        chosen = (up_to <= draws * up_to[:, -1:]).sum(1)
+        return list(tokens.cpu().numpy()[np.arange(len(masks)), chosen].tolist())
+
+
+def _texts(example: Example) -> list[str]:
+    return [example.text_a] if example.text_b is None else [example.text_a, example.text_b]
+
+
+def _changed(text: str, words: list[_Word], changes: dict[int, str]) -> str:
+    """The text with the words replaced; with one that is dropped goes the white space before it."""
+    if not changes:
+        return text
+    parts, end = [], 0
+    for number, new in sorted(changes.items()):
+        before = text[end : words[number].start]
+        parts += [before if new else before.rstrip(), new]
+        end = words[number].end
+    return "".join([*parts, text[end:]]).strip()

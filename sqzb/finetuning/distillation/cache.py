@@ -1,0 +1,125 @@
+"""What is computed of a list of examples, once and kept: a folder of files of so many examples each."""
+
+import hashlib
+import json
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any, ClassVar, Generic, TypeVar
+
+from sqzb import console
+from sqzb.errors import UserError
+from sqzb.files import claimed, locked, write_json
+from sqzb.glue.data import Example
+
+ABOUT = "about.json"
+PATHS = ("teacher", "model")  # in it: the same weights may lie elsewhere
+WAIT = 0.1  # seconds between two looks at what other processes have computed
+
+Written = TypeVar("Written")
+Read = TypeVar("Read")
+
+
+class Cache(ABC, Generic[Written, Read]):
+    """A folder with about.json, and a file of each `chunk` of `examples`, 00000 first.
+
+    Any number of processes fill it: byte N of about.json is the lock of file N, and goes with the process that has it.
+    """
+
+    title: ClassVar[str]
+    what: ClassVar[str]  # the files hold, for messages
+    suffix: ClassVar[str]
+
+    def __init__(self, parent: Path, about: dict[str, Any], key: dict[str, Any], examples: int, chunk: int) -> None:
+        """about: for a person to read; key: all that the content follows from, by which the folder is named."""
+        self.folder = parent / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
+        self._about, self._examples, self._chunk = about | {"examples": examples, "key": key}, examples, chunk
+
+    @abstractmethod
+    def write(self, path: Path, content: Written) -> None: ...
+
+    @abstractmethod
+    def load(self, path: Path, rows: slice) -> Read:
+        """What is needed of the file of these examples; `unfit` is to be raised where it is not as it was written."""
+
+    def read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
+        """All of it, once this and other processes have computed what is missing; compute: of a slice of examples.
+
+        show: whether to show a bar. UserError when what is there does not fit, or the folder cannot be written.
+        """
+        try:
+            return self._read(compute, show)
+        except OSError as error:
+            raise UserError(
+                f"Its {self.what} cannot be kept in {self.folder} ({error.strerror}). Make room, or give another "
+                "distillation.cache; what is there is kept."
+            ) from error
+
+    def _read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
+        self._begin()
+        left, found = dict(enumerate(self._rows())), dict[int, Read]()
+        there = self._examples - _count({n: rows for n, rows in left.items() if not self._file(n).exists()})
+        with console.bar(self.title, self._examples, there, show) as bar:
+            while left:
+                for number in [n for n in left if self._file(n).exists()]:
+                    found[number] = self.load(self._file(number), left.pop(number))
+                bar.to(self._examples - _count(left))
+                if left and not self._compute_one(left, compute):
+                    time.sleep(WAIT)
+        return [found[number] for number in sorted(found)]
+
+    @property
+    def files(self) -> list[Path]:
+        return [self._file(number) for number in range(len(self._rows()))]
+
+    def _rows(self) -> list[slice]:
+        starts = range(0, self._examples, self._chunk)
+        return [slice(start, min(self._examples, start + self._chunk)) for start in starts]
+
+    def unfit(self, problem: str) -> UserError:
+        return UserError(
+            f"The folder {self.folder} does not hold its {self.what} as they were written: {problem}. Remove the "
+            "folder; they will be computed again."
+        )
+
+    def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Written]) -> bool:
+        """The first that no other process is at; False if there is none."""
+        for number, rows in left.items():
+            with claimed(self.folder / ABOUT, number) as ours:
+                if ours and not self._file(number).exists():
+                    self.write(self._file(number), compute(rows))
+                if ours:
+                    return True
+        return False
+
+    def _begin(self) -> None:
+        self.folder.mkdir(parents=True, exist_ok=True)
+        path = self.folder / ABOUT
+        while not path.exists():
+            with locked(self.folder) as ours:
+                if ours and not path.exists():
+                    if any(self.folder.glob(f"*{self.suffix}")):
+                        raise self.unfit(f"it has no {ABOUT}")
+                    write_json(path, self._about)
+        try:
+            about = json.loads(path.read_text(encoding="utf-8"))
+            differing = [name for name, value in self._about.items() if name not in PATHS and about[name] != value]
+        except (ValueError, KeyError, TypeError) as error:
+            raise self.unfit(f"{ABOUT} cannot be read ({error!r})") from error
+        if differing:
+            raise self.unfit(f"{ABOUT} tells of other data ({', '.join(differing)})")
+
+    def _file(self, number: int) -> Path:
+        return self.folder / f"{number:05d}{self.suffix}"
+
+
+def _count(files: dict[int, slice]) -> int:
+    return sum(rows.stop - rows.start for rows in files.values())
+
+
+def sha256_of_texts(examples: Sequence[Example]) -> str:
+    digest = hashlib.sha256()
+    for example in examples:
+        digest.update(json.dumps((example.text_a, example.text_b)).encode())
+    return digest.hexdigest()

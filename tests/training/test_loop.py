@@ -1,0 +1,45 @@
+"""Which runs are by kernels. What else a run is, its trainers' tests and those of reliability hold."""
+
+from typing import Any
+
+import pytest
+import torch
+
+from sqzb.errors import UserError
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, layers
+from sqzb.recipe import FinetuneRecipe
+from sqzb.training.loop import choose_kernels
+
+pytest.importorskip("triton", reason="Triton is for Linux alone")
+GPU, FAST = torch.device("cuda"), {"compile": True, "precision": "bf16"}
+
+
+def by_kernels(device: torch.device = GPU, heads: int = 4, **settings: Any) -> bool:
+    """Of a model whose heads, with 4 of them, are 16 wide."""
+    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64}
+    model = SqueezeBertForPreTraining(SqueezeBertConfig(vocab_size=20, num_attention_heads=heads, **sizes))
+    choose_kernels(FinetuneRecipe(**settings), model, device)
+    (found,) = {layer.by_kernels for layer in model.transformer.encoder.layers}
+    assert layers.by_kernels(model) == found
+    return bool(found)
+
+
+@pytest.mark.skipif(torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU")
+def test_a_compiled_run_in_bf16_on_a_gpu_is_by_kernels() -> None:
+    assert by_kernels(**FAST)
+    assert by_kernels(kernels=True)
+    assert not by_kernels(**FAST, kernels=False)
+    assert not by_kernels(compile=True)
+    assert not by_kernels(precision="bf16")
+    assert not by_kernels(torch.device("cpu"), **FAST)
+
+
+def test_a_model_that_does_not_go_with_them_is_not_unless_it_is_asked_for() -> None:
+    assert not by_kernels(heads=8, **FAST)
+    with pytest.raises(UserError, match=r"kernels: the kernels need heads of .* Leave it null"):
+        by_kernels(heads=8, **FAST, kernels=True)
+
+
+def test_they_are_refused_where_there_is_no_gpu() -> None:
+    with pytest.raises(UserError, match=r"kernels: they run on an NVIDIA GPU, and this is cpu\. Leave it null\."):
+        by_kernels(torch.device("cpu"), kernels=True)

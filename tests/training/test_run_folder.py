@@ -1,0 +1,114 @@
+"""The run's log: whole lines, none lost and none twice after a resume."""
+
+import json
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sqzb.errors import UserError
+from sqzb.recipe import FinetuneRecipe, load_recipe
+from sqzb.training.run_folder import METRICS, RECIPE, RUN, RunLog, evaluations, final_figures, refuse_used
+
+
+def lines(folder: Path) -> list[dict[str, float]]:
+    return [json.loads(line) for line in (folder / METRICS).read_text().splitlines()]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("run")
+
+
+@given(st.lists(st.integers(0, 30), max_size=12).map(sorted), st.integers(-1, 31), st.data())
+def test_a_resume_drops_what_comes_again_and_a_torn_line(
+    folder: Path, steps: list[int], resumed: int, data: st.DataObject
+) -> None:
+    (folder / METRICS).unlink(missing_ok=True)
+    log = RunLog(folder, write=True)
+    for step in steps:
+        log.log(step, loss=step / 7, text="é\u2028")
+    if steps:
+        content = (folder / METRICS).read_bytes()
+        last = content.rindex(b"{")
+        torn = data.draw(st.integers(last, len(content) - 1))
+        (folder / METRICS).write_bytes(content[:torn])
+        whole = steps if torn == len(content) - 1 else steps[:-1]  # only the line's end is missing
+    else:
+        whole = []
+    log.forget_after(resumed)
+    log.log(99)
+    kept = [step for step in whole if step <= resumed]
+    assert [line["step"] for line in lines(folder)] == [*kept, 99]
+    assert all(line["loss"] == line["step"] / 7 for line in lines(folder)[:-1])
+
+
+def test_lines_that_are_no_objects_are_dropped(folder: Path) -> None:
+    (folder / METRICS).write_text('[1]\n"text"\nnull\n{"loss": 1}\n{"step": null}\n{"step": 1}\n')
+    RunLog(folder, write=True).forget_after(5)
+    assert lines(folder) == [{"step": 1}]
+
+
+def test_evaluations_are_found(tmp_path: Path) -> None:
+    assert evaluations(tmp_path) == []
+    log = RunLog(tmp_path, write=True)
+    log.log(1, loss=1.0)
+    assert evaluations(tmp_path) == []
+    for step, score in ((1, 0.5), (2, 0.25)):
+        log.log(step, validation_score=score)
+        log.log(step + 1, loss=1.0)
+    with (tmp_path / METRICS).open("a") as file:
+        file.write('{"step": 3, "validation_sc')
+    assert evaluations(tmp_path) == [{"step": 1, "validation_score": 0.5}, {"step": 2, "validation_score": 0.25}]
+    assert [log.evaluated(step) for step in (1, 2, 3)] == [True, True, False]
+
+
+def test_a_figure_that_is_not_finite_is_null(folder: Path) -> None:
+    (folder / METRICS).unlink(missing_ok=True)
+    RunLog(folder, write=True).log(1, loss=float("nan"), grad_norm=float("inf"), lr=0.1)
+    assert lines(folder) == [{"step": 1, "loss": None, "grad_norm": None, "lr": 0.1}]
+
+
+def test_a_run_records_how_it_was_made(tmp_path: Path) -> None:
+    recipe = FinetuneRecipe(task="rte", seed=5)
+    RunLog(tmp_path / "deep" / "run", write=True).start(recipe, 5, "cpu", False, 2, 1e12)
+    assert load_recipe(FinetuneRecipe, tmp_path / "deep" / "run" / RECIPE) == recipe
+    run = json.loads((tmp_path / "deep" / "run" / RUN).read_text())
+    assert run["seed"] == 5 and {"torch", "python", "sqzb"} <= run["versions"].keys() and run["command"]
+    assert run["hardware"]["device"] == "cpu" and run["hardware"]["processes"] == 2
+    assert run["hardware"]["peak_flops"] == 1e12 and run["hardware"]["kernels"] is False
+
+
+def test_other_processes_write_nothing(tmp_path: Path) -> None:
+    log = RunLog(tmp_path / "run", write=False)
+    log.start(FinetuneRecipe(), 0, "cpu", True, 2, 1e12)
+    log.log(1, loss=1.0)
+    log.forget_after(0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_used_folder_is_refused(tmp_path: Path) -> None:
+    refuse_used(tmp_path)
+    refuse_used(tmp_path / "absent")
+    (tmp_path / "file").touch()
+    for used in (tmp_path, tmp_path / "file"):
+        with pytest.raises(UserError, match="not empty"):
+            refuse_used(used)
+
+
+def test_a_run_is_finished_by_its_last_line(tmp_path: Path) -> None:
+    """An evaluation of an earlier epoch, or final/ before it is measured, is not the end."""
+    assert final_figures(tmp_path) is None
+    (tmp_path / "final").mkdir()
+    log = tmp_path / "metrics.jsonl"
+    for text, found in (
+        ("", None),
+        ('{"step": 1, "validation_score": 0.5}\n{"step": 2, "loss": 1.0}\n', None),
+        ('{"step": 2, "loss": 1.0}\n{"step": 2, "validation_sc', None),
+        ('{"step": 2, "validation_f1": 0.25, "validation_score": 0.5}\n', {"f1": 0.25, "score": 0.5}),
+    ):
+        log.write_text(text)
+        assert final_figures(tmp_path) == found
+    (tmp_path / "final").rmdir()
+    assert final_figures(tmp_path) is None
