@@ -25,6 +25,7 @@ from typing import Any
 
 from sqzb import console
 from sqzb.files import write_json
+from sqzb.finetuning.data import open_data
 from sqzb.finetuning.job import build_model
 from sqzb.glue.tasks import task
 from sqzb.model.classifiers import open_tokenizer
@@ -99,7 +100,7 @@ def start(recipe: FinetuneRecipe) -> Path:
     """A folder with what sqzb would start from, its new head too."""
     folder, source = Path(f"{recipe.output}-start"), Path(recipe.model)
     tokenizer = open_tokenizer(source)
-    build_model(recipe, task(recipe.task or ""), source, tokenizer).save_pretrained(folder, tokenizer)
+    build_model(recipe, open_data(recipe), source, tokenizer).save_pretrained(folder, tokenizer)
     return folder
 
 

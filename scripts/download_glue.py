@@ -13,9 +13,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqzb import console
+from sqzb.data.dataset import Example
 from sqzb.errors import UserError
 from sqzb.files import whole_file
-from sqzb.glue.data import Example, differing_count, load_split
+from sqzb.glue.data import differing_count, load_split
 from sqzb.glue.tasks import HUB_DATASET, TASKS, Task, is_test, task
 
 MNLI = (

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 from sqzb import console
-from sqzb.glue import metrics
+from sqzb.data import metrics
 from sqzb.glue.tasks import Task, task
 from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
 
@@ -122,7 +122,7 @@ def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
     splits = splits.map(tokenise, batched=True, remove_columns=splits["train"].column_names)
 
     def measure(seen: EvalPrediction) -> Figures:
-        return metrics.compute(chosen, seen.predictions.argmax(1), seen.label_ids)  # type: ignore[union-attr]
+        return metrics.compute(chosen.metrics, seen.predictions.argmax(1), seen.label_ids)  # type: ignore[union-attr]
 
     set_seed(recipe.seed)
     places = ("hidden_dropout_prob", "attention_probs_dropout_prob")
@@ -130,7 +130,7 @@ def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
     runner = Trainer(
         # The published weights are stored in fp16, and would be trained in it.
         AutoModelForSequenceClassification.from_pretrained(
-            recipe.model, num_labels=chosen.num_labels, dtype=torch.float32, **dropout
+            recipe.model, num_labels=chosen.kind.outputs, dtype=torch.float32, **dropout
         ),
         TrainingArguments(
             str(output),

@@ -3,6 +3,7 @@
 import json
 import os
 import sys
+from functools import partial
 from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -142,20 +143,22 @@ def finetune(
 
     changes = [*(overrides or ()), *([] if seeds is None else [f"sweep.seed=[{seeds}]"])]
     changes += [f"distillation.teacher={json.dumps(teacher)}"] if teacher else []
-    wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, output=_text(output))
+    folders = {"glue_dir": _text(glue_dir), "output": _text(output)}
+    wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, **folders)
     from sqzb.finetuning import sweep
 
     if sweep.is_sweep(wanted):
         if resume not in ("never", "auto") or extend:
             raise typer.BadParameter("--extend and --resume PATH are for a single run; a sweep goes on by itself")
-        sweep.sweep(wanted, glue_dir, jobs or 1)
+        sweep.sweep(wanted, jobs or 1)
         return
     if jobs is not None:
         raise typer.BadParameter("--jobs is for several runs: give several tasks, --seeds, or a grid")
     from sqzb.finetuning import job
+    from sqzb.finetuning.data import open_data
 
     (single,) = wanted.recipes(wanted.task)
-    job.finetune(single, glue_dir, resume, extend)
+    job.finetune(single, open_data(single), resume, extend)
 
 
 @app.command(name="eval")
@@ -183,15 +186,16 @@ def evaluate(
         raise typer.BadParameter("--split test has predictions in place of figures: give --json FILE, which holds them")
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
-    from sqzb.finetuning.finetuned import submit
+    from sqzb.finetuning.finetuned import data_for, submit
+    from sqzb.glue.data import open_task
 
     figures: dict[str, Any]
     if submission is not None:
-        figures = submit(paths, submission, glue_dir)
+        figures = submit(paths, submission, partial(open_task, folder=glue_dir))
     elif corpus is not None:
         figures = evaluate_corpus(paths[0], corpus)
     else:
-        figures = evaluate_task(paths[0], task, split, glue_dir)
+        figures = evaluate_task(paths[0], data_for(paths[0], task, glue_dir), split)
     if json is not None:
         write_json(json, figures)
 
@@ -210,7 +214,7 @@ def predict(
     if len(sentences or ()) > 2:
         raise typer.BadParameter("give one sentence or two; put each into quotes")
     from sqzb import predict as predicting
-    from sqzb.finetuning.lines import read_lines
+    from sqzb.data.lines import read_lines
 
     rows = [tuple(sentences or ())] if file is None else read_lines(file)
     for prediction in predicting.predict(path, rows, file):

@@ -9,12 +9,11 @@ from numpy.typing import NDArray
 
 from sqzb import console
 from sqzb.corpus.store import Corpus
+from sqzb.data.dataset import Classes, DataSet, Example, Kind
 from sqzb.errors import UserError
 from sqzb.finetuning import job as finetuning
 from sqzb.finetuning.evaluation import Encoded, confusion, decide, losses, measure, together, under_chance
 from sqzb.finetuning.finetuned import by_index, open_finetuned
-from sqzb.glue.data import Example, differing_count, load_split
-from sqzb.glue.tasks import Task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.checkpoint import SOP_HEAD
@@ -29,62 +28,61 @@ WORST = 10  # mistakes to show
 SHOWN = 60  # characters of a text on the terminal
 
 
-def evaluate_task(path: str, task_name: str | None, split: str, glue_dir: Path | None) -> dict[str, Any]:
-    """Print and return what a finetuned model does on a task, by default its own.
+def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
+    """Print and return how well a finetuned model predicts a data set.
 
     split: "validation" for figures, confusion matrices and the worst mistakes; "test", whose labels GLUE keeps back,
     for predictions. MNLI has two of each.
     """
-    finetuned = open_finetuned(path, task_name)
-    chosen = finetuned.task
-    names = chosen.test_splits if split == "test" else chosen.validation_splits
+    finetuned = open_finetuned(path, data)
+    kind = data.kind
+    names = data.test_splits if split == "test" else data.validation_splits
     if not names:
-        raise UserError(f"GLUE's {chosen.name} has no {split} split: give --split test.")
-    found: dict[str, Any] = {"path": path, "task": chosen.name, "split": split, "labels": list(chosen.labels)}
-    examples = {name: _load(chosen, name, glue_dir) for name in names}
+        raise UserError(f"GLUE's {data.name} has no {split} split: give --split test.")
+    found: dict[str, Any] = {"path": path, "task": data.name, "split": split, "labels": list(kind.names)}
+    examples = {name: _load(data, name) for name in names}
     if split == "test":
         by_split = {name: by_index(finetuned, examples[name]) for name in names}
         for name, predictions in by_split.items():
-            console.out.print(f"{path} on {chosen.name}: {len(predictions):,} predictions for its {name} split.")
-        return found | {"splits": {name: _named(chosen, predictions) for name, predictions in by_split.items()}}
+            console.out.print(f"{path} on {data.name}: {len(predictions):,} predictions for its {name} split.")
+        return found | {"splits": {name: _named(kind, predictions) for name, predictions in by_split.items()}}
     encoded = {name: finetuned.encode(examples[name]) for name in names}
     logits = {name: finetuned.logits(encoded[name]) for name in names}
-    figures = together({name: measure(chosen, decide(chosen, logits[name]), encoded[name]) for name in names})
-    finetuning.report(f"{path} on {chosen.name}", chosen, figures, encoded)
-    details = {name: _details(chosen, name, examples[name], encoded[name], logits[name]) for name in names}
+    figures = together({name: measure(data, decide(kind, logits[name]), encoded[name]) for name in names})
+    finetuning.report(f"{path} on {data.name}", data, figures, encoded)
+    details = {name: _details(kind, name, examples[name], encoded[name], logits[name]) for name in names}
     return found | figures | {"splits": details}
 
 
-def _load(chosen: Task, split: str, glue_dir: Path | None) -> list[Example]:
-    examples = load_split(chosen, split, glue_dir)
-    differing = differing_count(chosen, split, examples)
-    if differing is not None:
-        console.warn(differing)
+def _load(data: DataSet, split: str) -> list[Example]:
+    examples, warnings = data.read(split)
+    for warning in warnings:
+        console.warn(warning)
     return examples
 
 
-def _named(chosen: Task, predictions: Mapping[int, float]) -> dict[str, Any]:
-    named = {str(index): _said(chosen, value) for index, value in predictions.items()}
+def _named(kind: Kind, predictions: Mapping[int, float]) -> dict[str, Any]:
+    named = {str(index): _said(kind, value) for index, value in predictions.items()}
     return {"examples": len(named), "predictions": named}
 
 
-def _said(chosen: Task, value: float) -> str | float:
-    return value if chosen.regression else chosen.labels[int(value)]
+def _said(kind: Kind, value: float) -> str | float:
+    return kind.names[int(value)] if isinstance(kind, Classes) else value
 
 
 def _details(
-    chosen: Task, split: str, examples: Sequence[Example], encoded: Encoded, logits: NDArray[np.float32]
+    kind: Kind, split: str, examples: Sequence[Example], encoded: Encoded, logits: NDArray[np.float32]
 ) -> dict[str, Any]:
     """Print and return where the model is wrong: by label, and its worst mistakes."""
-    predictions, loss = decide(chosen, logits), losses(chosen, logits, encoded)
+    predictions, loss = decide(kind, logits), losses(kind, logits, encoded)
     found: dict[str, Any] = {"examples": len(examples)}
-    if not chosen.regression:
-        counts = confusion(chosen, predictions, encoded)
+    if isinstance(kind, Classes):
+        counts = confusion(kind, predictions, encoded)
         found["confusion"] = counts.tolist()
         rows = [
-            (label, *(f"{count:,}" for count in row)) for label, row in zip(chosen.labels, counts.tolist(), strict=True)
+            (label, *(f"{count:,}" for count in row)) for label, row in zip(kind.names, counts.tolist(), strict=True)
         ]
-        console.table(f"{split}: labels, and what they were taken for", ("label", *chosen.labels), rows)
+        console.table(f"{split}: labels, and what they were taken for", ("label", *kind.names), rows)
         warning = under_chance(counts)
         if warning is not None:
             console.warn(warning)
@@ -92,8 +90,8 @@ def _details(
     found["mistakes"] = [
         {
             **examples[row]._asdict(),
-            "label": _said(chosen, encoded.labels[row].item()),
-            "prediction": _said(chosen, predictions[row].item()),
+            "label": _said(kind, encoded.labels[row].item()),
+            "prediction": _said(kind, predictions[row].item()),
             "loss": loss[row],
         }
         for row in worst

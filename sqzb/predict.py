@@ -1,16 +1,17 @@
 """predict and fill-mask: a quick look at what a model says about a text."""
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
 import torch
 
+from sqzb.data.dataset import Classes, Example, Number
+from sqzb.data.lines import Sentences, check_sentences
 from sqzb.errors import UserError
+from sqzb.finetuning.data import open_data
 from sqzb.finetuning.evaluation import encode
 from sqzb.finetuning.evaluation import predict as logits_of
-from sqzb.finetuning.lines import Sentences, check_sentences
-from sqzb.glue.data import Example
-from sqzb.glue.tasks import TASKS
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM
 from sqzb.model.checkpoint import has_mlm_head
@@ -32,19 +33,21 @@ def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> l
     """
     folder = local_folder(path)
     recipe = recipe_of(str(folder), FinetuneRecipe)
-    if recipe is not None and recipe.task in TASKS:
-        check_sentences(TASKS[recipe.task], rows, file)
+    if recipe is not None and recipe.task is not None:
+        data = open_data(recipe)
+        check_sentences(data.name, data.texts, rows, file)
     model = open_classifier(folder)
-    regression = model.config.num_labels == 1
+    names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+    kind = Classes(names) if len(names) > 1 else Number(-math.inf, math.inf)
     known = [row for row in rows if row]
     examples = [Example(row[0], row[1] if len(row) == 2 else None, None, number) for number, row in enumerate(known)]
     positions = model.config.max_position_embeddings
     max_length = positions if recipe is None else min(recipe.max_length, positions)
     accelerator = start_accelerator()
-    encoded = encode(examples, open_tokenizer(folder), max_length, regression)
+    encoded = encode(examples, open_tokenizer(folder), max_length, kind)
     logits = torch.from_numpy(logits_of(model.to(accelerator.device), encoded, accelerator))
-    values = iter((logits if regression else logits.softmax(-1)).tolist())
-    labels = ["score"] if regression else [model.config.id2label[index] for index in range(model.config.num_labels)]
+    values = iter((logits.softmax(-1) if kind.names else logits).tolist())
+    labels = kind.names or ("score",)
     return [dict(zip(labels, next(values), strict=True)) if row else None for row in rows]
 
 

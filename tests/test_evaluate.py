@@ -14,6 +14,7 @@ from tokenizers import Tokenizer
 from sqzb import console
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_task
+from sqzb.finetuning.finetuned import data_for
 from sqzb.glue.tasks import Task, task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
@@ -59,6 +60,12 @@ def write(glue: Path, chosen: Task, split: str, labels: list[str] | None) -> Non
     (folder / chosen.files[split]).write_text("".join("\t".join(row) + "\n" for row in (header, *rows)), "utf-8")
 
 
+def evaluated(folder: Path, task_name: str, split: str) -> dict[str, Any]:
+    """What eval finds of the model in `folder`, with GLUE's files beside it."""
+    model = str(folder / "model")
+    return evaluate_task(model, data_for(model, task_name, folder), split)
+
+
 def logits_of(model: SqueezeBertForSequenceClassification, tokenizer: Tokenizer) -> torch.Tensor:
     found = []
     for n in range(N):
@@ -74,7 +81,7 @@ def test_mnli_by_half_label_and_mistake(tmp_path: Path, tokenizer: Tokenizer) ->
     due = {half: draw.choice(MNLI.labels, N).tolist() for half in ("matched", "mismatched")}
     for half, labels in due.items():
         write(tmp_path, MNLI, f"validation_{half}", labels)
-    found = evaluate_task(str(tmp_path / "model"), "mnli", "validation", tmp_path)
+    found = evaluated(tmp_path, "mnli", "validation")
     logits = logits_of(model, tokenizer)
     said = [BERT[number] for number in logits.argmax(1)]
     assert len(set(said)) == 3 and found["labels"] == list(MNLI.labels)
@@ -103,7 +110,7 @@ def test_a_number_has_mistakes_and_no_confusion(tmp_path: Path, tokenizer: Token
     model = save(tmp_path / "model", tokenizer, ("score",))
     labels = np.random.default_rng(0).uniform(0, 5, N).round(3)
     write(tmp_path, STSB, "validation", labels.astype(str).tolist())
-    part = evaluate_task(str(tmp_path / "model"), "stsb", "validation", tmp_path)["splits"]["validation"]
+    part = evaluated(tmp_path, "stsb", "validation")["splits"]["validation"]
     said = logits_of(model, tokenizer)[:, 0].numpy()
     assert "confusion" not in part
     assert [mistake["row"] for mistake in part["mistakes"]] == np.argsort(-np.abs(said - labels))[:10].tolist()
@@ -116,7 +123,7 @@ def test_a_test_split_has_predictions_by_index(chosen: Task, tmp_path: Path, tok
     model = save(tmp_path / "model", tokenizer, BERT)
     for split in chosen.test_splits:
         write(tmp_path, chosen, split, None)
-    found = evaluate_task(str(tmp_path / "model"), chosen.name, "test", tmp_path)
+    found = evaluated(tmp_path, chosen.name, "test")
     said = {str(2 * n): BERT[number] for n, number in enumerate(logits_of(model, tokenizer).argmax(1))}
     assert found["splits"] == {split: {"examples": N, "predictions": said} for split in chosen.test_splits}
     assert "score" not in found
@@ -125,7 +132,7 @@ def test_a_test_split_has_predictions_by_index(chosen: Task, tmp_path: Path, tok
 def test_ax_has_no_validation_split(tmp_path: Path, tokenizer: Tokenizer) -> None:
     save(tmp_path / "model", tokenizer, BERT)
     with pytest.raises(UserError, match="no validation split: give --split test"):
-        evaluate_task(str(tmp_path / "model"), "ax", "validation", tmp_path)
+        evaluated(tmp_path, "ax", "validation")
 
 
 def test_the_terminal_shows_texts_as_they_are_and_cut(
@@ -136,7 +143,9 @@ def test_the_terminal_shows_texts_as_they_are_and_cut(
     rows = [f"[bold]{'x' * 90} end\t{n % 2}" for n in range(4)]
     (tmp_path / "SST-2").mkdir()
     (tmp_path / "SST-2" / "dev.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n", encoding="utf-8")
-    found: dict[str, Any] = evaluate_task(str(tmp_path / "model"), "sst2", "validation", tmp_path)
+    found: dict[str, Any] = evaluate_task(
+        str(tmp_path / "model"), data_for(str(tmp_path / "model"), "sst2", tmp_path), "validation"
+    )
     mistakes = found["splits"]["validation"]["mistakes"]
     assert len(mistakes) == 2 and mistakes[0]["text_a"] == f"[bold]{'x' * 90} end"
     said = capsys.readouterr()

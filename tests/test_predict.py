@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from sqzb.data.lines import read_lines
 from sqzb.errors import UserError
-from sqzb.finetuning.lines import read_lines
 from sqzb.glue.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.predict import Prediction, fill_mask, predict, shown

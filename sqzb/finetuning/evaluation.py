@@ -1,4 +1,4 @@
-"""GLUE examples to batches, predictions and metrics."""
+"""Examples to batches, predictions and metrics."""
 
 import hashlib
 import json
@@ -11,10 +11,9 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
+from sqzb.data import metrics
+from sqzb.data.dataset import Classes, DataSet, Example, Kind, Number
 from sqzb.errors import UserError
-from sqzb.glue import metrics
-from sqzb.glue.data import Example
-from sqzb.glue.tasks import Task
 from sqzb.model.classifiers import Classifier
 from sqzb.model.heads import IGNORED
 from sqzb.tokenizer import special_ids
@@ -61,7 +60,7 @@ class Encoded(NamedTuple):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, regression: bool) -> Encoded:
+def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, kind: Kind) -> Encoded:
     """[CLS] a [SEP] b [SEP], cut to `max_length` from the end of the longer segment, as transformers does.
 
     Examples without a label, as in test files, get one that does not count. The padding is the tokenizer's own, or
@@ -80,7 +79,7 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, r
     return Encoded(
         [encoding.ids for encoding in encodings],
         [encoding.type_ids for encoding in encodings],
-        np.array(labels, np.float32 if regression else np.int64),
+        np.array(labels, np.float32 if isinstance(kind, Number) else np.int64),
         pad,
     )
 
@@ -127,74 +126,82 @@ def _by_length(encoded: Encoded) -> Iterator[NDArray[np.int64]]:
         yield order[start : start + EVALUATION_BATCH]
 
 
-def evaluate(model: Classifier, encoded: Encoded, task: Task, accelerator: Accelerator) -> dict[str, float]:
-    """The task's metrics on labelled examples, and their mean as `score`."""
-    return measure(task, decide(task, predict(model, encoded, accelerator)), encoded)
+def evaluate(model: Classifier, encoded: Encoded, data: DataSet, accelerator: Accelerator) -> dict[str, float]:
+    """The data set's metrics on labelled examples, and their mean as `score`."""
+    return measure(data, decide(data.kind, predict(model, encoded, accelerator)), encoded)
 
 
-def decide(task: Task, logits: NDArray[np.float32]) -> NDArray[Any]:
+def decide(kind: Kind, logits: NDArray[np.float32]) -> NDArray[Any]:
     """Label indices (examples), or numbers for regression, from logits (examples, labels)."""
-    decided: NDArray[Any] = logits[:, 0] if task.regression else logits.argmax(1)
+    decided: NDArray[Any] = logits[:, 0] if isinstance(kind, Number) else logits.argmax(1)
     return decided
 
 
-def measure(task: Task, predictions: NDArray[Any], encoded: Encoded) -> dict[str, float]:
-    """The task's metrics of predictions (examples), and their mean as `score`."""
-    figures = metrics.compute(task, predictions, encoded.labels)
-    return figures | {"score": metrics.score(task, figures)}
+def measure(data: DataSet, predictions: NDArray[Any], encoded: Encoded) -> dict[str, float]:
+    """The data set's metrics of predictions (examples), and their mean as `score`."""
+    figures = metrics.compute(data.metrics, predictions, encoded.labels)
+    return figures | {"score": metrics.score(data.metrics, figures)}
 
 
 def evaluate_splits(
-    model: Classifier, splits: Mapping[str, Encoded], task: Task, accelerator: Accelerator
+    model: Classifier, splits: Mapping[str, Encoded], data: DataSet, accelerator: Accelerator
 ) -> dict[str, float]:
-    """The figures of `together` on the task's validation splits."""
-    return together({split: evaluate(model, encoded, task, accelerator) for split, encoded in splits.items()})
+    """The figures of `together` on the validation splits."""
+    return together({split: evaluate(model, encoded, data, accelerator) for split, encoded in splits.items()})
 
 
 def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """The metrics by split as those of the task: MNLI's have the half before them, as matched_accuracy. The one score
-    is the mean of the splits'."""
+    """Return the metrics by split as those of the data set, and their mean as the one score.
+
+    MNLI's metrics have the half before them, as matched_accuracy.
+    """
     halves = {split: "".join(f"{half}_" for half in split.split("_")[1:]) for split in figures}
     named = {f"{halves[split]}{name}": value for split, of in figures.items() for name, value in of.items()}
     scores = [named.pop(f"{half}score") for half in halves.values()]
     return named | {"score": sum(scores) / len(scores)}
 
 
-def majority(task: Task, encoded: Encoded) -> dict[str, float]:
+def majority(data: DataSet, encoded: Encoded) -> dict[str, float]:
     """The same figures for a model that always gives the commonest label, or the mean of a regression."""
     labels = encoded.labels
-    constant = labels.mean() if task.regression else np.bincount(labels.astype(np.int64)).argmax()
-    return measure(task, np.full_like(labels, constant), encoded)
+    constant = labels.mean() if isinstance(data.kind, Number) else np.bincount(labels.astype(np.int64)).argmax()
+    return measure(data, np.full_like(labels, constant), encoded)
 
 
-def outputs_of(task: Task, id2label: Mapping[int, str], source: object, warn: Callable[[str], None]) -> list[int]:
-    """Where the model has each of the task's labels among its outputs, by their names in whatever case.
+def outputs_of(data: DataSet, id2label: Mapping[int, str], source: object, warn: Callable[[str], None]) -> list[int]:
+    """Where the model has each of the data set's labels among its outputs, by their names in whatever case.
 
-    Code bases differ in the order: by number, a good MNLI model has 4 to 7 % (transformers#10401). Names that say
-    nothing (LABEL_0, LABEL_1 ...) are taken for the task's order, which `warn` is told. UserError where the names are
-    other ones; source: the model, for the message.
+    Labels are matched by name, not by index: code bases number MNLI's labels differently, and matching by index drops
+    a good model to 4 to 7 % accuracy (transformers#10401). Names that say nothing (LABEL_0, LABEL_1 ...) are taken for
+    the data set's order, with a warning.
+
+    source: the model, for messages; warn: takes the warning.
+
+    Raises:
+        UserError: The names are other ones.
     """
     names = [id2label[number] for number in range(len(id2label))]
     plain = [name.casefold() for name in names]
-    if task.regression and len(names) == 1:
+    labels = data.kind.names
+    if isinstance(data.kind, Number) and len(names) == 1:
         return [0]
-    if task.labels and plain == [f"label_{number}" for number in range(task.num_labels)]:
+    if labels and plain == [f"label_{number}" for number in range(len(labels))]:
         warn(
             f"The model in {source} does not name its labels ({', '.join(names)}); they are taken for "
-            f"{', '.join(task.labels)}, in this order. Where it is another, name them in its config.json (id2label)."
+            f"{', '.join(labels)}, in this order. Where it is another, name them in its config.json (id2label)."
         )
-        return list(range(task.num_labels))
-    if task.labels and sorted(plain) == sorted(label.casefold() for label in task.labels):
-        return [plain.index(label.casefold()) for label in task.labels]
+        return list(range(len(labels)))
+    if labels and sorted(plain) == sorted(label.casefold() for label in labels):
+        return [plain.index(label.casefold()) for label in labels]
     raise UserError(
-        f"The model in {source} has the label{'s' if len(names) > 1 else ''} {', '.join(names)}, and {task.name} has "
-        f"{', '.join(task.labels) or 'a number in their place'}. Give the task that it was finetuned on."
+        f"The model in {source} has the label{'s' if len(names) > 1 else ''} {', '.join(names)}, and {data.name} has "
+        f"{', '.join(labels) or 'a number in their place'}. Give the task that it was finetuned on."
     )
 
 
-def confusion(task: Task, predictions: NDArray[Any], encoded: Encoded) -> NDArray[np.int64]:
+def confusion(classes: Classes, predictions: NDArray[Any], encoded: Encoded) -> NDArray[np.int64]:
     """(labels, labels): how many examples of each label, a row, were given each label, a column."""
-    k = task.num_labels
+    k = classes.outputs
     return np.bincount(encoded.labels * k + predictions, minlength=k * k).reshape(k, k)
 
 
@@ -215,9 +222,9 @@ def under_chance(counts: NDArray[np.int64]) -> str | None:
     )
 
 
-def losses(task: Task, logits: NDArray[np.float32], encoded: Encoded) -> NDArray[np.float64]:
+def losses(kind: Kind, logits: NDArray[np.float32], encoded: Encoded) -> NDArray[np.float64]:
     """Of each example (examples): cross-entropy in nats, or the squared error."""
-    if task.regression:
+    if isinstance(kind, Number):
         return np.asarray((logits[:, 0].astype(np.float64) - encoded.labels) ** 2)
     shifted = logits.astype(np.float64) - logits.max(1, keepdims=True)
     right = np.take_along_axis(shifted, encoded.labels[:, None], 1)[:, 0]

@@ -1,6 +1,6 @@
 """What a finished run predicts, and GLUE's submission from the best run of each task."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from glob import escape, glob
 from pathlib import Path
 from typing import NamedTuple
@@ -11,11 +11,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sqzb import console
+from sqzb.data.dataset import DataSet, Example
 from sqzb.errors import UserError
+from sqzb.finetuning.data import open_data
 from sqzb.finetuning.evaluation import Encoded, decide, encode, outputs_of, predict, predict_inside
 from sqzb.glue import submission
-from sqzb.glue.data import Example, differing_count, load_split
-from sqzb.glue.tasks import TASKS, Task, task
+from sqzb.glue.data import differing_count
+from sqzb.glue.tasks import TASKS
 from sqzb.hub import local_folder
 from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
@@ -24,9 +26,9 @@ from sqzb.training.run_folder import RECIPE, final_figures, recipe_of
 
 
 class Finetuned(NamedTuple):
-    """A finetuned model, and where it has the labels of the task that it is to predict."""
+    """A finetuned model, and where it has the labels of the data set that it is to predict."""
 
-    task: Task
+    data: DataSet
     model: Classifier
     tokenizer: Tokenizer
     outputs: list[int]
@@ -34,10 +36,11 @@ class Finetuned(NamedTuple):
     accelerator: Accelerator
 
     def encode(self, examples: Sequence[Example]) -> Encoded:
-        return encode(examples, self.tokenizer, self.max_length, self.task.regression)
+        """Return the examples as the model reads them, cut to its run's `max_length`."""
+        return encode(examples, self.tokenizer, self.max_length, self.data.kind)
 
     def logits(self, encoded: Encoded) -> NDArray[np.float32]:
-        """(examples, labels), in the order of the task's labels."""
+        """Return logits (examples, labels), in the order of the data set's labels."""
         return predict(self.model, encoded, self.accelerator)[:, self.outputs]
 
     def inside(
@@ -48,40 +51,60 @@ class Finetuned(NamedTuple):
         return logits[:, self.outputs], states, weights
 
 
-def open_finetuned(path: str, task_name: str | None, accelerator: Accelerator | None = None) -> Finetuned:
-    """The model of a run, a saved folder or a Hub id, for a task, by default its own. UserError when it has other
-    labels.
+def data_for(path: str, task_name: str | None, glue_dir: Path | None) -> DataSet:
+    """Return the data set to measure a finetuned model on.
 
-    accelerator: that of the run which the model is opened in, if there is one.
+    path: a run, a saved folder or a Hub id; task_name, glue_dir: None for those of the model's run.
+
+    Raises:
+        UserError: Nothing says what the model is for, or there is no such task.
     """
-    folder = local_folder(path)
     recipe = recipe_of(path, FinetuneRecipe) or FinetuneRecipe()
-    name = task_name or recipe.task
-    if name is None:
+    changes: dict[str, str] = {}
+    if task_name is not None:
+        changes["task"] = task_name
+    if glue_dir is not None:
+        changes["glue_dir"] = str(glue_dir)
+    recipe = recipe.model_copy(update=changes)
+    if recipe.task is None:
         raise UserError(
             f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained."
         )
-    chosen = task(name)
+    return open_data(recipe)
+
+
+def open_finetuned(path: str, data: DataSet, accelerator: Accelerator | None = None) -> Finetuned:
+    """Open the model of a run, a saved folder or a Hub id for a data set.
+
+    accelerator: that of the run which the model is opened in, if there is one.
+
+    Raises:
+        UserError: The model cannot be opened, or has other labels.
+    """
+    folder = local_folder(path)
+    recipe = recipe_of(path, FinetuneRecipe) or FinetuneRecipe()
     model = open_classifier(folder)
-    outputs = outputs_of(chosen, model.config.id2label, folder, console.warn)
+    outputs = outputs_of(data, model.config.id2label, folder, console.warn)
     max_length = min(recipe.max_length, model.config.max_position_embeddings)
     accelerator = accelerator or start_accelerator()
     model = model.to(accelerator.device)
-    return Finetuned(chosen, model, open_tokenizer(folder), outputs, max_length, accelerator)
+    return Finetuned(data, model, open_tokenizer(folder), outputs, max_length, accelerator)
 
 
 def by_index(finetuned: Finetuned, examples: Sequence[Example]) -> dict[int, float]:
     """The predictions of a test split, as a submission has them: label indices or numbers by index."""
-    predictions = decide(finetuned.task, finetuned.logits(finetuned.encode(examples)))
+    predictions = decide(finetuned.data.kind, finetuned.logits(finetuned.encode(examples)))
     return dict(zip((example.row for example in examples), predictions.tolist(), strict=True))
 
 
-def submit(paths: Sequence[str], target: Path, glue_dir: Path | None) -> dict[str, object]:
+def submit(paths: Sequence[str], target: Path, open_task: Callable[[str], DataSet]) -> dict[str, object]:
     """Write GLUE's zip from finetuned runs, one of each task, and return which were taken.
 
-    paths: runs, or folders that hold runs at any depth. Of several runs of a task the one with the best validation
-    score is taken; MNLI's predicts AX too. UserError, before anything is predicted, when a task has no run or a test
-    split is not GLUE's whole one.
+    paths: runs, or folders that hold runs at any depth; open_task: makes the data set of a task. Of several runs of a
+    task the one with the best validation score is taken; MNLI's predicts AX too.
+
+    Raises:
+        UserError: A task has no run, or a test split is not GLUE's whole one. Nothing has been predicted then.
     """
     best = _best_runs(paths)
     lacking = [name for name, row in TASKS.items() if not row.model_of and name not in best]
@@ -90,15 +113,14 @@ def submit(paths: Sequence[str], target: Path, glue_dir: Path | None) -> dict[st
             f"A submission needs a finished run of every task, and there is none of {', '.join(lacking)} in "
             f"{', '.join(paths)}. Finetune these first (sqzb finetune --task NAME)."
         )
-    tests = {
-        (name, split): load_split(row, split, glue_dir) for name, row in TASKS.items() for split in row.test_splits
-    }
+    data = {name: open_task(name) for name in TASKS}
+    tests = {(name, split): data[name].read(split).examples for name in TASKS for split in data[name].test_splits}
     differing = [differing_count(TASKS[name], split, examples) for (name, split), examples in tests.items()]
     if any(differing):
         raise UserError(f"GLUE takes whole test splits only: {' '.join(filter(None, differing))}")
     predictions: dict[tuple[str, str], dict[int, float]] = {}
     for name, row in TASKS.items():
-        finetuned = open_finetuned(str(best[row.model_of or name][1]), name)
+        finetuned = open_finetuned(str(best[row.model_of or name][1]), data[name])
         predictions |= {(name, split): by_index(finetuned, tests[name, split]) for split in row.test_splits}
     submission.write(target, predictions)
     rows = [(name, str(run), f"{score:.1%}") for name, (score, run) in best.items()]

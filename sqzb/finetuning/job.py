@@ -1,4 +1,4 @@
-"""finetune: a pretrained model and a GLUE task to a run folder with a classifier."""
+"""finetune: a pretrained model and a labelled data set to a run folder with a classifier."""
 
 import hashlib
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from torch import nn
 from torch.optim import AdamW, Optimizer
 
 from sqzb import console
+from sqzb.data.dataset import Classes, DataSet, Example, in_common
 from sqzb.errors import UserError
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.states import TeacherStates, projection
@@ -29,8 +30,6 @@ from sqzb.finetuning.evaluation import (
     under_chance,
 )
 from sqzb.finetuning.order import Order
-from sqzb.glue.data import Example, differing_count, empty_sentences, in_common, load_split
-from sqzb.glue.tasks import Task, task
 from sqzb.hub import local_folder
 from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
@@ -44,48 +43,46 @@ LABELS = {"task": "labels"}
 OF_STEP = "of_step"  # in the log: the figures are those of an earlier step's model, which is in final/
 
 
-def finetune(recipe: FinetuneRecipe, glue_dir: Path | None, resume: str = NEVER, extend: bool = False) -> Path:
-    """Run the recipe on GLUE's own files under `glue_dir`, or on the Hub's, or go on with it as `resume` says:
-    "never", "auto" or a checkpoint's path; the run's folder.
+def finetune(recipe: FinetuneRecipe, data: DataSet, resume: str = NEVER, extend: bool = False) -> Path:
+    """Run the recipe on the data set, or go on with it as `resume` says: "never", "auto" or a checkpoint's path; the
+    run's folder.
 
     extend: the recipe may have another number of epochs than the run that goes on.
     """
-    if recipe.task is None:
-        raise UserError("There is no task: give --task, such as --task mrpc.")
-    chosen = task(recipe.task)
-    if chosen.model_of:
+    if data.train_split is None:
         raise UserError(
-            f"{chosen.name} has no training examples: finetune {chosen.model_of}, whose model predicts it (sqzb eval "
-            f"RUN --task {chosen.name} --split test)."
+            f"{data.name} has no training examples: finetune {data.model_of}, whose model predicts it (sqzb eval "
+            f"RUN --task {data.name} --split test)."
         )
-    folder = Path(recipe.output or f"runs/{chosen.name}")
+    folder = Path(recipe.output or f"runs/{data.name}")
     check_folder(folder, resume)
-    run = Finetuning(recipe, chosen, folder, glue_dir)
+    run = Finetuning(recipe, data, folder)
     run.show_plan()
     run.go(resume, extend)
     return folder
 
 
 class Finetuning(TrainingRun):
-    """A run on a GLUE task, with AdamW."""
+    """A run on a labelled data set, with AdamW."""
 
     title = "Finetuning"
     kinds = tuple(LABELS)
     recipe: FinetuneRecipe
     model: Classifier
 
-    def __init__(self, recipe: FinetuneRecipe, chosen: Task, folder: Path, glue_dir: Path | None) -> None:
+    def __init__(self, recipe: FinetuneRecipe, data: DataSet, folder: Path) -> None:
         super().__init__(recipe, folder, start_accelerator(recipe.precision))
-        self.task = chosen
+        self.data = data
+        assert data.train_split is not None  # as `finetune` checks
         source = local_folder(recipe.model)
         augmentation.check(recipe.distillation, source)
         self.tokenizer = open_tokenizer(source)
-        self.model = build_model(recipe, chosen, source, self.tokenizer)
+        self.model = build_model(recipe, data, source, self.tokenizer)
         choose_kernels(recipe, self.model, self.accelerator.device)
-        train = self._load("train", glue_dir)
+        train = self._load(data.train_split)
         self.train_set = self._encode(train)
-        self.validation = {split: self._validation(split, train, glue_dir) for split in chosen.validation_splits}
-        further = augmentation.further_texts(recipe, chosen, train, self.accelerator)
+        self.validation = {split: self._validation(split, train) for split in data.validation_splits}
+        further = augmentation.further_texts(recipe, data, train, self.accelerator)
         self.further = {kind: len(examples) for kind, examples in further.items()}
         self.teacher_logits: Logits | None = None
         self.teacher_states: TeacherStates | None = None
@@ -100,39 +97,39 @@ class Finetuning(TrainingRun):
         self.figures: dict[str, float] = {}
         self.scores: dict[int, float] = {}  # by the step of the evaluation
 
-    def _load(self, split: str, glue_dir: Path | None) -> list[Example]:
-        examples = load_split(self.task, split, glue_dir)
-        for told in (differing_count(self.task, split, examples), empty_sentences(self.task, split, examples)):
-            if told is not None:
-                self._warn(told)
+    def _load(self, split: str) -> list[Example]:
+        examples, warnings = self.data.read(split)
+        for warning in warnings:
+            self._warn(warning)
         return examples
 
-    def _validation(self, split: str, train: list[Example], glue_dir: Path | None) -> Encoded:
-        examples = self._load(split, glue_dir)
+    def _validation(self, split: str, train: list[Example]) -> Encoded:
+        examples = self._load(split)
         common = in_common(train, examples)
         if common:
             self._warn(
-                f"{common:,} of the {len(examples):,} examples in {self.task.name}'s {split} split have the very texts "
+                f"{common:,} of the {len(examples):,} examples in {self.data.name}'s {split} split have the very texts "
                 "of a training example: what is measured on them is memory too."
             )
         return self._encode(examples)
 
     def _encode(self, examples: list[Example]) -> Encoded:
-        return encode(examples, self.tokenizer, self.recipe.max_length, self.task.regression)
+        return encode(examples, self.tokenizer, self.recipe.max_length, self.data.kind)
 
     def _taught(self, train: list[Example], further: list[Example]) -> tuple[Logits, TeacherStates | None]:
         """What the teacher says; from it the further examples have their labels, and join the training set."""
         examples = [*train, *further]
         student = Student(self.model, self.tokenizer, self._encode(examples) if further else self.train_set)
         logits, states = ask_teachers(
-            self.recipe.distillation, self.task, examples, student, self.folder, self.accelerator
+            self.recipe.distillation, self.data, examples, student, self.folder, self.accelerator
         )
-        if not self.task.regression:
-            wrong = under_chance(confusion(self.task, decide(self.task, logits[: len(train)]), self.train_set))
+        kind = self.data.kind
+        if isinstance(kind, Classes):
+            wrong = under_chance(confusion(kind, decide(kind, logits[: len(train)]), self.train_set))
             if wrong is not None:
                 self._warn(f"The teacher on the training examples: {wrong}")
         if further:
-            more = self._encode(augmentation.labelled(self.task, further, logits[len(train) :]))
+            more = self._encode(augmentation.labelled(kind, further, logits[len(train) :]))
             self.train_set = self.train_set.with_more(more)
         return logits, states
 
@@ -194,7 +191,7 @@ class Finetuning(TrainingRun):
 
     def _measure(self, step: int) -> dict[str, float]:
         """The figures of the model, which is that of `step`."""
-        figures = evaluate_splits(self.model, self.validation, self.task, self.accelerator)
+        figures = evaluate_splits(self.model, self.validation, self.data, self.accelerator)
         # The first process's, since all must agree on what is best, and on another device a digit may differ.
         self.figures = self.engine.totals({name: value * self.main for name, value in figures.items()})
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
@@ -252,7 +249,7 @@ class Finetuning(TrainingRun):
         if self.main:
             write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
             which = f", the best model, of step {step:,} of {self.done:,}" if self.recipe.keep_best else ""
-            report(f"Finetuned {self.folder}{which}", self.task, self.figures, self.validation)
+            report(f"Finetuned {self.folder}{which}", self.data, self.figures, self.validation)
 
     def show_plan(self) -> None:
         """Every number that follows from the recipe, before anything runs."""
@@ -260,7 +257,7 @@ class Finetuning(TrainingRun):
             recipe = self.recipe
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
-                f"{self.task.name.upper()}: {self._labelled():,} training and {_counts(self.validation)} "
+                f"{self.data.name.upper()}: {self._labelled():,} training and {_counts(self.validation)} "
                 f"validation examples, {recipe.model} ({start}), {self.form}\n{self.steps:,} steps = {recipe.epochs} "
                 f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
             )
@@ -273,9 +270,9 @@ class Finetuning(TrainingRun):
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
         weights = {"hidden states": distillation.hidden, "attention": distillation.attention}
         inside = "".join(f", {what} {weight:g}" for what, weight in weights.items() if weight)
-        temperature = "" if self.task.regression else f", temperature {distillation.temperature:g}"
+        temperature = "" if not isinstance(self.data.kind, Classes) else f", temperature {distillation.temperature:g}"
         n = self._labelled()
-        figures = measure(self.task, decide(self.task, logits[:n]), self.train_set.first(n))
+        figures = measure(self.data, decide(self.data.kind, logits[:n]), self.train_set.first(n))
         own = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
         losses = f"alpha {distillation.alpha:g}{temperature}{inside}"
         further = " and ".join(f"{count:,} {kind}" for kind, count in self.further.items())
@@ -287,11 +284,10 @@ class Finetuning(TrainingRun):
         return len(self.train_set.ids) - sum(self.further.values())
 
 
-def build_model(recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: Tokenizer) -> Classifier:
-    """The model to start from, under a new head with the task's labels."""
+def build_model(recipe: FinetuneRecipe, data: DataSet, source: Path, tokenizer: Tokenizer) -> Classifier:
+    """The model to start from, under a new head with the data set's labels."""
     torch.manual_seed(recipe.seed)
-    id2label = dict(enumerate(chosen.labels)) or {0: "score"}
-    changes: dict[str, Any] = {"id2label": id2label}
+    changes: dict[str, Any] = {"id2label": data.kind.id2label}
     if recipe.dropout is not None:
         changes |= {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
     model = open_classifier(source, recipe.from_scratch, **changes)
@@ -306,9 +302,9 @@ def build_model(recipe: FinetuneRecipe, chosen: Task, source: Path, tokenizer: T
     return model
 
 
-def report(title: str, chosen: Task, figures: dict[str, float], validation: Mapping[str, Encoded]) -> None:
+def report(title: str, data: DataSet, figures: dict[str, float], validation: Mapping[str, Encoded]) -> None:
     """The closing table, beside what the commonest label alone gives; validation: by split."""
-    baseline = together({split: majority(chosen, encoded) for split, encoded in validation.items()})
+    baseline = together({split: majority(data, encoded) for split, encoded in validation.items()})
     rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
     console.table(title, (f"validation ({_counts(validation)})", "measured", "majority"), rows)
 

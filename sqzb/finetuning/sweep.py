@@ -20,9 +20,9 @@ from urllib.parse import quote
 from sqzb import console
 from sqzb.errors import Stopped, UserError
 from sqzb.files import locked, whole_file, write_json
-from sqzb.glue import metrics
-from sqzb.glue.data import load_split
-from sqzb.glue.tasks import is_test, task
+from sqzb.finetuning.data import open_data
+from sqzb.glue.average import average
+from sqzb.glue.tasks import task
 from sqzb.hub import local_folder
 from sqzb.recipe import ALL, FinetuneRecipe, SweepRecipe, dump_recipe, flat, load_recipe
 from sqzb.training.guards import SIGNALS, Signals
@@ -75,7 +75,7 @@ def is_sweep(recipe: SweepRecipe) -> bool:
     return bool(recipe.stages or recipe.grid()) or recipe.task == ALL or "," in (recipe.task or "")
 
 
-def sweep(recipe: SweepRecipe, glue_dir: Path | None, jobs: int = 1) -> dict[str, Any]:
+def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
     """Run all that is not finished, `jobs` at once, each run behind those that it needs, then print the tables and
     write them to OUTPUT/results.json; its content.
 
@@ -88,14 +88,14 @@ def sweep(recipe: SweepRecipe, glue_dir: Path | None, jobs: int = 1) -> dict[str
     output = Path(recipe.output or OUTPUT)
     runs = plan(recipe, output)
     _check(output, runs)
-    _check_input(runs, glue_dir)
+    _check_input(runs)
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) as ours:
         if not ours:
             raise UserError(f"Another sweep is at work in {output}. Wait for it, or give another --output.")
         for run in runs:
             run.link()
-        failed = _run_all(runs, glue_dir, jobs)
+        failed = _run_all(runs, jobs)
         results = summary(runs) | {"failed": [run.name for run in failed]}
         write_json(output / RESULTS, results)
     report(output, results)
@@ -185,8 +185,8 @@ def _check(output: Path, runs: Sequence[Run]) -> None:
         )
 
 
-def _check_input(runs: Sequence[Run], glue_dir: Path | None) -> None:
-    """UserError for a model that is not there, and with all of them for GLUE's files that are not there or not right,
+def _check_input(runs: Sequence[Run]) -> None:
+    """UserError for a model that is not there, and with all of them for files of data that are not there or not right,
     as far as runs that are not finished need them. The Hub's models are downloaded once, before several would do it."""
     waiting = [run for run in runs if final_figures(run.folder) is None]
     made = {folder for run in waiting for folder in run.needs}
@@ -194,13 +194,13 @@ def _check_input(runs: Sequence[Run], glue_dir: Path | None) -> None:
         if Path(path) not in made:
             local_folder(path)
     problems = []
-    for name in dict.fromkeys(str(run.recipe.task) for run in waiting if glue_dir is not None):
-        for split in task(name).files:
-            if not is_test(split):
-                try:
-                    load_split(task(name), split, glue_dir)
-                except UserError as error:
-                    problems.append(f"\n  {error}")
+    sets = {run.recipe.task: open_data(run.recipe) for run in waiting}
+    for data in sets.values():
+        for split in data.labelled_splits if data.on_disk else ():
+            try:
+                data.read(split)
+            except UserError as error:
+                problems.append(f"\n  {error}")
     if problems:
         raise UserError(f"The sweep cannot begin, for data is wrong:{''.join(dict.fromkeys(problems))}")
 
@@ -208,7 +208,7 @@ def _check_input(runs: Sequence[Run], glue_dir: Path | None) -> None:
 # The processes
 
 
-def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run, str]:
+def _run_all(runs: Sequence[Run], jobs: int) -> dict[Run, str]:
     """Run what is not finished; of each run that failed, how. Stopped when a signal asked for it."""
     waiting = [run for run in runs if final_figures(run.folder) is None]
     free = _environments(jobs) if waiting else []
@@ -226,7 +226,7 @@ def _run_all(runs: Sequence[Run], glue_dir: Path | None, jobs: int) -> dict[Run,
                 waiting = [run for run in waiting if run not in in_vain]
                 ready = [run for run in waiting if undone.isdisjoint(run.needs)]
                 for run in ready if free and not signals.received else ():
-                    if free and (process := _start(run, glue_dir, free[0])) is not None:
+                    if free and (process := _start(run, free[0])) is not None:
                         at_work[run] = process, free.pop(0)
                 waiting = [run for run in waiting if run not in at_work]
                 if signals.received and not told:
@@ -282,7 +282,7 @@ def _environments(jobs: int) -> list[dict[str, str]]:
     return [common | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
 
 
-def _start(run: Run, glue_dir: Path | None, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
+def _start(run: Run, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
     """Begin the run or go on with it; None while a process that a killed sweep has left behind is at work on it.
 
     The lock on the log goes with it to the process, so it is held until that ends, whatever becomes of the sweep.
@@ -297,7 +297,6 @@ def _start(run: Run, glue_dir: Path | None, environment: Mapping[str, str]) -> s
         with whole_file(run.beside(".yaml")) as aside:
             aside.write_text(dump_recipe(run.recipe), encoding="utf-8")
         command = [sys.executable, "-m", "sqzb", "finetune", "--recipe", str(run.beside(".yaml")), "--resume", "auto"]
-        command += [] if glue_dir is None else ["--glue-dir", str(glue_dir)]
         return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
 
 
@@ -366,7 +365,7 @@ def _averages(means: Mapping[str, float]) -> dict[str, Any]:
 
 def _average(means: Mapping[str, float], wnli: bool) -> float | None:
     try:
-        return metrics.average({(name, "validation"): mean for name, mean in means.items()}, wnli)
+        return average({(name, "validation"): mean for name, mean in means.items()}, wnli)
     except ValueError:  # of a task that is missing
         return None
 

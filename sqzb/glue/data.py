@@ -5,8 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqzb.data.dataset import DataSet, Example, Split, empty_texts
 from sqzb.errors import UserError
-from sqzb.glue.tasks import HUB_DATASET, SCORE_RANGE, Task, is_test
+from sqzb.glue.tasks import HUB_DATASET, SCORE_RANGE, Task, is_test, task
 
 MSR_FILES = {
     "train": "msr_paraphrase_train.txt",
@@ -19,24 +20,39 @@ MSR_FOLDER = "original"
 ABOVE = ("glue_data", "glue")  # folders that may lie between --glue-dir and the task's
 
 
-class Example(NamedTuple):
-    """One sentence, or pair of sentences, of a task.
+def open_task(name: str, folder: Path | None) -> DataSet:
+    """Return a GLUE task as a data set. Its splits are read when they are asked for.
 
-    `label` is an index into `task.labels`, a number for regression, None in a test split.
-    `row` counts from 0 in what was read: the Hub's split, or the file without its header line. In a test split it is
-    the number that submissions are keyed by: the file's index column, or the Hub's idx, where there is one.
+    folder: of GLUE's own files, as `load_split` takes it; None: the Hub's copy is read.
+
+    Raises:
+        UserError: There is no such task. Reading a split raises it as `load_split` does.
     """
+    chosen = task(name)
+    return DataSet(
+        name=chosen.name,
+        kind=chosen.kind,
+        texts=len(chosen.columns),
+        metrics=chosen.metrics,
+        read=lambda split: _with_warnings(chosen, split, folder),
+        train_split="train" if "train" in chosen.files else None,
+        validation_splits=chosen.validation_splits,
+        test_splits=chosen.test_splits,
+        on_disk=folder is not None,
+        model_of=chosen.model_of,
+    )
 
-    text_a: str
-    text_b: str | None
-    label: int | float | None
-    row: int
+
+def _with_warnings(chosen: Task, split: str, folder: Path | None) -> Split:
+    examples = load_split(chosen, split, folder)
+    warnings = [differing_count(chosen, split, examples), empty_sentences(chosen, split, examples)]
+    return Split(examples, [warning for warning in warnings if warning is not None])
 
 
-def load_split(task: Task, split: str, glue_dir: Path | None = None) -> list[Example]:
+def load_split(task: Task, split: str, folder: Path | None = None) -> list[Example]:
     """All examples of a split ("train", "validation", "test": a key of `task.files`), in their source's order.
 
-    `glue_dir` holds GLUE's own files: it is the task's folder, the one above it, or one above a glue_data folder.
+    `folder` holds GLUE's own files: it is the task's folder, the one above it, or one above a glue_data folder.
     Without it the Hub's nyu-mll/glue is read. Test labels are never given, even where a file has them.
 
     Quotes mean nothing; a byte order mark, CRLF, further columns and empty sentences are accepted, as is any number of
@@ -46,9 +62,9 @@ def load_split(task: Task, split: str, glue_dir: Path | None = None) -> list[Exa
     if split not in task.files:
         instead = f" Finetune {task.model_of}, whose model predicts it." if task.model_of else ""
         raise UserError(f"GLUE's {task.name} has no split {split!r}. Its splits are {', '.join(task.files)}.{instead}")
-    if glue_dir is None:
+    if folder is None:
         return _from_hub(task, split)
-    folder = _task_folder(task, glue_dir)
+    folder = _task_folder(task, folder)
     if _is_msr(task, folder):
         return _from_msr(task, split, folder)
     header = () if is_test(split) else task.header
@@ -65,19 +81,13 @@ def differing_count(task: Task, split: str, examples: Sequence[Example]) -> str 
 
 
 def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str | None:
-    """A sentence to warn with where a sentence of an example is empty, or white space alone."""
-    n = sum(any(text is not None and not text.strip() for text in example[:2]) for example in examples)
+    """Return a sentence to warn with where a text of an example is empty, or white space alone."""
+    n = empty_texts(examples)
     if n == 0:
         return None
     return (
         f"{task.name}'s {split} split has an empty sentence in {n:,} of its {len(examples):,} examples: they are kept."
     )
-
-
-def in_common(train: Sequence[Example], validation: Sequence[Example]) -> int:
-    """How many validation examples have the very texts of a training example, whatever the labels."""
-    seen = {example[:2] for example in train}
-    return sum(example[:2] in seen for example in validation)
 
 
 def _example(sentences: Sequence[str], label: int | float | None, row: int) -> Example:
@@ -224,18 +234,18 @@ def _file(task: Task, split: str, folder: Path) -> Path:
     return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
-def _task_folder(task: Task, glue_dir: Path) -> Path:
-    """`glue_dir` itself, or the folder in it, or in a folder of `ABOVE` in it, that has one of the task's names."""
+def _task_folder(task: Task, given: Path) -> Path:
+    """`given` itself, or the folder in it, or in a folder of `ABOVE` in it, that has one of the task's names."""
     names = {_plain(name) for name in task.folders}
-    inside = _folders(task, glue_dir)
+    inside = _folders(task, given)
     deeper = (path for above in inside if above.name.lower() in ABOVE for path in _folders(task, above))
     found = next((path for path in (*inside, *deeper) if _plain(path.name) in names), None)
     if found is not None:
         return found
     # A link may have the task's name, or be to a folder that has it.
-    if names & {_plain(glue_dir.absolute().name), _plain(glue_dir.resolve().name)}:
-        return glue_dir
-    raise UserError(f"{glue_dir} has no folder {' or '.join(task.folders)} (in any case). {_remedy(task)}")
+    if names & {_plain(given.absolute().name), _plain(given.resolve().name)}:
+        return given
+    raise UserError(f"{given} has no folder {' or '.join(task.folders)} (in any case). {_remedy(task)}")
 
 
 def _folders(task: Task, folder: Path) -> list[Path]:

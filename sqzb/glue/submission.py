@@ -71,7 +71,7 @@ def _written(task: Task, value: float) -> str:
     """A prediction as GLUE writes it; one that GLUE cannot take as it is, for the check to find."""
     if task.regression:
         return f"{min(max(value, SCORE_RANGE[0]), SCORE_RANGE[1]):.6f}" if math.isfinite(value) else str(value)
-    return task.file_labels[int(value)] if value in range(task.num_labels) else str(value)
+    return task.file_labels[int(value)] if value in range(task.kind.outputs) else str(value)
 
 
 def _problems(path: Path) -> Iterator[str]:

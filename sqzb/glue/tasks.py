@@ -8,6 +8,7 @@ import difflib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
+from sqzb.data.dataset import Classes, Kind, Number
 from sqzb.errors import UserError
 
 HUB_DATASET = "nyu-mll/glue"
@@ -25,7 +26,7 @@ class Task:
 
     name          what the user writes, e.g. "mrpc"
     labels        the label names in GLUE's index order; none for regression
-    metrics       names of functions in sqzb.glue.metrics; the task's score is their mean
+    metrics       names of functions in sqzb.data.metrics; the task's score is their mean
     columns       the sentence column or columns on the Hub, where the label is always in "label"
     file_columns  the same in GLUE's own files
     file_label    the label column in GLUE's own files; test files need not have it
@@ -68,9 +69,9 @@ class Task:
         return not self.labels
 
     @property
-    def num_labels(self) -> int:
-        """How many outputs a model for this task has: one a class, one in all for regression."""
-        return len(self.labels) or 1
+    def kind(self) -> Kind:
+        """What the labels are."""
+        return Number(*SCORE_RANGE) if self.regression else Classes(self.labels)
 
     @property
     def validation_splits(self) -> tuple[str, ...]:
@@ -246,6 +247,10 @@ TASKS: dict[str, Task] = {
         ),
     )
 }
+
+
+# The names of the tasks that a model can be finetuned on: all but AX, which has a test split alone.
+FINETUNED = tuple(name for name, row in TASKS.items() if not row.model_of)
 
 
 def task(name: str) -> Task:

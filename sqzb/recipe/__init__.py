@@ -15,11 +15,10 @@ from sqzb.recipe.schema import (
     Vocabulary,
     flat,
 )
-from sqzb.recipe.sweeps import ALL, GLUE, Stage, SweepRecipe
+from sqzb.recipe.sweeps import ALL, Stage, SweepRecipe
 
 __all__ = [
     "ALL",
-    "GLUE",
     "CorpusRecipe",
     "Distillation",
     "FinetuneRecipe",

@@ -241,10 +241,11 @@ class Distillation(SoftTargets):
 class FinetuneRecipe(TrainingRecipe):
     """sqzb finetune."""
 
-    may_change = TrainingRecipe.may_change | {"distillation.cache"}
+    may_change = TrainingRecipe.may_change | {"glue_dir", "distillation.cache"}
     length = "epochs"
 
-    task: str | None = None
+    task: str | None = Field(None, description="a GLUE task, such as mrpc")
+    glue_dir: str | None = Field(None, description="folder of GLUE's own files; null: they come from the Hub")
     model: str = Field("squeezebert/squeezebert-uncased", min_length=1, description="a run, a saved model or a Hub id")
     from_scratch: bool = Field(False, description="take the model's sizes and vocabulary, but random weights")
     epochs: int = Field(10, ge=1)

@@ -5,7 +5,7 @@ import re
 from collections.abc import Iterator
 from functools import reduce
 from itertools import product
-from typing import TYPE_CHECKING, Annotated, Any, Literal, get_args
+from typing import TYPE_CHECKING, Annotated, Any
 
 from pydantic import (
     Field,
@@ -21,10 +21,10 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sqzb.errors import Problem
+from sqzb.glue.tasks import FINETUNED
 from sqzb.recipe.schema import FinetuneRecipe, Section, flat
 
-Glue = Literal["cola", "sst2", "mrpc", "qqp", "stsb", "mnli", "qnli", "rte", "wnli"]  # what a model is finetuned on
-GLUE, ALL = get_args(Glue), "all"
+ALL = "all"
 
 
 class _Part(Section):
@@ -59,7 +59,8 @@ else:  # by the rules of FinetuneRecipe's own fields, whatever these are
     def _grid(fields: dict[str, FieldInfo]) -> type[_Part]:
         return create_model("Grid", __base__=_Part, **{name: _values(field) for name, field in fields.items()})
 
-    _FIELDS = {name: field for name, field in FinetuneRecipe.model_fields.items() if name not in ("task", "output")}
+    _OF_ONE_RUN = ("task", "glue_dir", "output")
+    _FIELDS = {name: field for name, field in FinetuneRecipe.model_fields.items() if name not in _OF_ONE_RUN}
     Settings = create_model(
         "Settings", __base__=_Part, **{name: (field.annotation, copy.copy(field)) for name, field in _FIELDS.items()}
     )
@@ -84,7 +85,7 @@ class Stage(Settings):
     """A part of a chain of sweeps: the keys that it has of its own, who teaches it, and where it begins."""
 
     teacher: Teacher = Field(None, description="a stage, whose run of the task teaches; or finetuned models by task")
-    first: Glue | None = Field(None, description="the stage's other tasks start from its own run of this one")
+    first: str | None = Field(None, description="the stage's other tasks start from its own run of this one")
 
     def settings(self) -> dict[str, Any]:
         """The keys of a run that are given."""
@@ -110,7 +111,7 @@ class SweepRecipe(FinetuneRecipe):
     def names(self) -> list[str]:
         """The tasks that `task` names, whether there are such or not."""
         if self.task == ALL:
-            return list(GLUE)
+            return list(FINETUNED)
         return list(dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip()))
 
     def grid(self) -> dict[str, list[Any]]:
@@ -177,15 +178,18 @@ class SweepRecipe(FinetuneRecipe):
         if isinstance(teacher, str) and teacher not in self.stages:
             known = ", ".join(self.stages)
             yield key, f"there is no stage {teacher!r}, but {known}; finetuned models are given as {{mrpc: PATH}}"
+        first = self.stages[name].first
+        if first not in (None, *FINETUNED):
+            yield f"stages.{name}.first", _no_task([str(first)])
         if circle := self._circle(name):
             yield key, f"it would be taught by itself: {' by '.join(circle)}"
         if isinstance(teacher, dict):
             lacking = [] if circles else [task for task in self.tasks_of(name) if task not in teacher]
             if lacking:
                 yield key, f"there is none for {', '.join(lacking)}"
-            unknown = [task for task in teacher if task not in GLUE]
+            unknown = [task for task in teacher if task not in FINETUNED]
             if unknown:
-                yield key, f"GLUE has {', '.join(GLUE)}, and no {', '.join(unknown)}"
+                yield key, _no_task(unknown)
 
     def _circle(self, name: str) -> list[str]:
         """The way from a stage by its teachers back to itself; empty if there is none."""
@@ -194,6 +198,10 @@ class SweepRecipe(FinetuneRecipe):
             way.append(teacher)
             teacher = self.stages[teacher].teacher
         return [*way, name] if teacher == name else []
+
+
+def _no_task(names: list[str]) -> str:
+    return f"GLUE has {', '.join(FINETUNED)}, and no {', '.join(names)}"
 
 
 def _laid_over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from sklearn.metrics import confusion_matrix
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, mse_loss
 
+from sqzb.data.dataset import Classes, Example, Kind
 from sqzb.errors import UserError
 from sqzb.finetuning.evaluation import (
     Encoded,
@@ -23,14 +24,14 @@ from sqzb.finetuning.evaluation import (
     predict,
     under_chance,
 )
-from sqzb.glue.data import Example
-from sqzb.glue.tasks import task
+from sqzb.glue.data import open_task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
 from sqzb.training.engine import IGNORED
 
 WORDS = [chr(ord("a") + i) for i in range(20)]
-MRPC, MNLI, STSB = task("mrpc"), task("mnli"), task("stsb")
+MRPC, MNLI, STSB = (open_task(name, None) for name in ("mrpc", "mnli", "stsb"))
+MNLI_CLASSES = Classes(MNLI.kind.names)
 
 
 @pytest.fixture(scope="module")
@@ -65,7 +66,7 @@ text = st.lists(st.sampled_from(WORDS), min_size=1, max_size=30)
 def test_a_pair_is_cut_from_the_end_of_its_longer_segment(
     tokenizer: Tokenizer, pair: tuple[list[str], list[str] | None], max_length: int
 ) -> None:
-    encoded = encode(examples([pair]), tokenizer, max_length, regression=False)
+    encoded = encode(examples([pair]), tokenizer, max_length, Classes(("no", "yes")))
     a, b = pair[0], pair[1] or []
     room = max_length - (2 if pair[1] is None else 3)
     n_a = encoded.types[0].count(0) - 2
@@ -79,17 +80,17 @@ def test_a_pair_is_cut_from_the_end_of_its_longer_segment(
 
 
 def test_a_batch_is_padded_to_its_longest_and_filled_up_with_rows_that_do_not_count(tokenizer: Tokenizer) -> None:
-    encoded = encode(examples([(WORDS[:3], None), (WORDS[:7], None)]), tokenizer, 32, regression=False)
+    encoded = encode(examples([(WORDS[:3], None), (WORDS[:7], None)]), tokenizer, 32, Classes(("no", "yes")))
     batch = encoded.batch([0, 1, -1])
     assert batch["input_ids"].shape == (3, 9)
     assert batch["attention_mask"].sum(1).tolist() == [5, 9, 0]
     assert batch["labels"].tolist() == [0, 1, IGNORED]
 
 
-@pytest.mark.parametrize("regression", [False, True])
-def test_labels_have_the_type_of_the_loss(tokenizer: Tokenizer, regression: bool) -> None:
-    labels = encode(examples([(WORDS[:2], None)]), tokenizer, 16, regression).batch([0])["labels"]
-    assert labels.dtype == (torch.float32 if regression else torch.int64)
+@pytest.mark.parametrize("kind", [MNLI.kind, STSB.kind])
+def test_labels_have_the_type_of_the_loss(tokenizer: Tokenizer, kind: Kind) -> None:
+    labels = encode(examples([(WORDS[:2], None)]), tokenizer, 16, kind).batch([0])["labels"]
+    assert labels.dtype == (torch.float32 if kind == STSB.kind else torch.int64)
 
 
 def test_predictions_come_in_the_order_of_the_examples(
@@ -98,7 +99,7 @@ def test_predictions_come_in_the_order_of_the_examples(
     """However they were batched: each as it would be alone."""
     draw = np.random.default_rng(0)
     texts = [(list(draw.choice(WORDS, draw.integers(1, 25))), None) for _ in range(70)]
-    encoded = encode(examples(texts), tokenizer, 32, regression=False)
+    encoded = encode(examples(texts), tokenizer, 32, Classes(("no", "yes")))
     together = predict(model, encoded, Accelerator())
     for row in range(70):
         inputs = {name: tensor for name, tensor in encoded.batch([row]).items() if name != "labels"}
@@ -107,7 +108,7 @@ def test_predictions_come_in_the_order_of_the_examples(
 
 
 def test_score_is_the_mean_of_the_metrics(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:
-    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, regression=False)
+    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, Classes(("no", "yes")))
     figures = evaluate(model, encoded, MRPC, Accelerator())
     predictions = predict(model, encoded, Accelerator()).argmax(1)
     assert figures["accuracy"] == (predictions == encoded.labels).mean()
@@ -115,8 +116,8 @@ def test_score_is_the_mean_of_the_metrics(tokenizer: Tokenizer, model: SqueezeBe
 
 
 def test_both_halves_of_mnli_count_alike(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:
-    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, regression=False)
-    other = encode(examples([(WORDS[row:], None) for row in range(4)]), tokenizer, 32, regression=False)
+    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, Classes(("no", "yes")))
+    other = encode(examples([(WORDS[row:], None) for row in range(4)]), tokenizer, 32, Classes(("no", "yes")))
     halves = {"validation_matched": encoded, "validation_mismatched": other}
     alone = [evaluate(model, half, MNLI, Accelerator())["accuracy"] for half in halves.values()]
     assert evaluate_splits(model, halves, MNLI, Accelerator()) == {
@@ -131,7 +132,7 @@ def test_both_halves_of_mnli_count_alike(tokenizer: Tokenizer, model: SqueezeBer
 
 def test_majority_gives_the_commonest_label(tokenizer: Tokenizer) -> None:
     rows = [Example("a", "b", label, 0) for label in (1, 1, 1, 0)]
-    assert majority(MRPC, encode(rows, tokenizer, 16, regression=False))["accuracy"] == 0.75
+    assert majority(MRPC, encode(rows, tokenizer, 16, Classes(("no", "yes"))))["accuracy"] == 0.75
 
 
 # Labels by name
@@ -141,10 +142,10 @@ def refuse(message: str) -> None:
     pytest.fail(message)
 
 
-@given(st.permutations(MNLI.labels), st.sampled_from([str.lower, str.upper, str.title]))
+@given(st.permutations(MNLI.kind.names), st.sampled_from([str.lower, str.upper, str.title]))
 def test_labels_are_found_by_name_in_any_order_and_case(names: list[str], case: Callable[[str], str]) -> None:
     outputs = outputs_of(MNLI, {number: case(name) for number, name in enumerate(names)}, "it", refuse)
-    assert [names[output] for output in outputs] == list(MNLI.labels)
+    assert [names[output] for output in outputs] == list(MNLI.kind.names)
 
 
 def test_names_that_say_nothing_are_taken_in_order_with_a_word(tokenizer: Tokenizer) -> None:
@@ -170,7 +171,7 @@ def test_names_that_say_nothing_are_taken_in_order_with_a_word(tokenizer: Tokeni
 )
 def test_other_names_are_refused_with_both_lists(name: str, labels: tuple[str, ...], told: str) -> None:
     with pytest.raises(UserError, match=f"the folder.*{told}"):
-        outputs_of(task(name), dict(enumerate(labels)), "the folder", refuse)
+        outputs_of(open_task(name, None), dict(enumerate(labels)), "the folder", refuse)
 
 
 def test_a_regression_has_one_output_of_any_name() -> None:
@@ -188,20 +189,22 @@ pairs = st.lists(st.tuples(st.integers(0, 2), st.integers(0, 2)), max_size=50)
 def test_confusion_is_that_of_scikit_learn(pairs: list[tuple[int, int]]) -> None:
     true, predicted = np.array(pairs, np.int64).reshape(-1, 2).T
     if not pairs:
-        assert not confusion(MNLI, predicted, labelled(true)).any()
+        assert not confusion(MNLI_CLASSES, predicted, labelled(true)).any()
         return
     due = confusion_matrix(true, predicted, labels=[0, 1, 2])
-    np.testing.assert_array_equal(confusion(MNLI, predicted, labelled(true)), due)
+    np.testing.assert_array_equal(confusion(MNLI_CLASSES, predicted, labelled(true)), due)
 
 
 def test_losses_are_those_of_torch() -> None:
     draw = np.random.default_rng(0)
     logits, true = draw.normal(0, 30, (40, 3)).astype(np.float32), draw.integers(0, 3, 40)
     due = cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(true), reduction="none")
-    np.testing.assert_allclose(losses(MNLI, logits, labelled(true)), due.numpy(), atol=1e-12)
+    np.testing.assert_allclose(losses(MNLI.kind, logits, labelled(true)), due.numpy(), atol=1e-12)
     scores = draw.normal(size=40)
     error = mse_loss(torch.from_numpy(logits[:, 0]).double(), torch.tensor(scores.astype(np.float32)), reduction="none")
-    np.testing.assert_allclose(losses(STSB, logits[:, :1], labelled(scores, np.float32)), error.numpy(), rtol=1e-12)
+    np.testing.assert_allclose(
+        losses(STSB.kind, logits[:, :1], labelled(scores, np.float32)), error.numpy(), rtol=1e-12
+    )
 
 
 def test_a_wrong_order_of_labels_is_told_and_ignorance_is_not() -> None:
@@ -213,6 +216,6 @@ def test_a_wrong_order_of_labels_is_told_and_ignorance_is_not() -> None:
         assert under_chance(good[:, order] // 10) is None  # too few to tell
     for _ in range(200):  # a model that knows nothing, also one that is fond of the rarest label
         true, predicted = draw.choice(3, 2000, p=[0.7, 0.2, 0.1]), draw.choice(3, 2000, p=draw.dirichlet((0.3, 0.3, 2)))
-        assert under_chance(confusion(MNLI, predicted, labelled(true))) is None
+        assert under_chance(confusion(MNLI_CLASSES, predicted, labelled(true))) is None
     assert under_chance(np.array([[0, 0, 900], [0, 0, 90], [0, 0, 10]])) is None
     assert under_chance(np.zeros((2, 2), np.int64)) is None

@@ -6,6 +6,7 @@ import json
 import shutil
 import zipfile
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer
 
 from sqzb.errors import UserError
 from sqzb.finetuning.finetuned import submit
+from sqzb.glue.data import open_task
 from sqzb.glue.tasks import TASKS, Task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe, dump_recipe
@@ -95,7 +97,7 @@ def sweep(tmp_path: Path, finish: Finish) -> Path:
 
 def test_the_zip_has_what_the_best_model_of_each_task_says(sweep: Path, glue: Path, tokenizer: Tokenizer) -> None:
     target = sweep / "glue.zip"
-    taken = submit([str(sweep)], target, glue)["runs"]
+    taken = submit([str(sweep)], target, partial(open_task, folder=glue))["runs"]
     best = {name: sweep / name / "2" for name, task in TASKS.items() if not task.model_of}
     assert taken == {name: {"path": str(run), "validation_score": 0.75} for name, run in best.items()}
     given = set()
@@ -119,8 +121,8 @@ def test_the_zip_has_what_the_best_model_of_each_task_says(sweep: Path, glue: Pa
 
 def test_runs_are_given_one_by_one_too(sweep: Path, glue: Path) -> None:
     runs = [str(path) for path in sweep.glob("*/2")]
-    submit([str(sweep)], sweep / "a.zip", glue)
-    submit(runs, sweep / "b.zip", glue)
+    submit([str(sweep)], sweep / "a.zip", partial(open_task, folder=glue))
+    submit(runs, sweep / "b.zip", partial(open_task, folder=glue))
     assert (sweep / "a.zip").read_bytes() == (sweep / "b.zip").read_bytes()
 
 
@@ -128,7 +130,7 @@ def test_tasks_without_a_run_are_listed(sweep: Path, glue: Path) -> None:
     shutil.rmtree(sweep / "cola")
     shutil.rmtree(sweep / "mnli")
     with pytest.raises(UserError, match="there is none of cola, mnli in "):
-        submit([str(sweep)], sweep / "glue.zip", glue)
+        submit([str(sweep)], sweep / "glue.zip", partial(open_task, folder=glue))
     assert not (sweep / "glue.zip").exists()
 
 
@@ -137,10 +139,10 @@ def test_a_cut_test_split_is_refused_before_anything_is_predicted(sweep: Path, g
     for model in sweep.rglob("model.safetensors"):
         model.unlink()
     with pytest.raises(UserError, match="wnli's test split has 1 examples, and GLUE's has 6"):
-        submit([str(sweep)], sweep / "glue.zip", glue)
+        submit([str(sweep)], sweep / "glue.zip", partial(open_task, folder=glue))
 
 
 @pytest.mark.parametrize("name", ["nowhere", "glue"])
 def test_a_path_without_runs_is_refused(sweep: Path, glue: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"{name} neither is nor holds a finished run"):
-        submit([str(sweep), str(sweep.parent / name)], sweep / "glue.zip", glue)
+        submit([str(sweep), str(sweep.parent / name)], sweep / "glue.zip", partial(open_task, folder=glue))

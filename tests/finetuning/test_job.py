@@ -12,8 +12,10 @@ from tokenizers import Tokenizer
 from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 
+from glue_runs import finetune
 from sqzb.errors import UserError
-from sqzb.finetuning.job import Finetuning, build_model, finetune
+from sqzb.finetuning.job import Finetuning, build_model
+from sqzb.glue.data import open_task
 from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe
@@ -22,7 +24,7 @@ from sqzb.training import checkpoints
 from sqzb.training.run_folder import RunLog
 from stopped_runs import lines
 
-MRPC, STSB, MNLI = task("mrpc"), task("stsb"), task("mnli")
+MRPC, STSB, MNLI = (open_task(name, None) for name in ("mrpc", "stsb", "mnli"))
 
 
 @pytest.fixture
@@ -142,7 +144,7 @@ def test_ax_is_refused_with_the_model_that_predicts_it(pretrained: Path, glue: P
 
 @pytest.mark.usefixtures("known_products")
 def test_the_flops_are_those_of_each_batch_as_it_is_padded(pretrained: Path, glue: Path, tmp_path: Path) -> None:
-    run = Finetuning(recipe(pretrained, tmp_path / "run", batch=1), MRPC, tmp_path / "run", glue)
+    run = Finetuning(recipe(pretrained, tmp_path / "run", batch=1), open_task("mrpc", glue), tmp_path / "run")
     lengths = set()
     for step in range(20):
         (batch,) = run.micro_batches(step)
@@ -168,7 +170,7 @@ def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer
     config = SqueezeBertForPreTraining.from_pretrained(pretrained).config
     for old, new, wanted in (
         ({0: "x", 1: "y", 2: "z"}, STSB, {0: "score"}),
-        ({0: "score"}, MRPC, dict(enumerate(MRPC.labels))),
+        ({0: "score"}, MRPC, MRPC.kind.id2label),
     ):
         changed = config.model_copy(
             update={"id2label": old, "problem_type": "regression" if len(old) == 1 else "single_label_classification"}

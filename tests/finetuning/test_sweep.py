@@ -16,9 +16,9 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from glue_runs import finetune
 from sqzb.errors import UserError
 from sqzb.finetuning.finetuned import _best_runs
-from sqzb.finetuning.job import finetune
 from sqzb.finetuning.sweep import AVERAGES, Run, _environments, plan, report, spread, summary, sweep
 from sqzb.glue.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
@@ -123,9 +123,9 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
     output = tmp_path / "out"
     too_long = {"rte": {"max_length": 64}}  # for the model's 32 positions
-    both = recipe(place, task="rte,mrpc", output=str(output), sweep={"seed": [3]}, tasks=too_long)
+    both = recipe(place, glue_dir=str(place), task="rte,mrpc", output=str(output), sweep={"seed": [3]}, tasks=too_long)
     with pytest.raises(UserError) as caught:
-        sweep(both, place, jobs=2)
+        sweep(both, jobs=2)
     assert "1 of 2 runs failed:\n  rte/seed=3: exit code 1" in str(caught.value)
     assert "max_length 64 is over the model's 32 positions" in str(caught.value)
     results = json.loads((output / "results.json").read_text())
@@ -140,15 +140,15 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     # A finished run is kept as it is; another recipe is refused before anything runs.
     before = {path: path.stat().st_mtime_ns for path in (output / "mrpc").rglob("*")}
     mrpc = both.model_copy(update={"task": "mrpc"})
-    assert sweep(mrpc, place)["runs"] == results["runs"]
+    assert sweep(mrpc)["runs"] == results["runs"]
     with pytest.raises(UserError, match=r"seed=3: epochs was 1, is 2\nPut these back"):
-        sweep(mrpc.model_copy(update={"epochs": 2}), place)
+        sweep(mrpc.model_copy(update={"epochs": 2}))
     with pytest.raises(UserError, match="folder of a single run"):
-        sweep(mrpc.model_copy(update={"output": str(output / "mrpc/seed=3")}), place)
+        sweep(mrpc.model_copy(update={"output": str(output / "mrpc/seed=3")}))
     (tmp_path / "other/mrpc/seed=3").mkdir(parents=True)
     (tmp_path / "other/mrpc/seed=3/notes.txt").touch()
     with pytest.raises(UserError, match="seed=3 is not empty"):
-        sweep(mrpc.model_copy(update={"output": str(tmp_path / "other")}), place)
+        sweep(mrpc.model_copy(update={"output": str(tmp_path / "other")}))
     assert before == {path: path.stat().st_mtime_ns for path in (output / "mrpc").rglob("*")}
     assert "mrpc/seed=3: " in capsys.readouterr().out
 
@@ -157,7 +157,7 @@ def test_data_that_is_not_there_is_told_of_all_tasks_before_anything_runs(place:
     (tmp_path / "RTE").mkdir()
     (tmp_path / "RTE/train.tsv").write_bytes((place / "RTE/train.tsv").read_bytes())
     with pytest.raises(UserError) as caught:
-        sweep(recipe(place, task="mrpc,rte", output=str(tmp_path / "out")), tmp_path)
+        sweep(recipe(place, glue_dir=str(tmp_path), task="mrpc,rte", output=str(tmp_path / "out")))
     assert "has no folder MRPC" in str(caught.value) and "RTE/dev.tsv cannot be read" in str(caught.value)
     assert not (tmp_path / "out").exists()
 
@@ -207,7 +207,7 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
 
     if breaking:
         with pytest.raises(UserError) as caught:
-            sweep(chain, None, jobs)
+            sweep(chain, jobs)
         said = str(caught.value)
         assert f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need these were not run:" in said
         for name in breaking:
@@ -217,7 +217,7 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
         failed = json.loads((tmp_path / "out/results.json").read_text())["failed"]
         assert sorted(failed) == sorted(breaking + in_vain)
         broken.write_text("")
-    results = sweep(chain, None, jobs)
+    results = sweep(chain, jobs)
     assert len(results["runs"]) == 10 and results["failed"] == []
     begun = [str(Path(path).relative_to(tmp_path / "out")) for path in (tmp_path / "order").read_text().split()]
     assert sorted(begun) == sorted([*names, *breaking])  # each once, but the broken ones
@@ -229,10 +229,10 @@ def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, bro
     chain = recipe(tmp_path, task="mrpc,rte", output=str(output), stages=stages)
     broken.write_text(f"{output}/plain/rte/seed=0\n")
     with pytest.raises(UserError) as caught:
-        sweep(chain, None)
+        sweep(chain)
     assert "1 of 4 runs failed, and 2 that need these were not run:" in str(caught.value)
     broken.write_text("")
-    results = sweep(chain, None)
+    results = sweep(chain)
     assert len(results["runs"]) == 4 and results["stages"]["rte_first"]["means"].keys() == {"mrpc", "rte"}
     link = output / "rte_first/rte/seed=0"
     assert link.is_symlink() and not link.readlink().is_absolute()
@@ -241,7 +241,7 @@ def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, bro
 
     (tmp_path / "order").write_text("")
     (output / "plain/rte/seed=0/metrics.jsonl").unlink()  # as a run that was stopped
-    assert len(sweep(chain, None)["runs"]) == 4
+    assert len(sweep(chain)["runs"]) == 4
     assert (tmp_path / "order").read_text().split() == [f"{output}/plain/rte/seed=0"]
     moved = output.rename(tmp_path / "moved")
     assert _best_runs([str(moved / "rte_first")])["rte"][1] == moved / "rte_first/rte/seed=0"
@@ -250,7 +250,7 @@ def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, bro
 def test_a_sweep_under_torchrun_is_refused(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without accelerate or torchrun"):
-        sweep(recipe(place, output=str(tmp_path), sweep={"seed": [1]}), place)
+        sweep(recipe(place, output=str(tmp_path), sweep={"seed": [1]}))
 
 
 def test_each_process_has_one_gpu_or_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:

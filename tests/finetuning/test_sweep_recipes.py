@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 
 from sqzb.errors import RecipeError, UserError
 from sqzb.finetuning.sweep import Run, is_sweep, plan
-from sqzb.glue.tasks import TASKS
-from sqzb.recipe import GLUE, FinetuneRecipe, Section, SweepRecipe, dump_recipe, load_recipe
+from sqzb.glue.tasks import FINETUNED, TASKS
+from sqzb.recipe import FinetuneRecipe, Section, SweepRecipe, dump_recipe, load_recipe
 
 NINE = [name for name in TASKS if name != "ax"]
 OUT = Path("out")
@@ -122,7 +122,7 @@ def keys(section: type[Section]) -> Iterator[tuple[str, Any]]:
     for key, field in section.model_fields.items():
         if isinstance(field.default, Section):
             yield from ((f"{key}.{name}", default) for name, default in keys(type(field.default)))
-        elif key not in ("task", "output"):
+        elif key not in ("task", "glue_dir", "output"):
             yield key, field.default
 
 
@@ -304,7 +304,7 @@ def test_everything_wrong_with_stages_is_in_one_error(tmp_path: Path) -> None:
         "stages.self.teacher: it would be taught by itself: self by self",
         "stages.lone.teacher: there is no stage 'teecher', but a, b, c, d, self, lone, path/of, odd, more",
         "stages: 'path/of' cannot name a folder",
-        "stages.odd.first: should be 'cola'",
+        "stages.odd.first: GLUE has cola, ",
         "stages.odd.output: unknown key",
         "stages.odd.epochss: unknown key; did you mean epochs?",
         "stages.odd.lr: should be greater than 0, not -1",
@@ -327,4 +327,4 @@ def test_a_task_without_a_teacher_is_told(task: str, lacking: str) -> None:
 
 
 def test_the_recipes_tasks_are_those_of_the_table() -> None:
-    assert list(GLUE) == NINE
+    assert list(FINETUNED) == NINE

@@ -9,8 +9,9 @@ import datasets
 import huggingface_hub.errors
 import pytest
 
+from sqzb.data.dataset import Example, in_common
 from sqzb.errors import UserError
-from sqzb.glue.data import Example, differing_count, empty_sentences, in_common, load_split
+from sqzb.glue.data import differing_count, empty_sentences, load_split
 from sqzb.glue.tasks import TASKS, Task, task
 
 MRPC, RTE, COLA, STSB, MNLI, AX = (task(name) for name in ("mrpc", "rte", "cola", "stsb", "mnli", "ax"))

@@ -8,7 +8,8 @@ from typing import Any
 import datasets
 import pytest
 
-from sqzb.glue.data import Example, load_split
+from sqzb.data.dataset import Example
+from sqzb.glue.data import load_split
 from sqzb.glue.tasks import TASKS, Task, task
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "download_glue.py"

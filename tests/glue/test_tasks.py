@@ -4,8 +4,8 @@ from dataclasses import FrozenInstanceError
 
 import pytest
 
+from sqzb.data.metrics import METRICS
 from sqzb.errors import UserError
-from sqzb.glue.metrics import METRICS
 from sqzb.glue.tasks import TASKS, Task, task
 
 
@@ -50,7 +50,7 @@ def test_labels_metrics_and_counts_are_glues(
     row = task(name)
     assert (row.labels, row.file_labels, row.metrics) == (labels, file_labels, metrics)
     assert tuple(row.counts[split] for split in row.files) == counts
-    assert (row.regression, row.num_labels) == (name == "stsb", len(labels) or 1)
+    assert (row.regression, row.kind.outputs) == (name == "stsb", len(labels) or 1)
 
 
 def test_mnli_has_two_halves_and_ax_is_predicted_by_its_model() -> None:

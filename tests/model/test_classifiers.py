@@ -17,12 +17,13 @@ from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
 from typer.testing import CliRunner
 
+from glue_runs import finetune
 from sqzb.cli import app
+from sqzb.data.dataset import Classes, Example
 from sqzb.errors import UserError
 from sqzb.finetuning import job
 from sqzb.finetuning.evaluation import encode, predict
-from sqzb.finetuning.job import Finetuning, finetune
-from sqzb.glue.data import Example
+from sqzb.finetuning.job import Finetuning
 from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.model.classifiers import TransformersClassifier, open_classifier, open_tokenizer
@@ -416,7 +417,7 @@ def test_a_real_encoder_reads_a_text_as_its_own_library_does() -> None:
     model = open_classifier(folder, id2label=LABELS)
     assert isinstance(model, TransformersClassifier)
     examples = [Example(text, None, 0, row) for row, text in enumerate(texts)]
-    batch = encode(examples, open_tokenizer(folder), 128, regression=False).batch([0, 1])
+    batch = encode(examples, open_tokenizer(folder), 128, Classes(("no", "yes"))).batch([0, 1])
     with torch.no_grad():
         states = model.eval().model.base_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
     mask = batch["attention_mask"][..., None]

@@ -18,14 +18,13 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor
 
+from sqzb.data.dataset import DataSet, Example, Kind
+from sqzb.data.lines import check_sentences, read_lines
 from sqzb.draws import uniform
 from sqzb.errors import UserError
 from sqzb.files import sha256, whole_file
 from sqzb.finetuning import evaluation
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
-from sqzb.finetuning.lines import check_sentences, read_lines
-from sqzb.glue.data import Example
-from sqzb.glue.tasks import Task
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM
 from sqzb.model.checkpoint import CONFIG, has_mlm_head, sha256_of
@@ -58,33 +57,37 @@ def check(distillation: Distillation, source: Path) -> None:
 
 
 def further_texts(
-    recipe: FinetuneRecipe, chosen: Task, train: Sequence[Example], accelerator: Accelerator
+    recipe: FinetuneRecipe, data: DataSet, train: Sequence[Example], accelerator: Accelerator
 ) -> dict[str, list[Example]]:
     """By kind, "augmented" and "unlabelled", the examples without a label that the recipe asks for.
 
     The copies of a training example lie together, in the order of the training set, and have its row. They are read
     from the cache as far as they are there, and the rest is made by all processes that want them, of this run and of
-    others. UserError when a line is not the task's, or the head's logits are not finite, and when the cache is damaged.
+    others.
+
+    Raises:
+        UserError: A line has another number of texts than the data set, the head's logits are not finite, or the
+            cache is damaged.
     """
     found = {}
     if recipe.distillation.unlabelled:
-        found["unlabelled"] = _unlabelled(Path(recipe.distillation.unlabelled), chosen)
+        found["unlabelled"] = _unlabelled(Path(recipe.distillation.unlabelled), data)
     if recipe.distillation.augment:
-        found["augmented"] = _augmented(recipe, chosen, train, accelerator)
+        found["augmented"] = _augmented(recipe, data, train, accelerator)
         clear_device_cache(garbage_collection=True)
     return found
 
 
-def labelled(chosen: Task, examples: Sequence[Example], logits: NDArray[np.float32]) -> list[Example]:
+def labelled(kind: Kind, examples: Sequence[Example], logits: NDArray[np.float32]) -> list[Example]:
     """The examples with the labels that follow from the teacher's logits (examples, labels)."""
-    labels = evaluation.decide(chosen, logits).tolist()
+    labels = evaluation.decide(kind, logits).tolist()
     return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
 
 
-def _unlabelled(file: Path, chosen: Task) -> list[Example]:
+def _unlabelled(file: Path, data: DataSet) -> list[Example]:
     try:
         rows = read_lines(file)
-        check_sentences(chosen, rows, file)
+        check_sentences(data.name, data.texts, rows, file)
     except UserError as error:
         raise UserError(f"distillation.unlabelled: {error}") from error
     examples = [
@@ -96,7 +99,7 @@ def _unlabelled(file: Path, chosen: Task) -> list[Example]:
 
 
 def _augmented(
-    recipe: FinetuneRecipe, chosen: Task, train: Sequence[Example], accelerator: Accelerator
+    recipe: FinetuneRecipe, data: DataSet, train: Sequence[Example], accelerator: Accelerator
 ) -> list[Example]:
     copies = recipe.distillation.augment
     augmenter = Augmenter(local_folder(recipe.model), copies, recipe.seed, accelerator)
@@ -106,7 +109,7 @@ def _augmented(
         "what": "Training examples of a task with words dropped or replaced, in the examples' order, so many in a "
         "file; a line has the texts of one copy.",
         "model": recipe.model,
-        "task": chosen.name,
+        "task": data.name,
         "split": "train",
     }
     kept = _TextsCache(Path(recipe.distillation.cache), about, key, train, chunk, copies)

@@ -9,9 +9,9 @@ from pathlib import Path
 from typing import Any, ClassVar, Generic, TypeVar
 
 from sqzb import console
+from sqzb.data.dataset import Example
 from sqzb.errors import UserError
 from sqzb.files import claimed, locked, write_json
-from sqzb.glue.data import Example
 
 ABOUT = "about.json"
 PATHS = ("teacher", "model")  # in it: the same weights may lie elsewhere

@@ -19,14 +19,13 @@ from safetensors.numpy import load_file
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from sqzb.data.dataset import DataSet, Example
 from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
 from sqzb.finetuning.distillation.states import Asked, TeacherStates, attention_divergences, state_errors
 from sqzb.finetuning.evaluation import Encoded
 from sqzb.finetuning.finetuned import Finetuned, open_finetuned
-from sqzb.glue.data import Example
-from sqzb.glue.tasks import Task
 from sqzb.hub import local_folder
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
 from sqzb.model.classifiers import Classifier, TransformersClassifier
@@ -98,14 +97,14 @@ class Student(NamedTuple):
 
 def ask_teachers(
     distillation: Distillation,
-    chosen: Task,
+    data: DataSet,
     examples: Sequence[Example],
     student: Student,
     run: Path,
     accelerator: Accelerator,
 ) -> tuple[Logits, TeacherStates | None]:
-    """The mean of the teachers' logits over a training set (examples, labels), in the order of the task's labels; and
-    what lies inside the one teacher, where that is asked for.
+    """The mean of the teachers' logits over a training set (examples, labels), in the order of the data set's
+    labels; and what lies inside the one teacher, where that is asked for.
 
     run: the student's folder. Each teacher's logits are read from the cache as far as they are there, and
     the rest is computed by all processes that want them, of this run and of others. UserError when a teacher cannot
@@ -119,9 +118,7 @@ def ask_teachers(
     found, states = [], None
     for path in distillation.teacher:
         try:
-            logits, states = _said_by(
-                path, Path(distillation.cache), chosen, examples, student, asked, run, accelerator
-            )
+            logits, states = _said_by(path, Path(distillation.cache), data, examples, student, asked, run, accelerator)
             found.append(logits)
         except UserError as error:
             raise UserError(f"distillation.teacher={path}: {error}") from error
@@ -132,15 +129,15 @@ def ask_teachers(
 def _said_by(
     path: str,
     cache: Path,
-    chosen: Task,
+    data: DataSet,
     examples: Sequence[Example],
     student: Student,
     asked: Asked,
     run: Path,
     accelerator: Accelerator,
 ) -> tuple[Logits, TeacherStates | None]:
-    _refuse_other_run(path, chosen, run)
-    teacher = open_finetuned(path, chosen.name, accelerator)
+    _refuse_other_run(path, data, run)
+    teacher = open_finetuned(path, data, accelerator)
     weights = teacher.model.state_dict()
     _refuse_weights(weights, student.model)
     _refuse_tokens(teacher, examples, student, asked)
@@ -149,7 +146,7 @@ def _said_by(
         "config": sha256(local_folder(path) / CONFIG),
         "tokenizer": hashlib.sha256(teacher.tokenizer.to_str().encode()).hexdigest(),
         "texts": sha256_of_texts(examples),
-        "labels": list(chosen.labels),
+        "labels": list(data.kind.names),
         "max_length": teacher.max_length,
         "precision": accelerator.mixed_precision,
         "examples_in_a_file": CHUNK,
@@ -158,7 +155,7 @@ def _said_by(
         "what": "A teacher's logits over the training examples of a task, in their order, so many in a file; a column "
         "a label, in the order of the labels here, or the score alone.",
         "teacher": path,
-        "task": chosen.name,
+        "task": data.name,
         "split": "train",
     }
     if asked:
@@ -168,19 +165,19 @@ def _said_by(
             "states: the first token's behind each layer (examples, layers, width); attention: the last layer's, the "
             "mean of its heads, each example's (tokens, tokens) from offsets[i] on, flat."
         )
-    kept = _LogitsCache(cache, about, key, (len(examples), chosen.num_labels), asked)
+    kept = _LogitsCache(cache, about, key, (len(examples), data.kind.outputs), asked)
     logits = kept.read(lambda rows: _computed(teacher, examples[rows], asked), accelerator.is_main_process)
     return np.concatenate(logits), TeacherStates(kept.files, CHUNK, asked) if asked else None
 
 
-def _refuse_other_run(path: str, chosen: Task, run: Path) -> None:
+def _refuse_other_run(path: str, data: DataSet, run: Path) -> None:
     """By the recipe of the teacher's run where it has one: RTE and QNLI have the same labels."""
     if local_folder(path).resolve().is_relative_to(run.resolve()):
         raise UserError(f"It is of the run {run} itself, so the teacher would be the student. Give another teacher.")
     recipe = recipe_of(path, FinetuneRecipe)
-    if recipe is not None and recipe.task not in (None, chosen.name):
+    if recipe is not None and recipe.task not in (None, data.name):
         raise UserError(
-            f"It was finetuned on {recipe.task}, and this run is of {chosen.name}. Give a teacher of {chosen.name}."
+            f"It was finetuned on {recipe.task}, and this run is of {data.name}. Give a teacher of {data.name}."
         )
 
 

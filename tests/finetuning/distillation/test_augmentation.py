@@ -24,13 +24,15 @@ from transformers import SqueezeBertForSequenceClassification as TransformersCla
 from typer.testing import CliRunner
 
 from conftest import WORDS, prose
+from glue_runs import finetune
 from sqzb.cli import app
+from sqzb.data.dataset import Example
 from sqzb.errors import UserError
 from sqzb.finetuning import finetuned
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.augmentation import CANDIDATES, DROPPED, REPLACED, Augmenter
-from sqzb.finetuning.job import Finetuning, finetune
-from sqzb.glue.data import Example
+from sqzb.finetuning.job import Finetuning
+from sqzb.glue.data import open_task
 from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe, dump_recipe
@@ -108,7 +110,7 @@ def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc"
 
 def prepared(wanted: FinetuneRecipe, glue: Path) -> Finetuning:
     assert wanted.task is not None and wanted.output is not None
-    return Finetuning(wanted, task(wanted.task), Path(wanted.output), glue)
+    return Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
 
 
 def augmenter(head: Path, copies: int, seed: int = 0) -> Augmenter:
@@ -259,7 +261,7 @@ def test_from_the_command_to_the_end_and_no_other_texts_when_it_goes_on(
     assert ended.exit_code == 0
     assert f"MRPC: {N} training and {N} validation examples" in ended.output
     assert f"and 3 unlabelled and {N * COPIES} augmented examples with its labels, in each epoch" in ended.output
-    assert finetuned.open_finetuned(str(run), "mrpc").task.name == "mrpc"
+    assert finetuned.open_finetuned(str(run), open_task("mrpc", glue)).data.name == "mrpc"
     before = lines(run)
     finetune(recipe(start, folder), glue, "auto")
     assert lines(run) == before

@@ -25,13 +25,14 @@ from transformers import SqueezeBertForSequenceClassification as TransformersCla
 from typer.testing import CliRunner
 
 from conftest import WORDS
+from glue_runs import finetune
 from sqzb.cli import app
 from sqzb.errors import UserError
 from sqzb.finetuning import finetuned
 from sqzb.finetuning.distillation import teachers as distillation
 from sqzb.finetuning.distillation.teachers import Taught
-from sqzb.finetuning.job import Finetuning, finetune
-from sqzb.glue.data import load_split
+from sqzb.finetuning.job import Finetuning
+from sqzb.glue.data import load_split, open_task
 from sqzb.glue.tasks import TASKS, task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
@@ -108,7 +109,7 @@ def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc"
 
 def prepared(wanted: FinetuneRecipe, glue: Path) -> Finetuning:
     assert wanted.task is not None and wanted.output is not None
-    return Finetuning(wanted, task(wanted.task), Path(wanted.output), glue)
+    return Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
 
 
 def logits_of(wanted: FinetuneRecipe, glue: Path) -> np.ndarray:
@@ -272,8 +273,8 @@ def test_the_student_comes_to_say_what_the_teacher_says(
     wanted = recipe(start, folder, name=name, alpha=1.0, **changes)
     said = logits_of(wanted, glue)
     run = finetune(wanted, glue)
-    student = finetuned.open_finetuned(str(run), name)
-    learnt = student.logits(student.encode(load_split(student.task, "train", glue)))
+    student = finetuned.open_finetuned(str(run), open_task(name, glue))
+    learnt = student.logits(student.encode(student.data.read("train").examples))
     if name == "mrpc":
         said, learnt = said - said.mean(1, keepdims=True), learnt - learnt.mean(1, keepdims=True)
     assert np.corrcoef(said[:, 0], learnt[:, 0])[0, 1] > 0.85

@@ -4,7 +4,6 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from sqzb.errors import UserError
-from sqzb.glue.tasks import Task
 
 Sentences = tuple[str, ...]  # one, or two of a pair; none for a line without text
 NUMBERS = ("no sentence", "one sentence", "two sentences")
@@ -29,10 +28,15 @@ def read_lines(file: Path) -> list[Sentences]:
     return found
 
 
-def check_sentences(task: Task, rows: Sequence[Sentences], file: Path | None = None) -> None:
-    """UserError when a row has another number of sentences than the task's examples; file: where the rows are from."""
-    due = len(task.columns)
+def check_sentences(name: str, texts: int, rows: Sequence[Sentences], file: Path | None = None) -> None:
+    """Check that each row has as many texts as the examples of the data set.
+
+    name, texts: of the data set; file: where the rows are from, for the message. Rows without text are left out.
+
+    Raises:
+        UserError: A row has another number of texts.
+    """
     for number, row in enumerate(rows, 1):
-        if row and len(row) != due:
+        if row and len(row) != texts:
             where = "" if file is None else f"{file}:{number}: "
-            raise UserError(f"{where}{task.name} takes {NUMBERS[due]}, and here is {NUMBERS[len(row)]}.")
+            raise UserError(f"{where}{name} takes {NUMBERS[texts]}, and here is {NUMBERS[len(row)]}.")

@@ -6,9 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sqzb.data.lines import check_sentences, read_lines
 from sqzb.errors import UserError
-from sqzb.finetuning.lines import check_sentences, read_lines
-from sqzb.glue.tasks import task
 
 
 @given(st.lists(st.text(st.characters(exclude_characters="\r\n\t", exclude_categories=["Cs"])), max_size=9))
@@ -27,7 +26,7 @@ def test_what_is_no_example_is_told_with_its_line(tmp_path: Path) -> None:
             read_lines(tmp_path / f"{name}.txt")
     rows = [("a",), (), ("a", "b")]
     with pytest.raises(UserError, match=r"f\.txt:3: cola takes one sentence, and here is two sentences"):
-        check_sentences(task("cola"), rows, Path("f.txt"))
+        check_sentences("cola", 1, rows, Path("f.txt"))
     with pytest.raises(UserError, match=r"^mrpc takes two sentences, and here is one sentence"):
-        check_sentences(task("mrpc"), rows)
-    check_sentences(task("mrpc"), rows[1:])
+        check_sentences("mrpc", 2, rows)
+    check_sentences("mrpc", 2, rows[1:])

@@ -10,8 +10,8 @@ import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqzb.glue.metrics import METRICS, accuracy, average, compute, f1, matthews, pearson, score, spearman
-from sqzb.glue.tasks import TASKS, task
+from sqzb.data.metrics import METRICS, accuracy, compute, f1, matthews, pearson, score, spearman
+from sqzb.glue.tasks import task
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -151,35 +151,14 @@ def test_shapes_that_numpy_would_broadcast_are_refused(metric, predictions, labe
 
 
 def test_compute_gives_the_tasks_metrics_in_its_order() -> None:
-    values = compute(task("mrpc"), [1, 0, 0, 0], [1, 1, 0, 0])
+    values = compute(task("mrpc").metrics, [1, 0, 0, 0], [1, 1, 0, 0])
     assert list(values.items()) == [("accuracy", 0.75), ("f1", pytest.approx(2 / 3))]
-    assert compute(task("rte"), [1, 0], [1, 1]) == {"accuracy": 0.5}
+    assert compute(task("rte").metrics, [1, 0], [1, 1]) == {"accuracy": 0.5}
 
 
 def test_score_is_the_mean_of_the_tasks_metrics_only() -> None:
-    assert score(task("mrpc"), {"f1": 0.5, "loss": 9.0, "accuracy": 0.7}) == pytest.approx(0.6)
+    assert score(task("mrpc").metrics, {"f1": 0.5, "loss": 9.0, "accuracy": 0.7}) == pytest.approx(0.6)
     regression = task("stsb")
-    values = compute(regression, [1.0, 2.0, 4.0], [0.0, 1.5, 5.0])
+    values = compute(regression.metrics, [1.0, 2.0, 4.0], [0.0, 1.5, 5.0])
     assert list(values) == ["pearson", "spearman"]
-    assert score(regression, values) == pytest.approx((values["pearson"] + 1.0) / 2)
-
-
-def test_average_counts_mnli_once_ax_never_and_wnli_as_asked() -> None:
-    scores = {(name, "test"): 0.5 for name in ("cola", "sst2", "mrpc", "qqp", "stsb", "qnli", "rte")}
-    scores |= {("mnli", "test_matched"): 0.9, ("mnli", "test_mismatched"): 0.7}
-    assert average(scores, wnli=False) == pytest.approx((7 * 0.5 + 0.8) / 8)
-    more = scores | {("wnli", "test"): 0.2, ("ax", "test"): 0.0}
-    assert average(more, wnli=False) == pytest.approx(average(scores, wnli=False))
-    assert average(more, wnli=True) == pytest.approx((7 * 0.5 + 0.8 + 0.2) / 9)
-
-
-@given(st.dictionaries(st.sampled_from(sorted(TASKS)), st.floats(-1, 1)), st.booleans())
-def test_average_is_of_every_task_or_refused(values: dict[str, float], wnli: bool) -> None:
-    scores = {(name, "validation"): value for name, value in values.items()}
-    wanted = set(TASKS) - {"ax"} - (set() if wnli else {"wnli"})
-    missing = [name for name in TASKS if name in wanted - set(values)]
-    if missing:
-        with pytest.raises(ValueError, match=f"none of {', '.join(missing)}$"):
-            average(scores, wnli)
-    else:
-        assert average(scores, wnli) == pytest.approx(np.mean([values[name] for name in wanted]))
+    assert score(regression.metrics, values) == pytest.approx((values["pearson"] + 1.0) / 2)

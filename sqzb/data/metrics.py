@@ -1,17 +1,15 @@
-"""GLUE's metrics in plain numpy: no network, no nan.
+"""Metrics of predictions in plain numpy: no network, no nan.
 
 Every metric is a fraction, not a percentage. Where the usual formula divides zero by zero (nothing predicted, one
 class only, a constant, no examples) the value is 0.0, as scikit-learn has it for F1 and Matthews: a model without
 information earns nothing, and a mean of metrics stays a number.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-
-from sqzb.glue.tasks import TASKS, Task
 
 Floats = NDArray[np.float64]
 
@@ -61,28 +59,14 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
 }
 
 
-def compute(task: Task, predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """The task's metrics, in its order. Both [examples]: label indices, or numbers for regression."""
-    return {name: METRICS[name](predictions, labels) for name in task.metrics}
+def compute(names: Sequence[str], predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
+    """Return each named metric, in this order. Both [examples]: label indices, or numbers for regression."""
+    return {name: METRICS[name](predictions, labels) for name in names}
 
 
-def score(task: Task, metrics: Mapping[str, float]) -> float:
-    """GLUE's one number for a task: the mean of its metrics (Wang et al. 2018, section 4)."""
-    return sum(metrics[name] for name in task.metrics) / len(task.metrics)
-
-
-def average(scores: Mapping[tuple[str, str], float], wnli: bool) -> float:
-    """GLUE's one number for a model: the mean over its nine tasks, or without WNLI over eight, of their scores.
-
-    `scores` is by task and split; a task in several splits (MNLI's two halves) counts once, with their mean. AX is no
-    task of GLUE's average. Raises ValueError when a task is missing, as a mean over others could not be compared.
-    """
-    counted = [name for name, task in TASKS.items() if not task.model_of and (wnli or name != "wnli")]
-    splits = {name: [value for (task, _), value in scores.items() if task == name] for name in counted}
-    missing = [name for name in counted if not splits[name]]
-    if missing:
-        raise ValueError(f"GLUE's average needs a score of every task; there is none of {', '.join(missing)}")
-    return sum(sum(values) / len(values) for values in splits.values()) / len(counted)
+def score(names: Sequence[str], metrics: Mapping[str, float]) -> float:
+    """Return the one number for a data set: the mean of its metrics (Wang et al. 2018, section 4)."""
+    return sum(metrics[name] for name in names) / len(names)
 
 
 def _aligned(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:

@@ -1,0 +1,110 @@
+"""The one object that training, evaluation, prediction, sweeps and distillation know of labelled data."""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import NamedTuple
+
+
+class Example(NamedTuple):
+    """A text, or a pair of texts, with its label.
+
+    `label` is an index into the names of the classes, a number for regression, None where it is withheld.
+    `row` counts from 0 in the file or table that was read. In a test split it is the number by which
+    predictions are asked for.
+    """
+
+    text_a: str
+    text_b: str | None
+    label: int | float | None
+    row: int
+
+
+@dataclass(frozen=True)
+class Classes:
+    """Labels that are one of several classes; a class is known by its index into `names`."""
+
+    names: tuple[str, ...]
+
+    @property
+    def outputs(self) -> int:
+        """Number of outputs of a model for these labels: one for each class."""
+        return len(self.names)
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Names of a model's outputs, as config.json has them."""
+        return dict(enumerate(self.names))
+
+
+@dataclass(frozen=True)
+class Number:
+    """Labels that are numbers from `low` to `high`."""
+
+    low: float
+    high: float
+    names: tuple[str, ...] = ()
+    outputs: int = 1
+
+    @property
+    def id2label(self) -> dict[int, str]:
+        """Names of a model's outputs, as config.json has them."""
+        return {0: "score"}
+
+
+Kind = Classes | Number
+
+
+class Split(NamedTuple):
+    """The examples of a split, and sentences to warn with about them."""
+
+    examples: list[Example]
+    warnings: list[str]
+
+
+@dataclass(frozen=True)
+class DataSet:
+    """Labelled data for one task. Its splits are read when they are asked for.
+
+    name               for messages and folders, such as mrpc
+    kind               what the labels are
+    texts              texts of each example: 1, or 2 for pairs
+    metrics            names of functions in sqzb.data.metrics; the score is their mean
+    read               reads a split by name
+    train_split        name of the split to train on; None where there is none
+    validation_splits  names of the splits to measure on (MNLI has two)
+    test_splits        names of the splits whose labels are withheld
+    on_disk            whether the splits are local files
+    model_of           the task whose model predicts this one, where it has no training split (AX)
+    """
+
+    name: str
+    kind: Kind
+    texts: int
+    metrics: tuple[str, ...]
+    read: Callable[[str], Split]
+    train_split: str | None
+    validation_splits: tuple[str, ...]
+    test_splits: tuple[str, ...]
+    on_disk: bool
+    model_of: str = ""
+
+    @property
+    def labelled_splits(self) -> tuple[str, ...]:
+        """Names of the splits that have labels, the training split first."""
+        train = () if self.train_split is None else (self.train_split,)
+        return train + self.validation_splits
+
+
+def empty_texts(examples: Sequence[Example]) -> int:
+    """Return the number of examples with a text that is empty, or white space alone."""
+    empty = 0
+    for example in examples:
+        texts = [example.text_a] if example.text_b is None else [example.text_a, example.text_b]
+        empty += any(not text.strip() for text in texts)
+    return empty
+
+
+def in_common(train: Sequence[Example], validation: Sequence[Example]) -> int:
+    """Return the number of validation examples that have the texts of a training example, whatever the labels."""
+    seen = {(example.text_a, example.text_b) for example in train}
+    return sum((example.text_a, example.text_b) in seen for example in validation)
