@@ -116,6 +116,15 @@ def test_every_misspelt_key_is_refused_with_the_nearest(
         assert f"\n  {prefix}{name}{name[-1]}: unknown key; did you mean {name}?" in message
 
 
+@pytest.mark.parametrize("kind", [FinetuneRecipe, SweepRecipe])
+def test_a_removed_key_is_dropped_where_it_was_off_and_else_refused(kind: type[Section]) -> None:
+    written = {"distillation": {"hidden": 0.0, "attention": 0, "alpha": 0.5}}
+    assert kind.model_validate(written) == kind.model_validate({"distillation": {"alpha": 0.5}})
+    message = refusal(kind, "distillation: {hidden: 0.5, attention: 0.0}", "distillation.attention=1")
+    for key in ("hidden", "attention"):
+        assert f"\n  distillation.{key}: no longer supported" in message
+
+
 def test_an_unlike_key_is_refused_with_all_names() -> None:
     message = refusal(FinetuneRecipe, "zzzzzz: 1")
     assert all(name in message for name in FinetuneRecipe.model_fields)

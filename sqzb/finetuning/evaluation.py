@@ -96,30 +96,6 @@ def predict(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> ND
     return logits
 
 
-@torch.no_grad()
-def predict_inside(
-    model: Classifier, encoded: Encoded, accelerator: Accelerator, attention: bool
-) -> tuple[NDArray[np.float32], NDArray[np.float16], list[NDArray[np.float16]]]:
-    """Logits (examples, labels) as those of `predict`, and what lies before them, as `Inside` has it: states (examples,
-    layers, width) and, where it is asked for, each example's attention (tokens, tokens)."""
-    model.eval()
-    found: dict[int, tuple[NDArray[np.float32], NDArray[np.float16]]] = {}
-    weights: dict[int, NDArray[np.float16]] = {}
-    for rows in _by_length(encoded):
-        inputs = {name: t.to(accelerator.device) for name, t in encoded.batch(rows).items() if name != "labels"}
-        with accelerator.autocast():
-            inside = model.inside(**inputs, attention=attention)
-        logits, states = inside.logits.float().cpu().numpy(), inside.states.half().cpu().numpy()
-        found |= {row: (logits[place], states[place]) for place, row in enumerate(rows.tolist())}
-        if inside.attention is not None:
-            sizes = [len(encoded.ids[row]) for row in rows]
-            square = inside.attention.half().cpu().numpy()
-            weights |= {row: square[place, :n, :n] for place, (row, n) in enumerate(zip(rows, sizes, strict=True))}
-    in_order = [found[row] for row in range(len(encoded.ids))]
-    logits, states = (np.stack(arrays) for arrays in zip(*in_order, strict=True))
-    return logits, states, [weights[row] for row in sorted(weights)]
-
-
 def _by_length(encoded: Encoded) -> Iterator[NDArray[np.int64]]:
     order = np.argsort([len(ids) for ids in encoded.ids], kind="stable")
     for start in range(0, len(order), EVALUATION_BATCH):

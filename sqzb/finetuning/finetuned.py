@@ -14,7 +14,7 @@ from sqzb import console
 from sqzb.data.dataset import DataSet, Example
 from sqzb.errors import UserError
 from sqzb.finetuning.data import open_data
-from sqzb.finetuning.evaluation import Encoded, decide, encode, outputs_of, predict, predict_inside
+from sqzb.finetuning.evaluation import Encoded, decide, encode, outputs_of, predict
 from sqzb.glue import submission
 from sqzb.glue.data import differing_count
 from sqzb.glue.tasks import TASKS
@@ -42,13 +42,6 @@ class Finetuned(NamedTuple):
     def logits(self, encoded: Encoded) -> NDArray[np.float32]:
         """Return logits (examples, labels), in the order of the data set's labels."""
         return predict(self.model, encoded, self.accelerator)[:, self.outputs]
-
-    def inside(
-        self, encoded: Encoded, attention: bool
-    ) -> tuple[NDArray[np.float32], NDArray[np.float16], list[NDArray[np.float16]]]:
-        """The logits with what lies before them, as `predict_inside` has it."""
-        logits, states, weights = predict_inside(self.model, encoded, self.accelerator, attention)
-        return logits[:, self.outputs], states, weights
 
 
 def data_for(path: str, task_name: str | None, glue_dir: Path | None) -> DataSet:

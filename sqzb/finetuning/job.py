@@ -16,8 +16,7 @@ from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, in_common
 from sqzb.errors import UserError
 from sqzb.finetuning.distillation import augmentation
-from sqzb.finetuning.distillation.states import TeacherStates, projection
-from sqzb.finetuning.distillation.teachers import Logits, Student, Taught, ask_teachers
+from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers
 from sqzb.finetuning.evaluation import (
     Encoded,
     confusion,
@@ -85,11 +84,8 @@ class Finetuning(TrainingRun):
         further = augmentation.further_texts(recipe, data, train, self.accelerator)
         self.further = {kind: len(examples) for kind, examples in further.items()}
         self.teacher_logits: Logits | None = None
-        self.teacher_states: TeacherStates | None = None
         if recipe.distillation.teacher:
-            self.teacher_logits, self.teacher_states = self._taught(train, [*chain(*further.values())])
-        if self.teacher_states is not None and self.teacher_states.width:
-            self.beside = projection(self.model.config.hidden_size, self.teacher_states.width, recipe.seed)
+            self.teacher_logits = self._taught(train, [*chain(*further.values())])
         self.order = Order([len(ids) for ids in self.train_set.ids], recipe.batch, recipe.seed)
         self.steps_per_epoch = self.order.batches_per_epoch
         self.steps = recipe.epochs * self.steps_per_epoch
@@ -116,12 +112,10 @@ class Finetuning(TrainingRun):
     def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.recipe.max_length, self.data.kind)
 
-    def _taught(self, train: list[Example], further: list[Example]) -> tuple[Logits, TeacherStates | None]:
+    def _taught(self, train: list[Example], further: list[Example]) -> Logits:
         """What the teacher says; from it the further examples have their labels, and join the training set."""
-        examples = [*train, *further]
-        student = Student(self.model, self.tokenizer, self._encode(examples) if further else self.train_set)
-        logits, states = ask_teachers(
-            self.recipe.distillation, self.data, examples, student, self.folder, self.accelerator
+        logits = ask_teachers(
+            self.recipe.distillation, self.data, [*train, *further], self.model, self.folder, self.accelerator
         )
         kind = self.data.kind
         if isinstance(kind, Classes):
@@ -131,16 +125,15 @@ class Finetuning(TrainingRun):
         if further:
             more = self._encode(augmentation.labelled(kind, further, logits[len(train) :]))
             self.train_set = self.train_set.with_more(more)
-        return logits, states
+        return logits
 
     def make_optimizer(self) -> Optimizer:
-        trained = nn.ModuleList(module for module in (self.model, self.beside) if module is not None)
-        return AdamW(parameter_groups(trained, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
+        return AdamW(parameter_groups(self.model, self.recipe.weight_decay), lr=self.recipe.lr, fused=True)
 
     def make_engine(self, optimizer: Optimizer) -> Engine:
         model: nn.Module = self.model
         if self.teacher_logits is not None:
-            model = Taught(self.model, self.recipe.distillation, self.beside)
+            model = Taught(self.model, self.recipe.distillation)
         return Engine(self.accelerator, model, optimizer, LABELS, self.recipe.clip_norm, self.recipe.compile)
 
     def identity(self) -> dict[str, str]:
@@ -160,8 +153,7 @@ class Finetuning(TrainingRun):
         if self.teacher_logits is None:
             return [batch]
         logits = np.where(own[:, None] < 0, np.float32(0), self.teacher_logits[own])
-        inside = {} if self.teacher_states is None else self.teacher_states.batch(own, batch["input_ids"].shape[1])
-        return [{**batch, "teacher_logits": torch.from_numpy(logits), **inside}]
+        return [{**batch, "teacher_logits": torch.from_numpy(logits)}]
 
     def forward_flops(self, batch: MicroBatch) -> int:
         return self.model.forward_flops(*batch["input_ids"].shape)
@@ -268,13 +260,11 @@ class Finetuning(TrainingRun):
         distillation = self.recipe.distillation
         which = " and ".join(distillation.teacher)
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
-        weights = {"hidden states": distillation.hidden, "attention": distillation.attention}
-        inside = "".join(f", {what} {weight:g}" for what, weight in weights.items() if weight)
         temperature = "" if not isinstance(self.data.kind, Classes) else f", temperature {distillation.temperature:g}"
         n = self._labelled()
         figures = measure(self.data, decide(self.data.kind, logits[:n]), self.train_set.first(n))
         own = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
-        losses = f"alpha {distillation.alpha:g}{temperature}{inside}"
+        losses = f"alpha {distillation.alpha:g}{temperature}"
         further = " and ".join(f"{count:,} {kind}" for kind, count in self.further.items())
         taught = f"taught by {several}{which} ({own} on the training set): {losses}"
         return taught + (f"\nand {further} examples with its labels, in each epoch" if further else "")

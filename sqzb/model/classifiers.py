@@ -21,7 +21,7 @@ from sqzb.errors import UserError
 from sqzb.hub import VOCABULARIES, local_folder
 from sqzb.model.checkpoint import StoredModel, read_config, read_tensors, refuse_not_finite
 from sqzb.model.config import MODEL_TYPE, model_type
-from sqzb.model.heads import Inside, SequenceClassificationOutput, SqueezeBertForSequenceClassification, classified
+from sqzb.model.heads import SequenceClassificationOutput, SqueezeBertForSequenceClassification, classified
 from sqzb.tokenizer import load_tokenizer
 
 
@@ -31,7 +31,6 @@ class ClassifierConfig(NamedTuple):
     id2label: dict[int, str]
     vocab_size: int
     max_position_embeddings: int  # tokens that a text may have
-    hidden_size: int
 
     @property
     def num_labels(self) -> int:
@@ -53,7 +52,6 @@ class TransformersClassifier(StoredModel):
             dict(model.config.id2label),
             model.get_input_embeddings().num_embeddings,
             _positions(model),
-            getattr(model.config, "hidden_size", 0),
         )
         self._takes_types = (
             "token_type_ids" in inspect.signature(model.forward).parameters
@@ -124,26 +122,6 @@ class TransformersClassifier(StoredModel):
         has none."""
         types = {"token_type_ids": token_type_ids} if self._takes_types else {}
         return classified(self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits, labels)
-
-    def inside(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None, attention: bool
-    ) -> Inside:
-        """As SqueezeBERT's, but in training the attention is what dropout has left. UserError where the model does not
-        give what is asked for."""
-        if attention and self.model.config._attn_implementation != "eager":
-            self.model.set_attn_implementation("eager")  # the others keep no weights
-        types = {"token_type_ids": token_type_ids} if self._takes_types else {}
-        asked = {"output_hidden_states": True, "output_attentions": attention}
-        output = self.model(input_ids=input_ids, attention_mask=attention_mask, **types, **asked)
-        states: Any = getattr(output, "hidden_states", None)
-        weights: Any = getattr(output, "attentions", None)
-        if not states or (attention and (not weights or weights[-1].shape[-2:] != 2 * input_ids.shape[-1:])):
-            raise UserError(
-                f"{type(self.model).__name__} does not give {'its attention' if states else 'hidden states'} as an "
-                "encoder does. Give another model, or leave distillation.hidden and distillation.attention at 0."
-            )
-        weights = weights[-1].float().mean(1) if attention else None
-        return Inside(output.logits, torch.stack([x[:, 0] for x in states[1:]], 1), weights)
 
     def forward_flops(self, rows: int, length: int) -> int:
         """Floating-point operations of a forward on (rows, length) places, by the usual estimate: two for each place

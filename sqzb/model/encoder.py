@@ -41,10 +41,8 @@ class Encoder(nn.Module):
         super().__init__()
         self.layers = nn.ModuleList(SqueezeBertLayer(config) for _ in range(config.num_hidden_layers))
 
-    def forward(self, x: Tensor, mask: Tensor | None, states: list[Tensor] | None = None) -> Tensor:
+    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         for layer in self.layers:
-            if states is not None:
-                states.append(x)
             x = layer(x, mask)
         return x
 
@@ -69,21 +67,16 @@ class SqueezeBertModel(SavedModel):
         initialize(self, config)
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        states: list[Tensor] | None = None,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> EncoderOutput:
         """Encode a batch.
 
         input_ids, token_type_ids: (batch, length) whole numbers; attention_mask: (batch, length), 1 for tokens
-        and 0 for padding. A mask or types left out mean no padding and all of type 0. To states, where it is given,
-        what each layer reads is appended, (batch, length, width).
+        and 0 for padding. A mask or types left out mean no padding and all of type 0.
         """
         x = self.embeddings(input_ids, token_type_ids)
         mask = None if attention_mask is None else additive_mask(attention_mask)
-        x = self.encoder(x, mask, states)
+        x = self.encoder(x, mask)
         return EncoderOutput(x, self.pooler(x))
 
 

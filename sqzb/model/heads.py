@@ -4,7 +4,7 @@ A loss leaves a model as a `Tally`, a sum with its count and not a mean, so that
 and processes up to exactly the mean over one large batch.
 """
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -13,7 +13,7 @@ from torch.nn import functional as F
 from sqzb.model.checkpoint import SavedModel
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.costs import costs, total
-from sqzb.model.encoder import SqueezeBertModel, additive_mask
+from sqzb.model.encoder import SqueezeBertModel
 from sqzb.model.layers import Dropout, activation, initialize
 
 # The label of a prediction that does not count, as in torch's cross_entropy.
@@ -97,14 +97,6 @@ class PreTrainingOutput(NamedTuple):
 class SequenceClassificationOutput(NamedTuple):
     logits: Tensor  # (batch, labels); one column for regression
     tallies: dict[str, Tally]
-
-
-class Inside(NamedTuple):
-    """What a classifier comes by on the way to its logits."""
-
-    logits: Tensor  # (batch, labels)
-    states: Tensor  # (batch, layers, width): the first token's, behind each layer
-    attention: Tensor | None  # (batch, length, length): the last layer's, a query a row, the mean of the heads
 
 
 def classified(logits: Tensor, labels: Tensor | None) -> SequenceClassificationOutput:
@@ -237,20 +229,6 @@ class SqueezeBertForSequenceClassification(SavedModel):
         """Logits, and with `labels` (batch) a tally, as `classified` makes it."""
         pooled = self.transformer(input_ids, attention_mask, token_type_ids).pooler_output
         return classified(self.classifier(self.dropout(pooled)), labels)
-
-    def inside(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor | None, attention: bool
-    ) -> Inside:
-        """What `forward` comes by; attention: whether that is asked for too, which costs the last layer's scores."""
-        read: list[Tensor] = []
-        last, pooled = self.transformer(input_ids, attention_mask, token_type_ids, read)
-        states = torch.stack([x[:, 0] for x in (*read[1:], last)], 1)
-        layer: Any = self.transformer.encoder.layers[-1]
-        weights = None
-        if attention:
-            mask = additive_mask(attention_mask)
-            weights = layer.attention.mean_weights(read[-1].flatten(0, 1), len(input_ids), mask)
-        return Inside(self.classifier(self.dropout(pooled)), states, weights)
 
     def forward_flops(self, rows: int, length: int) -> int:
         """Floating-point operations of a forward on (rows, length) places."""

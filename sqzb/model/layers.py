@@ -111,22 +111,9 @@ class SelfAttention(nn.Module):
         bias = torch.cat([layer.bias.view(groups, -1) for layer in layers], 1)
         return weight.flatten(0, 1)[..., None], bias.flatten()
 
-    def mean_weights(self, x: Tensor, batch: int, mask: Tensor) -> Tensor:
-        """How much each place, a row, takes from each: (batch, length, length), the heads' mean before dropout, in the
-        type of `mask` or a wider one. Arguments as of `forward`, which does not keep it."""
-        query, key = self._by_head(x, batch, self.query, self.key)
-        weights: Tensor = (scores(query, key) + mask).softmax(-1).mean(1)
-        return weights
-
     def _by_head(self, x: Tensor, batch: int, *layers: nn.Module) -> list[Tensor]:
         """What each layer makes of the rows, (batch, heads, length, width of a head)."""
         return [layer(x).view(batch, -1, self.heads, self.head_width).transpose(1, 2) for layer in layers]
-
-
-def scores(query: Tensor, key: Tensor) -> Tensor:
-    """(..., length, width of a head) of both to (..., length, length), scaled by the root of the width."""
-    product: Tensor = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
-    return product
 
 
 def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropped: float) -> Tensor:
@@ -134,8 +121,8 @@ def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dr
     if query.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
     # torch's fused backward on a CPU takes up to five times as long as these products.
-    found = scores(query, key)
-    weights = (found if mask is None else found.add_(mask)).softmax(-1)
+    scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
+    weights = (scores if mask is None else scores.add_(mask)).softmax(-1)
     return dropout(weights, dropped, training=True) @ value
 
 

@@ -2,6 +2,7 @@
 
 from sqzb.recipe.reading import Recipe, dump_recipe, load_recipe
 from sqzb.recipe.schema import (
+    REMOVED,
     CorpusRecipe,
     Distillation,
     FinetuneRecipe,
@@ -14,11 +15,13 @@ from sqzb.recipe.schema import (
     TrainingRecipe,
     Vocabulary,
     flat,
+    without_removed,
 )
 from sqzb.recipe.sweeps import ALL, Stage, SweepRecipe
 
 __all__ = [
     "ALL",
+    "REMOVED",
     "CorpusRecipe",
     "Distillation",
     "FinetuneRecipe",
@@ -36,4 +39,5 @@ __all__ = [
     "dump_recipe",
     "flat",
     "load_recipe",
+    "without_removed",
 ]

@@ -11,7 +11,7 @@ from pydantic import BaseModel, ValidationError
 
 from sqzb.errors import RecipeError
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.recipe.schema import Section
+from sqzb.recipe.schema import REMOVED, Section
 from sqzb.recipe.sweeps import SweepRecipe
 
 Recipe = TypeVar("Recipe", bound=Section)
@@ -190,6 +190,8 @@ def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
         return f"{key}: missing"
     if detail["type"] != "extra_forbidden":
         return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r}"
+    if ".".join(str(part) for part in location[-2:]) in REMOVED:
+        return f"{key}: no longer supported, since it made no student better; leave it out"
     names = _names_at(kind, location[:-1])
     near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
     known = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"

@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 from typing import Annotated, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PlainValidator, field_validator, model_validator
 from pydantic_core import PydanticCustomError
 
 from sqzb.errors import Problem
@@ -11,11 +11,19 @@ from sqzb.model.config import SqueezeBertConfig
 
 Masking = Literal["token", "word", "ngram"]
 
+# Keys that the recipes of older runs have. At 0, their default, they had no effect.
+REMOVED = frozenset(["distillation.hidden", "distillation.attention"])
+
 
 def _size_or_auto(value: Any) -> Any:
     if value == "auto" or (type(value) is int and value >= 1):
         return value
     raise PydanticCustomError("size_or_auto", "Input should be a whole number, 1 or more, or auto")
+
+
+def without_removed(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Return the values without the removed keys that are 0; prefix: the section of these keys, as "distillation."."""
+    return {key: value for key, value in values.items() if f"{prefix}{key}" not in REMOVED or value != 0}
 
 
 # One error for both kinds, where pydantic has one for each kind of a union.
@@ -207,12 +215,6 @@ class Distillation(SoftTargets):
         strict=False,
         description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
     )
-    hidden: float = Field(
-        0.0, ge=0, description="weight of the error of the first token's states, projected, to the teacher's; 0: none"
-    )
-    attention: float = Field(
-        0.0, ge=0, description="weight of the divergence from the attention of the teacher's last layer; 0: none"
-    )
     cache: str = Field("data/teachers", min_length=1, description="where teachers' logits are kept for further runs")
     augment: int = Field(
         0,
@@ -231,11 +233,11 @@ class Distillation(SoftTargets):
     def _one(cls, teacher: Any) -> Any:
         return (teacher,) if isinstance(teacher, str) else teacher
 
-    def problems(self) -> list[Problem]:
-        if len(self.teacher) < 2:
-            return []
-        asked = [key for key in ("hidden", "attention") if getattr(self, key)]
-        return [(key, f"is learnt from one teacher, and there are {len(self.teacher)}") for key in asked]
+    @model_validator(mode="before")
+    @classmethod
+    def _drop_removed(cls, values: Any) -> Any:
+        """Drop removed keys that were off, so that the recipe of an older run stays valid."""
+        return without_removed(values, "distillation.") if isinstance(values, dict) else values
 
 
 class FinetuneRecipe(TrainingRecipe):

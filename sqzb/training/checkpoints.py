@@ -1,7 +1,4 @@
-"""Checkpoints: the Hugging Face folder, the optimizer's tensors and trainer.json, each folder whole or absent.
-
-What is trained beside the model, and is no part of it, has a file of its own.
-"""
+"""Checkpoints: the Hugging Face folder, the optimizer's tensors and trainer.json, each folder whole or absent."""
 
 import json
 import shutil
@@ -21,7 +18,6 @@ from sqzb.files import ASIDE, sha256, whole_folder, write_json
 from sqzb.model.checkpoint import StoredModel, write_tensors
 
 CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = "checkpoints", "optimizer.safetensors", "trainer.json", "manifest.json"
-BESIDE = "beside.safetensors"
 
 
 def save(
@@ -34,19 +30,13 @@ def save(
     keep: int,
     keep_every: int | None = None,
     needed: Callable[[int], int | None] = lambda step: None,
-    beside: nn.Module | None = None,
 ) -> Path:
     """Write checkpoints/step-N under the run `folder`, then remove all but the newest `keep`, those of every
-    `keep_every`-th step, and those that these need: `needed` of a step is the step of another one, or None.
-
-    beside: what the optimizer trains and the model does not hold.
-    """
+    `keep_every`-th step, and those that these need: `needed` of a step is the step of another one, or None."""
     path = of_step(folder, step)
     with whole_folder(path) as aside:
         model.save_pretrained(aside, tokenizer)
-        write_tensors(aside / OPTIMIZER, _tensors(_parameters(model, beside), optimizer))
-        if beside is not None:
-            write_tensors(aside / BESIDE, {name: tensor.cpu() for name, tensor in beside.state_dict().items()})
+        write_tensors(aside / OPTIMIZER, _tensors(model, optimizer))
         write_json(aside / TRAINER, {**state, "step": step})
         files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(aside.iterdir())}
         write_json(aside / MANIFEST, files)
@@ -100,16 +90,14 @@ def read_state(checkpoint: Path) -> dict[str, Any]:
     return state
 
 
-def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer, beside: nn.Module | None = None) -> None:
-    """Put the checkpoint's weights and moments into model, optimizer and what is trained beside the model."""
+def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
+    """Put the checkpoint's weights and moments into model and optimizer."""
     load_model(checkpoint, model)
     try:
         tensors = load_file(checkpoint / OPTIMIZER)
-        if beside is not None:
-            beside.load_state_dict(load_file(checkpoint / BESIDE))
     except (OSError, SafetensorError) as error:
         raise UserError(f"The checkpoint {checkpoint} is damaged ({error}). Give an older one.") from error
-    parameters = _parameters(model, beside)
+    parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for key, tensor in tensors.items():
         moment, name = key.split("/")
@@ -141,16 +129,11 @@ def _step(checkpoint: Path) -> int:
     return int(checkpoint.name.removeprefix("step-"))
 
 
-def _parameters(model: nn.Module, beside: nn.Module | None) -> dict[str, nn.Parameter]:
-    own = dict(model.named_parameters())
-    return own if beside is None else own | {f"beside.{name}": p for name, p in beside.named_parameters()}
-
-
-def _tensors(parameters: Mapping[str, nn.Parameter], optimizer: Optimizer) -> dict[str, torch.Tensor]:
+def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
     """The optimizer's state under moment/parameter; counts become tensors without a dimension."""
     return {
         f"{moment}/{name}": torch.as_tensor(value).detach().cpu().contiguous()
-        for name, parameter in parameters.items()
+        for name, parameter in model.named_parameters()
         for moment, value in optimizer.state[parameter].items()
         if moment == "step" or (isinstance(value, torch.Tensor) and value.shape == parameter.shape)
     }

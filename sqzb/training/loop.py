@@ -26,7 +26,7 @@ from sqzb.files import locked, whole_folder
 from sqzb.model.checkpoint import StoredModel
 from sqzb.model.costs import TRAINING
 from sqzb.model.layers import by_kernels, use_kernels
-from sqzb.recipe import TrainingRecipe, flat
+from sqzb.recipe import REMOVED, TrainingRecipe, flat, without_removed
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
 from sqzb.training.guards import SIGNALS, Signals, Watch, check_space
@@ -77,7 +77,6 @@ class TrainingRun(ABC):
     needs_older = False  # checkpoints, beside those that are kept
     steps: int
     model: StoredModel
-    beside: nn.Module | None = None  # trained with the model and kept in checkpoints, but no part of it
     tokenizer: Tokenizer
 
     def __init__(self, recipe: TrainingRecipe, folder: Path, accelerator: Accelerator) -> None:
@@ -200,7 +199,7 @@ class TrainingRun(ABC):
             self.restore(checkpoint, state)
 
     def restore(self, checkpoint: Path, state: Mapping[str, Any]) -> None:
-        checkpoints.load(checkpoint, self.model, self.optimizer, self.beside)
+        checkpoints.load(checkpoint, self.model, self.optimizer)
         self.done, self.tokens = state["step"], state["tokens"]
         self.watch.restore(state["watch"])
 
@@ -269,7 +268,7 @@ class TrainingRun(ABC):
             "identity": self.identity(),
         }
         keep = (self.recipe.keep_checkpoints, self.recipe.keep_every, self.needed)
-        checkpoints.save(self.folder, self.done, self.model, self.optimizer, self.tokenizer, state, *keep, self.beside)
+        checkpoints.save(self.folder, self.done, self.model, self.optimizer, self.tokenizer, state, *keep)
 
     def write_final(self) -> None:
         """The model as a Hugging Face folder, before it is measured."""
@@ -340,7 +339,7 @@ class TrainingRun(ABC):
         """UserError when the run would go on as another one than that of the checkpoint."""
         may_change = self.recipe.may_change | ({self.recipe.length} if extend else set())
         # A key that the run's version did not have yet had the value of today's default.
-        before = flat(type(self.recipe)().model_dump(mode="json")) | flat(state["recipe"])
+        before = flat(type(self.recipe)().model_dump(mode="json")) | without_removed(flat(state["recipe"]))
         now = flat(self.recipe.model_dump(mode="json"))
         differing = {
             key: (before.get(key), now.get(key))
@@ -349,16 +348,14 @@ class TrainingRun(ABC):
         }
         hashes = self.identity()
         changed = [f"{name} is another" for name, value in state["identity"].items() if hashes.get(name) != value]
-        changed += [f"{key} was {was}, is {now_}" for key, (was, now_) in differing.items()]
+        for key, (was, is_now) in differing.items():
+            changed.append(f"{key} was {was}, is {'no longer supported' if key in REMOVED else is_now}")
         if changed:
             hint = f" (--extend allows another {self.recipe.length})" if self.recipe.length in differing else ""
             raise UserError(
                 f"The run cannot go on from {checkpoint}, since it would become another one: {'; '.join(changed)}"
                 f"{hint}. Put these back, or give another --output."
             )
-
-    def _checkpoint_size(self) -> int:
-        return checkpoints.size(self.model) + (0 if self.beside is None else checkpoints.size(self.beside))
 
     def _check_space(self) -> None:
         """UserError in all processes when the first finds that the disk is too small."""
@@ -369,7 +366,7 @@ class TrainingRun(ABC):
         refusal = None
         if self.main:
             there = sum(file.stat().st_size for file in self.folder.rglob("*") if file.is_file())
-            need = max(0, self._checkpoint_size() * (kept + 1) - there)
+            need = max(0, checkpoints.size(self.model) * (kept + 1) - there)
             try:
                 check_space(self.folder, need, f"{kept} checkpoints and the model")
             except UserError as error:
@@ -401,7 +398,7 @@ class TrainingRun(ABC):
                 raise
             last = checkpoints.newest(self.folder, self._warn)
             raise UserError(
-                f"The disk of {self.folder} is full: a checkpoint takes {console.size(self._checkpoint_size())}. "
+                f"The disk of {self.folder} is full: a checkpoint takes {console.size(checkpoints.size(self.model))}. "
                 f"The last whole one: {last or 'none'}. Make room, then --resume auto."
             ) from error
         except RuntimeError as error:

@@ -66,7 +66,7 @@ def more_glue(glue: Path) -> Path:
         ("STS-B", ("train", "dev"), "sentence1\tsentence2\tscore"),
     ):
         (glue / folder).mkdir()
-        labels = MNLI.labels if folder == "MNLI" else ("0.5", "2.5", "5")
+        labels = MNLI.kind.names if folder == "MNLI" else ("0.5", "2.5", "5")
         for name in names:
             rows = "".join(f"{words[n % 3]}\t{'g ' * (n % 4)}\t{labels[n % 3]}\n" for n in range(30 + len(name)))
             (glue / folder / f"{name}.tsv").write_text(f"{header}\n{rows}", encoding="utf-8")

@@ -69,10 +69,6 @@ class Cache(ABC, Generic[Written, Read]):
                     time.sleep(WAIT)
         return [found[number] for number in sorted(found)]
 
-    @property
-    def files(self) -> list[Path]:
-        return [self._file(number) for number in range(len(self._rows()))]
-
     def _rows(self) -> list[slice]:
         starts = range(0, self._examples, self._chunk)
         return [slice(start, min(self._examples, start + self._chunk)) for start in starts]

@@ -1,6 +1,7 @@
 """Distillation: the student learns from what teachers say of each example, which is computed once, whatever happens."""
 
 import gc
+import hashlib
 import json
 import os
 import re
@@ -18,6 +19,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoTokenizer
@@ -37,6 +39,7 @@ from sqzb.glue.tasks import TASKS, task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
 from sqzb.tokenizer import load_tokenizer, train_tokenizer
+from sqzb.training.run_folder import recipe_of
 from stopped_runs import lines, write_scored, write_task
 
 MRPC, STSB = task("mrpc"), task("stsb")
@@ -100,7 +103,7 @@ def glue(tmp_path: Path) -> Path:
 
 def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc", **changes: Any) -> FinetuneRecipe:
     ours = {"teacher": [str(path) for path in teachers], "cache": str(start.parent / "cache")}
-    ours |= {key: changes.pop(key) for key in ("temperature", "alpha", "cache", "hidden") if key in changes}
+    ours |= {key: changes.pop(key) for key in ("temperature", "alpha", "cache") if key in changes}
     settings = {"task": name, "epochs": 2, "batch": 7, "lr": 1e-2, "max_length": 16, "log_every": 1}
     return FinetuneRecipe.model_validate(
         settings | {"model": str(start), "output": str(start.parent / output), "distillation": ours} | changes
@@ -375,6 +378,39 @@ def test_another_teacher_is_refused_when_a_run_goes_on(start: Path, teacher: Mak
     assert lines(run) == before
 
 
+@pytest.mark.parametrize(
+    ("weight", "said"), [(0.0, None), (0.5, "distillation.hidden was 0.5, is no longer supported")]
+)
+def test_a_run_with_removed_keys_goes_on_where_they_were_off(
+    start: Path, teacher: MakeTeacher, glue: Path, weight: float, said: str | None
+) -> None:
+    """With the keys of recipe.yaml and trainer.json as versions wrote them that could learn a teacher's states."""
+    wanted = recipe(start, teacher("teacher"), epochs=1)
+    run = finetune(wanted, glue)
+    before = lines(run)
+    removed = {"hidden": weight, "attention": 0.0}
+    for path in (run / "checkpoints").iterdir():
+        state = json.loads((path / "trainer.json").read_text())
+        state["recipe"]["distillation"] |= removed
+        (path / "trainer.json").write_text(json.dumps(state))
+        manifest = json.loads((path / "manifest.json").read_text())
+        content = (path / "trainer.json").read_bytes()
+        manifest["trainer.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        (path / "manifest.json").write_text(json.dumps(manifest))
+    saved = yaml.safe_load((run / "recipe.yaml").read_text())
+    saved["distillation"] |= removed
+    (run / "recipe.yaml").write_text(yaml.safe_dump(saved))
+    if said is not None:
+        with pytest.raises(UserError, match=said):
+            finetune(wanted, glue, "auto")
+        with pytest.raises(UserError, match=r"distillation\.hidden: no longer supported"):
+            load_recipe(FinetuneRecipe, run / "recipe.yaml")
+        return
+    shutil.rmtree(run / "final")
+    assert load_recipe(FinetuneRecipe, run / "recipe.yaml") == wanted == recipe_of(str(run), FinetuneRecipe)
+    assert lines(finetune(load_recipe(FinetuneRecipe, run / "recipe.yaml"), glue, "auto")) == before
+
+
 # The cache
 
 
@@ -435,7 +471,7 @@ def test_killed_it_goes_on_and_two_processes_share_the_work(
     write_task(glue, 400)
     monkeypatch.setattr(distillation, "CHUNK", 4)
     folder = teacher("teacher")
-    settings = {"epochs": 1, "batch": 100, "dropout": 0.0, "lr": 1e-3, "hidden": 0.5}
+    settings = {"epochs": 1, "batch": 100, "dropout": 0.0, "lr": 1e-3}
     whole = finetune(recipe(start, folder, output="whole", cache=str(tmp_path / "undisturbed"), **settings), glue)
     (tmp_path / "wanted.yaml").write_text(dump_recipe(recipe(start, folder, output="killed", **settings)))
 
