@@ -19,7 +19,7 @@ from typer.testing import CliRunner
 
 from glue_runs import finetune
 from sqzb.cli import app
-from sqzb.data.dataset import Classes, Example
+from sqzb.data.dataset import Classes, Example, Kind, Number
 from sqzb.errors import UserError
 from sqzb.finetuning import job
 from sqzb.finetuning.evaluation import encode, predict
@@ -100,7 +100,7 @@ def of_transformers(folder: Path, **more: Any) -> Any:
 
 def logits_of(folder: Path) -> torch.Tensor:
     model = open_classifier(folder)
-    encoded = encode(examples(), open_tokenizer(folder), model.config.max_position_embeddings, False)
+    encoded = encode(examples(), open_tokenizer(folder), model.config.max_position_embeddings, Classes(("no", "yes")))
     return torch.from_numpy(predict(model, encoded, Accelerator(cpu=True)))
 
 
@@ -120,13 +120,17 @@ def test_logits_are_those_of_transformers(save: Save, kind: str, tmp_path: Path)
     torch.testing.assert_close(again, found, atol=1e-5, rtol=1e-4)
 
 
+def kind_of(labels: dict[int, str]) -> Kind:
+    return Number(0, 5) if len(labels) == 1 else Classes(tuple(labels.values()))
+
+
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("labels", [LABELS, {0: "score"}])
 def test_the_loss_is_that_of_transformers(save: Save, kind: str, labels: dict[int, str]) -> None:
     folder = save(kind, id2label=labels)
     wanted = [0, 1, 1, 0] if len(labels) == 2 else [0.5, 2.5, 5.0, 1.0]
     model = open_classifier(folder).eval()
-    encoded = encode(examples(wanted), open_tokenizer(folder), PLACES, len(labels) == 1)
+    encoded = encode(examples(wanted), open_tokenizer(folder), PLACES, kind_of(labels))
     tally = model(**encoded.batch([0, 1, -1, 2, 3])).tallies["task"]
     losses = [float(out.loss) for out in of_transformers(folder, labels=torch.tensor(wanted))]
     assert tally.loss.item() == pytest.approx(sum(losses), rel=1e-4) and int(tally.total) == 4

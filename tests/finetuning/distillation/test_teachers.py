@@ -385,7 +385,7 @@ def test_a_run_with_removed_keys_goes_on_where_they_were_off(
     start: Path, teacher: MakeTeacher, glue: Path, weight: float, said: str | None
 ) -> None:
     """With the keys of recipe.yaml and trainer.json as versions wrote them that could learn a teacher's states."""
-    wanted = recipe(start, teacher("teacher"), epochs=1)
+    wanted = recipe(start, teacher("teacher"), epochs=1).model_copy(update={"glue_dir": str(glue)})
     run = finetune(wanted, glue)
     before = lines(run)
     removed = {"hidden": weight, "attention": 0.0}
