@@ -145,12 +145,14 @@ def finetune(
     changes += [f"distillation.teacher={json.dumps(teacher)}"] if teacher else []
     folders = {"glue_dir": _text(glue_dir), "output": _text(output)}
     wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, **folders)
-    from sqzb.finetuning import sweep
+    from sqzb.finetuning.sweep.plan import is_sweep
 
-    if sweep.is_sweep(wanted):
+    if is_sweep(wanted):
         if resume not in ("never", "auto") or extend:
             raise typer.BadParameter("--extend and --resume PATH are for a single run; a sweep goes on by itself")
-        sweep.sweep(wanted, jobs or 1)
+        from sqzb.finetuning.sweep.run import sweep
+
+        sweep(wanted, jobs or 1)
         return
     if jobs is not None:
         raise typer.BadParameter("--jobs is for several runs: give several tasks, --seeds, or a grid")

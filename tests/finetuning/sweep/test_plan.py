@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import RecipeError, UserError
-from sqzb.finetuning.sweep import Run, is_sweep, plan
+from sqzb.finetuning.sweep.plan import Run, is_sweep, plan
 from sqzb.glue.tasks import FINETUNED, TASKS
 from sqzb.recipe import FinetuneRecipe, Section, SweepRecipe, dump_recipe, load_recipe
 

@@ -19,7 +19,10 @@ from hypothesis import strategies as st
 from glue_runs import finetune
 from sqzb.errors import UserError
 from sqzb.finetuning.finetuned import _best_runs
-from sqzb.finetuning.sweep import AVERAGES, Run, _environments, plan, report, spread, summary, sweep
+from sqzb.finetuning.sweep.plan import Run, plan
+from sqzb.finetuning.sweep.processes import _environments
+from sqzb.finetuning.sweep.run import sweep
+from sqzb.finetuning.sweep.tables import AVERAGES, report, spread, summary
 from sqzb.glue.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.recipe import FinetuneRecipe, SweepRecipe, load_recipe
@@ -84,7 +87,7 @@ def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: 
     process = start(place, chain, output)
     wait_until(lambda: all(len(lines(run)) > 20 for run in runs), process)
     process.send_signal(signal.SIGTERM)
-    _, said = process.communicate(timeout=60)
+    _, said = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
     assert "SIGTERM: the sweep has stopped with 0 of 4 runs finished" in said and "The same command goes on" in said
     assert "Traceback" not in said
@@ -100,7 +103,7 @@ def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: 
     process.communicate()
     assert not (output / "with").exists()
     process = start(place, chain, output)  # while the killed one's runs may be at work still
-    told, said = process.communicate(timeout=60)
+    told, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
     assert "Scores on validation" in told and "Means by stage" in told
     results = json.loads((output / "results.json").read_text())
@@ -180,7 +183,7 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "stand_in").write_text(STAND_IN.format(place=tmp_path))
     (tmp_path / "stand_in").chmod(0o700)
     monkeypatch.setattr(sys, "executable", str(tmp_path / "stand_in"))
-    monkeypatch.setattr("sqzb.finetuning.sweep.WAIT", 0.001)
+    monkeypatch.setattr("sqzb.finetuning.sweep.processes.WAIT", 0.001)
     return tmp_path / "broken"
 
 

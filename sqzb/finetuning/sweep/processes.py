@@ -1,0 +1,204 @@
+"""The processes of a sweep: each run in one of its own, on a GPU or a share of the cores."""
+
+import fcntl
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Mapping, Sequence
+from graphlib import TopologicalSorter
+from pathlib import Path
+from typing import NamedTuple
+
+from sqzb import console
+from sqzb.errors import Stopped
+from sqzb.files import whole_file
+from sqzb.finetuning.sweep.plan import Run
+from sqzb.recipe import dump_recipe
+from sqzb.training.guards import SIGNALS, Signals
+from sqzb.training.run_folder import final_figures
+
+LAST_LINES = 3  # of a failed run's output, to show
+WAIT = 0.1  # seconds between two looks at the processes
+
+
+class Outcome(NamedTuple):
+    """How the runs of a sweep ended that did not finish.
+
+    failed   runs whose process failed, with its exit code and last lines
+    skipped  runs that were not begun, with the reason: they need runs that failed
+    """
+
+    failed: dict[Run, str]
+    skipped: dict[Run, str]
+
+
+class _Working(NamedTuple):
+    """A run that is at work: its process, and the environment of its slot."""
+
+    process: subprocess.Popen[bytes]
+    environment: dict[str, str]
+
+
+def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
+    """Run all that is not finished, `jobs` at once, each run after those that it needs.
+
+    Raises:
+        Stopped: A signal came. The runs that were at work have saved themselves.
+    """
+    waiting = _Waiting(runs)
+    free = _environments(jobs) if waiting.ready() else []
+    working: dict[Run, _Working] = {}
+    failed: dict[Run, str] = {}
+    signals, forwarded = Signals(), False
+
+    with signals.caught(), console.bar("Sweep", len(runs), len(waiting.finished)) as bar:
+        try:
+            while working or (waiting.ready() and not signals.received):
+                if not signals.received:
+                    _begin(waiting, free, working)
+                elif not forwarded:
+                    forwarded = True
+                    for work in working.values():
+                        work.process.send_signal(signals.received)
+
+                for run, reason in _collect(waiting, free, working).items():
+                    if not signals.received:  # otherwise the run has stopped and saved itself
+                        failed[run] = reason
+
+                names = ", ".join(run.name for run in working)
+                if not names and waiting.ready() and not signals.received:
+                    names = "waits for runs that a killed sweep left at work"
+                bar.to(len(waiting.finished) + len(failed), names)
+                time.sleep(WAIT)
+        finally:  # no process is left behind where the sweep itself fails
+            for work in working.values():
+                work.process.terminate()
+                work.process.wait()
+
+    unfinished = [run for run in runs if run not in waiting.finished and run not in failed]
+    if signals.received and unfinished:
+        name = next(number.name for number in SIGNALS if number == signals.received)
+        raise Stopped(
+            f"{name}: the sweep has stopped with {len(waiting.finished)} of {len(runs)} runs finished, and those that "
+            "were at work are saved. The same command goes on.",
+            signals.received,
+        )
+    return Outcome(failed, _skipped(unfinished, {run.folder for run in (*failed, *unfinished)}))
+
+
+class _Waiting:
+    """The runs that have not begun, in an order in which each comes after those that it needs."""
+
+    def __init__(self, runs: Sequence[Run]) -> None:
+        self.finished: set[Run] = set()
+        self._by_folder = {run.folder: run for run in runs}
+        # What a finished run needed does not matter any more.
+        needs = {run.folder: run.needs if final_figures(run.folder) is None else () for run in runs}
+        self._order = TopologicalSorter(needs)
+        self._order.prepare()
+        self._ready: list[Run] = []
+
+    def ready(self) -> list[Run]:
+        """Return the runs that could begin now.
+
+        Runs that have finished are taken out, wherever they ran: a killed sweep may have left runs at work, which
+        end by themselves.
+        """
+        while True:
+            self._ready += [self._by_folder[folder] for folder in self._order.get_ready()]
+            finished = [run for run in self._ready if final_figures(run.folder) is not None]
+            if not finished:
+                return list(self._ready)
+            for run in finished:
+                self._ready.remove(run)
+                self.finish(run)
+
+    def take(self, run: Run) -> None:
+        """The run has begun."""
+        self._ready.remove(run)
+
+    def finish(self, run: Run) -> None:
+        """The run has finished; runs that need it may be ready now."""
+        self.finished.add(run)
+        self._order.done(run.folder)
+
+
+def _begin(waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _Working]) -> None:
+    """Start runs that are ready while there are free slots."""
+    for run in waiting.ready():
+        if not free:
+            return
+        process = _start(run, free[0])
+        if process is not None:
+            waiting.take(run)
+            working[run] = _Working(process, free.pop(0))
+
+
+def _collect(waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _Working]) -> dict[Run, str]:
+    """Take out the runs whose process has ended; return those that did not finish, with the reason."""
+    unfinished = {}
+    for run, work in list(working.items()):
+        code = work.process.poll()
+        if code is None:
+            continue
+        del working[run]
+        free.append(work.environment)
+        figures = final_figures(run.folder)
+        if code == 0 and figures is not None:
+            console.out.print(f"{run.name}: {figures['score']:.1%}")
+            waiting.finish(run)
+        else:
+            unfinished[run] = _failure(run, code)
+    return unfinished
+
+
+def _failure(run: Run, code: int) -> str:
+    """Return the exit code, the log and its last lines."""
+    log = run.beside(".log")
+    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    last = [line for line in lines if line][-LAST_LINES:]
+    return f"exit code {code}, {log}" + "".join(f"\n    {line}" for line in last)
+
+
+def _skipped(unfinished: Sequence[Run], missing: set[Path]) -> dict[Run, str]:
+    """Return the runs that could not begin, with the runs that they need and that are missing."""
+    reasons = {}
+    for run in unfinished:
+        needs = [str(folder) for folder in run.needs if folder in missing]
+        reasons[run] = f"not run, for it needs {' and '.join(needs)}"
+    return reasons
+
+
+def _environments(jobs: int) -> list[dict[str, str]]:
+    """What the process of each slot sees: one of the GPUs that are visible here, and its share of the cores."""
+    if jobs == 1:
+        return [dict(os.environ)]
+    visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+    if visible is None:
+        import torch
+
+        gpus = [str(number) for number in range(torch.cuda.device_count())]
+    else:
+        gpus = [name for name in visible.split(",") if name]
+    share = str(max(1, (os.cpu_count() or 1) // jobs))
+    common = {"OMP_NUM_THREADS": share} | os.environ
+    return [common | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
+
+
+def _start(run: Run, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
+    """Begin the run or go on with it; None while a process that a killed sweep has left behind is at work on it.
+
+    The lock on the log goes with it to the process, so it is held until that ends, whatever becomes of the sweep.
+    """
+    run.folder.parent.mkdir(parents=True, exist_ok=True)
+    with run.beside(".log").open("ab") as log:
+        try:
+            fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return None
+        log.truncate(0)
+        with whole_file(run.beside(".yaml")) as aside:
+            aside.write_text(dump_recipe(run.recipe), encoding="utf-8")
+        command = [sys.executable, "-m", "sqzb", "finetune", "--recipe", str(run.beside(".yaml")), "--resume", "auto"]
+        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)

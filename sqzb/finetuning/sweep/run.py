@@ -1,0 +1,108 @@
+"""A sweep from its recipe to its tables."""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from sqzb.errors import UserError
+from sqzb.files import locked, write_json
+from sqzb.finetuning.data import open_data
+from sqzb.finetuning.sweep.plan import Run, plan
+from sqzb.finetuning.sweep.processes import run_all
+from sqzb.finetuning.sweep.tables import report, summary
+from sqzb.hub import local_folder
+from sqzb.recipe import FinetuneRecipe, SweepRecipe, flat, load_recipe
+from sqzb.training.run_folder import RECIPE, final_figures, refuse_used
+
+OUTPUT, RESULTS = "runs/glue", "results.json"
+
+
+def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
+    """Run all that is not finished, then print the tables, write them to OUTPUT/results.json and return them.
+
+    At most `jobs` runs are at work at once, each with one of the visible GPUs or a share of the cores.
+
+    Raises:
+        UserError: Before anything runs, where the sweep cannot be as the recipe has it; after the tables, where runs
+            have failed.
+        Stopped: A signal came. The runs that were at work have saved themselves.
+    """
+    if "WORLD_SIZE" in os.environ:
+        raise UserError("A sweep starts processes of its own. Start it without accelerate or torchrun, with --jobs.")
+    output = Path(recipe.output or OUTPUT)
+    runs = plan(recipe, output)
+    _check_folders(output, runs)
+    _check_models(runs)
+    _check_data(runs)
+    output.mkdir(parents=True, exist_ok=True)
+    with locked(output) as ours:
+        if not ours:
+            raise UserError(f"Another sweep is at work in {output}. Wait for it, or give another --output.")
+        for run in runs:
+            run.link()
+        failed, skipped = run_all(runs, jobs)
+        results = summary(runs) | {"failed": [run.name for run in (*failed, *skipped)]}
+        write_json(output / RESULTS, results)
+    report(output, results)
+    if failed:
+        listed = "".join(f"\n  {run.name}: {reason}" for run, reason in (failed | skipped).items())
+        others = f", and {len(skipped)} that need these were not run" if skipped else ""
+        raise UserError(
+            f"{len(failed)} of {len(runs)} runs failed{others}:{listed}\nThe same command tries these again."
+        )
+    return results
+
+
+def _check_folders(output: Path, runs: Sequence[Run]) -> None:
+    """Raise UserError, naming all of them, for folders that hold something other than the sweep's own runs."""
+    if (output / RECIPE).exists():
+        raise UserError(f"{output} is the folder of a single run. Give another --output.")
+    problems = []
+    for run in runs:
+        if not (run.folder / RECIPE).exists():
+            refuse_used(run.folder)
+            continue
+        before = flat(load_recipe(FinetuneRecipe, run.folder / RECIPE).model_dump())
+        problems += [
+            f"{run.folder}: {key} was {before[key]}, is {value}"
+            for key, value in flat(run.recipe.model_dump()).items()
+            if value != before[key] and not {key, key.split(".")[0]} & FinetuneRecipe.may_change
+        ]
+    if problems:
+        listed = "".join(f"\n  {problem}" for problem in problems)
+        raise UserError(
+            f"The sweep in {output} has runs of another recipe:{listed}\nPut these back, or give another --output."
+        )
+
+
+def _check_models(runs: Sequence[Run]) -> None:
+    """Raise UserError for a model that is missing, of those that unfinished runs start from or learn from.
+
+    A model on the Hub is downloaded here, once, before several runs would do it.
+    """
+    unfinished = _unfinished(runs)
+    made_here = {folder for run in unfinished for folder in run.needs}
+    for run in unfinished:
+        for path in (run.recipe.model, *run.recipe.distillation.teacher):
+            if Path(path) not in made_here:
+                local_folder(path)
+
+
+def _check_data(runs: Sequence[Run]) -> None:
+    """Raise UserError, with all problems, where files of data that unfinished runs need are missing or wrong."""
+    problems: list[str] = []
+    for data in {run.recipe.task: open_data(run.recipe) for run in _unfinished(runs)}.values():
+        if not data.on_disk:
+            continue
+        for split in data.labelled_splits:
+            try:
+                data.read(split)
+            except UserError as error:
+                problems.append(f"\n  {error}")
+    if problems:
+        raise UserError(f"The sweep cannot begin, for data is wrong:{''.join(dict.fromkeys(problems))}")
+
+
+def _unfinished(runs: Sequence[Run]) -> list[Run]:
+    return [run for run in runs if final_figures(run.folder) is None]

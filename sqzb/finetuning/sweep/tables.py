@@ -1,0 +1,107 @@
+"""The tables of a sweep: scores by task, stage and setting, and GLUE's averages."""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqzb import console
+from sqzb.finetuning.sweep.plan import Run
+from sqzb.glue.average import average
+from sqzb.training.run_folder import final_figures
+
+CONVENTION = "the mean over tasks of each task's mean metric, MNLI's two halves as one task"
+AVERAGES = {"with_wnli": "GLUE with WNLI", "without_wnli": "GLUE without WNLI"}
+
+
+def summary(runs: Sequence[Run]) -> dict[str, Any]:
+    """Of the runs that are finished: each, a row for each task, stage and setting, and GLUE's averages.
+
+    A row is of its seeds' scores. The best setting of a task in a stage is that of the highest mean. The averages, null
+    where a task is missing, are of the best settings' means; where there are stages, each has its means and averages.
+    """
+    finished = [(run, found) for run in runs if (found := final_figures(run.folder)) is not None]
+    tasks = list(dict.fromkeys(run.recipe.task for run in runs))
+    scores: dict[tuple[str, str, str], list[float]] = {}
+    for run, found in sorted(finished, key=lambda one: tasks.index(one[0].recipe.task)):
+        scores.setdefault((str(run.recipe.task), run.stage, run.setting), []).append(found["score"])
+    rows = [
+        {"task": name, "stage": stage, "setting": setting, **spread(values)}
+        for (name, stage, setting), values in scores.items()
+    ]
+    means: dict[str, dict[str, float]] = {run.stage: {} for run in runs}
+    for row in rows:
+        best = means[row["stage"]]
+        best[row["task"]] = max(row["mean"], best.get(row["task"], row["mean"]))
+    for row in rows:
+        row["best_setting"] = row["mean"] == means[row["stage"]][row["task"]]
+    stages = {stage: {"means": best, "average": _averages(best)} for stage, best in means.items()}
+    return {
+        "runs": [
+            {"task": run.recipe.task, "stage": run.stage, "setting": run.setting, "seed": run.recipe.seed}
+            | {"folder": str(run.folder)}
+            | found
+            for run, found in finished
+        ],
+        "rows": rows,
+        **({"average": stages[""]["average"]} if "" in stages else {"stages": stages}),
+    }
+
+
+def spread(scores: Sequence[float]) -> dict[str, Any]:
+    """n, median, mean, sd (n - 1 in its denominator; None for one score) and the best."""
+    return {
+        "n": len(scores),
+        "median": statistics.median(scores),
+        "mean": statistics.fmean(scores),
+        "sd": statistics.stdev(scores) if len(scores) > 1 else None,
+        "best": max(scores),
+    }
+
+
+def _averages(means: Mapping[str, float]) -> dict[str, Any]:
+    return {"of": CONVENTION, "with_wnli": _average(means, True), "without_wnli": _average(means, False)}
+
+
+def _average(means: Mapping[str, float], wnli: bool) -> float | None:
+    try:
+        return average({(name, "validation"): mean for name, mean in means.items()}, wnli)
+    except ValueError:  # of a task that is missing
+        return None
+
+
+def report(output: object, results: Mapping[str, Any]) -> None:
+    """Print the tables of `summary`."""
+    rows = []
+    for row in results["rows"]:
+        several = sum((row["task"], row["stage"]) == (other["task"], other["stage"]) for other in results["rows"]) > 1
+        name = " ".join(filter(None, (row["task"], row["stage"], row["setting"])))
+        values = [row["median"], row["mean"], row["sd"], row["best"]]
+        rows.append([name + "  best" * (several and row["best_setting"]), str(row["n"]), *map(_percent, values)])
+    console.table(f"Scores on validation, {output}", ("task", "n", "median", "mean", "sd", "best"), rows)
+    stages = results.get("stages", {})
+    if stages:
+        _report_stages(stages, list(dict.fromkeys(row["task"] for row in results["rows"])))
+    for key, which in AVERAGES.items():
+        average = None if stages else results["average"][key]
+        if average is not None:
+            console.out.print(f"{which}: {average:.1%} ({CONVENTION})")
+
+
+def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
+    """Print the stages side by side, or below one another where they are more than the tasks."""
+    rows = [[name, *(_percent(stage["means"].get(name)) for stage in stages.values())] for name in tasks]
+    for key, which in AVERAGES.items():
+        averages = [stage["average"][key] for stage in stages.values()]
+        if any(average is not None for average in averages):
+            rows.append([which, *map(_percent, averages)])
+    table = [["task", *stages], *rows]
+    if len(stages) > len(rows):
+        table = [list(column) for column in zip(*table, strict=True)]
+        table[0][0] = "stage"
+    console.table("Means by stage, each of its best setting", table[0], table[1:])
+    if len(rows) > len(tasks):
+        console.out.print(f"GLUE: {CONVENTION}")
+
+
+def _percent(value: float | None) -> str:
+    return "-" if value is None else f"{value:.1%}"
