@@ -28,7 +28,7 @@ from sqzb.files import write_json
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.job import build_model
 from sqzb.glue.tasks import task
-from sqzb.model.classifiers import open_tokenizer
+from sqzb.model.transformers_classifier import open_tokenizer
 from sqzb.recipe import FinetuneRecipe, load_recipe
 from trainer_peer import Figures, copy_data, timed
 

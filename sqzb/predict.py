@@ -15,7 +15,7 @@ from sqzb.finetuning.evaluation import predict as logits_of
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM
 from sqzb.model.checkpoint import has_mlm_head
-from sqzb.model.classifiers import open_classifier, open_tokenizer
+from sqzb.model.transformers_classifier import open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import MASK, load_tokenizer, special_ids
 from sqzb.training.engine import start_accelerator

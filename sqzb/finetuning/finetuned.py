@@ -19,7 +19,7 @@ from sqzb.glue import submission
 from sqzb.glue.data import differing_count
 from sqzb.glue.tasks import TASKS
 from sqzb.hub import local_folder
-from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
+from sqzb.model.transformers_classifier import Classifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import RECIPE, final_figures, recipe_of

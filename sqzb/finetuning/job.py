@@ -30,7 +30,7 @@ from sqzb.finetuning.evaluation import (
 )
 from sqzb.finetuning.order import Order
 from sqzb.hub import local_folder
-from sqzb.model.classifiers import Classifier, open_classifier, open_tokenizer
+from sqzb.model.transformers_classifier import Classifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator

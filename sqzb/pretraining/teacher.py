@@ -16,8 +16,8 @@ from sqzb.errors import UserError
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForPreTraining
 from sqzb.model.checkpoint import has_mlm_head, refuse_not_finite, sha256_of
-from sqzb.model.classifiers import LOCAL, of_squeezebert, transformers_for
 from sqzb.model.heads import PreTrainingOutput, at_positions, soft_classification_tally
+from sqzb.model.transformers_classifier import LOCAL, of_squeezebert, transformers_for
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import load_tokenizer
 

@@ -28,7 +28,7 @@ from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
 from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM
 from sqzb.model.checkpoint import CONFIG, has_mlm_head, sha256_of
-from sqzb.model.classifiers import of_squeezebert
+from sqzb.model.transformers_classifier import of_squeezebert
 from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.tokenizer import load_tokenizer, special_ids
 

@@ -24,8 +24,8 @@ from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
 from sqzb.finetuning.finetuned import Finetuned, open_finetuned
 from sqzb.hub import local_folder
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
-from sqzb.model.classifiers import Classifier
 from sqzb.model.heads import SequenceClassificationOutput, soft_classification_tally, soft_regression_tally
+from sqzb.model.transformers_classifier import Classifier
 from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.training.run_folder import recipe_of
 

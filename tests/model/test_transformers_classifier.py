@@ -26,8 +26,8 @@ from sqzb.finetuning.evaluation import encode, predict
 from sqzb.finetuning.job import Finetuning
 from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
-from sqzb.model.classifiers import TransformersClassifier, open_classifier, open_tokenizer
 from sqzb.model.layers import use_kernels
+from sqzb.model.transformers_classifier import TransformersClassifier, open_classifier, open_tokenizer
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import save_tokenizer, train_tokenizer
 from stopped_runs import lines, write_task
