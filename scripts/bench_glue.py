@@ -28,7 +28,6 @@ from sqzb.files import write_json
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.job import build_model
 from sqzb.glue.tasks import task
-from sqzb.model.transformers_classifier import open_tokenizer
 from sqzb.recipe import FinetuneRecipe, load_recipe
 from trainer_peer import Figures, copy_data, timed
 
@@ -98,9 +97,9 @@ def figures(name: str, contestant: str, seed: int, recipe: FinetuneRecipe, outpu
 
 def start(recipe: FinetuneRecipe) -> Path:
     """A folder with what sqzb would start from, its new head too."""
-    folder, source = Path(f"{recipe.output}-start"), Path(recipe.model)
-    tokenizer = open_tokenizer(source)
-    build_model(recipe, open_data(recipe), source, tokenizer).save_pretrained(folder, tokenizer)
+    folder = Path(f"{recipe.output}-start")
+    opened = build_model(recipe, open_data(recipe), recipe.model)
+    opened.model.save_pretrained(folder, opened.tokenizer)
     return folder
 
 

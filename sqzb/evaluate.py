@@ -14,9 +14,7 @@ from sqzb.errors import UserError
 from sqzb.finetuning import job as finetuning
 from sqzb.finetuning.evaluation import Encoded, confusion, decide, losses, measure, together, under_chance
 from sqzb.finetuning.finetuned import by_index, open_finetuned
-from sqzb.hub import local_folder
-from sqzb.model import SqueezeBertForPreTraining
-from sqzb.model.checkpoint import SOP_HEAD
+from sqzb.model.open import open_for_pretraining
 from sqzb.pretraining import job as pretraining
 from sqzb.pretraining.batches import Examples, Share
 from sqzb.pretraining.start import check_fit, check_vocabulary
@@ -122,13 +120,13 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     A run is evaluated as it was trained; any other model at every length of the corpus that it can take.
     """
     corpus = Corpus(corpus_folder)
-    model = SqueezeBertForPreTraining.from_pretrained(path)
-    has_sop = (local_folder(path) / SOP_HEAD).exists()  # else the model's is a new one, and knows nothing
+    opened = open_for_pretraining(path)
+    model, has_sop = opened.model, opened.folder.has_sop_head  # without one, the model has a new one that knows nothing
     accelerator = start_accelerator()
     found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):
         check_fit(model.config, recipe, corpus, path)
-        check_vocabulary(path, corpus)
+        check_vocabulary(opened.tokenizer, corpus, path)
         assert isinstance(recipe.micro_batch, int)  # a run's recipe holds the one that was found
         share = Share(recipe.micro_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
         examples = Examples(recipe, corpus, share)

@@ -12,12 +12,9 @@ from sqzb.errors import UserError
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.evaluation import encode
 from sqzb.finetuning.evaluation import predict as logits_of
-from sqzb.hub import local_folder
-from sqzb.model import SqueezeBertForMaskedLM
-from sqzb.model.checkpoint import has_mlm_head
-from sqzb.model.transformers_classifier import open_classifier, open_tokenizer
+from sqzb.model.open import model_folder, open_classifier, open_squeezebert_mlm
 from sqzb.recipe import FinetuneRecipe
-from sqzb.tokenizer import MASK, load_tokenizer, special_ids
+from sqzb.tokenizer import MASK, special_ids
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import recipe_of
 
@@ -31,12 +28,13 @@ def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> l
     max_length, or the model's positions, are cut as in training. Raises UserError when the model has no classifier, or
     its run's task takes another number of sentences.
     """
-    folder = local_folder(path)
-    recipe = recipe_of(str(folder), FinetuneRecipe)
+    folder = model_folder(path)
+    recipe = recipe_of(str(folder.path), FinetuneRecipe)
     if recipe is not None and recipe.task is not None:
         data = open_data(recipe)
         check_sentences(data.name, data.texts, rows, file)
-    model = open_classifier(folder)
+    opened = open_classifier(folder)
+    model = opened.model
     names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
     kind = Classes(names) if len(names) > 1 else Number(-math.inf, math.inf)
     known = [row for row in rows if row]
@@ -44,7 +42,7 @@ def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> l
     positions = model.config.max_position_embeddings
     max_length = positions if recipe is None else min(recipe.max_length, positions)
     accelerator = start_accelerator()
-    encoded = encode(examples, open_tokenizer(folder), max_length, kind)
+    encoded = encode(examples, opened.tokenizer, max_length, kind)
     logits = torch.from_numpy(logits_of(model.to(accelerator.device), encoded, accelerator))
     values = iter((logits.softmax(-1) if kind.names else logits).tolist())
     labels = kind.names or ("score",)
@@ -66,11 +64,8 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
 
     Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
     """
-    folder = local_folder(path)
-    if not has_mlm_head(folder):
-        raise UserError(f"The model in {folder} has no head for masked tokens. Give a pretrained one, or use predict.")
-    tokenizer = load_tokenizer(folder)
-    model = SqueezeBertForMaskedLM.from_pretrained(folder)
+    opened = open_squeezebert_mlm(path)
+    model, tokenizer = opened.model, opened.tokenizer
     ids, mask = tokenizer.encode(text).ids, special_ids(tokenizer).mask
     if mask not in ids:
         raise UserError(f"There is no {MASK} in the text: put it where a token is to be found, in capitals.")

@@ -15,7 +15,7 @@ from sqzb.data import metrics
 from sqzb.data.dataset import Classes, DataSet, Example, Kind, Number
 from sqzb.errors import UserError
 from sqzb.model.heads import IGNORED
-from sqzb.model.transformers_classifier import Classifier
+from sqzb.model.open import Classifier
 from sqzb.tokenizer import special_ids
 from sqzb.training.engine import MicroBatch
 

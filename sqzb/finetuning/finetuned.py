@@ -18,8 +18,7 @@ from sqzb.finetuning.evaluation import Encoded, decide, encode, outputs_of, pred
 from sqzb.glue import submission
 from sqzb.glue.data import differing_count
 from sqzb.glue.tasks import TASKS
-from sqzb.hub import local_folder
-from sqzb.model.transformers_classifier import Classifier, open_classifier, open_tokenizer
+from sqzb.model.open import Classifier, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import RECIPE, final_figures, recipe_of
@@ -66,7 +65,7 @@ def data_for(path: str, task_name: str | None, glue_dir: Path | None) -> DataSet
     return open_data(recipe)
 
 
-def open_finetuned(path: str, data: DataSet, accelerator: Accelerator | None = None) -> Finetuned:
+def open_finetuned(source: Source, data: DataSet, accelerator: Accelerator | None = None) -> Finetuned:
     """Open the model of a run, a saved folder or a Hub id for a data set.
 
     accelerator: that of the run which the model is opened in, if there is one.
@@ -74,14 +73,14 @@ def open_finetuned(path: str, data: DataSet, accelerator: Accelerator | None = N
     Raises:
         UserError: The model cannot be opened, or has other labels.
     """
-    folder = local_folder(path)
-    recipe = recipe_of(path, FinetuneRecipe) or FinetuneRecipe()
-    model = open_classifier(folder)
-    outputs = outputs_of(data, model.config.id2label, folder, console.warn)
-    max_length = min(recipe.max_length, model.config.max_position_embeddings)
+    folder = model_folder(source)
+    recipe = recipe_of(str(folder.path), FinetuneRecipe) or FinetuneRecipe()
+    opened = open_classifier(folder)
+    outputs = outputs_of(data, opened.model.config.id2label, folder.path, console.warn)
+    max_length = min(recipe.max_length, opened.model.config.max_position_embeddings)
     accelerator = accelerator or start_accelerator()
-    model = model.to(accelerator.device)
-    return Finetuned(data, model, open_tokenizer(folder), outputs, max_length, accelerator)
+    model = opened.model.to(accelerator.device)
+    return Finetuned(data, model, opened.tokenizer, outputs, max_length, accelerator)
 
 
 def by_index(finetuned: Finetuned, examples: Sequence[Example]) -> dict[int, float]:

@@ -8,7 +8,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from tokenizers import Tokenizer
 from torch import nn
 from torch.optim import AdamW, Optimizer
 
@@ -29,8 +28,7 @@ from sqzb.finetuning.evaluation import (
     under_chance,
 )
 from sqzb.finetuning.order import Order
-from sqzb.hub import local_folder
-from sqzb.model.transformers_classifier import Classifier, open_classifier, open_tokenizer
+from sqzb.model.open import Classifier, Opened, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
@@ -73,15 +71,15 @@ class Finetuning(TrainingRun):
         super().__init__(recipe, folder, start_accelerator(recipe.precision))
         self.data = data
         assert data.train_split is not None  # as `finetune` checks
-        source = local_folder(recipe.model)
+        source = model_folder(recipe.model)
         augmentation.check(recipe.distillation, source)
-        self.tokenizer = open_tokenizer(source)
-        self.model = build_model(recipe, data, source, self.tokenizer)
+        opened = build_model(recipe, data, source)
+        self.model, self.tokenizer = opened.model, opened.tokenizer
         choose_kernels(recipe, self.model, self.accelerator.device)
         train = self._load(data.train_split)
         self.train_set = self._encode(train)
         self.validation = {split: self._validation(split, train) for split in data.validation_splits}
-        further = augmentation.further_texts(recipe, data, train, self.accelerator)
+        further = augmentation.further_texts(recipe, data, source, train, self.accelerator)
         self.further = {kind: len(examples) for kind, examples in further.items()}
         self.teacher_logits: Logits | None = None
         if recipe.distillation.teacher:
@@ -274,22 +272,17 @@ class Finetuning(TrainingRun):
         return len(self.train_set.ids) - sum(self.further.values())
 
 
-def build_model(recipe: FinetuneRecipe, data: DataSet, source: Path, tokenizer: Tokenizer) -> Classifier:
+def build_model(recipe: FinetuneRecipe, data: DataSet, source: Source) -> Opened[Classifier]:
     """The model to start from, under a new head with the data set's labels."""
     torch.manual_seed(recipe.seed)
     changes: dict[str, Any] = {"id2label": data.kind.id2label}
     if recipe.dropout is not None:
         changes |= {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
-    model = open_classifier(source, recipe.from_scratch, **changes)
-    vocab_size, positions = model.config.vocab_size, model.config.max_position_embeddings
-    if tokenizer.get_vocab_size() > vocab_size:
-        raise UserError(
-            f"The vocabulary in {source} ({tokenizer.get_vocab_size():,} tokens) does not fit its model "
-            f"({vocab_size:,}). Give a folder whose tokenizer and weights belong together."
-        )
+    opened = open_classifier(source, recipe.from_scratch, **changes)
+    positions = opened.model.config.max_position_embeddings
     if recipe.max_length > positions:
         raise UserError(f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it.")
-    return model
+    return opened
 
 
 def report(title: str, data: DataSet, figures: dict[str, float], validation: Mapping[str, Encoded]) -> None:

@@ -7,12 +7,13 @@ tools see a folder without strangers, and a second phase of pretraining still fi
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Container, Mapping
+from collections.abc import Container, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, ClassVar, TypeVar
+from typing import Any, ClassVar, NamedTuple, TypeVar
 
 import torch
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from safetensors.torch import save as serialize
 from tokenizers import Tokenizer
@@ -37,7 +38,9 @@ LEFTOVERS = {
     "cls.seq_relationship.bias",
 }
 ENCODER = "transformer."
-HEADS = ("cls.", "sop.", "classifier.")
+HEADS = MLM, SOP, CLASSIFIER = ("cls.", "sop.", "classifier.")
+# A safetensors header's names of types, and torch's.
+DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 
 Stored = TypeVar("Stored", bound="StoredModel")
 Model = TypeVar("Model", bound="SavedModel")
@@ -47,9 +50,14 @@ class StoredModel(nn.Module, ABC):
     """A model that a Hugging Face folder holds."""
 
     @classmethod
-    @abstractmethod
     def from_pretrained(cls: type[Stored], source: str | Path, **changes: Any) -> Stored:
-        """Open a local folder or a Hub id; changes: fields of the configuration to have another value."""
+        """Open a local folder or a Hub id; changes: as `from_folder`."""
+        return cls.from_folder(local_folder(source), **changes)
+
+    @classmethod
+    @abstractmethod
+    def from_folder(cls: type[Stored], folder: Path, **changes: Any) -> Stored:
+        """Open a local folder; changes: fields of the configuration to have another value."""
 
     @abstractmethod
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
@@ -67,21 +75,20 @@ class SavedModel(StoredModel):
         self.config = config
 
     @classmethod
-    def from_pretrained(cls: type[Model], source: str | Path, **changes: Any) -> Model:
-        """Open a local folder or a Hub id, with weights in fp32 whatever they are stored in.
+    def from_folder(cls: type[Model], folder: Path, **changes: Any) -> Model:
+        """Open a local folder, with weights in fp32 whatever they are stored in.
 
         changes: fields of the configuration to have another value; `id2label` makes a new classifier for these labels.
         Raises UserError when the folder is not a SqueezeBERT's, or listing every missing, unexpected or misshapen
         tensor.
         """
-        folder = local_folder(source)
         config = read_config(folder)
         tensors = read_tensors(folder)
         fresh = cls.fresh_if_absent
         if "id2label" in changes:
-            fresh += ("classifier.",)
+            fresh += (CLASSIFIER,)
             changes = {"problem_type": None} | changes  # that of the old labels
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith("classifier.")}
+            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)}
         model = cls(SqueezeBertConfig(**config.model_dump() | changes))
         model._load(tensors, folder, fresh)
         return model
@@ -91,7 +98,7 @@ class SavedModel(StoredModel):
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
-        sop = {name: tensors.pop(name) for name in list(tensors) if name.startswith("sop.")}
+        sop = {name: tensors.pop(name) for name in list(tensors) if name.startswith(SOP)}
         write_tensors(folder / WEIGHTS, tensors)
         if sop:
             write_tensors(folder / SOP_HEAD, sop)
@@ -162,19 +169,71 @@ def read_config(folder: Path) -> SqueezeBertConfig:
         ) from error
 
 
+class StoredTensor(NamedTuple):
+    """The header's entry for a tensor in a file."""
+
+    dtype: str  # as torch names it, such as "float16"
+    shape: tuple[int, ...]
+
+
+def read_header(folder: Path) -> dict[str, StoredTensor]:
+    """The entries of all tensors in `folder`, by name, without reading the tensors.
+
+    An old pytorch_model.bin has no header, so its tensors are read. Raises UserError as `read_tensors`.
+    """
+    entries: dict[str, StoredTensor] = {}
+    with _unreadable_told(folder):
+        for path in _weight_files(folder):
+            entries |= _header_of(path) if path.name != OLD_WEIGHTS else _entries(_read_old(path))
+    return entries
+
+
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors in `folder`, from safetensors or from an old pytorch_model.bin, of which only tensors are read."""
-    path = next((folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).exists()), None)
-    if path is None:
+    """All tensors in `folder`, from safetensors or from an old pytorch_model.bin, of which only tensors are read.
+
+    Raises UserError when there are no weights or they cannot be read.
+    """
+    tensors: dict[str, Tensor] = {}
+    with _unreadable_told(folder):
+        for path in _weight_files(folder):
+            tensors |= load_file(path) if path.name != OLD_WEIGHTS else _read_old(path)
+    return tensors
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """The file with the weights, and the one with the SOP head where that exists."""
+    weights = next((folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).exists()), None)
+    if weights is None:
         raise UserError(
             f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the folder of a saved model."
         )
+    sop_head = folder / SOP_HEAD
+    return [weights, sop_head] if sop_head.exists() else [weights]
+
+
+@contextmanager
+def _unreadable_told(folder: Path) -> Iterator[None]:
     try:
-        tensors = load_file(path) if path.name == WEIGHTS else _read_old(path)
-        sop = folder / SOP_HEAD
-        return tensors | load_file(sop) if sop.exists() else tensors
+        yield
     except (SafetensorError, OSError) as error:
         raise UserError(f"The weights in {folder} cannot be read ({error}). Save or download them again.") from error
+
+
+def _header_of(path: Path) -> dict[str, StoredTensor]:
+    entries = {}
+    with safe_open(path, framework="pt") as file:
+        for name in file.keys():  # noqa: SIM118  # the file is no dictionary
+            stored = file.get_slice(name)
+            dtype = stored.get_dtype()
+            entries[name] = StoredTensor(DTYPES.get(dtype, dtype), tuple(stored.get_shape()))
+    return entries
+
+
+def _entries(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
+    return {
+        name: StoredTensor(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        for name, tensor in tensors.items()
+    }
 
 
 def refuse_not_finite(model: nn.Module, folder: Path) -> None:
@@ -185,11 +244,6 @@ def refuse_not_finite(model: nn.Module, folder: Path) -> None:
                 f"The model in {folder} has numbers in {name} that are not finite: it is damaged, or its training has "
                 "diverged. Give another one, or an earlier checkpoint."
             )
-
-
-def has_mlm_head(folder: Path) -> bool:
-    """Whether the SqueezeBERT in `folder` has its head for masked tokens; UserError as `read_tensors`."""
-    return any(name.startswith("cls.") for name in read_tensors(folder))
 
 
 def _read_old(path: Path) -> dict[str, Tensor]:

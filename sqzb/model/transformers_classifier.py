@@ -1,6 +1,6 @@
-"""Classifiers of either kind behind one face: SqueezeBERT's, and all others that transformers opens (extra `hf`).
+"""Classifiers that transformers opens (extra `hf`), behind the same face as SqueezeBERT's.
 
-What a folder holds is said by `model_type` in its config.json. transformers is imported only where it is another's.
+transformers is imported when a model is opened or saved, and not with this module.
 """
 
 import errno
@@ -18,11 +18,10 @@ from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from sqzb.errors import UserError
-from sqzb.hub import VOCABULARIES, local_folder
-from sqzb.model.checkpoint import StoredModel, read_config, read_tensors, refuse_not_finite
-from sqzb.model.config import MODEL_TYPE, model_type
-from sqzb.model.heads import SequenceClassificationOutput, SqueezeBertForSequenceClassification, classified
-from sqzb.tokenizer import load_tokenizer
+from sqzb.hub import VOCABULARIES
+from sqzb.model.checkpoint import StoredModel
+from sqzb.model.config import model_type
+from sqzb.model.heads import SequenceClassificationOutput, classified
 
 
 class ClassifierConfig(NamedTuple):
@@ -60,16 +59,15 @@ class TransformersClassifier(StoredModel):
         )
 
     @classmethod
-    def from_pretrained(cls, source: str | Path, **changes: Any) -> "TransformersClassifier":
-        """Open a local folder or a Hub id.
+    def from_folder(cls, folder: Path, **changes: Any) -> "TransformersClassifier":
+        """Open a local folder.
 
         changes: `id2label` makes a new head for these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob`
         are put into whatever the model calls its own. Raises UserError when transformers cannot open the folder, it
         has no fast tokenizer that pads on the right, or weights are missing or misshapen: transformers itself would
         draw them at random. With a new head a pooler may be missing, which is then new too.
         """
-        folder = local_folder(source)
-        with transformers_for(folder) as transformers:
+        with quiet_transformers(folder) as transformers:
             tokenizer = _fast_tokenizer(transformers, folder)
             with _told(folder):
                 config = _config(transformers, folder, changes)
@@ -90,19 +88,28 @@ class TransformersClassifier(StoredModel):
         return cls(model, tokenizer)
 
     @classmethod
-    def from_sizes(cls, source: str | Path, **changes: Any) -> "TransformersClassifier":
-        """As `from_pretrained`, with random weights throughout."""
-        folder = local_folder(source)
-        with transformers_for(folder) as transformers:
+    def from_sizes(cls, folder: Path, **changes: Any) -> "TransformersClassifier":
+        """As `from_folder`, with random weights throughout."""
+        with quiet_transformers(folder) as transformers:
             tokenizer = _fast_tokenizer(transformers, folder)
             with _told(folder):
                 config = _config(transformers, folder, changes)
                 return cls(_random(transformers, _padding_known(config, tokenizer)), tokenizer)
 
+    def tokenizer(self) -> Tokenizer:
+        """Return a copy of the tokenizer's fast form that cuts no text and pads with the model's own token.
+
+        The original keeps its settings, which `save_pretrained` writes.
+        """
+        tokenizer: Tokenizer = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
+        tokenizer.no_truncation()
+        tokenizer.enable_padding(pad_id=self._tokenizer.pad_token_id, pad_token=self._tokenizer.pad_token)
+        return tokenizer
+
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Write the folder, with the tokenizer that the model was opened with where `tokenizer`, its fast form, is
         given: transformers keeps more of it than that."""
-        with transformers_for(Path(folder)):
+        with quiet_transformers(Path(folder)):
             try:
                 self.model.save_pretrained(folder)
             except SafetensorError as error:  # in which the system's error, such as a full disk, is a text alone
@@ -132,53 +139,11 @@ class TransformersClassifier(StoredModel):
         return 2 * rows * length * weights
 
 
-Classifier = SqueezeBertForSequenceClassification | TransformersClassifier
 # Nothing is asked of the Hub any more, and nothing that is loaded can run code.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
-def open_classifier(source: str | Path, from_scratch: bool = False, **changes: Any) -> Classifier:
-    """The classifier in a local folder or behind a Hub id.
-
-    from_scratch: only its sizes, with random weights; changes: `id2label`, for a new head with these labels, and
-    `hidden_dropout_prob` and `attention_probs_dropout_prob`. Raises UserError when it cannot be opened, has no head
-    and is to have no new one, or has weights that are not finite.
-    """
-    folder = local_folder(source)
-    model: Classifier
-    if not of_squeezebert(folder):
-        opened = TransformersClassifier.from_sizes if from_scratch else TransformersClassifier.from_pretrained
-        model = opened(folder, **changes)
-    elif from_scratch:
-        config = read_config(folder).model_copy(update={"problem_type": None} | changes)
-        model = SqueezeBertForSequenceClassification(config)
-    elif "id2label" not in changes and not any(name.startswith("classifier.") for name in read_tensors(folder)):
-        raise _headless(folder)
-    else:
-        model = SqueezeBertForSequenceClassification.from_pretrained(folder, **changes)
-    refuse_not_finite(model, folder)
-    return model
-
-
-def open_tokenizer(folder: Path) -> Tokenizer:
-    """The tokenizer of the model in a folder. One that is not BERT's as `load_tokenizer` reads it has its own padding
-    token in its `padding`. UserError when there is none that can be used."""
-    if of_squeezebert(folder):
-        return load_tokenizer(folder)
-    with transformers_for(folder) as transformers:
-        opened = _fast_tokenizer(transformers, folder)
-    tokenizer: Tokenizer = opened.backend_tokenizer
-    tokenizer.no_truncation()
-    tokenizer.enable_padding(pad_id=opened.pad_token_id, pad_token=opened.pad_token)
-    return tokenizer
-
-
-def of_squeezebert(folder: Path) -> bool:
-    """A folder that does not say it is read as SqueezeBERT's, and refused with what it lacks."""
-    return model_type(folder) in (MODEL_TYPE, None)
-
-
-def _headless(folder: Path) -> UserError:
+def no_classifier(folder: Path) -> UserError:
     return UserError(
         f"The model in {folder} has no classifier. Give a finetuned one; fill-mask asks a pretrained SqueezeBERT."
     )
@@ -188,7 +153,7 @@ def _headless(folder: Path) -> UserError:
 
 
 @contextmanager
-def transformers_for(folder: Path) -> Iterator[Any]:
+def quiet_transformers(folder: Path) -> Iterator[Any]:
     """transformers, without its bars and warnings: what they are about is told here, or does not matter."""
     try:
         import transformers
@@ -315,7 +280,7 @@ def _check_loaded(found: Mapping[str, Any], head: list[str], new_head: bool, fol
     """UserError for all that transformers has made up where the folder has nothing that fits."""
     missing, misshapen = set(found["missing_keys"]), {name: shapes for name, *shapes in found["mismatched_keys"]}
     if not new_head and missing and missing >= set(head):
-        raise _headless(folder)
+        raise no_classifier(folder)
     may_be_new = {*head, *(name for name in missing if "pooler" in name)} if new_head else set()
     problems = [f"missing {name}" for name in sorted(missing - may_be_new)]
     problems += [

@@ -1,23 +1,23 @@
 """The model that a run starts from, and whether it fits its corpus."""
 
 import torch
+from tokenizers import Tokenizer
 
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
-from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.model.open import open_for_pretraining
 from sqzb.recipe import PretrainRecipe
-from sqzb.tokenizer import load_tokenizer
 
 
 def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTraining:
     """A new model with the corpus's vocabulary, or the one to start from if its vocabulary and positions fit."""
     vocab_size, pad = corpus.manifest["vocab_size"], corpus.manifest["special_ids"]["pad"]
     if recipe.start_from is not None:
-        model = SqueezeBertForPreTraining.from_pretrained(recipe.start_from)
-        check_fit(model.config, recipe, corpus, recipe.start_from)
-        check_vocabulary(recipe.start_from, corpus)
-        return model
+        opened = open_for_pretraining(recipe.start_from)
+        check_fit(opened.model.config, recipe, corpus, recipe.start_from)
+        check_vocabulary(opened.tokenizer, corpus, recipe.start_from)
+        return opened.model
     assert recipe.model is not None  # the recipe's own check
     config = recipe.model
     if "vocab_size" not in config.model_fields_set:
@@ -42,12 +42,10 @@ def check_fit(config: SqueezeBertConfig, recipe: PretrainRecipe, corpus: Corpus,
         )
 
 
-def check_vocabulary(start_from: str, corpus: Corpus) -> None:
-    """UserError when the model to start from lies beside another vocabulary, if only of the same size."""
-    folder = local_folder(start_from)
-    has_one = any((folder / name).exists() for name in ("tokenizer.json", "vocab.txt"))
-    if has_one and load_tokenizer(folder).get_vocab() != corpus.tokenizer.get_vocab():
+def check_vocabulary(tokenizer: Tokenizer | None, corpus: Corpus, origin: str) -> None:
+    """UserError when the model of `origin` has a tokenizer with another vocabulary, if only of the same size."""
+    if tokenizer is not None and tokenizer.get_vocab() != corpus.tokenizer.get_vocab():
         raise UserError(
-            f"The vocabulary of the corpus {corpus.folder} has other tokens than that of {start_from}. Use a corpus "
+            f"The vocabulary of the corpus {corpus.folder} has other tokens than that of {origin}. Use a corpus "
             "that was prepared with the model's vocabulary (vocabulary.path in the corpus's recipe)."
         )

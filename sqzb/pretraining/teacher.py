@@ -5,21 +5,19 @@ Masks are drawn anew in each epoch, so it runs in the training step, on the very
 
 import inspect
 from abc import ABC, abstractmethod
-from pathlib import Path
 from typing import Any
 
 import torch
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
-from sqzb.hub import local_folder
 from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForPreTraining
-from sqzb.model.checkpoint import has_mlm_head, refuse_not_finite, sha256_of
+from sqzb.model.checkpoint import sha256_of
 from sqzb.model.heads import PreTrainingOutput, at_positions, soft_classification_tally
-from sqzb.model.transformers_classifier import LOCAL, of_squeezebert, transformers_for
+from sqzb.model.open import open_masked_lm
 from sqzb.recipe import PretrainRecipe
-from sqzb.tokenizer import load_tokenizer
 
 
 class Teacher(ABC):
@@ -125,10 +123,10 @@ def distilled(
     if settings.teacher is None:
         return None
     try:
-        folder = local_folder(settings.teacher)
-        teacher = _open(folder)
-        _check_vocabulary(folder, corpus)
-        refuse_not_finite(teacher.model, folder)
+        opened = open_masked_lm(settings.teacher)
+        own = isinstance(opened.model, SqueezeBertForMaskedLM)
+        teacher = OwnTeacher(opened.model) if own else ForeignTeacher(opened.model)
+        _check_vocabulary(opened.tokenizer, corpus)
         _refuse_student(teacher, student)
         _check_positions(teacher, recipe.sequence_length)
         _try(teacher, recipe, corpus)
@@ -138,48 +136,10 @@ def distilled(
     return Distilled(student, teacher, settings.temperature, settings.alpha)
 
 
-def _open(folder: Path) -> Teacher:
-    if not of_squeezebert(folder):
-        return ForeignTeacher(_of_transformers(folder))
-    if not has_mlm_head(folder):
-        raise _no_head(folder, ["cls.predictions"])
-    return OwnTeacher(SqueezeBertForMaskedLM.from_pretrained(folder))
-
-
-def _of_transformers(folder: Path) -> nn.Module:
-    try:
-        with transformers_for(folder) as transformers:
-            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-            config._attn_implementation = None  # a file could name one on the Hub, which is code
-            model: nn.Module
-            model, about = transformers.AutoModelForMaskedLM.from_pretrained(
-                folder, config=config, output_loading_info=True, dtype=torch.float32, **LOCAL
-            )
-    except UserError:  # there is no such library
-        raise
-    except Exception as error:  # the library raises all kinds
-        raise UserError(
-            f"transformers does not open {folder} as a masked language model ({' '.join(str(error).split())}). Give "
-            "another model."
-        ) from error
-    if about["missing_keys"]:
-        raise _no_head(folder, sorted(about["missing_keys"]))
-    return model
-
-
-def _no_head(folder: Path, missing: list[str]) -> UserError:
-    others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
-    return UserError(
-        f"The weights in {folder} are not all of a masked language model's: {missing[0]}{others} would be random. "
-        "Give a model with its MLM head, as it was pretrained."
-    )
-
-
-def _check_vocabulary(folder: Path, corpus: Corpus) -> None:
+def _check_vocabulary(tokenizer: Tokenizer, corpus: Corpus) -> None:
     """By number, for only numbers reach the teacher."""
     own, its = (
-        {number: token for token, number in tokenizer.get_vocab().items()}
-        for tokenizer in (corpus.tokenizer, load_tokenizer(folder))
+        {number: token for token, number in known.get_vocab().items()} for known in (corpus.tokenizer, tokenizer)
     )
     differing = sorted(number for number in own | its if own.get(number) != its.get(number))
     if differing:

@@ -155,10 +155,10 @@ def test_the_flops_are_those_of_each_batch_as_it_is_padded(pretrained: Path, glu
     assert len(lengths) > 1
 
 
-def test_from_scratch_takes_the_sizes_and_not_the_weights(pretrained: Path, tokenizer: Tokenizer) -> None:
+def test_from_scratch_takes_the_sizes_and_not_the_weights(pretrained: Path) -> None:
     source = SqueezeBertForPreTraining.from_pretrained(pretrained)
-    scratch = build_model(recipe(pretrained, pretrained, from_scratch=True), MRPC, pretrained, tokenizer)
-    kept = build_model(recipe(pretrained, pretrained), MRPC, pretrained, tokenizer)
+    scratch = build_model(recipe(pretrained, pretrained, from_scratch=True), MRPC, pretrained).model
+    kept = build_model(recipe(pretrained, pretrained), MRPC, pretrained).model
     words = source.transformer.embeddings.word_embeddings.weight
     assert scratch.transformer.embeddings.word_embeddings.weight.shape == words.shape
     assert not torch.equal(scratch.transformer.embeddings.word_embeddings.weight, words)
@@ -176,15 +176,15 @@ def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer
             update={"id2label": old, "problem_type": "regression" if len(old) == 1 else "single_label_classification"}
         )
         SqueezeBertForSequenceClassification(changed).save_pretrained(tmp_path / new.name, tokenizer)
-        model = build_model(recipe(tmp_path / new.name, tmp_path), new, tmp_path / new.name, tokenizer)
+        model = build_model(recipe(tmp_path / new.name, tmp_path), new, tmp_path / new.name).model
         assert model.config.id2label == wanted
         assert model.config.problem_type is None
         assert model.classifier.out_features == len(wanted)
 
 
-def test_dropout_is_the_models_own_unless_given(pretrained: Path, tokenizer: Tokenizer) -> None:
-    own = build_model(recipe(pretrained, pretrained), MRPC, pretrained, tokenizer).config
-    given_ = build_model(recipe(pretrained, pretrained, dropout=0.3), MRPC, pretrained, tokenizer).config
+def test_dropout_is_the_models_own_unless_given(pretrained: Path) -> None:
+    own = build_model(recipe(pretrained, pretrained), MRPC, pretrained).model.config
+    given_ = build_model(recipe(pretrained, pretrained, dropout=0.3), MRPC, pretrained).model.config
     assert (own.hidden_dropout_prob, own.attention_probs_dropout_prob) == (0.1, 0.1)
     assert (given_.hidden_dropout_prob, given_.attention_probs_dropout_prob) == (0.3, 0.3)
 

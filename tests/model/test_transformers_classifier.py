@@ -27,9 +27,10 @@ from sqzb.finetuning.job import Finetuning
 from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.model.layers import use_kernels
-from sqzb.model.transformers_classifier import TransformersClassifier, open_classifier, open_tokenizer
+from sqzb.model.open import open_classifier
+from sqzb.model.transformers_classifier import TransformersClassifier
 from sqzb.recipe import FinetuneRecipe
-from sqzb.tokenizer import save_tokenizer, train_tokenizer
+from sqzb.tokenizer import load_tokenizer, save_tokenizer, train_tokenizer
 from stopped_runs import lines, write_task
 
 transformers: Any = pytest.importorskip("transformers")
@@ -99,22 +100,24 @@ def of_transformers(folder: Path, **more: Any) -> Any:
 
 
 def logits_of(folder: Path) -> torch.Tensor:
-    model = open_classifier(folder)
-    encoded = encode(examples(), open_tokenizer(folder), model.config.max_position_embeddings, Classes(("no", "yes")))
-    return torch.from_numpy(predict(model, encoded, Accelerator(cpu=True)))
+    opened = open_classifier(folder)
+    positions = opened.model.config.max_position_embeddings
+    encoded = encode(examples(), opened.tokenizer, positions, Classes(("no", "yes")))
+    return torch.from_numpy(predict(opened.model, encoded, Accelerator(cpu=True)))
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_logits_are_those_of_transformers(save: Save, kind: str, tmp_path: Path) -> None:
     """In one padded batch, cut to all the places there are; and again from what is saved."""
     folder = save(kind)
-    model = open_classifier(folder)
+    opened = open_classifier(folder)
+    model = opened.model
     assert (model.config.max_position_embeddings, model.config.vocab_size) == (PLACES, 300)
     assert (model.config.id2label, model.config.num_labels) == (LABELS, 2)
     found = logits_of(folder)
     assert found.std(0).min() > 0.01
     torch.testing.assert_close(found, torch.cat([out.logits for out in of_transformers(folder)]), atol=1e-5, rtol=1e-4)
-    model.save_pretrained(tmp_path / "again", open_tokenizer(folder))
+    model.save_pretrained(tmp_path / "again", opened.tokenizer)
     assert torch.equal(logits_of(tmp_path / "again"), found)
     again = torch.cat([out.logits for out in of_transformers(tmp_path / "again")])
     torch.testing.assert_close(again, found, atol=1e-5, rtol=1e-4)
@@ -129,8 +132,9 @@ def kind_of(labels: dict[int, str]) -> Kind:
 def test_the_loss_is_that_of_transformers(save: Save, kind: str, labels: dict[int, str]) -> None:
     folder = save(kind, id2label=labels)
     wanted = [0, 1, 1, 0] if len(labels) == 2 else [0.5, 2.5, 5.0, 1.0]
-    model = open_classifier(folder).eval()
-    encoded = encode(examples(wanted), open_tokenizer(folder), PLACES, kind_of(labels))
+    opened = open_classifier(folder)
+    model = opened.model.eval()
+    encoded = encode(examples(wanted), opened.tokenizer, PLACES, kind_of(labels))
     tally = model(**encoded.batch([0, 1, -1, 2, 3])).tallies["task"]
     losses = [float(out.loss) for out in of_transformers(folder, labels=torch.tensor(wanted))]
     assert tally.loss.item() == pytest.approx(sum(losses), rel=1e-4) and int(tally.total) == 4
@@ -140,7 +144,7 @@ def test_half_precision_is_opened_in_fp32(save: Save, tmp_path: Path) -> None:
     folder = save()
     model = transformers.AutoModelForSequenceClassification.from_pretrained(folder).half()
     model.save_pretrained(folder)
-    opened = open_classifier(folder)
+    opened = open_classifier(folder).model
     assert {tensor.dtype for tensor in opened.parameters()} == {torch.float32}
     opened.save_pretrained(tmp_path / "again")
     assert {tensor.dtype for tensor in load_file(tmp_path / "again/model.safetensors").values()} == {torch.float32}
@@ -155,7 +159,7 @@ def test_a_new_head_stands_on_the_old_encoder(save: Save, kind: str, head: str) 
     found = {}
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
-        model = open_classifier(folder, id2label={0: "x", 1: "y"})
+        model = open_classifier(folder, id2label={0: "x", 1: "y"}).model
         assert isinstance(model, TransformersClassifier) and model.model.config.problem_type is None
         before, found[seed] = found.get(seed), model.model.state_dict()
         assert before is None or all(torch.equal(before[name], tensor) for name, tensor in found[seed].items())
@@ -173,14 +177,15 @@ def test_a_new_head_stands_on_the_old_encoder(save: Save, kind: str, head: str) 
 def test_sizes_alone_give_random_weights(save: Save) -> None:
     folder = save()
     words = "bert.embeddings.word_embeddings.weight"
-    opened = [open_classifier(folder, scratch, id2label=LABELS).model.state_dict()[words] for scratch in (False, True)]  # type: ignore[union-attr]
-    assert opened[0].shape == opened[1].shape and not torch.equal(*opened)
+    opened = [open_classifier(folder, scratch, id2label=LABELS).model for scratch in (False, True)]
+    stored, drawn = (model.model.state_dict()[words] for model in opened)  # type: ignore[union-attr]
+    assert stored.shape == drawn.shape and not torch.equal(stored, drawn)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropout_has_the_models_own_names(save: Save, kind: str) -> None:
     given = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.4}
-    model = open_classifier(save(kind), **given)
+    model = open_classifier(save(kind), **given).model
     assert isinstance(model, TransformersClassifier)
     rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
     assert rates <= {0.3, 0.4} and 0.3 in rates
@@ -193,7 +198,7 @@ def test_the_flops_are_near_those_that_torch_counts(save: Save) -> None:
     from torch.utils.flop_counter import FlopCounterMode
 
     folder = save(hidden_size=64, intermediate_size=256)
-    model = open_classifier(folder)
+    model = open_classifier(folder).model
     ids = torch.ones(3, 8, dtype=torch.long)
     with FlopCounterMode(display=False) as counter:
         model(ids, torch.ones_like(ids), ids * 0)
@@ -283,10 +288,13 @@ def test_a_model_with_other_labels_is_refused_with_both_lists(save: Save, tmp_pa
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
 @pytest.mark.parametrize("ours", [False, True])
-def test_numbers_that_are_not_finite_are_told_by_name(save: Save, value: float, ours: bool, tmp_path: Path) -> None:
+def test_numbers_that_are_not_finite_are_told_by_name(
+    save: Save, value: float, ours: bool, vocabulary: Path, tmp_path: Path
+) -> None:
     if ours:
         sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 16}
-        SqueezeBertForSequenceClassification(SqueezeBertConfig(vocab_size=60, **sizes)).save_pretrained(tmp_path)
+        model = SqueezeBertForSequenceClassification(SqueezeBertConfig(vocab_size=150, **sizes))
+        model.save_pretrained(tmp_path, load_tokenizer(vocabulary))
         folder, name = tmp_path, "transformer.pooler.dense.weight"
     else:
         folder, name = save(), "bert.pooler.dense.weight"
@@ -301,17 +309,16 @@ def test_numbers_that_are_not_finite_are_told_by_name(save: Save, value: float, 
 def test_without_transformers_the_extra_is_named(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = save()
     monkeypatch.setitem(sys.modules, "transformers", None)
-    for call in (open_classifier, open_tokenizer):
-        with pytest.raises(UserError, match=r"type bert, .*pip install 'sqzb\[hf\]'"):
-            call(folder)
+    with pytest.raises(UserError, match=r"type bert, .*pip install 'sqzb\[hf\]'"):
+        open_classifier(folder)
 
 
 def test_a_squeezebert_needs_no_transformers(vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 16}
     model = SqueezeBertForSequenceClassification(SqueezeBertConfig(vocab_size=150, **sizes))
-    model.save_pretrained(tmp_path, open_tokenizer(vocabulary))
-    assert isinstance(open_classifier(tmp_path), SqueezeBertForSequenceClassification)
+    model.save_pretrained(tmp_path, load_tokenizer(vocabulary))
+    assert isinstance(open_classifier(tmp_path).model, SqueezeBertForSequenceClassification)
 
 
 def edit(path: Path, **changes: Any) -> None:
@@ -361,7 +368,7 @@ def test_a_tokenizer_without_a_fast_form_is_refused(save: Save) -> None:
     edit(folder / "config.json", model_type="canine")
     edit(folder / "tokenizer_config.json", tokenizer_class="CanineTokenizer")
     with pytest.raises(UserError, match=r"CanineTokenizer\) has no fast form"):
-        open_tokenizer(folder)
+        open_classifier(folder)
 
 
 def test_no_code_of_a_folder_is_run(save: Save, tmp_path: Path) -> None:
@@ -371,7 +378,7 @@ def test_no_code_of_a_folder_is_run(save: Save, tmp_path: Path) -> None:
     (folder / "modeling_own.py").write_text(trap)
     own = {"AutoConfig": "modeling_own.C", "AutoModelForSequenceClassification": "modeling_own.M"}
     edit(folder / "config.json", auto_map=own, _attn_implementation="someone/kernel")
-    assert open_classifier(folder).config.num_labels == 2
+    assert open_classifier(folder).model.config.num_labels == 2
     edit(folder / "config.json", model_type="own")
     with pytest.raises(UserError, match="never run"):
         open_classifier(folder)
@@ -399,11 +406,11 @@ def test_an_old_file_of_tensors_is_opened(save: Save) -> None:
 def test_the_kernels_are_not_for_it(save: Save) -> None:
     pytest.importorskip("triton")
     with pytest.raises(ValueError, match="another model"):
-        use_kernels(open_classifier(save()))
+        use_kernels(open_classifier(save()).model)
 
 
 def test_a_full_disk_is_an_error_of_the_system(save: Save, tmp_path: Path) -> None:
-    model = open_classifier(save())
+    model = open_classifier(save()).model
     before = resource.getrlimit(resource.RLIMIT_FSIZE)
     try:
         resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
@@ -418,10 +425,11 @@ def test_a_real_encoder_reads_a_text_as_its_own_library_does() -> None:
     theirs = pytest.importorskip("sentence_transformers").SentenceTransformer(str(packaged.get_model_path()))
     texts = ["A fire broke out at noon.", "The fire, which began at noon, was put out by evening."]
     folder = packaged.get_model_path()
-    model = open_classifier(folder, id2label=LABELS)
+    opened = open_classifier(folder, id2label=LABELS)
+    model = opened.model
     assert isinstance(model, TransformersClassifier)
     examples = [Example(text, None, 0, row) for row, text in enumerate(texts)]
-    batch = encode(examples, open_tokenizer(folder), 128, Classes(("no", "yes"))).batch([0, 1])
+    batch = encode(examples, opened.tokenizer, 128, Classes(("no", "yes"))).batch([0, 1])
     with torch.no_grad():
         states = model.eval().model.base_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
     mask = batch["attention_mask"][..., None]

@@ -15,7 +15,6 @@ import torch
 from accelerate import Accelerator
 from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 from torch import Tensor
 
 from sqzb.data.dataset import DataSet, Example, Kind
@@ -25,12 +24,10 @@ from sqzb.errors import UserError
 from sqzb.files import sha256, whole_file
 from sqzb.finetuning import evaluation
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
-from sqzb.hub import local_folder
-from sqzb.model import SqueezeBertForMaskedLM
-from sqzb.model.checkpoint import CONFIG, has_mlm_head, sha256_of
-from sqzb.model.transformers_classifier import of_squeezebert
+from sqzb.model.checkpoint import CONFIG, sha256_of
+from sqzb.model.open import ModelFolder, Source, open_squeezebert_mlm
 from sqzb.recipe import Distillation, FinetuneRecipe
-from sqzb.tokenizer import load_tokenizer, special_ids
+from sqzb.tokenizer import special_ids
 
 # Shares of the words. The first is EDA's for random deletion (Wei and Zou 2019). The second is ours: all replaced words
 # of a text are masked at once, so they are as many as in pretraining, where TinyBERT (Jiao et al. 2020) masks one word
@@ -44,22 +41,24 @@ _FATE, _WORD = range(2)
 Texts = tuple[str, str | None]
 
 
-def check(distillation: Distillation, source: Path) -> None:
-    """UserError when the recipe asks for texts that nobody could label or make; source: the starting model's folder."""
+def check(distillation: Distillation, source: ModelFolder) -> None:
+    """UserError when the recipe asks for texts that nobody could label or make; source: the starting model's."""
     asked = [key for key in ("augment", "unlabelled") if getattr(distillation, key)]
     if asked and not distillation.teacher:
         raise UserError(f"distillation.{asked[0]} needs a teacher, whose labels the texts get: give --teacher.")
-    if distillation.augment and not (of_squeezebert(source) and has_mlm_head(source)):
+    if distillation.augment and not source.has_mlm_head:
         raise UserError(
-            f"distillation.augment: the model in {source} has no MLM head of ours to put words in. Start from a "
+            f"distillation.augment: the model in {source.path} has no MLM head of ours to put words in. Start from a "
             "pretrained SqueezeBERT, or leave it out."
         )
 
 
 def further_texts(
-    recipe: FinetuneRecipe, data: DataSet, train: Sequence[Example], accelerator: Accelerator
+    recipe: FinetuneRecipe, data: DataSet, source: ModelFolder, train: Sequence[Example], accelerator: Accelerator
 ) -> dict[str, list[Example]]:
     """By kind, "augmented" and "unlabelled", the examples without a label that the recipe asks for.
+
+    source: the starting model's.
 
     The copies of a training example lie together, in the order of the training set, and have its row. They are read
     from the cache as far as they are there, and the rest is made by all processes that want them, of this run and of
@@ -73,7 +72,10 @@ def further_texts(
     if recipe.distillation.unlabelled:
         found["unlabelled"] = _unlabelled(Path(recipe.distillation.unlabelled), data)
     if recipe.distillation.augment:
-        found["augmented"] = _augmented(recipe, data, train, accelerator)
+        try:
+            found["augmented"] = _augmented(recipe, data, source, train, accelerator)
+        except UserError as error:
+            raise UserError(f"distillation.augment, of {recipe.model}: {error}") from error
         clear_device_cache(garbage_collection=True)
     return found
 
@@ -99,10 +101,10 @@ def _unlabelled(file: Path, data: DataSet) -> list[Example]:
 
 
 def _augmented(
-    recipe: FinetuneRecipe, data: DataSet, train: Sequence[Example], accelerator: Accelerator
+    recipe: FinetuneRecipe, data: DataSet, source: ModelFolder, train: Sequence[Example], accelerator: Accelerator
 ) -> list[Example]:
     copies = recipe.distillation.augment
-    augmenter = Augmenter(local_folder(recipe.model), copies, recipe.seed, accelerator)
+    augmenter = Augmenter(source, copies, recipe.seed, accelerator)
     chunk = max(1, CHUNK // copies)
     key = augmenter.key | {"texts": sha256_of_texts(train), "examples_in_a_file": chunk}
     about = {
@@ -113,10 +115,7 @@ def _augmented(
         "split": "train",
     }
     kept = _TextsCache(Path(recipe.distillation.cache), about, key, train, chunk, copies)
-    try:
-        chunks = kept.read(lambda rows: augmenter.copies_of(train[rows], rows.start), accelerator.is_main_process)
-    except UserError as error:
-        raise UserError(f"distillation.augment, of {recipe.model}: {error}") from error
+    chunks = kept.read(lambda rows: augmenter.copies_of(train[rows], rows.start), accelerator.is_main_process)
     texts = (text for chunk in chunks for text in chunk)
     of_copy = (example for example in train for _ in range(copies))
     return [Example(a, b, None, example.row) for (a, b), example in zip(texts, of_copy, strict=True)]
@@ -191,12 +190,12 @@ class Augmenter:
     the rounding of the head's probabilities. Punctuation never changes, and a text keeps at least one word.
     """
 
-    def __init__(self, folder: Path, copies: int, seed: int, accelerator: Accelerator) -> None:
-        self._tokenizer: Tokenizer = load_tokenizer(folder)
-        model = SqueezeBertForMaskedLM.from_pretrained(folder)
+    def __init__(self, source: Source, copies: int, seed: int, accelerator: Accelerator) -> None:
+        opened = open_squeezebert_mlm(source)
+        model, self._tokenizer = opened.model, opened.tokenizer
         self.key: dict[str, Any] = {
             "weights": sha256_of(model.state_dict()),
-            "config": sha256(folder / CONFIG),
+            "config": sha256(opened.folder.path / CONFIG),
             "tokenizer": hashlib.sha256(self._tokenizer.to_str().encode()).hexdigest(),
             "copies": copies,
             "seed": seed,

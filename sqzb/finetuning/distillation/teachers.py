@@ -22,10 +22,9 @@ from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
 from sqzb.finetuning.finetuned import Finetuned, open_finetuned
-from sqzb.hub import local_folder
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
 from sqzb.model.heads import SequenceClassificationOutput, soft_classification_tally, soft_regression_tally
-from sqzb.model.transformers_classifier import Classifier
+from sqzb.model.open import Classifier, ModelFolder, model_folder
 from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.training.run_folder import recipe_of
 
@@ -97,13 +96,14 @@ def _logits_of(
     run: Path,
     accelerator: Accelerator,
 ) -> Logits:
-    _refuse_other_run(path, data, run)
-    teacher = open_finetuned(path, data, accelerator)
+    folder = model_folder(path)
+    _refuse_other_run(folder, data, run)
+    teacher = open_finetuned(folder, data, accelerator)
     weights = teacher.model.state_dict()
     _refuse_weights(weights, student)
     key = {
         "weights": sha256_of(weights),
-        "config": sha256(local_folder(path) / CONFIG),
+        "config": sha256(folder.path / CONFIG),
         "tokenizer": hashlib.sha256(teacher.tokenizer.to_str().encode()).hexdigest(),
         "texts": sha256_of_texts(examples),
         "labels": list(data.kind.names),
@@ -122,11 +122,11 @@ def _logits_of(
     return np.concatenate(kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process))
 
 
-def _refuse_other_run(path: str, data: DataSet, run: Path) -> None:
+def _refuse_other_run(folder: ModelFolder, data: DataSet, run: Path) -> None:
     """By the recipe of the teacher's run where it has one: RTE and QNLI have the same labels."""
-    if local_folder(path).resolve().is_relative_to(run.resolve()):
+    if folder.path.resolve().is_relative_to(run.resolve()):
         raise UserError(f"It is of the run {run} itself, so the teacher would be the student. Give another teacher.")
-    recipe = recipe_of(path, FinetuneRecipe)
+    recipe = recipe_of(str(folder.path), FinetuneRecipe)
     if recipe is not None and recipe.task not in (None, data.name):
         raise UserError(
             f"It was finetuned on {recipe.task}, and this run is of {data.name}. Give a teacher of {data.name}."

@@ -314,10 +314,13 @@ def headless(start: Path) -> None:
     save_file({name: t for name, t in tensors.items() if "cls." not in name}, start / "model.safetensors")
 
 
-def broken_head(start: Path) -> None:
-    tensors = load_file(start / "model.safetensors")
-    tensors["cls.predictions.bias"][:] = float("nan")
-    save_file(tensors, start / "model.safetensors", {"format": "pt"})
+def filled(name: str, value: float) -> Callable[[Path], None]:
+    def fill(start: Path) -> None:
+        tensors = load_file(start / "model.safetensors")
+        tensors[name][:] = value
+        save_file(tensors, start / "model.safetensors", {"format": "pt"})
+
+    return fill
 
 
 def more(text: bytes) -> Callable[[Path], None]:
@@ -326,7 +329,14 @@ def more(text: bytes) -> Callable[[Path], None]:
 
 REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no head": (headless, "distillation.augment: the model in .* has no MLM head of ours"),
-    "a head that is no number": (broken_head, "distillation.augment, of .*MLM head's logits are not finite"),
+    "a head that is no number": (
+        filled("cls.predictions.bias", float("nan")),
+        r"distillation.augment, of .*numbers in cls\.predictions\.bias that are not finite",
+    ),
+    "a head that overflows": (
+        filled("cls.predictions.transform.LayerNorm.weight", 3e38),
+        "distillation.augment, of .*MLM head's logits are not finite",
+    ),
     "no file": (lambda start: (start.parent / "more.txt").unlink(), "distillation.unlabelled: .*more.txt cannot be"),
     "no text": (more(b"\n \n"), "distillation.unlabelled: .*more.txt has no line with text"),
     "one sentence": (more(b"a\tb\n\nalone\n"), "more.txt:3: mrpc takes two sentences, and here is one sentence"),

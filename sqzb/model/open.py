@@ -1,0 +1,241 @@
+"""The one door to models: from a local folder or a Hub id to a model with its tokenizer.
+
+`model_type` in config.json decides whether a model is SqueezeBERT's or one that transformers opens.
+transformers is imported for the latter alone. The weights are read once, after every check that the
+small files allow.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from math import prod
+from pathlib import Path
+from typing import Any, Generic, TypeVar
+
+import torch
+from tokenizers import Tokenizer
+from torch import nn
+
+from sqzb.errors import UserError
+from sqzb.hub import local_folder
+from sqzb.model.checkpoint import (
+    CLASSIFIER,
+    LEFTOVERS,
+    MLM,
+    SOP,
+    StoredTensor,
+    read_config,
+    read_header,
+    refuse_not_finite,
+)
+from sqzb.model.config import MODEL_TYPE, model_type
+from sqzb.model.heads import (
+    SqueezeBertForMaskedLM,
+    SqueezeBertForPreTraining,
+    SqueezeBertForSequenceClassification,
+)
+from sqzb.model.transformers_classifier import (
+    LOCAL,
+    TransformersClassifier,
+    no_classifier,
+    quiet_transformers,
+)
+from sqzb.tokenizer import load_tokenizer
+
+Classifier = SqueezeBertForSequenceClassification | TransformersClassifier
+Model = TypeVar("Model", bound=nn.Module)
+
+
+@dataclass(frozen=True)
+class ModelFolder:
+    """A local folder with a saved model.
+
+    Questions about the model are answered from config.json and the header of the weights. The heads
+    of other models have names of their own, so the answers about heads are False for those.
+    """
+
+    path: Path
+
+    @cached_property
+    def is_squeezebert(self) -> bool:
+        """Whether the model is a SqueezeBERT.
+
+        A folder without a `model_type` counts as one, so that opening it names what is missing.
+        """
+        return model_type(self.path) in (MODEL_TYPE, None)
+
+    @cached_property
+    def tensors(self) -> Mapping[str, StoredTensor]:
+        """Type and shape of every stored tensor, by name.
+
+        Raises UserError when there are no weights or they cannot be read.
+        """
+        return read_header(self.path)
+
+    @property
+    def parameter_count(self) -> int:
+        """The numbers in all stored tensors."""
+        return sum(prod(tensor.shape) for tensor in self.tensors.values())
+
+    @property
+    def has_mlm_head(self) -> bool:
+        return self._has(MLM)
+
+    @property
+    def has_sop_head(self) -> bool:
+        return self._has(SOP)
+
+    @property
+    def has_classifier(self) -> bool:
+        return self._has(CLASSIFIER)
+
+    def _has(self, head: str) -> bool:
+        if not self.is_squeezebert:
+            return False
+        return any(name.startswith(head) and name not in LEFTOVERS for name in self.tensors)
+
+
+Source = str | Path | ModelFolder
+
+
+@dataclass(frozen=True)
+class Opened(Generic[Model]):
+    """A model with its tokenizer, and the folder that they were read from."""
+
+    folder: ModelFolder
+    model: Model
+    tokenizer: Tokenizer
+
+
+@dataclass(frozen=True)
+class OpenedForPretraining:
+    """A model with both heads of pretraining; its folder need not have a tokenizer."""
+
+    folder: ModelFolder
+    model: SqueezeBertForPreTraining
+    tokenizer: Tokenizer | None
+
+
+def model_folder(source: Source) -> ModelFolder:
+    """Return the folder of a path, a run or a Hub id, which is downloaded if need be.
+
+    Raises UserError when there is none.
+    """
+    return source if isinstance(source, ModelFolder) else ModelFolder(local_folder(source))
+
+
+def open_classifier(source: Source, from_scratch: bool = False, **changes: Any) -> Opened[Classifier]:
+    """Open a classifier of either kind.
+
+    from_scratch: take the sizes alone, with random weights. changes: `id2label` makes a new head for
+    these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the dropout.
+
+    The tokenizer of another model than SqueezeBERT has its own padding token in its `padding`.
+
+    Raises UserError when the model or its tokenizer cannot be opened or do not fit each other, when
+    the model has no head and is to have no new one, and when weights are not finite.
+    """
+    folder = model_folder(source)
+    model: Classifier
+    if not folder.is_squeezebert:
+        opener = TransformersClassifier.from_sizes if from_scratch else TransformersClassifier.from_folder
+        model = opener(folder.path, **changes)
+        tokenizer = model.tokenizer()
+    else:
+        if not from_scratch and "id2label" not in changes and not folder.has_classifier:
+            raise no_classifier(folder.path)
+        tokenizer = load_tokenizer(folder.path)
+        if from_scratch:
+            config = read_config(folder.path).model_copy(update={"problem_type": None} | changes)
+            model = SqueezeBertForSequenceClassification(config)
+        else:
+            model = SqueezeBertForSequenceClassification.from_folder(folder.path, **changes)
+    _check(folder, model, tokenizer, model.config.vocab_size)
+    return Opened(folder, model, tokenizer)
+
+
+def open_squeezebert_mlm(source: Source) -> Opened[SqueezeBertForMaskedLM]:
+    """Open a SqueezeBERT with its MLM head.
+
+    Raises UserError when the folder holds another model or no MLM head, when the model or its
+    tokenizer cannot be opened or do not fit each other, and when weights are not finite.
+    """
+    folder = model_folder(source)
+    config = read_config(folder.path)  # refuses another model, before its head is missed
+    if not folder.has_mlm_head:
+        raise UserError(
+            f"The model in {folder.path} has no head for masked tokens: cls.predictions would be random. Give a model "
+            "with its MLM head, as it was pretrained, or use predict."
+        )
+    tokenizer = load_tokenizer(folder.path)
+    model = SqueezeBertForMaskedLM.from_folder(folder.path)
+    _check(folder, model, tokenizer, config.vocab_size)
+    return Opened(folder, model, tokenizer)
+
+
+def open_masked_lm(source: Source) -> Opened[SqueezeBertForMaskedLM] | Opened[nn.Module]:
+    """Open a masked language model of either kind, with a tokenizer as BERT has it.
+
+    Raises UserError as `open_squeezebert_mlm`, and when transformers cannot open another model.
+    """
+    folder = model_folder(source)
+    if folder.is_squeezebert:
+        return open_squeezebert_mlm(folder)
+    tokenizer = load_tokenizer(folder.path)
+    model = _masked_lm_of_transformers(folder.path)
+    _check(folder, model, tokenizer, model.get_input_embeddings().num_embeddings)
+    return Opened[nn.Module](folder, model, tokenizer)
+
+
+def open_for_pretraining(source: Source) -> OpenedForPretraining:
+    """Open a SqueezeBERT with its MLM head and its SOP head, which is new where none was saved.
+
+    Raises UserError when the model or its tokenizer cannot be opened or do not fit each other, and
+    when weights are not finite.
+    """
+    folder = model_folder(source)
+    has_tokenizer = any((folder.path / name).exists() for name in ("tokenizer.json", "vocab.txt"))
+    tokenizer = load_tokenizer(folder.path) if has_tokenizer else None
+    model = SqueezeBertForPreTraining.from_folder(folder.path)
+    _check(folder, model, tokenizer, model.config.vocab_size)
+    return OpenedForPretraining(folder, model, tokenizer)
+
+
+def _check(folder: ModelFolder, model: nn.Module, tokenizer: Tokenizer | None, vocab_size: int) -> None:
+    """UserError when weights are not finite, or tokens have no embedding.
+
+    vocab_size: the model's, which may have more rows than the tokenizer has tokens.
+    """
+    refuse_not_finite(model, folder.path)
+    tokens = 0 if tokenizer is None else tokenizer.get_vocab_size()
+    if tokens > vocab_size:
+        raise UserError(
+            f"The vocabulary in {folder.path} ({tokens:,} tokens) does not fit its model "
+            f"({vocab_size:,}). Give a folder whose tokenizer and weights belong together."
+        )
+
+
+def _masked_lm_of_transformers(folder: Path) -> Any:
+    """A PreTrainedModel with weights in fp32. transformers runs no code from the folder."""
+    try:
+        with quiet_transformers(folder) as transformers:
+            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
+            config._attn_implementation = None  # a file could name one on the Hub, which is code
+            model, about = transformers.AutoModelForMaskedLM.from_pretrained(
+                folder, config=config, output_loading_info=True, dtype=torch.float32, **LOCAL
+            )
+    except UserError:  # there is no such library
+        raise
+    except Exception as error:  # the library raises all kinds
+        raise UserError(
+            f"transformers does not open {folder} as a masked language model ({' '.join(str(error).split())}). Give "
+            "another model."
+        ) from error
+    missing = sorted(about["missing_keys"])
+    if missing:
+        others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        raise UserError(
+            f"The weights in {folder} are not all of a masked language model's: {missing[0]}{others} would be random. "
+            "Give a model with its MLM head, as it was pretrained."
+        )
+    return model
