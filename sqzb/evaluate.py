@@ -121,7 +121,8 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     """
     corpus = Corpus(corpus_folder)
     opened = open_for_pretraining(path)
-    model, has_sop = opened.model, opened.folder.has_sop_head  # without one, the model has a new one that knows nothing
+    model = opened.model
+    has_sop = opened.folder.has_sop_head  # else the model has a new one, which knows nothing
     accelerator = start_accelerator()
     found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):

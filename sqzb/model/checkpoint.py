@@ -179,7 +179,10 @@ class StoredTensor(NamedTuple):
 def read_header(folder: Path) -> dict[str, StoredTensor]:
     """The entries of all tensors in `folder`, by name, without reading the tensors.
 
-    An old pytorch_model.bin has no header, so its tensors are read. Raises UserError as `read_tensors`.
+    An old pytorch_model.bin has no header, so its tensors are read.
+
+    Raises:
+        UserError: There are no weights, or they cannot be read.
     """
     entries: dict[str, StoredTensor] = {}
     with _unreadable_told(folder):
@@ -189,9 +192,12 @@ def read_header(folder: Path) -> dict[str, StoredTensor]:
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors in `folder`, from safetensors or from an old pytorch_model.bin, of which only tensors are read.
+    """All tensors in `folder`, from safetensors or from an old pytorch_model.bin.
 
-    Raises UserError when there are no weights or they cannot be read.
+    Of the latter only tensors are read.
+
+    Raises:
+        UserError: There are no weights, or they cannot be read.
     """
     tensors: dict[str, Tensor] = {}
     with _unreadable_told(folder):

@@ -68,13 +68,14 @@ class ModelFolder:
     def tensors(self) -> Mapping[str, StoredTensor]:
         """Type and shape of every stored tensor, by name.
 
-        Raises UserError when there are no weights or they cannot be read.
+        Raises:
+            UserError: There are no weights, or they cannot be read.
         """
         return read_header(self.path)
 
     @property
     def parameter_count(self) -> int:
-        """The numbers in all stored tensors."""
+        """Numbers in all stored tensors together."""
         return sum(prod(tensor.shape) for tensor in self.tensors.values())
 
     @property
@@ -119,7 +120,8 @@ class OpenedForPretraining:
 def model_folder(source: Source) -> ModelFolder:
     """Return the folder of a path, a run or a Hub id, which is downloaded if need be.
 
-    Raises UserError when there is none.
+    Raises:
+        UserError: There is no such folder.
     """
     return source if isinstance(source, ModelFolder) else ModelFolder(local_folder(source))
 
@@ -127,91 +129,102 @@ def model_folder(source: Source) -> ModelFolder:
 def open_classifier(source: Source, from_scratch: bool = False, **changes: Any) -> Opened[Classifier]:
     """Open a classifier of either kind.
 
-    from_scratch: take the sizes alone, with random weights. changes: `id2label` makes a new head for
-    these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the dropout.
+    from_scratch: whether to take the sizes alone, with random weights. changes: `id2label` makes a
+    new head for these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the
+    model's dropout.
 
-    The tokenizer of another model than SqueezeBERT has its own padding token in its `padding`.
+    A SqueezeBERT's tokenizer pads nothing. That of another model pads with the model's own token.
 
-    Raises UserError when the model or its tokenizer cannot be opened or do not fit each other, when
-    the model has no head and is to have no new one, and when weights are not finite.
+    Raises:
+        UserError: The model or its tokenizer cannot be opened, they do not fit each other, weights
+            are not finite, or the model has no head and `changes` asks for no new one.
     """
     folder = model_folder(source)
-    model: Classifier
-    if not folder.is_squeezebert:
-        opener = TransformersClassifier.from_sizes if from_scratch else TransformersClassifier.from_folder
-        model = opener(folder.path, **changes)
-        tokenizer = model.tokenizer()
+    if folder.is_squeezebert:
+        return _open_squeezebert_classifier(folder, from_scratch, changes)
+    if from_scratch:
+        model = TransformersClassifier.from_sizes(folder.path, **changes)
     else:
-        if not from_scratch and "id2label" not in changes and not folder.has_classifier:
-            raise no_classifier(folder.path)
-        tokenizer = load_tokenizer(folder.path)
-        if from_scratch:
-            config = read_config(folder.path).model_copy(update={"problem_type": None} | changes)
-            model = SqueezeBertForSequenceClassification(config)
-        else:
-            model = SqueezeBertForSequenceClassification.from_folder(folder.path, **changes)
-    _check(folder, model, tokenizer, model.config.vocab_size)
-    return Opened(folder, model, tokenizer)
+        model = TransformersClassifier.from_folder(folder.path, **changes)
+    tokenizer = model.tokenizer()
+    _check(folder, model, tokenizer)
+    return Opened[Classifier](folder, model, tokenizer)
+
+
+def _open_squeezebert_classifier(
+    folder: ModelFolder, from_scratch: bool, changes: dict[str, Any]
+) -> Opened[Classifier]:
+    if not (from_scratch or "id2label" in changes or folder.has_classifier):
+        raise no_classifier(folder.path)
+    tokenizer = load_tokenizer(folder.path)
+    if from_scratch:
+        config = read_config(folder.path).model_copy(update={"problem_type": None} | changes)
+        model = SqueezeBertForSequenceClassification(config)
+    else:
+        model = SqueezeBertForSequenceClassification.from_folder(folder.path, **changes)
+    _check(folder, model, tokenizer)
+    return Opened[Classifier](folder, model, tokenizer)
 
 
 def open_squeezebert_mlm(source: Source) -> Opened[SqueezeBertForMaskedLM]:
     """Open a SqueezeBERT with its MLM head.
 
-    Raises UserError when the folder holds another model or no MLM head, when the model or its
-    tokenizer cannot be opened or do not fit each other, and when weights are not finite.
+    Raises:
+        UserError: The model or its tokenizer cannot be opened, they do not fit each other, weights
+            are not finite, or the folder holds another model or no MLM head.
     """
     folder = model_folder(source)
-    config = read_config(folder.path)  # refuses another model, before its head is missed
+    read_config(folder.path)  # refuses another model, before its head is missed
     if not folder.has_mlm_head:
         raise UserError(
-            f"The model in {folder.path} has no head for masked tokens: cls.predictions would be random. Give a model "
-            "with its MLM head, as it was pretrained, or use predict."
+            f"The model in {folder.path} has no head for masked tokens: cls.predictions would be "
+            "random. Give a model with its MLM head, as it was pretrained, or use predict."
         )
     tokenizer = load_tokenizer(folder.path)
     model = SqueezeBertForMaskedLM.from_folder(folder.path)
-    _check(folder, model, tokenizer, config.vocab_size)
+    _check(folder, model, tokenizer)
     return Opened(folder, model, tokenizer)
 
 
 def open_masked_lm(source: Source) -> Opened[SqueezeBertForMaskedLM] | Opened[nn.Module]:
     """Open a masked language model of either kind, with a tokenizer as BERT has it.
 
-    Raises UserError as `open_squeezebert_mlm`, and when transformers cannot open another model.
+    Raises:
+        UserError: As `open_squeezebert_mlm`, or transformers cannot open another model.
     """
     folder = model_folder(source)
     if folder.is_squeezebert:
         return open_squeezebert_mlm(folder)
     tokenizer = load_tokenizer(folder.path)
     model = _masked_lm_of_transformers(folder.path)
-    _check(folder, model, tokenizer, model.get_input_embeddings().num_embeddings)
+    _check(folder, model, tokenizer)
     return Opened[nn.Module](folder, model, tokenizer)
 
 
 def open_for_pretraining(source: Source) -> OpenedForPretraining:
     """Open a SqueezeBERT with its MLM head and its SOP head, which is new where none was saved.
 
-    Raises UserError when the model or its tokenizer cannot be opened or do not fit each other, and
-    when weights are not finite.
+    Raises:
+        UserError: The model or its tokenizer cannot be opened, they do not fit each other, or
+            weights are not finite.
     """
     folder = model_folder(source)
     has_tokenizer = any((folder.path / name).exists() for name in ("tokenizer.json", "vocab.txt"))
     tokenizer = load_tokenizer(folder.path) if has_tokenizer else None
     model = SqueezeBertForPreTraining.from_folder(folder.path)
-    _check(folder, model, tokenizer, model.config.vocab_size)
+    _check(folder, model, tokenizer)
     return OpenedForPretraining(folder, model, tokenizer)
 
 
-def _check(folder: ModelFolder, model: nn.Module, tokenizer: Tokenizer | None, vocab_size: int) -> None:
-    """UserError when weights are not finite, or tokens have no embedding.
-
-    vocab_size: the model's, which may have more rows than the tokenizer has tokens.
-    """
+def _check(folder: ModelFolder, model: Any, tokenizer: Tokenizer | None) -> None:
+    """UserError when weights are not finite, or the tokenizer has tokens without an embedding."""
     refuse_not_finite(model, folder.path)
     tokens = 0 if tokenizer is None else tokenizer.get_vocab_size()
-    if tokens > vocab_size:
+    if tokens > model.config.vocab_size:
         raise UserError(
             f"The vocabulary in {folder.path} ({tokens:,} tokens) does not fit its model "
-            f"({vocab_size:,}). Give a folder whose tokenizer and weights belong together."
+            f"({model.config.vocab_size:,}). Give a folder whose tokenizer and weights belong "
+            "together."
         )
 
 
@@ -228,14 +241,15 @@ def _masked_lm_of_transformers(folder: Path) -> Any:
         raise
     except Exception as error:  # the library raises all kinds
         raise UserError(
-            f"transformers does not open {folder} as a masked language model ({' '.join(str(error).split())}). Give "
-            "another model."
+            f"transformers does not open {folder} as a masked language model "
+            f"({' '.join(str(error).split())}). Give another model."
         ) from error
     missing = sorted(about["missing_keys"])
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise UserError(
-            f"The weights in {folder} are not all of a masked language model's: {missing[0]}{others} would be random. "
-            "Give a model with its MLM head, as it was pretrained."
+            f"The weights in {folder} are not all of a masked language model's: "
+            f"{missing[0]}{others} would be random. Give a model with its MLM head, as it was "
+            "pretrained."
         )
     return model

@@ -97,13 +97,14 @@ class TransformersClassifier(StoredModel):
                 return cls(_random(transformers, _padding_known(config, tokenizer)), tokenizer)
 
     def tokenizer(self) -> Tokenizer:
-        """Return a copy of the tokenizer's fast form that cuts no text and pads with the model's own token.
+        """Return a copy of the tokenizer's fast form, which pads with the model's own token.
 
         The original keeps its settings, which `save_pretrained` writes.
         """
         tokenizer: Tokenizer = Tokenizer.from_str(self._tokenizer.backend_tokenizer.to_str())
         tokenizer.no_truncation()
-        tokenizer.enable_padding(pad_id=self._tokenizer.pad_token_id, pad_token=self._tokenizer.pad_token)
+        own = self._tokenizer
+        tokenizer.enable_padding(pad_id=own.pad_token_id, pad_token=own.pad_token)
         return tokenizer
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:

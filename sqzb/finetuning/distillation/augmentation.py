@@ -42,7 +42,10 @@ Texts = tuple[str, str | None]
 
 
 def check(distillation: Distillation, source: ModelFolder) -> None:
-    """UserError when the recipe asks for texts that nobody could label or make; source: the starting model's."""
+    """UserError when the recipe asks for texts that nobody could label or make.
+
+    source: the folder of the model that the student starts from.
+    """
     asked = [key for key in ("augment", "unlabelled") if getattr(distillation, key)]
     if asked and not distillation.teacher:
         raise UserError(f"distillation.{asked[0]} needs a teacher, whose labels the texts get: give --teacher.")
@@ -58,7 +61,7 @@ def further_texts(
 ) -> dict[str, list[Example]]:
     """By kind, "augmented" and "unlabelled", the examples without a label that the recipe asks for.
 
-    source: the starting model's.
+    source: the folder of the model that the student starts from, whose MLM head makes the copies.
 
     The copies of a training example lie together, in the order of the training set, and have its row. They are read
     from the cache as far as they are there, and the rest is made by all processes that want them, of this run and of
