@@ -321,7 +321,7 @@ def _tables(
     """Write the table of every shard, and the manifest."""
     names = list(marks)
     repeated = find_repeated(folder, names, recipe)
-    dropped = {name: [gone[name].flags for gone in repeated.values()] for name in names}
+    dropped = {name: [dropped_by_shard[name].flags for dropped_by_shard in repeated.values()] for name in names}
     weights = {name: recipe.sources[marks[name]["source"]].weight for name in names}
     size = tokenizer.get_vocab_size()
     tasks = [(folder, recipe, name, weights[name], size, dropped[name]) for name in names]

@@ -36,7 +36,7 @@ class Table(NamedTuple):
     chunk_tokens: dict[int, dict[str, int]]
 
 
-class Gone(NamedTuple):
+class DroppedDocuments(NamedTuple):
     """Documents of a shard that a rule drops."""
 
     flags: Flags  # (n_documents)
@@ -44,7 +44,7 @@ class Gone(NamedTuple):
     bytes: int
 
 
-Repeated = dict[str, dict[str, Gone]]  # by rule and name of the shard
+Repeated = dict[str, dict[str, DroppedDocuments]]  # by rule and name of the shard
 
 
 def table_path(folder: Path, name: str) -> Path:
@@ -66,13 +66,13 @@ def find_repeated(folder: Path, names: Sequence[str], recipe: CorpusRecipe) -> R
         equal = by_rule.get(DUPLICATE, nothing)
         by_rule[NEAR_DUPLICATE] = [new & ~old for new, old in zip(near, equal, strict=True)]
     return {
-        rule: {name: _gone(shard, found) for name, shard, found in zip(names, shards, flags, strict=True)}
+        rule: {name: _dropped_documents(shard, found) for name, shard, found in zip(names, shards, flags, strict=True)}
         for rule, flags in by_rule.items()
     }
 
 
-def _gone(shard: Path, flags: Flags) -> Gone:
-    return Gone(flags, int(flags.sum()), int(read_arrays(shard)["sizes"][flags].sum()))
+def _dropped_documents(shard: Path, flags: Flags) -> DroppedDocuments:
+    return DroppedDocuments(flags, int(flags.sum()), int(read_arrays(shard)["sizes"][flags].sum()))
 
 
 def _repeated(shards: Sequence[Path], column: Callable[[Path], U64]) -> list[Flags]:
