@@ -9,7 +9,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from sqzb.corpus import readers
-from sqzb.corpus.readers import Bad
+from sqzb.corpus.readers import UnreadableDocument
 from sqzb.corpus.sources import documents, units
 from sqzb.errors import UserError
 from sqzb.recipe import Source
@@ -17,14 +17,14 @@ from sqzb.recipe import Source
 TEXTS = [f"Document {number}.\nIts é second line." for number in range(10)]
 
 
-def rows(source: Source) -> list[str | Bad]:
+def rows(source: Source) -> list[str | UnreadableDocument]:
     readers._lines_before.cache_clear()  # tests write different files to the same path
     return [row for unit in units("s", source) for row in documents(unit, source)]
 
 
 def read(source: Source) -> list[str]:
     found = rows(source)
-    assert not [row for row in found if isinstance(row, Bad)]
+    assert not [row for row in found if isinstance(row, UnreadableDocument)]
     return [str(row) for row in found]
 
 

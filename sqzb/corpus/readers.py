@@ -1,6 +1,7 @@
 """How documents come out of a stretch of a file, of the Hub, or of Python's own documentation.
 
-What cannot be read as a document comes as `Bad`, in its place, and reading goes on behind it where that is possible.
+What cannot be read as a document comes as `UnreadableDocument`, in its place, and reading goes on behind it where
+that is possible.
 """
 
 import html
@@ -45,14 +46,14 @@ class Part(NamedTuple):
     end: int
 
 
-class Bad(NamedTuple):
+class UnreadableDocument(NamedTuple):
     """What stands in a document's place and is none."""
 
     where: str
     why: str
 
 
-def until_broken(rows: Iterator[str | Bad], part: Part) -> Iterator[str | Bad]:
+def until_broken(rows: Iterator[str | UnreadableDocument], part: Part) -> Iterator[str | UnreadableDocument]:
     """A file may end too early, or in the middle of a disk's fault."""
     count = 0
     try:
@@ -60,7 +61,7 @@ def until_broken(rows: Iterator[str | Bad], part: Part) -> Iterator[str | Bad]:
             count += 1
             yield row
     except UNREADABLE as error:
-        yield Bad(f"{part.path}, behind row {count}", f"cannot be read further ({error})")
+        yield UnreadableDocument(f"{part.path}, behind row {count}", f"cannot be read further ({error})")
 
 
 # Lines of text
@@ -118,11 +119,11 @@ def _lines_before(part: Part) -> int:
         return sum(stream.read(size).count(b"\n") for size in blocks) + 1
 
 
-def _decoded(part: Part, lines: list[_Line]) -> str | Bad:
+def _decoded(part: Part, lines: list[_Line]) -> str | UnreadableDocument:
     """The text of consecutive lines."""
     raw = b"".join(line.raw for line in lines)
     if len(raw) > LONGEST_DOCUMENT:
-        return Bad(_where(part, lines[0]), f"is over {LONGEST_DOCUMENT // 2**20} MiB long")
+        return UnreadableDocument(_where(part, lines[0]), f"is over {LONGEST_DOCUMENT // 2**20} MiB long")
     first_of_file = lines[0].start == 0
     try:
         return raw.decode("utf-8-sig" if first_of_file else "utf-8")
@@ -131,36 +132,36 @@ def _decoded(part: Part, lines: list[_Line]) -> str | Bad:
         line = lines[decoded[: error.start].count(b"\n")]
         byte = f"0x{decoded[error.start]:02x}"
         reason = f"is not UTF-8: {error.reason} (byte {byte}); iconv -f latin1 -t utf-8 may mend it"
-        return Bad(_where(part, line), reason)
+        return UnreadableDocument(_where(part, line), reason)
 
 
-def _jsonl(part: Part, source: Source) -> Iterator[str | Bad]:
+def _jsonl(part: Part, source: Source) -> Iterator[str | UnreadableDocument]:
     for line in _lines(part):
         if line.start >= part.end:
             return
         text = _decoded(part, [line])
-        if isinstance(text, Bad):
+        if isinstance(text, UnreadableDocument):
             yield text
         elif text.strip():
             row = _json_text(text, source.text)
-            yield row if isinstance(row, str) else Bad(_where(part, line), row.why)
+            yield row if isinstance(row, str) else UnreadableDocument(_where(part, line), row.why)
 
 
-def _json_text(line: str, column: str) -> str | Bad:
+def _json_text(line: str, column: str) -> str | UnreadableDocument:
     try:
         row = json.loads(line)
     except (ValueError, RecursionError) as error:
-        return Bad("", f"is no JSON ({error})")
+        return UnreadableDocument("", f"is no JSON ({error})")
     if not isinstance(row, dict):
-        return Bad("", f"is no JSON object with the key {column}")
+        return UnreadableDocument("", f"is no JSON object with the key {column}")
     if column not in row:
-        return Bad("", _no_column(column, list(row)))
+        return UnreadableDocument("", _no_column(column, list(row)))
     if not isinstance(row[column], str):
-        return Bad("", f"{column} holds {str(row[column])[:100]!r}, not text")
+        return UnreadableDocument("", f"{column} holds {str(row[column])[:100]!r}, not text")
     return HALF_CHARACTER.sub("\ufffd", row[column])
 
 
-def _txt(part: Part, source: Source) -> Iterator[str | Bad]:
+def _txt(part: Part, source: Source) -> Iterator[str | UnreadableDocument]:
     if source.sentences_per_document is not None:
         lines = takewhile(lambda line: line.start < part.end, _lines(part))
         yield from (_decoded(part, [line]) for line in lines)
@@ -174,12 +175,12 @@ def one_document(source: Source) -> bool:
     return source.txt_documents == "file" and source.sentences_per_document is None
 
 
-def _whole(part: Part) -> str | Bad:
+def _whole(part: Part) -> str | UnreadableDocument:
     with _open(part.path) as stream:
         raw = stream.read(LONGEST_DOCUMENT + 1)
     if len(raw) > LONGEST_DOCUMENT:
         why = f"is over {LONGEST_DOCUMENT // 2**20} MiB long, for one document; see the source's key txt_documents"
-        return Bad(part.path, why)
+        return UnreadableDocument(part.path, why)
     lines = [_Line(0, n, line) for n, line in enumerate(raw.splitlines(keepends=True), start=1)]
     return _decoded(part, lines) if lines else ""  # as when nothing was compressed
 
@@ -197,7 +198,7 @@ class _Block:
             self._size += len(line.raw)
 
 
-def _blank_line_blocks(part: Part) -> Iterator[str | Bad]:
+def _blank_line_blocks(part: Part) -> Iterator[str | UnreadableDocument]:
     """A block belongs to the part in which the last blank line before it starts, the first of a file to the first."""
     block, ours = _Block(), part.start == 0
     for line in _lines(part):
@@ -216,7 +217,7 @@ def _blank_line_blocks(part: Part) -> Iterator[str | Bad]:
         yield _decoded(part, block.lines)
 
 
-def _wiki(part: Part, source: Source) -> Iterator[str | Bad]:
+def _wiki(part: Part, source: Source) -> Iterator[str | UnreadableDocument]:
     """wikiextractor's output: with --json a JSON object a line, else `<doc ...>`, the title, the text, `</doc>`."""
     with _open(part.path) as stream:
         json_lines = stream.read(1) == b"{"
@@ -226,7 +227,7 @@ def _wiki(part: Part, source: Source) -> Iterator[str | Bad]:
 NO_END = "has no </doc>"
 
 
-def _wiki_tags(part: Part) -> Iterator[str | Bad]:
+def _wiki_tags(part: Part) -> Iterator[str | UnreadableDocument]:
     """To a part belongs what lies from its first `<doc` to the first of the next; to the first, all before it too."""
     page: _Block | None = None
     ours, astray = part.start == 0, False
@@ -236,7 +237,7 @@ def _wiki_tags(part: Part) -> Iterator[str | Bad]:
             break
         if begins:
             if page is not None:
-                yield Bad(_where(part, page.lines[0]), NO_END)
+                yield UnreadableDocument(_where(part, page.lines[0]), NO_END)
             page, ours, astray = _Block(), True, False
             page.add(line)
         elif page is not None and line.raw.startswith(b"</doc>"):
@@ -246,13 +247,13 @@ def _wiki_tags(part: Part) -> Iterator[str | Bad]:
             page.add(line)
         elif ours and not astray and line.raw.strip():
             astray = True
-            yield Bad(_where(part, line), "stands in no <doc ...>")
+            yield UnreadableDocument(_where(part, line), "stands in no <doc ...>")
     if page is not None:
-        yield Bad(_where(part, page.lines[0]), NO_END)
+        yield UnreadableDocument(_where(part, page.lines[0]), NO_END)
 
 
-def _page_text(page: str | Bad) -> str | Bad:
-    if isinstance(page, Bad):
+def _page_text(page: str | UnreadableDocument) -> str | UnreadableDocument:
+    if isinstance(page, UnreadableDocument):
         return page
     tag, _, text = page.partition("\n")
     title, _, rest = text.partition("\n")
@@ -275,18 +276,20 @@ def _rows_of_groups(opened: Any) -> list[int]:
     return [metadata.row_group(group).num_rows for group in range(metadata.num_row_groups)]
 
 
-def _parquet(part: Part, source: Source) -> Iterator[str | Bad]:
+def _parquet(part: Part, source: Source) -> Iterator[str | UnreadableDocument]:
     opened = open_parquet(part.path)
     schema = opened.schema_arrow
     if source.text not in schema.names:
-        yield Bad(part.path, _no_column(source.text, schema.names))
+        yield UnreadableDocument(part.path, _no_column(source.text, schema.names))
         return
     if schema.names.count(source.text) > 1:
-        yield Bad(part.path, f"has several columns {source.text}")
+        yield UnreadableDocument(part.path, f"has several columns {source.text}")
         return
     kind = schema.field(source.text).type
     if not (pa.types.is_string(kind) or pa.types.is_large_string(kind) or pa.types.is_string_view(kind)):
-        yield Bad(part.path, f"column {source.text} holds {kind}, not text; the columns are {', '.join(schema.names)}")
+        yield UnreadableDocument(
+            part.path, f"column {source.text} holds {kind}, not text; the columns are {', '.join(schema.names)}"
+        )
         return
     rows = _rows_of_groups(opened)
     for group in range(part.start, part.end):
@@ -294,7 +297,9 @@ def _parquet(part: Part, source: Source) -> Iterator[str | Bad]:
         yield from _row_group(opened, part.path, group, source.text, first, first + rows[group])
 
 
-def _row_group(opened: Any, path: str, group: int, column: str, row: int, end: int) -> Iterator[str | Bad]:
+def _row_group(
+    opened: Any, path: str, group: int, column: str, row: int, end: int
+) -> Iterator[str | UnreadableDocument]:
     where = f"{path}, row group {group}, behind row"
     try:
         for batch in opened.iter_batches(ROWS_AT_ONCE, row_groups=[group], columns=[column]):
@@ -302,21 +307,21 @@ def _row_group(opened: Any, path: str, group: int, column: str, row: int, end: i
                 row += 1
                 yield _parquet_text(raw, f"{path}, row {row:,}")
     except UNREADABLE as error:
-        yield Bad(f"{where} {row:,}", f"cannot be read further ({error})")
+        yield UnreadableDocument(f"{where} {row:,}", f"cannot be read further ({error})")
     else:
         if row != end:  # a page's header has no checksum
-            yield Bad(f"{where} {row:,}", f"cannot be read further (its end should be row {end:,})")
+            yield UnreadableDocument(f"{where} {row:,}", f"cannot be read further (its end should be row {end:,})")
 
 
-def _parquet_text(raw: bytes | None, where: str) -> str | Bad:
+def _parquet_text(raw: bytes | None, where: str) -> str | UnreadableDocument:
     if raw is None:
         return ""
     if len(raw) > LONGEST_DOCUMENT:
-        return Bad(where, f"is over {LONGEST_DOCUMENT // 2**20} MiB long")
+        return UnreadableDocument(where, f"is over {LONGEST_DOCUMENT // 2**20} MiB long")
     try:
         return raw.decode()
     except UnicodeDecodeError as error:
-        return Bad(where, f"is not UTF-8: {error.reason} (byte 0x{raw[error.start]:02x})")
+        return UnreadableDocument(where, f"is not UTF-8: {error.reason} (byte 0x{raw[error.start]:02x})")
 
 
 def _no_column(column: str, columns: list[str]) -> str:
@@ -359,7 +364,7 @@ def open_hub(source: Source) -> tuple[Any, str]:
     return data, builder.hash
 
 
-def _hub_rows(part: Part, source: Source) -> Iterator[str | Bad]:
+def _hub_rows(part: Part, source: Source) -> Iterator[str | UnreadableDocument]:
     data, _ = open_hub(source)
     if source.streaming:
         rows = data.shard(num_shards=data.num_shards, index=part.start)
@@ -370,9 +375,9 @@ def _hub_rows(part: Part, source: Source) -> Iterator[str | Bad]:
             where = f"{source.path}, {f'shard {part.start}, ' if source.streaming else ''}row {number:,}"
             text = row.get(source.text, "")
             if source.text not in row:
-                yield Bad(where, _no_column(source.text, list(row)))
+                yield UnreadableDocument(where, _no_column(source.text, list(row)))
             elif text is not None and not isinstance(text, str):
-                yield Bad(where, f"{source.text} holds {str(text)[:100]!r}, not text")
+                yield UnreadableDocument(where, f"{source.text} holds {str(text)[:100]!r}, not text")
             else:
                 yield text or ""
     except Exception as error:  # datasets lets through whatever its network clients raise
@@ -398,7 +403,7 @@ def python_docs() -> Iterator[str]:
         yield "\n\n".join(p for p in paragraphs if re.fullmatch(r"[A-Z].*[.:]", p) and "::=" not in p)
 
 
-READERS: dict[str, Callable[[Part, Source], Iterator[str | Bad]]] = {
+READERS: dict[str, Callable[[Part, Source], Iterator[str | UnreadableDocument]]] = {
     "jsonl": _jsonl,
     "txt": _txt,
     "wiki": _wiki,

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from sqzb.corpus.encode import Encoder
 from sqzb.corpus.near import Bands
-from sqzb.corpus.readers import Bad
+from sqzb.corpus.readers import UnreadableDocument
 from sqzb.corpus.sources import Unit, documents
 from sqzb.corpus.store import SHARDS, write_arrays
 from sqzb.corpus.text import Cleaner, Document
@@ -85,9 +85,9 @@ def write_unit(folder: Path, recipe: CorpusRecipe, number: int, unit: Unit) -> N
 class _Rows:
     """Documents with their number, one looked at ahead."""
 
-    def __init__(self, rows: Iterator[str | Bad]) -> None:
+    def __init__(self, rows: Iterator[str | UnreadableDocument]) -> None:
         self._rows = rows
-        self._ahead: str | Bad | None = None
+        self._ahead: str | UnreadableDocument | None = None
         self.position = -1
 
     def skip_to(self, position: int) -> None:
@@ -99,9 +99,9 @@ class _Rows:
     def ended(self) -> bool:
         return self._ahead is None
 
-    def batch(self) -> list[str | Bad]:
+    def batch(self) -> list[str | UnreadableDocument]:
         """Some documents, at least one if there is one left."""
-        found: list[str | Bad] = []
+        found: list[str | UnreadableDocument] = []
         characters = 0
         while self._ahead is not None and characters < BATCH_CHARACTERS:
             found.append(self._ahead)
@@ -124,7 +124,7 @@ class _Workshop:
         kept = _Kept(self._encoder, self._bands)
         bad: list[str] = []
         while kept.n_tokens < SHARD_TOKENS and (batch := rows.batch()):
-            bad += [f"{row.where} {row.why}" for row in batch if isinstance(row, Bad)]
+            bad += [f"{row.where} {row.why}" for row in batch if isinstance(row, UnreadableDocument)]
             check_bad(len(bad), bad, self._recipe)
             documents = (cleaner.document(row) for row in batch if isinstance(row, str))
             kept.add([document for document in documents if document is not None])

@@ -16,8 +16,8 @@ from sqzb.corpus.readers import (
     READERS,
     TO_THE_END,
     UNREADABLE,
-    Bad,
     Part,
+    UnreadableDocument,
     one_document,
     open_hub,
     open_parquet,
@@ -58,7 +58,7 @@ def units(name: str, source: Source) -> list[Unit]:
     )
 
 
-def documents(unit: Unit, source: Source) -> Iterator[str | Bad]:
+def documents(unit: Unit, source: Source) -> Iterator[str | UnreadableDocument]:
     """The documents of a unit, in order."""
     source = source.model_copy(update={"revision": unit.revision})
     for part in unit.parts:
@@ -68,10 +68,12 @@ def documents(unit: Unit, source: Source) -> Iterator[str | Bad]:
         yield from rows if source.sentences_per_document is None else _gathered(rows, source.sentences_per_document)
 
 
-def _gathered(rows: Iterator[str | Bad], sentences_per_document: int) -> Iterator[str | Bad]:
+def _gathered(
+    rows: Iterator[str | UnreadableDocument], sentences_per_document: int
+) -> Iterator[str | UnreadableDocument]:
     gathered: list[str] = []
     for row in rows:
-        if isinstance(row, Bad):
+        if isinstance(row, UnreadableDocument):
             yield row
         elif row.strip():
             gathered.append(row)

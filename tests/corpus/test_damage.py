@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqzb.corpus.build import build
-from sqzb.corpus.readers import LONGEST_DOCUMENT, Bad
+from sqzb.corpus.readers import LONGEST_DOCUMENT, UnreadableDocument
 from sqzb.corpus.sources import documents, units
 from sqzb.errors import UserError
 from sqzb.recipe import CorpusRecipe, Source
@@ -143,9 +143,9 @@ def write(path: Path, content: bytes) -> Source:
     return source_of(path)
 
 
-def read(source: Source) -> tuple[list[str], list[Bad]]:
+def read(source: Source) -> tuple[list[str], list[UnreadableDocument]]:
     rows = [row for unit in units("s", source) for row in documents(unit, source)]
-    return [row for row in rows if isinstance(row, str)], [row for row in rows if isinstance(row, Bad)]
+    return [row for row in rows if isinstance(row, str)], [row for row in rows if isinstance(row, UnreadableDocument)]
 
 
 @pytest.mark.parametrize("name", WHOLE)

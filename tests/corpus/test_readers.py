@@ -14,15 +14,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.corpus import readers, sources
-from sqzb.corpus.readers import PYTHON_DOCS, Bad
+from sqzb.corpus.readers import PYTHON_DOCS, UnreadableDocument
 from sqzb.recipe import Source
 from text_files import TEXTS, json_lines, pages, parquet, read, refusal, rows, written
 
 Hub = Callable[..., Any]
 
 
-def the_bad(source: Source) -> Bad:
-    [bad] = [row for row in rows(source) if isinstance(row, Bad)]
+def the_bad(source: Source) -> UnreadableDocument:
+    [bad] = [row for row in rows(source) if isinstance(row, UnreadableDocument)]
     return bad
 
 
@@ -99,7 +99,10 @@ def test_half_a_character_in_jsonl_is_no_obstacle(tmp_path: Path) -> None:
 def test_a_wiki_page_is_its_text_without_title(tmp_path: Path, page: str, text: str | None) -> None:
     found = rows(Source(path=str(written(tmp_path / "wiki_00", page.encode()))))
     if text is None:
-        assert found == [Bad(f"{tmp_path}/wiki_00:1", "stands in no <doc ...>"), " <doc > and </doc> in a line\n"]
+        assert found == [
+            UnreadableDocument(f"{tmp_path}/wiki_00:1", "stands in no <doc ...>"),
+            " <doc > and </doc> in a line\n",
+        ]
     else:
         assert found == [text]
 
@@ -136,7 +139,7 @@ def test_text_that_is_not_utf8_is_named_in_its_place(tmp_path: Path) -> None:
     for name, around in [("a.jsonl", ["one", "two"]), ("a.txt", [])]:
         path = written(tmp_path / name, content)
         found = rows(Source(path=str(path)))
-        [bad] = [row for row in found if isinstance(row, Bad)]
+        [bad] = [row for row in found if isinstance(row, UnreadableDocument)]
         assert bad.where == f"{path}:2" and "is not UTF-8" in bad.why and "0xe9" in bad.why
         assert found == [*around[:1], bad, *around[1:]]
 
@@ -171,7 +174,7 @@ def test_the_line_and_byte_are_right_behind_a_byte_order_mark(tmp_path: Path, ma
 def test_a_bad_json_line_is_named_in_its_place(tmp_path: Path, line: bytes, why: str) -> None:
     path = written(tmp_path / "a.jsonl", json_lines(["one", "two"]) + b"\n" + line + b"\n" + json_lines(["three"]))
     one, two, bad, three = rows(Source(path=str(path)))
-    assert isinstance(bad, Bad) and bad.where == f"{path}:4" and why in bad.why
+    assert isinstance(bad, UnreadableDocument) and bad.where == f"{path}:4" and why in bad.why
     assert [one, two, three] == ["one", "two", "three"]
     assert len(bad.why.encode()) < 1000
 
@@ -189,7 +192,7 @@ def test_a_bad_json_line_is_named_in_its_place(tmp_path: Path, line: bytes, why:
 def test_a_broken_wiki_page_is_named(tmp_path: Path, content: bytes, where: int, why: str) -> None:
     path = written(tmp_path / "wiki_00", content)
     found = rows(Source(path=str(path)))
-    [bad] = [row for row in found if isinstance(row, Bad)]
+    [bad] = [row for row in found if isinstance(row, UnreadableDocument)]
     assert bad.where == f"{path}:{where}" and why in bad.why and [row for row in found if row != bad] == ["one\n"]
 
 
@@ -210,7 +213,11 @@ def test_what_is_too_long_is_no_document(tmp_path: Path, name: str, end: str, mo
     found = rows(Source(path=str(path), txt_documents="file" if name == "one.txt" else "blank-lines"))
     kept = [row.strip() if isinstance(row, str) else "bad" for row in found]
     assert kept == (["bad"] if name == "one.txt" else ["one", "bad", "two", "bad", "three", "bad", "four"])
-    assert all("is over 0 MiB long" in row.why and str(path) in row.where for row in found if isinstance(row, Bad))
+    assert all(
+        "is over 0 MiB long" in row.why and str(path) in row.where
+        for row in found
+        if isinstance(row, UnreadableDocument)
+    )
 
 
 def test_a_parquet_row_that_is_too_long_or_no_utf8_is_no_document(
@@ -221,8 +228,8 @@ def test_a_parquet_row_that_is_too_long_or_no_utf8_is_no_document(
     path = parquet(tmp_path / "a.parquet", pa.array(raw, pa.binary()).cast(pa.string(), safe=False), row_group_size=2)
     one, long, latin, two = rows(Source(path=str(path)))
     assert (one, two) == ("one", "two")
-    assert isinstance(long, Bad) and long.where == f"{path}, row 2" and "is over" in long.why
-    assert isinstance(latin, Bad) and latin.where == f"{path}, row 3" and "0xe9" in latin.why
+    assert isinstance(long, UnreadableDocument) and long.where == f"{path}, row 2" and "is over" in long.why
+    assert isinstance(latin, UnreadableDocument) and latin.where == f"{path}, row 3" and "0xe9" in latin.why
 
 
 @pytest.mark.parametrize(
@@ -253,7 +260,7 @@ def test_a_file_that_is_no_parquet_is_named(tmp_path: Path, damage: str) -> None
     path.write_bytes({"cut": whole[:-20], "text": b"text", "no start": whole[len(whole) // 2 : -1]}[damage])
     written(tmp_path / "b.parquet", whole)
     bad, *found = rows(Source(path=str(tmp_path)))
-    assert isinstance(bad, Bad) and str(path) in bad.where and "cannot be read" in bad.why
+    assert isinstance(bad, UnreadableDocument) and str(path) in bad.where and "cannot be read" in bad.why
     assert found == TEXTS
 
 
@@ -264,7 +271,9 @@ def test_damaged_pages_cost_their_row_group_alone(tmp_path: Path) -> None:
     content[column.data_page_offset + column.total_compressed_size // 2] ^= 1
     path.write_bytes(content)
     bad, *found = rows(Source(path=str(path)))
-    assert isinstance(bad, Bad) and bad.where == f"{path}, row group 0, behind row 0" and found == TEXTS[5:]
+    assert (
+        isinstance(bad, UnreadableDocument) and bad.where == f"{path}, row group 0, behind row 0" and found == TEXTS[5:]
+    )
 
 
 def test_rows_that_do_not_come_are_missed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -278,7 +287,7 @@ def test_rows_that_do_not_come_are_missed(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(pq, "ParquetFile", Short)
     found = rows(Source(path=str(path)))
     assert [row for row in found if isinstance(row, str)] == TEXTS[1:5] + TEXTS[6:]
-    assert [row.where for row in found if isinstance(row, Bad)] == [
+    assert [row.where for row in found if isinstance(row, UnreadableDocument)] == [
         f"{path}, row group 0, behind row 4",
         f"{path}, row group 1, behind row 9",
     ]
@@ -290,7 +299,11 @@ def test_a_compressed_file_that_is_cut_is_read_as_far_as_it_goes(tmp_path: Path,
     whole = COMPRESS[end](json_lines(numbers))
     path = written(tmp_path / f"a.jsonl{end}", whole[: len(whole) * 3 // 4])
     *found, bad = rows(Source(path=str(path)))
-    assert isinstance(bad, Bad) and bad.where == f"{path}, behind row {len(found)}" and "cannot be read" in bad.why
+    assert (
+        isinstance(bad, UnreadableDocument)
+        and bad.where == f"{path}, behind row {len(found)}"
+        and "cannot be read" in bad.why
+    )
     assert found and found == numbers[: len(found)]
 
 
@@ -312,7 +325,7 @@ def test_a_hub_column_that_is_missing_or_no_text_is_named(hub: Hub, streaming: b
     found = rows(Source(path="owner/name", text="id", streaming=streaming))
     assert len(found) == 3
     for row in found:
-        assert isinstance(row, Bad) and row.where.startswith("owner/name, ") and "id holds '" in row.why
+        assert isinstance(row, UnreadableDocument) and row.where.startswith("owner/name, ") and "id holds '" in row.why
 
 
 def test_a_hub_data_set_that_cannot_be_opened_is_refused(hub: Hub) -> None:
@@ -338,8 +351,8 @@ def test_a_hub_data_set_that_breaks_off_is_refused(hub: Hub) -> None:
 def test_a_hub_column_that_only_rows_tell_of_is_named(hub: Hub) -> None:
     hub(lambda streaming: datasets.IterableDataset.from_generator(lambda: iter([{"text": "one"}, {"text": "two"}])))
     found = rows(Source(path="owner/name", text="body"))
-    assert [row.where for row in found if isinstance(row, Bad)] == [
+    assert [row.where for row in found if isinstance(row, UnreadableDocument)] == [
         "owner/name, shard 0, row 1",
         "owner/name, shard 0, row 2",
     ]
-    assert all(isinstance(row, Bad) and "no column body; it has text" in row.why for row in found)
+    assert all(isinstance(row, UnreadableDocument) and "no column body; it has text" in row.why for row in found)

@@ -204,7 +204,7 @@ def test_bands_are_there_where_near_duplicates_are_looked_for(case: Case) -> Non
     assert len(arrays["bands"]) == len(arrays["keys"]) > 0
 
 
-# Bad documents
+# Unreadable documents
 
 
 @pytest.fixture

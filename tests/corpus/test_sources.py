@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqzb.corpus import readers, sources
-from sqzb.corpus.readers import Bad
+from sqzb.corpus.readers import UnreadableDocument
 from sqzb.corpus.sources import documents, units
 from sqzb.recipe import Source
 from text_files import TEXTS, json_lines, pages, parquet, read, refusal, rows, written
@@ -38,7 +38,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sources")
 
 
-def divided(content: bytes, name: str, unit_bytes: int, folder: Path, **options: Any) -> list[str | Bad]:
+def divided(content: bytes, name: str, unit_bytes: int, folder: Path, **options: Any) -> list[str | UnreadableDocument]:
     source = Source(path=str(written(folder / name, content)), **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "UNIT_BYTES", unit_bytes)
@@ -87,8 +87,8 @@ def test_whole_and_divided_are_the_same(folder: Path, name: str, data: st.DataOb
 def test_divided_sentences_are_none_lost_or_doubled(folder: Path, content: bytes, unit_bytes: int) -> None:
     """Where a part ends a document may end early."""
 
-    def said(found: list[str | Bad]) -> list[str | Bad]:
-        bad: list[str | Bad] = [row for row in found if isinstance(row, Bad)]
+    def said(found: list[str | UnreadableDocument]) -> list[str | UnreadableDocument]:
+        bad: list[str | UnreadableDocument] = [row for row in found if isinstance(row, UnreadableDocument)]
         return bad + [one for row in found if isinstance(row, str) for one in row.split("\n") if one.strip()]
 
     whole = divided(content, "said.txt", 2**20, folder, sentences_per_document=2)
@@ -163,7 +163,9 @@ def test_sentences_are_gathered_to_documents(tmp_path: Path, name: str) -> None:
 def test_bad_rows_among_sentences_stay_bad(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", b"One.\n\xff\nTwo.\nThree.\n")
     [bad, *found] = rows(Source(path=str(path), sentences_per_document=2))
-    assert isinstance(bad, Bad) and bad.where == f"{path}:2" and found == ["One.\n\n\nTwo.\n", "Three.\n"]
+    assert (
+        isinstance(bad, UnreadableDocument) and bad.where == f"{path}:2" and found == ["One.\n\n\nTwo.\n", "Three.\n"]
+    )
 
 
 # Paths
