@@ -18,7 +18,7 @@ from tokenizers import Tokenizer
 from sqzb import console
 from sqzb.corpus.executors import run
 from sqzb.corpus.manifest import damaged, make_manifest, report
-from sqzb.corpus.shards import Mark, check_bad, mark_path, marks_of, shard_path, write_unit
+from sqzb.corpus.shards import ShardRecord, check_bad, record_path, records_of, shard_path, write_unit
 from sqzb.corpus.sources import Unit, documents, units
 from sqzb.corpus.store import MANIFEST, SHARDS, Corpus, read_manifest, relative
 from sqzb.corpus.tables import Table, find_repeated, write_table
@@ -54,10 +54,10 @@ def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Co
                 )
             if _claim(folder, recipe, work):
                 tokenizer = _vocabulary(folder, recipe, work)
-                marks = _shards(folder, recipe, work, tokenizer, workers, executor)
-                _check_mended(folder, marks)
-                _check_kept(folder, recipe, marks)
-                _tables(folder, recipe, work, marks, tokenizer, workers, executor)
+                records = _shards(folder, recipe, work, tokenizer, workers, executor)
+                _check_mended(folder, records)
+                _check_kept(folder, recipe, records)
+                _tables(folder, recipe, work, records, tokenizer, workers, executor)
                 (folder / BEFORE).unlink(missing_ok=True)
             else:
                 console.out.print(f"{folder} is finished and whole: there is nothing to do.", markup=False)
@@ -145,21 +145,21 @@ def _take_apart(folder: Path, gone: Iterable[str]) -> None:
 
 
 def _remove(folder: Path, name: str) -> None:
-    """A shard goes with its mark."""
+    """A shard goes with its record."""
     path = folder / name
     path.unlink(missing_ok=True)
     if path.parent.name == SHARDS:
-        mark_path(folder, path.stem).unlink(missing_ok=True)
+        record_path(folder, path.stem).unlink(missing_ok=True)
 
 
-def _check_mended(folder: Path, marks: dict[str, Mark]) -> None:
+def _check_mended(folder: Path, records: dict[str, ShardRecord]) -> None:
     """UserError when what was made again of a finished corpus is not what it was. It is taken away, so that the next
     call makes it once more."""
     if not (folder / BEFORE).exists():
         return
     files = json.loads((folder / BEFORE).read_text(encoding="utf-8"))["files"]
     due = {name: file["sha256"] for name, file in files.items() if name.startswith(f"{SHARDS}/") or name == VOCABULARY}
-    made = {relative(shard_path(folder, name)): mark["sha256"] for name, mark in marks.items()}
+    made = {relative(shard_path(folder, name)): record["sha256"] for name, record in records.items()}
     made[VOCABULARY] = sha256(folder / VOCABULARY)
     other = [name for name in due | made if due.get(name) != made.get(name)]
     for name in other:
@@ -217,8 +217,8 @@ def _cleaned(recipe: CorpusRecipe, unit: Unit) -> Iterator[str]:
 
 def _shards(
     folder: Path, recipe: CorpusRecipe, work: list[Unit], tokenizer: Tokenizer, workers: int, executor: str
-) -> dict[str, Mark]:
-    """Make the shards that are not there yet; the marks of all, by name."""
+) -> dict[str, ShardRecord]:
+    """Make the shards that are not there yet; the records of all, by name."""
     progress = _Progress(folder, work)
     left = [number for number in range(len(work)) if not progress.look(number)]
     _check_disk(folder, progress.total - progress.done, tokenizer)
@@ -231,51 +231,55 @@ def _shards(
                     at_work.discard(number)
             bar.to(progress.done, progress.text())
             check_bad(*progress.bad(), recipe)
-    return progress.marks()
+    return progress.records()
 
 
 class _Progress:
-    """What the marks in the folder say."""
+    """What the records in the folder say."""
 
     def __init__(self, folder: Path, work: list[Unit]) -> None:
         self._folder, self._work = folder, work
-        self._found: dict[int, dict[str, Mark]] = {}
+        self._found: dict[int, dict[str, ShardRecord]] = {}
         self._started, self._first_bytes = time.monotonic(), -1
         self.total = sum(unit.size for unit in work)
         self.done = 0
 
     def look(self, number: int) -> bool:
         """Whether a unit is finished."""
-        marks = {name: mark for name, mark in marks_of(self._folder, number) if mark is not None}
-        self.done += self._size(number, marks) - self._size(number, self._found.get(number, {}))
-        self._found[number] = marks
-        return _finished(marks)
+        records = {name: record for name, record in records_of(self._folder, number) if record is not None}
+        self.done += self._size(number, records) - self._size(number, self._found.get(number, {}))
+        self._found[number] = records
+        return _finished(records)
 
-    def _size(self, number: int, marks: dict[str, Mark]) -> int:
+    def _size(self, number: int, records: dict[str, ShardRecord]) -> int:
         """The finished part of a unit's size, which is that of its text or a guess."""
         size = self._work[number].size
-        return size if _finished(marks) else min(size, sum(mark["counts"][READ]["bytes"] for mark in marks.values()))
+        return (
+            size
+            if _finished(records)
+            else min(size, sum(record["counts"][READ]["bytes"] for record in records.values()))
+        )
 
-    def marks(self) -> dict[str, Mark]:
-        return {name: mark for number in sorted(self._found) for name, mark in self._found[number].items()}
+    def records(self) -> dict[str, ShardRecord]:
+        return {name: record for number in sorted(self._found) for name, record in self._found[number].items()}
 
     def bad(self) -> tuple[int, list[str]]:
-        bad = [mark["bad"] for mark in self.marks().values()]
+        bad = [record["bad"] for record in self.records().values()]
         return sum(one["documents"] for one in bad), [name for one in bad for name in one["named"]]
 
     def text(self) -> str:
-        marks = self.marks().values()
-        read = sum(mark["counts"][READ]["bytes"] for mark in marks)
+        records = self.records().values()
+        read = sum(record["counts"][READ]["bytes"] for record in records)
         if self._first_bytes < 0:
             self._first_bytes = read
         speed = (read - self._first_bytes) / max(1e-9, time.monotonic() - self._started)
-        found = sum(mark["counts"][READ]["documents"] for mark in marks)
-        tokens = sum(mark["tokens"] for mark in marks)
+        found = sum(record["counts"][READ]["documents"] for record in records)
+        tokens = sum(record["tokens"] for record in records)
         return f"{found:,} documents  {tokens:,} tokens  {speed / 1e6:.1f} MB/s"
 
 
-def _finished(marks: dict[str, Mark]) -> bool:
-    return any(mark["last"] for mark in marks.values())
+def _finished(records: dict[str, ShardRecord]) -> bool:
+    return any(record["last"] for record in records.values())
 
 
 def _check_disk(folder: Path, text_bytes: int, tokenizer: Tokenizer) -> None:
@@ -289,15 +293,15 @@ def _check_disk(folder: Path, text_bytes: int, tokenizer: Tokenizer) -> None:
         )
 
 
-def _check_kept(folder: Path, recipe: CorpusRecipe, marks: dict[str, Mark]) -> None:
+def _check_kept(folder: Path, recipe: CorpusRecipe, records: dict[str, ShardRecord]) -> None:
     """UserError when no document is left."""
-    if any(mark["tokens"] for mark in marks.values()):
+    if any(record["tokens"] for record in records.values()):
         return
-    counts = [mark["counts"] for mark in marks.values()]
+    counts = [record["counts"] for record in records.values()]
     by_rule = {rule: sum(of[rule]["documents"] for of in counts if rule in of) for rule in (READ, *DROPPING)}
     read = by_rule.pop(READ)
     dropped = ", ".join(f"{n:,} {'is' if n == 1 else 'are'} {rule}" for rule, n in by_rule.items() if n)
-    bad = [name for mark in marks.values() for name in mark["bad"]["named"]]
+    bad = [name for record in records.values() for name in record["bad"]["named"]]
     shutil.rmtree(folder)
     raise UserError(
         f"No document of {', '.join(source.path for source in recipe.sources.values())} could be used: {read:,} were "
@@ -313,16 +317,16 @@ def _tables(
     folder: Path,
     recipe: CorpusRecipe,
     work: list[Unit],
-    marks: dict[str, Mark],
+    records: dict[str, ShardRecord],
     tokenizer: Tokenizer,
     workers: int,
     executor: str,
 ) -> None:
     """Write the table of every shard, and the manifest."""
-    names = list(marks)
+    names = list(records)
     repeated = find_repeated(folder, names, recipe)
     dropped = {name: [dropped_by_shard[name].flags for dropped_by_shard in repeated.values()] for name in names}
-    weights = {name: recipe.sources[marks[name]["source"]].weight for name in names}
+    weights = {name: recipe.sources[records[name]["source"]].weight for name in names}
     size = tokenizer.get_vocab_size()
     tasks = [(folder, recipe, name, weights[name], size, dropped[name]) for name in names]
     tables: dict[str, Table] = {}
@@ -332,7 +336,7 @@ def _tables(
                 tables[names[result[0]]] = result[1]
                 bar.advance()
     in_order = {name: tables[name] for name in names}
-    write_json(folder / MANIFEST, make_manifest(folder, recipe, work, marks, in_order, repeated, tokenizer))
+    write_json(folder / MANIFEST, make_manifest(folder, recipe, work, records, in_order, repeated, tokenizer))
 
 
 def verify(folder: Path) -> None:

@@ -9,7 +9,7 @@ from tokenizers import Tokenizer
 
 from sqzb import console
 from sqzb.corpus.chunks import SPECIAL_PLACES
-from sqzb.corpus.shards import BAD_NAMED, Counts, Mark, mark_path, shard_path
+from sqzb.corpus.shards import BAD_NAMED, Counts, ShardRecord, record_path, shard_path
 from sqzb.corpus.sources import Unit
 from sqzb.corpus.store import FORMAT, HELDOUT, MANIFEST, SPLITS, TRAIN, Corpus, read_manifest, relative
 from sqzb.corpus.tables import Repeated, Table, table_path
@@ -23,14 +23,14 @@ def make_manifest(
     folder: Path,
     recipe: CorpusRecipe,
     work: Sequence[Unit],
-    marks: dict[str, Mark],
+    records: dict[str, ShardRecord],
     tables: dict[str, Table],
     repeated: Repeated,
     tokenizer: Tokenizer,
 ) -> dict[str, Any]:
     """All that is known of a finished corpus. It says nothing of when, where and by how many it was made."""
-    of_source = {name: _counts(marks, repeated, name) for name in recipe.sources}
-    bad = [mark["bad"] for mark in marks.values()]
+    of_source = {name: _counts(records, repeated, name) for name in recipe.sources}
+    bad = [record["bad"] for record in records.values()]
     frequencies = sum((table.frequencies for table in tables.values()), np.zeros((2, tokenizer.get_vocab_size()), int))
     tokens = dict(zip(SPLITS, frequencies.sum(1).tolist(), strict=True))
     return {
@@ -48,8 +48,8 @@ def make_manifest(
         "heldout_unigram_nats": _unigram_nats(frequencies),
         "vocab_size": tokenizer.get_vocab_size(),
         "special_ids": special_ids(tokenizer)._asdict(),
-        "files": _files(folder, marks, tables),
-        "marks": {relative(path): _of_file(path) for path in (mark_path(folder, name) for name in marks)},
+        "files": _files(folder, records, tables),
+        "marks": {relative(path): _of_file(path) for path in (record_path(folder, name) for name in records)},
     }
 
 
@@ -67,10 +67,10 @@ def _about(source: Source, work: Sequence[Unit], name: str) -> dict[str, Any]:
     return {key: value for key, value in about.items() if value is not None}
 
 
-def _counts(marks: dict[str, Mark], repeated: Repeated, source: str) -> Counts:
+def _counts(records: dict[str, ShardRecord], repeated: Repeated, source: str) -> Counts:
     """Documents and bytes that were read, kept and taken away by each rule."""
-    ours = {name: mark for name, mark in marks.items() if mark["source"] == source}
-    found = _sum(mark["counts"] for mark in ours.values())
+    ours = {name: record for name, record in records.items() if record["source"] == source}
+    found = _sum(record["counts"] for record in ours.values())
     kept = found.pop(KEPT)
     for rule, by_shard in repeated.items():
         gone = [by_shard[name] for name in ours]
@@ -111,11 +111,11 @@ def _unigram_nats(frequencies: Any) -> float | None:
     return float(-(heldout * np.log(train / train.sum())).sum() / heldout.sum())
 
 
-def _files(folder: Path, marks: dict[str, Mark], tables: dict[str, Table]) -> dict[str, dict[str, Any]]:
+def _files(folder: Path, records: dict[str, ShardRecord], tables: dict[str, Table]) -> dict[str, dict[str, Any]]:
     """Size and sha256 of every file, by its path in the folder."""
     of_tokenizer = {name: _of_file(folder / name) for name in TOKENIZER_FILES}
     of_shards = {
-        relative(shard_path(folder, n)): {k: mark[k] for k in ("bytes", "sha256")} for n, mark in marks.items()
+        relative(shard_path(folder, n)): {k: record[k] for k in ("bytes", "sha256")} for n, record in records.items()
     }
     of_tables = {relative(table_path(folder, n)): {"bytes": t.bytes, "sha256": t.sha256} for n, t in tables.items()}
     return of_tokenizer | of_shards | of_tables

@@ -1,6 +1,6 @@
-"""Stage one: a unit of text to shards of tokens, each with a mark that is written last.
+"""Stage one: a unit of text to shards of tokens, each with a record that is written last.
 
-A shard follows from its unit and the recipe alone. A unit that was stopped goes on behind its last marked shard, and
+A shard follows from its unit and the recipe alone. A unit that was stopped goes on behind its last recorded shard, and
 one whose shard was lost makes just that one again.
 """
 
@@ -26,9 +26,9 @@ from sqzb.tokenizer import load_tokenizer
 
 SHARD_TOKENS = 8_000_000  # in a shard, at least; about 35 MB of English
 BATCH_CHARACTERS = 1_000_000  # tokenised at once
-BAD_NAMED = 20  # in a mark, and in the manifest
+BAD_NAMED = 20  # in a record, and in the manifest
 
-Mark = dict[str, Any]
+ShardRecord = dict[str, Any]
 Counts = dict[str, dict[str, int]]  # by rule: documents and bytes
 
 
@@ -40,31 +40,31 @@ def shard_path(folder: Path, name: str) -> Path:
     return folder / SHARDS / f"{name}.safetensors"
 
 
-def mark_path(folder: Path, name: str) -> Path:
+def record_path(folder: Path, name: str) -> Path:
     return folder / SHARDS / f"{name}.json"
 
 
-def read_mark(folder: Path, name: str) -> Mark | None:
+def read_record(folder: Path, name: str) -> ShardRecord | None:
     """What is known of a finished shard; None if it is not finished or no longer whole in size."""
     try:
-        mark: Mark = json.loads(mark_path(folder, name).read_text(encoding="utf-8"))
-        return mark if shard_path(folder, name).stat().st_size == mark["bytes"] else None
+        record: ShardRecord = json.loads(record_path(folder, name).read_text(encoding="utf-8"))
+        return record if shard_path(folder, name).stat().st_size == record["bytes"] else None
     except (FileNotFoundError, ValueError, KeyError):
         return None
 
 
-def marks_of(folder: Path, unit: int) -> Iterator[tuple[str, Mark | None]]:
+def records_of(folder: Path, unit: int) -> Iterator[tuple[str, ShardRecord | None]]:
     """The shards of a unit as far as they are finished, up to and with the first that is not."""
     for part in count():
         name = shard_name(unit, part)
-        mark = read_mark(folder, name)
-        yield name, mark
-        if mark is None or mark["last"]:
+        record = read_record(folder, name)
+        yield name, record
+        if record is None or record["last"]:
             return
 
 
 def write_unit(folder: Path, recipe: CorpusRecipe, number: int, unit: Unit) -> None:
-    """Make the shards of a unit that have no mark.
+    """Make the shards of a unit that have no record.
 
     UserError when it has more bad documents than the recipe allows; what was finished before stays.
     """
@@ -73,11 +73,11 @@ def write_unit(folder: Path, recipe: CorpusRecipe, number: int, unit: Unit) -> N
     at, last = 0, False
     for part in count():
         name = shard_name(number, part)
-        mark = read_mark(folder, name)
-        if mark is None:
+        record = read_record(folder, name)
+        if record is None:
             rows.skip_to(at)
-            mark = workshop.write(name, rows)
-        at, last = mark["documents_end"], mark["last"]
+            record = workshop.write(name, rows)
+        at, last = record["documents_end"], record["last"]
         if last:
             return
 
@@ -118,7 +118,7 @@ class _Workshop:
         self._encoder = Encoder(load_tokenizer(folder))
         self._bands = None if recipe.near_duplicates is None else Bands(recipe.near_duplicates, recipe.seed)
 
-    def write(self, name: str, rows: _Rows) -> Mark:
+    def write(self, name: str, rows: _Rows) -> ShardRecord:
         """The shard of the documents from where `rows` stand."""
         cleaner = Cleaner(self._recipe, self._recipe.sources[self._source])
         kept = _Kept(self._encoder, self._bands)
@@ -130,7 +130,7 @@ class _Workshop:
             kept.add([document for document in documents if document is not None])
         path = shard_path(self._folder, name)
         write_arrays(path, kept.arrays())
-        mark = {
+        record = {
             "source": self._source,
             "documents_end": rows.position,
             "last": rows.ended,
@@ -140,8 +140,8 @@ class _Workshop:
             "counts": cleaner.counts,
             "bad": {"documents": len(bad), "named": bad[:BAD_NAMED]},
         }
-        write_json(mark_path(self._folder, name), mark)
-        return mark
+        write_json(record_path(self._folder, name), record)
+        return record
 
 
 class _Kept:

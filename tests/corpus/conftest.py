@@ -51,9 +51,9 @@ def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     names: list[str] = []
 
     def write(workshop: Any, name: str, rows: Any) -> Any:
-        mark = own(workshop, name, rows)
+        record = own(workshop, name, rows)
         names.append(name)
-        return mark
+        return record
 
     monkeypatch.setattr(shards._Workshop, "write", write)
     return names

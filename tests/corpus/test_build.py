@@ -154,7 +154,7 @@ def test_what_a_kill_leaves_does_not_matter(
     shutil.copytree(corpus.folder, folder)
     (folder / "manifest.json").unlink()
     (folder / "tokenizer_config.json").unlink()  # between the tokenizer's files
-    (folder / "shards" / "00002-000.json").unlink()  # between shard and mark
+    (folder / "shards" / "00002-000.json").unlink()  # between shard and record
     again = [
         path for path in folder.rglob("*") if path.is_file() and (path.parent.name != "shards" or "2-0" in path.name)
     ]

@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqzb.corpus import shards
-from sqzb.corpus.shards import check_bad, mark_path, marks_of, read_mark, shard_name, shard_path, write_unit
+from sqzb.corpus.shards import check_bad, read_record, record_path, records_of, shard_name, shard_path, write_unit
 from sqzb.corpus.sources import Unit, documents, units
 from sqzb.corpus.store import read_arrays
 from sqzb.corpus.text import Cleaner
@@ -72,7 +72,7 @@ def fresh(case: Case) -> Case:
 def joined(case: Case) -> dict[str, list[int]]:
     """The arrays of all shards as if they were one."""
     found: dict[str, list[int]] = {name: [] for name in ("tokens", "sentences", "documents", "keys", "sizes")}
-    for name, _ in marks_of(case.folder, 7):
+    for name, _ in records_of(case.folder, 7):
         arrays = read_arrays(shard_path(case.folder, name))
         start = len(found["tokens"])
         for key in found:
@@ -101,7 +101,7 @@ def test_a_shard_is_its_cleaned_documents(case: Case) -> None:
     assert joined(case) == {**expected, "sizes": [len(text) for text in raw]}
     path = shard_path(case.folder, "00007-000")
     assert read_arrays(path)["tokens"].dtype == np.uint16
-    assert read_mark(case.folder, "00007-000") == {
+    assert read_record(case.folder, "00007-000") == {
         "source": "a",
         "documents_end": 40,
         "last": True,
@@ -117,20 +117,20 @@ def test_a_shard_is_its_cleaned_documents(case: Case) -> None:
 @given(st.integers(1, 6000), st.integers(1, 20_000))
 def test_shards_are_the_unit_in_parts(case: Case, tokens: int, characters: int) -> None:
     write(fresh(case), 10**9, 10**6)
-    ((_, whole),) = marks_of(case.folder, 7)
+    ((_, whole),) = records_of(case.folder, 7)
     together = joined(case)
     names = write(fresh(case), tokens, characters)
     assert names == [shard_name(7, part) for part in range(len(names))]
     assert joined(case) == together
-    marks = [mark for _, mark in marks_of(case.folder, 7) if mark is not None]
-    assert [mark["last"] for mark in marks] == [False] * (len(names) - 1) + [True]
-    assert all(mark["tokens"] >= tokens for mark in marks[:-1])
-    assert whole is not None and marks[-1]["documents_end"] == 40
+    records = [record for _, record in records_of(case.folder, 7) if record is not None]
+    assert [record["last"] for record in records] == [False] * (len(names) - 1) + [True]
+    assert all(record["tokens"] >= tokens for record in records[:-1])
+    assert whole is not None and records[-1]["documents_end"] == 40
     for rule, of in whole["counts"].items():
         for what, n in of.items():
-            assert sum(mark["counts"].get(rule, {what: 0})[what] for mark in marks) == n
-    ends = [0, *(mark["documents_end"] for mark in marks)]
-    read = [mark["counts"]["read"]["documents"] for mark in marks]
+            assert sum(record["counts"].get(rule, {what: 0})[what] for record in records) == n
+    ends = [0, *(record["documents_end"] for record in records)]
+    read = [record["counts"]["read"]["documents"] for record in records]
     assert np.diff(ends).tolist() == read and min(read) > 0
 
 
@@ -144,15 +144,15 @@ def lose_shard(folder: Path, name: str) -> None:
 
 
 def lose_mark(folder: Path, name: str) -> None:
-    mark_path(folder, name).unlink()
+    record_path(folder, name).unlink()
 
 
 def cut_mark(folder: Path, name: str) -> None:
-    mark_path(folder, name).write_text(mark_path(folder, name).read_text()[:-3])
+    record_path(folder, name).write_text(record_path(folder, name).read_text()[:-3])
 
 
 def foreign_mark(folder: Path, name: str) -> None:
-    mark_path(folder, name).write_text("{}")
+    record_path(folder, name).write_text("{}")
 
 
 @settings(max_examples=8)
@@ -169,9 +169,9 @@ def test_what_is_not_whole_is_made_again_and_nothing_else(
     before = files(case)
     for part, hurt in damage.items():
         hurt(case.folder, names[part])
-    found = list(marks_of(case.folder, 7))
+    found = list(records_of(case.folder, 7))
     first = min(damage)
-    assert [name for name, mark in found if mark is not None] == names[:first]
+    assert [name for name, record in found if record is not None] == names[:first]
     assert found[-1] == (names[first], None)
     assert write(case, 800, 2000) == [names[part] for part in sorted(damage)]
     assert files(case) == before
@@ -180,19 +180,19 @@ def test_what_is_not_whole_is_made_again_and_nothing_else(
 
 def test_without_a_shard_there_is_no_mark(case: Case) -> None:
     fresh(case)
-    assert list(marks_of(case.folder, 7)) == [("00007-000", None)]
+    assert list(records_of(case.folder, 7)) == [("00007-000", None)]
 
 
 def test_other_units_do_not_matter(case: Case) -> None:
     write(fresh(case), 800, 2000)
-    assert list(marks_of(case.folder, 6)) == [("00006-000", None)]
+    assert list(records_of(case.folder, 6)) == [("00006-000", None)]
 
 
 def test_a_unit_of_which_nothing_is_kept_has_an_empty_shard(case: Case) -> None:
     nothing = case._replace(recipe=case.recipe.model_copy(update={"min_characters": 10**6}))
     assert write(fresh(nothing), 100, 1000) == ["00007-000"]  # however long it is
-    ((_, mark),) = marks_of(case.folder, 7)
-    assert mark is not None and mark["tokens"] == 0 and mark["counts"]["too short"]["documents"] == 40
+    ((_, record),) = records_of(case.folder, 7)
+    assert record is not None and record["tokens"] == 0 and record["counts"]["too short"]["documents"] == 40
     assert all(len(values) == 0 for values in joined(case).values())
 
 
@@ -226,20 +226,20 @@ def allowing(case: Case, n: int) -> Case:
 
 def test_bad_documents_are_named_in_their_shards_mark(with_bad: Case) -> None:
     write(allowing(with_bad, 3), 800, 2000)
-    marks = [mark for _, mark in marks_of(with_bad.folder, 7) if mark is not None]
-    named = [name for mark in marks for name in mark["bad"]["named"]]
+    records = [record for _, record in records_of(with_bad.folder, 7) if record is not None]
+    named = [name for record in records for name in record["bad"]["named"]]
     assert [name.partition(" ")[0].rpartition(":")[2] for name in named] == ["12", "25", "38"]
-    assert sum(mark["bad"]["documents"] for mark in marks) == 3
-    assert sum(mark["counts"]["read"]["documents"] for mark in marks) == 37 and marks[-1]["documents_end"] == 40
+    assert sum(record["bad"]["documents"] for record in records) == 3
+    assert sum(record["counts"]["read"]["documents"] for record in records) == 37 and records[-1]["documents_end"] == 40
 
 
 def test_one_too_many_is_an_error_and_what_was_finished_stays(with_bad: Case) -> None:
     with pytest.raises(UserError, match=r"1 document cannot be read.*allows 0:\n.*bad\.jsonl:12 "):
         write(with_bad, 600, 1500)
-    found = list(marks_of(with_bad.folder, 7))
+    found = list(records_of(with_bad.folder, 7))
     assert len(found) > 1 and found[-1][1] is None
     begun = files(with_bad)
-    write(allowing(with_bad, 1), 600, 1500)  # in a shard; the sum is looked at where all marks are
+    write(allowing(with_bad, 1), 600, 1500)  # in a shard; the sum is looked at where all records are
     assert files(with_bad).items() >= begun.items()
 
 

@@ -18,7 +18,7 @@ KILLS = int(os.environ.get("SQZB_KILLS", "4"))
 TEXT = "the of and river stone winter light garden engine letter copper window morning silver forest paper harbour"
 WORDS = TEXT.split()
 UNITS = 6  # of 1 MB
-MARKS = "shards/*.json"
+RECORDS = "shards/*.json"
 
 
 def texts(seed: int) -> list[str]:
@@ -142,7 +142,7 @@ def test_killed_again_and_again_it_makes_the_same_corpus(
 
 def when_a_shard_is_made(folder: Path) -> None:
     limit = time.monotonic() + 120
-    while not list(folder.glob(MARKS)):
+    while not list(folder.glob(RECORDS)):
         assert time.monotonic() < limit
         time.sleep(0.01)
 
@@ -182,7 +182,7 @@ def test_an_interrupt_keeps_what_is_finished(
     assert process.returncode == 130
     assert "interrupted; what was finished is kept" in said and "Traceback" not in said
     assert ended(process.pid)
-    kept = {path: path.stat().st_mtime_ns for path in (place / "interrupted").glob(MARKS)}
+    kept = {path: path.stat().st_mtime_ns for path in (place / "interrupted").glob(RECORDS)}
     assert kept
     finish(start("interrupted"))
     assert content(place / "interrupted") == whole[0]
