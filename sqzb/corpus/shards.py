@@ -69,14 +69,14 @@ def write_unit(folder: Path, recipe: CorpusRecipe, number: int, unit: Unit) -> N
     UserError when it has more bad documents than the recipe allows; what was finished before stays.
     """
     rows = _Rows(documents(unit, recipe.sources[unit.source]))
-    workshop = _Workshop(folder, recipe, unit.source)
+    writer = ShardWriter(folder, recipe, unit.source)
     at, last = 0, False
     for part in count():
         name = shard_name(number, part)
         record = read_record(folder, name)
         if record is None:
             rows.skip_to(at)
-            record = workshop.write(name, rows)
+            record = writer.write(name, rows)
         at, last = record["documents_end"], record["last"]
         if last:
             return
@@ -110,7 +110,7 @@ class _Rows:
         return found
 
 
-class _Workshop:
+class ShardWriter:
     """The tools for one source in one process."""
 
     def __init__(self, folder: Path, recipe: CorpusRecipe, source: str) -> None:

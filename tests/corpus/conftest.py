@@ -47,15 +47,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Hub]:
 @pytest.fixture
 def made(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     """The shards that are made from here on, by name."""
-    own: Any = shards._Workshop.write
+    own: Any = shards.ShardWriter.write
     names: list[str] = []
 
-    def write(workshop: Any, name: str, rows: Any) -> Any:
-        record = own(workshop, name, rows)
+    def write(writer: Any, name: str, rows: Any) -> Any:
+        record = own(writer, name, rows)
         names.append(name)
         return record
 
-    monkeypatch.setattr(shards._Workshop, "write", write)
+    monkeypatch.setattr(shards.ShardWriter, "write", write)
     return names
 
 

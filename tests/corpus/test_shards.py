@@ -46,14 +46,14 @@ def case(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path, write_prose
 def write(case: Case, tokens: int, characters: int) -> list[str]:
     """The names of the shards that were made, with shards and batches of so much."""
     names = []
-    own: Any = shards._Workshop.write
+    own: Any = shards.ShardWriter.write
 
-    def spied(workshop: Any, name: str, rows: Any) -> Any:
+    def spied(writer: Any, name: str, rows: Any) -> Any:
         names.append(name)
-        return own(workshop, name, rows)
+        return own(writer, name, rows)
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(shards._Workshop, "write", spied)
+        patched.setattr(shards.ShardWriter, "write", spied)
         patched.setattr(shards, "SHARD_TOKENS", tokens)
         patched.setattr(shards, "BATCH_CHARACTERS", characters)
         write_unit(case.folder, case.recipe, 7, case.unit)
