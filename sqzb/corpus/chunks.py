@@ -12,7 +12,7 @@ from sqzb.draws import U64, below, uniform
 SPECIAL_PLACES = 3  # [CLS] a [SEP] b [SEP]
 
 
-class Cuts(NamedTuple):
+class ChunkBounds(NamedTuple):
     """The chunks of many documents, in their order."""
 
     bounds: NDArray[np.uint32]  # (n, 2) token offsets of start and end
@@ -27,14 +27,14 @@ def cut_all(
     length: int,
     short_seq_prob: float,
     seed: int,
-) -> Cuts:
+) -> ChunkBounds:
     """Cut documents that lie one behind the other.
 
     sentences, documents: the token offsets of their starts; keys: a number that stands for each document's text, under
     which its random lengths are drawn, so that these depend on nothing else.
     """
     if n_tokens == 0:
-        return Cuts(np.zeros((0, 2), np.uint32), np.zeros(0, np.int64))
+        return ChunkBounds(np.zeros((0, 2), np.uint32), np.zeros(0, np.int64))
     starts, stops = documents.astype(np.int64), np.append(documents[1:], n_tokens).astype(np.int64)
     first, last = np.searchsorted(sentences, starts), np.searchsorted(sentences, stops)
     capacity = length - SPECIAL_PLACES
@@ -52,7 +52,7 @@ def cut_all(
     chunk_starts = np.array([start for document in found for start in document], np.uint32)
     chunk_ends = np.append(chunk_starts[1:], np.uint32(n_tokens))
     # The offsets of a document without tokens are those of the next, so that the next start is always an end.
-    return Cuts(np.stack([chunk_starts, chunk_ends], axis=1), np.repeat(np.arange(len(found)), counts))
+    return ChunkBounds(np.stack([chunk_starts, chunk_ends], axis=1), np.repeat(np.arange(len(found)), counts))
 
 
 def cut(bounds: Sequence[int], aims: Sequence[int], capacity: int) -> list[int]:

@@ -111,9 +111,9 @@ def write_table(
     }
     arrays: dict[str, NDArray[Any]] = {}
     for length in recipe.sequence_lengths:
-        cuts = cut_all(shard["sentences"], documents, keys, len(tokens), length, recipe.short_seq_prob, recipe.seed)
+        chunks = cut_all(shard["sentences"], documents, keys, len(tokens), length, recipe.short_seq_prob, recipe.seed)
         for split in SPLITS:
-            arrays[f"{split}_{length}"] = np.repeat(cuts.bounds, taken[split][cuts.documents], axis=0)
+            arrays[f"{split}_{length}"] = np.repeat(chunks.bounds, taken[split][chunks.documents], axis=0)
     path = table_path(folder, name)
     write_arrays(path, arrays)
     sizes = np.diff(np.append(documents, len(tokens)).astype(np.int64))

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
-from sqzb.corpus.chunks import SPECIAL_PLACES, Cuts, cut, cut_all
+from sqzb.corpus.chunks import SPECIAL_PLACES, ChunkBounds, cut, cut_all
 
 sentence_lengths = st.lists(st.integers(1, 40) | st.integers(1, 5), min_size=1, max_size=40)
 lengths = st.integers(8, 40)
@@ -24,7 +24,7 @@ class Laid(NamedTuple):
     sentences: list[list[int]]  # lengths, by document
     keys: list[int]
 
-    def cut(self, length: int, share: float, seed: int, width: type[np.unsignedinteger] = np.uint32) -> Cuts:
+    def cut(self, length: int, share: float, seed: int, width: type[np.unsignedinteger] = np.uint32) -> ChunkBounds:
         sizes = [sum(document) for document in self.sentences]
         starts = starts_of([n for document in self.sentences for n in document], width)
         return cut_all(starts, starts_of(sizes, width), np.array(self.keys, np.uint64), sum(sizes), length, share, seed)

@@ -146,8 +146,8 @@ def test_a_table_holds_the_chunks_of_the_documents_taken(
         assert made.documents[split] == sum(times[split])
         assert made.frequencies[row].tolist() == [counts[token] for token in range(VOCABULARY)]
         for length in (8, 16):
-            cuts = cut_all(shard["sentences"], shard["documents"], keys, len(tokens), length, 0.2, recipe.seed)
-            of = zip(cuts.bounds.tolist(), cuts.documents.tolist(), strict=True)
+            chunks = cut_all(shard["sentences"], shard["documents"], keys, len(tokens), length, 0.2, recipe.seed)
+            of = zip(chunks.bounds.tolist(), chunks.documents.tolist(), strict=True)
             table = arrays[f"{split}_{length}"]
             assert table.tolist() == [bounds for bounds, number in of for _ in range(times[split][number])]
             assert table.dtype == np.uint32 and table.shape == (made.chunks[length][split], 2)
