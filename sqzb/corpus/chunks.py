@@ -39,13 +39,13 @@ def cut_all(
     first, last = np.searchsorted(sentences, starts), np.searchsorted(sentences, stops)
     capacity = length - SPECIAL_PLACES
     at_most = last - first + (stops - starts) // capacity  # each chunk starts a sentence or goes on with one
-    aims = _aims(at_most, keys, capacity, short_seq_prob, seed, length).tolist()
-    aim_starts = (np.cumsum(at_most) - at_most).tolist()
+    target_lengths = _target_lengths(at_most, keys, capacity, short_seq_prob, seed, length).tolist()
+    target_starts = (np.cumsum(at_most) - at_most).tolist()
     all_sentences = sentences.tolist()
     found = [
-        cut([*all_sentences[low:high], stop], aims[aim : aim + n], capacity)
-        for low, high, stop, aim, n in zip(
-            first.tolist(), last.tolist(), stops.tolist(), aim_starts, at_most.tolist(), strict=True
+        cut([*all_sentences[low:high], stop], target_lengths[target : target + n], capacity)
+        for low, high, stop, target, n in zip(
+            first.tolist(), last.tolist(), stops.tolist(), target_starts, at_most.tolist(), strict=True
         )
     ]
     counts = np.fromiter(map(len, found), np.int64, len(found))
@@ -55,28 +55,28 @@ def cut_all(
     return ChunkBounds(np.stack([chunk_starts, chunk_ends], axis=1), np.repeat(np.arange(len(found)), counts))
 
 
-def cut(bounds: Sequence[int], aims: Sequence[int], capacity: int) -> list[int]:
+def cut(bounds: Sequence[int], target_lengths: Sequence[int], capacity: int) -> list[int]:
     """Where the chunks of one document start.
 
-    bounds: the token offsets of its sentences' starts, and of its end. A chunk takes whole sentences up to its aim.
-    Unlike in BERT, nothing is cut off: a sentence that would pass the aim starts the next chunk, and one longer than
-    any chunk goes on in the next.
+    bounds: the token offsets of its sentences' starts, and of its end. A chunk takes whole sentences up to its target
+    length. Unlike in BERT, nothing is cut off: a sentence that would pass the target length starts the next chunk, and
+    one longer than any chunk goes on in the next.
     """
     end = bounds[-1]
     starts: list[int] = []
     start = bounds[0]
     while start < end:
-        index = bisect_right(bounds, start + aims[len(starts)])
+        index = bisect_right(bounds, start + target_lengths[len(starts)])
         starts.append(start)
-        # A first sentence that alone passes the aim is taken whole if a chunk holds it.
+        # A first sentence that alone passes the target length is taken whole if a chunk holds it.
         start = bounds[index - 1] if bounds[index - 1] > start else min(bounds[index], start + capacity)
     return starts
 
 
-def _aims(
+def _target_lengths(
     counts: NDArray[np.int64], keys: U64, capacity: int, short_seq_prob: float, seed: int, length: int
 ) -> NDArray[np.int64]:
-    """So many aims for each document: the capacity or, with `short_seq_prob`, fewer tokens, as in BERT's
+    """So many target lengths for each document: the capacity or, with `short_seq_prob`, fewer tokens, as in BERT's
     create_pretraining_data.py."""
     number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
     of = seed, length, np.repeat(keys, counts)

@@ -39,12 +39,12 @@ laid = st.lists(st.tuples(sentence_lengths | st.just([]), keys), max_size=6).map
 )
 
 
-def plainly(bounds: list[int], aims: list[int], capacity: int) -> list[int]:
+def plainly(bounds: list[int], target_lengths: list[int], capacity: int) -> list[int]:
     """What `cut` says it does, looked up bound by bound."""
     starts: list[int] = []
     start = bounds[0]
     while start < bounds[-1]:
-        fitting = [bound for bound in bounds if start < bound <= start + aims[len(starts)]]
+        fitting = [bound for bound in bounds if start < bound <= start + target_lengths[len(starts)]]
         following = min(bound for bound in bounds if bound > start)
         starts.append(start)
         start = fitting[-1] if fitting else min(following, start + capacity)
@@ -57,9 +57,9 @@ def test_a_chunk_takes_the_sentences_up_to_its_aim(
 ) -> None:
     capacity = length - SPECIAL_PLACES
     most = len(sentences) + sum(sentences) // capacity
-    aims = data.draw(st.lists(st.integers(2, capacity), min_size=most, max_size=most))
+    target_lengths = data.draw(st.lists(st.integers(2, capacity), min_size=most, max_size=most))
     bounds = [first, *(first + np.cumsum(sentences)).tolist()]
-    assert cut(bounds, aims, capacity) == plainly(bounds, aims, capacity)
+    assert cut(bounds, target_lengths, capacity) == plainly(bounds, target_lengths, capacity)
 
 
 @given(laid, lengths, shares, st.integers(0, 2**64 - 1))
@@ -94,7 +94,7 @@ def test_where_a_document_lies_does_not_matter(all_of: Laid, length: int, share:
 
 
 @given(laid, lengths, st.sampled_from([np.uint16, np.uint32, np.uint64]))
-def test_without_shorter_aims_each_document_is_cut_by_itself(
+def test_without_shorter_target_lengths_each_document_is_cut_by_itself(
     all_of: Laid, length: int, width: type[np.unsignedinteger]
 ) -> None:
     capacity = length - SPECIAL_PLACES
@@ -116,20 +116,20 @@ def test_a_sentence_longer_than_a_chunk_goes_on_in_the_next() -> None:
 
 def test_a_share_of_the_chunks_aims_at_every_shorter_length() -> None:
     length, share, documents, each = 23, 0.3, 60, 50
-    # Sentences are of one token, so a chunk is as long as its aim; the first of each document are cut off by no end.
+    # Sentences are of one token, so a chunk is as long as its target; the first of each document are cut off by no end.
     found = Laid([[1] * (each * 20)] * documents, list(range(documents))).cut(length, share, 0)
     sizes = np.diff(found.bounds.astype(int))[:, 0]
     sizes = np.concatenate([sizes[found.documents == number][:each] for number in range(documents)])
     full = length - SPECIAL_PLACES
     counts = np.bincount(sizes, minlength=full + 1)
     assert counts[:2].sum() == 0
-    # One aim of 19 is the full length again.
+    # One target length of 19 is the full length again.
     expected = np.full(full - 1, share / (full - 1))
     expected[-1] += 1 - share
     assert stats.chisquare(counts[2:], expected * len(sizes)).pvalue > 1e-4
 
 
-def test_aims_are_drawn_under_key_seed_and_length() -> None:
+def test_target_lengths_are_drawn_under_key_seed_and_length() -> None:
     def sizes(key: int, seed: int, length: int) -> list[int]:
         bounds = Laid([[1] * 300], [key]).cut(length, 1.0, seed).bounds.tolist()
         return [end - start for start, end in bounds]
