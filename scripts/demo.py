@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 
 from sqzb import console
-from sqzb.corpus.readers import python_docs
+from sqzb.corpus.formats import python_docs
 
 FOLDER = Path("runs/demo")
 GLUE = FOLDER / "glue"
@@ -49,7 +49,7 @@ def write_paraphrases(folder: Path) -> None:
     the opposite from another one of the same length. No sentence of the validation part is in the training part.
     """
     draw = random.Random(0)
-    found = {sentence for document in python_docs() for sentence in re.split(r"(?<=[.:])\s+", document)}
+    found = {sentence for document in python_docs.read() for sentence in re.split(r"(?<=[.:])\s+", document)}
     sentences = sorted(sentence for sentence in found if 6 <= len(sentence.split()) <= 20)
     draw.shuffle(sentences)
     held = len(sentences) // 6

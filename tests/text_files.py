@@ -1,4 +1,4 @@
-"""Files of text in every kind that a source can be, and what is read of them; for the tests of sources and readers."""
+"""Files of text in every format of sources, and the documents in them; for the tests of sources and formats."""
 
 import json
 from pathlib import Path
@@ -8,8 +8,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from sqzb.corpus import readers
-from sqzb.corpus.readers import UnreadableDocument
+from sqzb.corpus.formats import lines
+from sqzb.corpus.formats.common import UnreadableDocument
 from sqzb.corpus.sources import documents, units
 from sqzb.errors import UserError
 from sqzb.recipe import Source
@@ -18,7 +18,7 @@ TEXTS = [f"Document {number}.\nIts é second line." for number in range(10)]
 
 
 def rows(source: Source) -> list[str | UnreadableDocument]:
-    readers._lines_before.cache_clear()  # tests write different files to the same path
+    lines._lines_before.cache_clear()  # tests write different files to the same path
     return [row for unit in units("s", source) for row in documents(unit, source)]
 
 
@@ -26,6 +26,12 @@ def read(source: Source) -> list[str]:
     found = rows(source)
     assert not [row for row in found if isinstance(row, UnreadableDocument)]
     return [str(row) for row in found]
+
+
+def the_unreadable(source: Source) -> UnreadableDocument:
+    """The only unreadable document of a source."""
+    [unreadable] = [row for row in rows(source) if isinstance(row, UnreadableDocument)]
+    return unreadable
 
 
 def refusal(source: Source) -> str:

@@ -14,8 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqzb.corpus.encode import Encoder
+from sqzb.corpus.formats.common import UnreadableDocument
 from sqzb.corpus.near import Bands
-from sqzb.corpus.readers import UnreadableDocument
 from sqzb.corpus.sources import Unit, documents
 from sqzb.corpus.store import SHARDS, write_arrays
 from sqzb.corpus.text import Cleaner, Document

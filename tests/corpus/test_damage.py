@@ -21,7 +21,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from sqzb.corpus.build import build
-from sqzb.corpus.readers import LONGEST_DOCUMENT, UnreadableDocument
+from sqzb.corpus.formats.common import LONGEST_DOCUMENT, UnreadableDocument
 from sqzb.corpus.sources import documents, units
 from sqzb.errors import UserError
 from sqzb.recipe import CorpusRecipe, Source
