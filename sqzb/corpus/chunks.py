@@ -1,4 +1,7 @@
-"""Documents to chunks: runs of whole sentences of one document that fit a sequence (after BERT and ALBERT)."""
+"""Documents, cut into chunks: whole sentences of one document that together fit a sequence.
+
+After BERT and ALBERT.
+"""
 
 from bisect import bisect_right
 from collections.abc import Sequence
@@ -16,7 +19,7 @@ class ChunkBounds(NamedTuple):
     """The chunks of many documents, in their order."""
 
     bounds: NDArray[np.uint32]  # (n, 2) token offsets of start and end
-    documents: NDArray[np.int64]  # (n) of which document each is
+    documents: NDArray[np.int64]  # (n) index of each chunk's document
 
 
 def cut_all(
@@ -28,57 +31,94 @@ def cut_all(
     short_seq_prob: float,
     seed: int,
 ) -> ChunkBounds:
-    """Cut documents that lie one behind the other.
+    """Cut consecutive documents into chunks.
 
-    sentences, documents: the token offsets of their starts; keys: a number that stands for each document's text, under
-    which its random lengths are drawn, so that these depend on nothing else.
+    Args:
+        sentences: (n_sentences) token offset of each sentence's start.
+        documents: (n_documents) token offset of each document's start.
+        keys: (n_documents) a hash of each document's text. The random target lengths of a
+            document are drawn under its key, so they depend on no other document.
+        n_tokens: tokens of all documents.
+        length: positions of a sequence, those of special tokens included.
+        short_seq_prob: chance that a chunk has a shorter target length.
+        seed: seed of the target lengths.
     """
     if n_tokens == 0:
         return ChunkBounds(np.zeros((0, 2), np.uint32), np.zeros(0, np.int64))
-    starts, stops = documents.astype(np.int64), np.append(documents[1:], n_tokens).astype(np.int64)
-    first, last = np.searchsorted(sentences, starts), np.searchsorted(sentences, stops)
+
+    # Tokens `starts[i]` to `stops[i]`, and sentences `first[i]` to `last[i]`, are document i.
+    starts = documents.astype(np.int64)
+    stops = np.append(documents[1:], n_tokens).astype(np.int64)
+    first = np.searchsorted(sentences, starts)
+    last = np.searchsorted(sentences, stops)
+
+    # A chunk starts with a sentence or continues one, so a document has no more chunks than this.
     capacity = length - SPECIAL_PLACES
-    at_most = last - first + (stops - starts) // capacity  # each chunk starts a sentence or goes on with one
+    at_most = last - first + (stops - starts) // capacity
     target_lengths = _target_lengths(at_most, keys, capacity, short_seq_prob, seed, length).tolist()
-    target_starts = (np.cumsum(at_most) - at_most).tolist()
+    target_stops = np.cumsum(at_most)
+    target_starts = target_stops - at_most
+
     all_sentences = sentences.tolist()
-    found = [
-        cut([*all_sentences[low:high], stop], target_lengths[target : target + n], capacity)
-        for low, high, stop, target, n in zip(
-            first.tolist(), last.tolist(), stops.tolist(), target_starts, at_most.tolist(), strict=True
-        )
-    ]
-    counts = np.fromiter(map(len, found), np.int64, len(found))
-    chunk_starts = np.array([start for document in found for start in document], np.uint32)
-    chunk_ends = np.append(chunk_starts[1:], np.uint32(n_tokens))
-    # The offsets of a document without tokens are those of the next, so that the next start is always an end.
-    return ChunkBounds(np.stack([chunk_starts, chunk_ends], axis=1), np.repeat(np.arange(len(found)), counts))
+    rows = np.stack([first, last, stops, target_starts, target_stops], axis=1).tolist()
+    chunk_starts: list[int] = []
+    counts: list[int] = []
+    for low, high, stop, target_start, target_stop in rows:
+        bounds = [*all_sentences[low:high], stop]
+        of_document = cut(bounds, target_lengths[target_start:target_stop], capacity)
+        chunk_starts += of_document
+        counts.append(len(of_document))
+
+    # A chunk ends where the next one starts, also from document to document: a document without
+    # tokens has no chunks, and its offset is that of the next document.
+    chunk_stops = [*chunk_starts[1:], n_tokens]
+    return ChunkBounds(
+        np.stack([chunk_starts, chunk_stops], axis=1).astype(np.uint32),
+        np.repeat(np.arange(len(counts)), counts),
+    )
 
 
 def cut(bounds: Sequence[int], target_lengths: Sequence[int], capacity: int) -> list[int]:
-    """Where the chunks of one document start.
+    """Return where the chunks of one document start.
 
-    bounds: the token offsets of its sentences' starts, and of its end. A chunk takes whole sentences up to its target
-    length. Unlike in BERT, nothing is cut off: a sentence that would pass the target length starts the next chunk, and
-    one longer than any chunk goes on in the next.
+    A chunk takes whole sentences up to its target length. Unlike in BERT, no token is cut off: a
+    sentence that would exceed the target length starts the next chunk, and a sentence that is
+    longer than any chunk continues in the next chunk.
+
+    Args:
+        bounds: (n_sentences + 1) token offsets of the sentences' starts, and of the document's end.
+        target_lengths: tokens of each chunk, as many as there can be chunks.
+        capacity: tokens of a full chunk.
     """
     end = bounds[-1]
     starts: list[int] = []
     start = bounds[0]
     while start < end:
-        index = bisect_right(bounds, start + target_lengths[len(starts)])
         starts.append(start)
-        # A first sentence that alone passes the target length is taken whole if a chunk holds it.
-        start = bounds[index - 1] if bounds[index - 1] > start else min(bounds[index], start + capacity)
+        next_bound = bisect_right(bounds, start + target_lengths[len(starts) - 1])
+        stop = bounds[next_bound - 1]
+        if stop <= start:
+            # No sentence ends within the target length. The chunk takes this one whole if it fits.
+            stop = min(bounds[next_bound], start + capacity)
+        start = stop
     return starts
 
 
 def _target_lengths(
-    counts: NDArray[np.int64], keys: U64, capacity: int, short_seq_prob: float, seed: int, length: int
+    counts: NDArray[np.int64],
+    keys: U64,
+    capacity: int,
+    short_seq_prob: float,
+    seed: int,
+    length: int,
 ) -> NDArray[np.int64]:
-    """So many target lengths for each document: the capacity or, with `short_seq_prob`, fewer tokens, as in BERT's
-    create_pretraining_data.py."""
-    number = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    of = seed, length, np.repeat(keys, counts)
-    short = uniform(*of, 0, number) < short_seq_prob
-    return np.where(short, 2 + below(capacity - 1, *of, 1, number), capacity)
+    """Return `counts[i]` target lengths for each document i, one document after the other.
+
+    A target length is `capacity` or, with `short_seq_prob`, drawn from 2 to `capacity`, as in
+    BERT's create_pretraining_data.py.
+    """
+    number_of_first = np.cumsum(counts) - counts
+    number = np.arange(counts.sum()) - np.repeat(number_of_first, counts)  # in the document, from 0
+    key = seed, length, np.repeat(keys, counts)
+    is_short = uniform(*key, 0, number) < short_seq_prob
+    return np.where(is_short, 2 + below(capacity - 1, *key, 1, number), capacity)

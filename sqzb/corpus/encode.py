@@ -1,4 +1,4 @@
-"""Cleaned sentences to token numbers, each word looked up instead of tokenised anew."""
+"""Cleaned sentences, encoded to token numbers: each word is looked up, not tokenised again."""
 
 from itertools import chain
 
@@ -6,40 +6,47 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-MAX_WORDS = 400_000  # about 100 MB
+MAX_WORDS = 400_000  # words to remember: about 100 MB
 
 
 class Encoder:
-    """What `tokenizer.encode_batch` gives for sentences whose words are parted by single spaces, several times faster.
+    """An encoder that gives what `tokenizer.encode_batch` gives, several times faster.
 
-    BERT's normalizer and pre-tokenizer look at no more than the characters between two spaces, so that a word has the
-    same tokens wherever it stands, and the words of a language come again and again. (A Tokenizer of `load_tokenizer`
-    is one of BERT's kind.) A text that speaks of "[SEP]" means the word, and gets no special token.
+    Sentences must have single spaces between words. BERT's normalizer and pre-tokenizer see no
+    more than the characters between two spaces, so a word has the same tokens wherever it stands,
+    and the words of a language recur. (Every Tokenizer of `load_tokenizer` is one of BERT's kind.)
+    "[SEP]" in a text is an ordinary word and gets no special token.
     """
 
     def __init__(self, tokenizer: Tokenizer) -> None:
         self._tokenizer = Tokenizer.from_str(tokenizer.to_str())
         self._tokenizer.encode_special_tokens = True
-        self.dtype = np.dtype(np.uint16 if tokenizer.get_vocab_size() <= 2**16 else np.uint32)
-        self._known: dict[str, bytes] = {}
+        fits_16_bits = tokenizer.get_vocab_size() <= 2**16
+        self.dtype = np.dtype(np.uint16 if fits_16_bits else np.uint32)
+        self._tokens_of: dict[str, bytes] = {}
 
-    def encode(self, sentences: list[str]) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
-        """The tokens of all sentences, one after the other, and how many each has."""
+    def encode(
+        self,
+        sentences: list[str],
+    ) -> tuple[NDArray[np.unsignedinteger], NDArray[np.int64]]:
+        """Return the tokens of all sentences, (n_tokens), and of each their number, (n)."""
         words = [sentence.split(" ") for sentence in sentences]
         self._learn(words)
-        look_up = self._known.__getitem__
-        found = [b"".join(map(look_up, said)) for said in words]
-        lengths = np.fromiter(map(len, found), np.int64, len(found)) // self.dtype.itemsize
-        return np.frombuffer(b"".join(found), self.dtype), lengths
+        look_up = self._tokens_of.__getitem__
+        encoded = [b"".join(map(look_up, sentence)) for sentence in words]
+        n_bytes = np.fromiter(map(len, encoded), np.int64, len(encoded))
+        tokens = np.frombuffer(b"".join(encoded), self.dtype)
+        return tokens, n_bytes // self.dtype.itemsize
 
     def _learn(self, words: list[list[str]]) -> None:
+        """Encode and remember the words that are new; forget all others if they are too many."""
         wanted = set(chain.from_iterable(words))
-        new = wanted.difference(self._known)
-        if len(self._known) + len(new) > MAX_WORDS:
-            self._known.clear()
+        new = wanted.difference(self._tokens_of)
+        if len(self._tokens_of) + len(new) > MAX_WORDS:
+            self._tokens_of.clear()
             new = wanted
+
         batch = list(new)
-        encoded = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
-        self._known.update(
-            (word, np.array(encoding.ids, self.dtype).tobytes()) for word, encoding in zip(batch, encoded, strict=True)
-        )
+        encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)
+        for word, encoding in zip(batch, encodings, strict=True):
+            self._tokens_of[word] = np.array(encoding.ids, self.dtype).tobytes()

@@ -1,4 +1,7 @@
-"""Who does the work: this process, several processes of this machine, or a Ray cluster. The result is the same."""
+"""Executors: this process, several processes of this machine, or a Ray cluster.
+
+The result of the work does not depend on the executor.
+"""
 
 import os
 import signal
@@ -13,69 +16,90 @@ from typing import Any
 
 from sqzb.errors import UserError
 
+Tasks = Sequence[tuple[Any, ...]]  # the arguments of each call
 Results = Iterator[tuple[int, Any] | None]
 
 LOOK_SECONDS = 1.0
 
 
-def run(executor: str, workers: int, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Results:
-    """Call `function` for each of the tasks' arguments: (number of the task, result) as they come, and None about every
-    second in which none does. What a call raises is raised here, and no further task is begun."""
+def run(executor: str, workers: int, function: Callable[..., Any], tasks: Tasks) -> Results:
+    """Call `function` with the arguments of each task, `workers` calls at a time.
+
+    Yield (task index, result) in completion order, and None once a second while waiting. An
+    exception of a call is raised here, and then no further task is started.
+
+    Raises:
+        UserError: a worker process was killed; Ray is not installed, or could not finish.
+    """
     if executor == "ray":
-        return _ray(workers, function, tasks)
-    return _here(function, tasks) if workers == 1 else _processes(workers, function, tasks)
+        return _run_on_ray(workers, function, tasks)
+    if workers == 1:
+        return _run_here(function, tasks)
+    return _run_in_processes(workers, function, tasks)
 
 
-def _here(function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Results:
+def _run_here(function: Callable[..., Any], tasks: Tasks) -> Results:
     for number, task in enumerate(tasks):
         yield number, function(*task)
 
 
-def _processes(workers: int, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Results:
-    # Spawned, not forked: a fork would copy the threads' locks of tokenizers and pyarrow in an unknown state.
+# Processes of this machine
+
+
+def _run_in_processes(workers: int, function: Callable[..., Any], tasks: Tasks) -> Results:
+    # Spawned, not forked: a fork would copy the locks of threads of tokenizers and pyarrow in an
+    # unknown state.
+    context = get_context("spawn")
     ahead = enumerate(tasks)
-    at_work: dict[Future[Any], int] = {}
-    with ProcessPoolExecutor(workers, get_context("spawn"), initializer=_begin_worker) as pool:
+    number_of: dict[Future[Any], int] = {}
+    with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
         try:
             while True:
-                # One for each worker, as the pool begins what lies in its own queue even after an error.
-                for number, task in islice(ahead, workers - len(at_work)):
+                # Submit one task for each idle worker and no more, because the pool starts the
+                # tasks in its queue even after an error.
+                for number, task in islice(ahead, workers - len(number_of)):
                     with _without_interrupts():
-                        at_work[pool.submit(function, *task)] = number
-                if not at_work:
+                        number_of[pool.submit(function, *task)] = number
+                if not number_of:
                     return
-                done, _ = wait(at_work, LOOK_SECONDS, FIRST_COMPLETED)
-                yield from ((at_work.pop(future), future.result()) for future in done)
-                if not done:
+
+                finished, _ = wait(number_of, LOOK_SECONDS, FIRST_COMPLETED)
+                for future in finished:
+                    yield number_of.pop(future), future.result()
+                if not finished:
                     yield None
         except BrokenProcessPool as error:
             raise UserError(
-                "A worker process was killed, most likely by the system for want of memory. What is finished is kept: "
+                "A worker process was killed, most likely by the system for want of memory. "
+                "What is finished is kept: "
                 f"run the command again, with fewer than {workers} --workers if it happens again."
             ) from error
 
 
 @contextmanager
 def _without_interrupts() -> Iterator[None]:
-    """Put Ctrl-C off, here and in the processes that are begun: Python would tell where it was starting."""
-    if current_thread() is not main_thread():  # no interrupt comes to it
+    """Postpone Ctrl-C, in this process and in the processes that are started.
+
+    A process that is interrupted while it starts prints a traceback.
+    """
+    if current_thread() is not main_thread():  # only the main thread receives interrupts
         yield
         return
-    put_off: list[int] = []
-    handler = signal.signal(signal.SIGINT, lambda number, frame: put_off.append(number))
-    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # which a new process takes over
+
+    postponed: list[int] = []
+    handler = signal.signal(signal.SIGINT, lambda number, frame: postponed.append(number))
+    mask = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})  # new processes inherit it
     try:
         yield
     finally:
         signal.pthread_sigmask(signal.SIG_SETMASK, mask)
         signal.signal(signal.SIGINT, handler)
-        if put_off:
+        if postponed:
             signal.raise_signal(signal.SIGINT)
 
 
 def _begin_worker() -> None:
-    """One thread for each worker, an end at Ctrl-C without a word, and an end with its parent: a pool's workers would
-    wait for a dead one for ever."""
+    """Prepare a worker process: one thread, and a silent end at Ctrl-C or when its parent ends."""
     signal.signal(signal.SIGINT, signal.SIG_DFL)
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGINT})
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
@@ -83,34 +107,41 @@ def _begin_worker() -> None:
 
 
 def _end_with_parent() -> None:
+    """End this process when its parent has ended: a pool's workers would wait forever."""
     parent = parent_process()
     assert parent is not None
     parent.join()
     os._exit(1)
 
 
-def _ray(workers: int, function: Callable[..., Any], tasks: Sequence[tuple[Any, ...]]) -> Results:
+# Ray
+
+
+def _run_on_ray(workers: int, function: Callable[..., Any], tasks: Tasks) -> Results:
     try:
         import ray
     except ImportError as error:
         raise UserError("--executor ray needs Ray: pip install 'sqzb[ray]'.") from error
-    ray.init(num_cpus=None if "RAY_ADDRESS" in os.environ else workers, ignore_reinit_error=True)
+
+    is_cluster = "RAY_ADDRESS" in os.environ
+    ray.init(num_cpus=None if is_cluster else workers, ignore_reinit_error=True)
     call = ray.remote(function)
-    numbers = {call.remote(*task): number for number, task in enumerate(tasks)}
-    left = list(numbers)
+    number_of = {call.remote(*task): number for number, task in enumerate(tasks)}
+    left = list(number_of)
     try:
         while left:
-            done, left = ray.wait(left, timeout=LOOK_SECONDS)
-            for reference in done:
-                yield numbers[reference], ray.get(reference)
-            if not done:
+            finished, left = ray.wait(left, timeout=LOOK_SECONDS)
+            for reference in finished:
+                yield number_of[reference], ray.get(reference)
+            if not finished:
                 yield None
     except ray.exceptions.RayTaskError as error:
         if isinstance(error.cause, UserError):
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
-        raise UserError(f"Ray could not finish the work ({error}). What is finished is kept: run it again.") from error
+        advice = "What is finished is kept: run it again."
+        raise UserError(f"Ray could not finish the work ({error}). {advice}") from error
     finally:
         for reference in left:
             ray.cancel(reference)
