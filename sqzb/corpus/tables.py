@@ -1,7 +1,7 @@
 """Stage two: which documents are taken, and for each sequence length the table of their chunks.
 
-Only here it is known what all shards hold. Nothing of stage one is changed, so that another sequence length or
-held-out share costs no new reading of text.
+Only stage two knows the documents of all shards. It changes nothing that stage one made, so
+another sequence length or held-out share needs no new reading of text.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,25 +21,25 @@ from sqzb.recipe import CorpusRecipe
 
 Flags = NDArray[np.bool_]
 
-KEYS_AT_ONCE = 4_000_000  # sorted in memory
+KEYS_AT_ONCE = 4_000_000  # keys to sort in memory
 DUPLICATE, NEAR_DUPLICATE = "duplicates", "near duplicates"
 
 
 class Table(NamedTuple):
-    """What is known of a written table."""
+    """What the manifest needs to know of a written table."""
 
     bytes: int
     sha256: str
     documents: dict[str, int]  # by split
-    frequencies: NDArray[np.int64]  # (splits, vocabulary): how often each token comes
+    frequencies: NDArray[np.int64]  # (n_splits, vocabulary) occurrences of each token
     chunks: dict[int, dict[str, int]]  # by length and split
-    chunk_tokens: dict[int, dict[str, int]]
+    chunk_tokens: dict[int, dict[str, int]]  # by length and split
 
 
 class DroppedDocuments(NamedTuple):
     """Documents of a shard that a rule drops."""
 
-    flags: Flags  # (n_documents)
+    flags: Flags  # (n_documents) True for each document that is dropped
     documents: int
     bytes: int
 
@@ -48,85 +48,160 @@ Repeated = dict[str, dict[str, DroppedDocuments]]  # by rule and name of the sha
 
 
 def table_path(folder: Path, name: str) -> Path:
+    """Return the path of a shard's table."""
     return folder / CHUNKS / f"{name}.safetensors"
 
 
+# Duplicates
+
+
 def find_repeated(folder: Path, names: Sequence[str], recipe: CorpusRecipe) -> Repeated:
-    """The documents that stand in an earlier place already, in this shard or another."""
+    """Find the documents that repeat an earlier document, of the same shard or another.
+
+    A document that is a duplicate is not counted as a near duplicate too.
+    """
     shards = [shard_path(folder, name) for name in names]
-    nothing: list[Flags] = [np.zeros(len(read_arrays(shard)["keys"]), bool) for shard in shards]
-    by_rule: dict[str, list[Flags]] = {}
+    none: list[Flags] = [np.zeros(len(_keys(shard)), bool) for shard in shards]
+
+    flags_by_rule: dict[str, list[Flags]] = {}
     if recipe.drop_duplicates:
-        by_rule[DUPLICATE] = _repeated(shards, lambda shard: read_arrays(shard)["keys"])
+        flags_by_rule[DUPLICATE] = _repeated(shards, _keys)
     if recipe.near_duplicates is not None:
-        near = nothing
-        for band in range(read_arrays(shards[0])["bands"].shape[1]):
-            again = _repeated(shards, lambda shard, band=band: read_arrays(shard)["bands"][:, band])  # type: ignore[misc]
-            near = [before | new for before, new in zip(near, again, strict=True)]
-        equal = by_rule.get(DUPLICATE, nothing)
-        by_rule[NEAR_DUPLICATE] = [new & ~old for new, old in zip(near, equal, strict=True)]
-    return {
-        rule: {name: _dropped_documents(shard, found) for name, shard, found in zip(names, shards, flags, strict=True)}
-        for rule, flags in by_rule.items()
-    }
+        duplicate = flags_by_rule.get(DUPLICATE, none)
+        near = _near_duplicates(shards)
+        flags_by_rule[NEAR_DUPLICATE] = [alike & ~equal for alike, equal in zip(near, duplicate, strict=True)]
+
+    repeated: Repeated = {}
+    for rule, flags_of_shards in flags_by_rule.items():
+        repeated[rule] = {}
+        for name, shard, flags in zip(names, shards, flags_of_shards, strict=True):
+            repeated[rule][name] = _dropped_documents(shard, flags)
+    return repeated
 
 
 def _dropped_documents(shard: Path, flags: Flags) -> DroppedDocuments:
-    return DroppedDocuments(flags, int(flags.sum()), int(read_arrays(shard)["sizes"][flags].sum()))
+    sizes = read_arrays(shard)["sizes"]
+    return DroppedDocuments(flags, int(flags.sum()), int(sizes[flags].sum()))
+
+
+def _keys(shard: Path) -> U64:
+    return read_arrays(shard)["keys"]
+
+
+def _near_duplicates(shards: Sequence[Path]) -> list[Flags]:
+    """Return for each shard which of its documents share a band with an earlier document."""
+    n_bands = read_arrays(shards[0])["bands"].shape[1]
+    near: list[Flags] = [np.zeros(len(_keys(shard)), bool) for shard in shards]
+    for band in range(n_bands):
+        for flags, repeated in zip(near, _repeated(shards, _band_reader(band)), strict=True):
+            flags |= repeated
+    return near
+
+
+def _band_reader(band: int) -> Callable[[Path], U64]:
+    """Return a function that reads one band of a shard."""
+
+    def read(shard: Path) -> U64:
+        return read_arrays(shard)["bands"][:, band]
+
+    return read
 
 
 def _repeated(shards: Sequence[Path], column: Callable[[Path], U64]) -> list[Flags]:
-    """Which values came before, in this shard or another; as many at once as fit in memory, parted by value."""
+    """Return for each shard which values of a column occur before, there or in an earlier shard.
+
+    A pass sorts the values with one remainder, so that about KEYS_AT_ONCE values are in memory at
+    a time. Equal values have equal remainders and meet in the same pass.
+    """
     sizes = [len(column(shard)) for shard in shards]
     flags = np.zeros(sum(sizes), bool)
     passes = np.uint64(sum(sizes) // KEYS_AT_ONCE + 1)
-    for number in range(int(passes)):
+
+    for remainder in range(int(passes)):
         values, places = [], []
         start = 0
         for shard in shards:
-            all_values = column(shard)
-            within = np.flatnonzero(all_values % passes == number)
-            values.append(all_values[within])
+            of_shard = column(shard)
+            within = np.flatnonzero(of_shard % passes == remainder)
+            values.append(of_shard[within])
             places.append(start + within)
-            start += len(all_values)
-        together, where = np.concatenate(values), np.concatenate(places)
-        first = np.zeros(len(together), bool)
-        first[np.unique(together, return_index=True)[1]] = True
-        flags[where[~first]] = True
+            start += len(of_shard)
+
+        all_values = np.concatenate(values)
+        is_first = np.zeros(len(all_values), bool)
+        is_first[np.unique(all_values, return_index=True)[1]] = True
+        flags[np.concatenate(places)[~is_first]] = True
+
     return np.split(flags, np.cumsum(sizes)[:-1])
 
 
+# Tables
+
+
 def write_table(
-    folder: Path, recipe: CorpusRecipe, name: str, weight: float, vocab_size: int, repeated: Sequence[Flags]
+    folder: Path,
+    recipe: CorpusRecipe,
+    name: str,
+    weight: float,
+    vocab_size: int,
+    repeated: Sequence[Flags],
 ) -> Table:
-    """Cut the documents of a shard, but those `repeated`, to every length; a document's chunks stand as often in the
-    table for training as its source's weight says."""
+    """Cut the documents of a shard to every sequence length, and write their table.
+
+    In the table for training, a document's chunks occur as often as `weight`, the weight of the
+    shard's source, says. Documents that any of `repeated` flags are left out.
+    """
     shard = read_arrays(shard_path(folder, name))
     keys, documents, tokens = shard["keys"], shard["documents"], shard["tokens"]
+
+    dropped = np.zeros(len(keys), bool)
+    for flags in repeated:
+        dropped |= flags
     heldout = keys < np.uint64(recipe.heldout * 2.0**64)
-    dropped = np.any([np.zeros(len(keys), bool), *repeated], axis=0)
+    # By split, how often each document is taken.
     taken = {
         TRAIN: np.where(heldout | dropped, 0, copies(weight, recipe.seed, keys)),
         HELDOUT: np.where(heldout & ~dropped, 1, 0),
     }
+
     arrays: dict[str, NDArray[Any]] = {}
+    chunks: dict[int, dict[str, int]] = {}
+    chunk_tokens: dict[int, dict[str, int]] = {}
     for length in recipe.sequence_lengths:
-        chunks = cut_all(shard["sentences"], documents, keys, len(tokens), length, recipe.short_seq_prob, recipe.seed)
+        cut = cut_all(
+            shard["sentences"],
+            documents,
+            keys,
+            len(tokens),
+            length,
+            recipe.short_seq_prob,
+            recipe.seed,
+        )
+        chunks[length], chunk_tokens[length] = {}, {}
         for split in SPLITS:
-            arrays[f"{split}_{length}"] = np.repeat(chunks.bounds, taken[split][chunks.documents], axis=0)
+            bounds = np.repeat(cut.bounds, taken[split][cut.documents], axis=0)
+            arrays[f"{split}_{length}"] = bounds
+            chunks[length][split] = len(bounds)
+            chunk_tokens[length][split] = _tokens_in(bounds)
+
     path = table_path(folder, name)
     write_arrays(path, arrays)
+
     sizes = np.diff(np.append(documents, len(tokens)).astype(np.int64))
-    frequencies = [np.bincount(tokens, np.repeat(taken[split], sizes), vocab_size) for split in SPLITS]
+    frequencies = []
+    for split in SPLITS:
+        times_taken = np.repeat(taken[split], sizes)
+        frequencies.append(np.bincount(tokens, times_taken, vocab_size))
     return Table(
-        path.stat().st_size,
-        sha256(path),
-        {split: int(taken[split].sum()) for split in SPLITS},
-        np.array(frequencies).astype(np.int64),
-        {n: {split: len(arrays[f"{split}_{n}"]) for split in SPLITS} for n in recipe.sequence_lengths},
-        {n: {split: _tokens_in(arrays[f"{split}_{n}"]) for split in SPLITS} for n in recipe.sequence_lengths},
+        bytes=path.stat().st_size,
+        sha256=sha256(path),
+        documents={split: int(taken[split].sum()) for split in SPLITS},
+        frequencies=np.array(frequencies).astype(np.int64),
+        chunks=chunks,
+        chunk_tokens=chunk_tokens,
     )
 
 
-def _tokens_in(table: NDArray[np.uint32]) -> int:
-    return int((table[:, 1].astype(np.int64) - table[:, 0]).sum())
+def _tokens_in(bounds: NDArray[np.uint32]) -> int:
+    """Count the tokens of chunks, from their bounds, (n, 2)."""
+    return int((bounds[:, 1].astype(np.int64) - bounds[:, 0]).sum())
