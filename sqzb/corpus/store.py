@@ -1,16 +1,16 @@
-"""A corpus on disk: text as tokens, once, and for each sequence length a table of its chunks.
+"""A corpus on disk: text as tokens, stored once, and for each sequence length a table of chunks.
 
-The tokens lie in shards, `shards/NAME.safetensors`, which hold, over all their documents one behind the other,
-    tokens      (n_tokens)     token numbers without special tokens, 16 bits wide where the vocabulary allows it
-    sentences   (n_sentences)  where each sentence starts
-    documents   (n_documents)  where each document starts
-    keys        (n_documents)  64 bits of a hash of its cleaned text
-    sizes       (n_documents)  bytes of its cleaned text
-    bands       (n_documents, n_bands)  only if near duplicates are looked for
-and beside each lies `chunks/NAME.safetensors` with, for every split and sequence length L,
-    SPLIT_L     (n_chunks, 2)  where each chunk starts and ends in the shard's tokens
-Where words begin follows from the tokens: a token that goes on with a word starts with ## in the vocabulary.
-Both are read through the page cache, so that opening a corpus costs no memory.
+The tokens are in shards. `shards/NAME.safetensors` holds, of consecutive documents:
+    tokens      (n_tokens)     token numbers, no special tokens; 16 bits if the vocabulary fits
+    sentences   (n_sentences)  token offset of each sentence's start
+    documents   (n_documents)  token offset of each document's start
+    keys        (n_documents)  64 bits of a hash of each document's cleaned text
+    sizes       (n_documents)  bytes of each document's cleaned text
+    bands       (n_documents, n_bands)  only if near duplicates are dropped
+`chunks/NAME.safetensors` holds the shard's table, for every split and sequence length L:
+    SPLIT_L     (n_chunks, 2)  token offsets of each chunk's start and end in the shard
+Where words start follows from the tokens: a token that continues a word has ## in the vocabulary.
+Both files are read through the page cache, so an open corpus takes no memory of its own.
 """
 
 import json
@@ -35,61 +35,86 @@ DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {"U16": np.uint16, "U32": np.
 
 
 class Chunk(NamedTuple):
-    tokens: NDArray[np.unsignedinteger[Any]]  # (n), without special tokens
-    boundaries: NDArray[np.int64]  # where sentences start inside the chunk, 0 left out; n is not one
+    """A chunk, without special tokens."""
+
+    tokens: NDArray[np.unsignedinteger[Any]]  # (n)
+    boundaries: NDArray[np.int64]  # offsets of the sentences' starts, without 0; n is not among them
 
 
 class ChunkRows(NamedTuple):
-    """Chunks as the rows of two arrays, filled up with zeros."""
+    """Chunks as the rows of two arrays, padded with zeros."""
 
-    tokens: NDArray[np.unsignedinteger[Any]]  # (rows, the most tokens of a chunk)
-    sizes: NDArray[np.int64]  # (rows): the tokens of each chunk
-    boundaries: NDArray[np.int64]  # (rows, the most boundaries of a chunk, at least one)
-    counts: NDArray[np.int64]  # (rows): the boundaries of each chunk
+    tokens: NDArray[np.unsignedinteger[Any]]  # (n_rows, most tokens of a chunk)
+    sizes: NDArray[np.int64]  # (n_rows) tokens of each chunk
+    boundaries: NDArray[np.int64]  # (n_rows, most boundaries of a chunk, at least 1)
+    counts: NDArray[np.int64]  # (n_rows) boundaries of each chunk
+
+
+# Files
 
 
 def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
+    """Write arrays to a safetensors file, which appears whole or not at all."""
     with whole_file(path) as aside:
-        aside.write_bytes(save(arrays))  # its save_file hides the errors of a full disk
+        # The save_file of safetensors hides the errors of a full disk.
+        aside.write_bytes(save(arrays))
 
 
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """The arrays of a file, mapped and not loaded, and no file kept open. UserError when the file is not whole."""
+    """Return the arrays of a file, mapped into memory and not loaded. No file is kept open.
+
+    Raises:
+        UserError: the file is damaged or missing.
+    """
     try:
         with pa.memory_map(str(path)) as opened:
             mapped = np.frombuffer(opened.read_buffer(), np.uint8)
         header_size = int(mapped[:8].view(np.uint64)[0])
-        header = json.loads(mapped[8 : 8 + header_size].tobytes())
-        return {name: _view(mapped[8 + header_size :], entry) for name, entry in header.items()}
+        header_end = 8 + header_size
+        header = json.loads(mapped[8:header_end].tobytes())
+        data = mapped[header_end:]
+        return {name: _view(data, entry) for name, entry in header.items()}
     except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
-        raise UserError(
-            f"The corpus file {path} is damaged or absent ({error}). {_verify(path.parent.parent)}"
-        ) from error
+        advice = _verify(path.parent.parent)
+        raise UserError(f"The corpus file {path} is damaged or absent ({error}). {advice}") from error
+
+
+def _view(data: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[Any]:
+    """Return the array that an entry of a safetensors header describes."""
+    start, stop = entry["data_offsets"]
+    return data[start:stop].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
 
 
 def _arrays(path: Path, *names: str) -> list[NDArray[Any]]:
+    """Return the named arrays of a file.
+
+    Raises:
+        UserError: the file is damaged or missing, or lacks an array.
+    """
     arrays = read_arrays(path)
     if missing := [name for name in names if name not in arrays]:
-        raise UserError(f"The corpus file {path} has no {', '.join(missing)}. {_verify(path.parent.parent)}")
+        advice = _verify(path.parent.parent)
+        raise UserError(f"The corpus file {path} has no {', '.join(missing)}. {advice}")
     return [arrays[name] for name in names]
 
 
 def _verify(folder: Path) -> str:
-    return f"`sqzb prepare-corpus --verify {folder}` names all such files and says how to rebuild them."
-
-
-def _view(data: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[Any]:
-    first, last = entry["data_offsets"]
-    return data[first:last].view(DTYPES[entry["dtype"]]).reshape(entry["shape"])
+    """Return the advice for a damaged corpus."""
+    command = f"sqzb prepare-corpus --verify {folder}"
+    return f"`{command}` names all such files and says how to rebuild them."
 
 
 def relative(path: Path) -> str:
-    """A shard's or table's name in the manifest."""
+    """Return the name of a shard, record or table in the manifest."""
     return f"{path.parent.name}/{path.name}"
 
 
 def read_manifest(folder: Path) -> dict[str, Any]:
-    """UserError when the folder holds no finished corpus."""
+    """Return the manifest of a finished corpus.
+
+    Raises:
+        UserError: the folder holds no finished corpus of this version, or a damaged manifest.
+    """
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
@@ -99,14 +124,24 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"`sqzb prepare-corpus RECIPE --output {folder}`."
         ) from None
     except ValueError as error:
-        raise UserError(f"{folder / MANIFEST} is damaged ({error}). Remove it and prepare the corpus again.") from error
+        advice = "Remove it and prepare the corpus again."
+        raise UserError(f"{folder / MANIFEST} is damaged ({error}). {advice}") from error
+
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        raise UserError(f"{folder} was prepared by another version of sqzb. Prepare it again, in another folder.")
+        advice = "Prepare it again, in another folder."
+        raise UserError(f"{folder} was prepared by another version of sqzb. {advice}")
     return manifest
 
 
+# Reading
+
+
 class Corpus:
-    """A folder that prepare-corpus has finished. UserError when it is none."""
+    """A finished corpus.
+
+    Raises:
+        UserError: the folder holds none.
+    """
 
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
@@ -114,35 +149,60 @@ class Corpus:
 
     @cached_property
     def tokenizer(self) -> Tokenizer:
+        """The tokenizer of the corpus."""
         return load_tokenizer(self.folder)
 
     def split(self, split: str, length: int) -> "Chunks":
-        """The chunks of one split and sequence length. UserError when the corpus was not cut to that length, or a
-        file is not as long as it was."""
+        """Return the chunks of one split and sequence length.
+
+        Raises:
+            UserError: the corpus is not cut to that length, or the size of a file has changed.
+        """
         lengths = self.manifest["sequence_lengths"]
         if length not in lengths:
             raise UserError(
-                f"The corpus {self.folder} is not cut to length {length}, only to {', '.join(map(str, lengths))}. "
-                "Add it to `sequence_lengths` in its recipe and prepare it again: the tokens are kept."
+                f"The corpus {self.folder} is not cut to length {length}, "
+                f"only to {', '.join(map(str, lengths))}. "
+                "Add it to `sequence_lengths` in its recipe and prepare it again: "
+                "the tokens are kept."
             )
-        files = {self.folder / name: file["bytes"] for name, file in self.manifest["files"].items()}
-        for path, due in files.items():
-            size = path.stat().st_size if path.exists() else 0
-            if size != due:
-                raise UserError(
-                    f"The corpus file {path} has {size:,} bytes and should have {due:,}. {_verify(self.folder)}"
-                )
-        shards, tables = ([path for path in files if path.parent.name == kind] for kind in (SHARDS, CHUNKS))
+
+        shards: list[Path] = []
+        tables: list[Path] = []
+        for name, file in self.manifest["files"].items():
+            path = self.folder / name
+            self._check_size(path, file["bytes"])
+            if path.parent.name == SHARDS:
+                shards.append(path)
+            elif path.parent.name == CHUNKS:
+                tables.append(path)
         return Chunks(shards, tables, f"{split}_{length}")
+
+    def _check_size(self, path: Path, due: int) -> None:
+        size = path.stat().st_size if path.exists() else 0
+        if size != due:
+            problem = f"has {size:,} bytes and should have {due:,}"
+            raise UserError(f"The corpus file {path} {problem}. {_verify(self.folder)}")
 
 
 class Chunks:
-    """All chunks of one split and length, numbered through the shards."""
+    """The chunks of one split and length, numbered through all shards.
+
+    Args:
+        shards: paths of the shards.
+        tables: paths of their tables.
+        table: name of the split and length in the tables.
+    """
 
     def __init__(self, shards: list[Path], tables: list[Path], table: str) -> None:
-        texts = [_arrays(path, "tokens", "sentences") for path in shards]
-        self._tokens, self._sentences = [tokens for tokens, _ in texts], [sentences for _, sentences in texts]
+        self._tokens: list[NDArray[Any]] = []
+        self._sentences: list[NDArray[Any]] = []
+        for path in shards:
+            tokens, sentences = _arrays(path, "tokens", "sentences")
+            self._tokens.append(tokens)
+            self._sentences.append(sentences)
         self._bounds = [_arrays(path, table)[0] for path in tables]
+        # Of each shard, the number of the chunk after its last one.
         self._ends = np.cumsum([len(bounds) for bounds in self._bounds], dtype=np.int64)
 
     def __len__(self) -> int:
@@ -153,42 +213,73 @@ class Chunks:
         return Chunk(tokens[0], boundaries[0, :count])
 
     def sizes(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """(n) tokens of the chunks `numbers`, from their tables alone. IndexError where there is no such chunk."""
-        _, tokens = self._places(numbers)
-        sizes: NDArray[np.int64] = tokens[:, 1] - tokens[:, 0]
+        """Return the tokens of each of the chunks `numbers`, (n), from their tables alone.
+
+        Raises:
+            IndexError: there is no such chunk.
+        """
+        _, bounds = self._locate(numbers)
+        sizes: NDArray[np.int64] = bounds[:, 1] - bounds[:, 0]
         return sizes
 
     def rows(self, numbers: NDArray[np.int64]) -> ChunkRows:
-        """The chunks `numbers`. IndexError where there is no such chunk."""
-        rows_of, tokens = self._places(numbers)
-        sentences = np.empty_like(tokens)  # where each chunk starts and ends among the sentences of its shard
+        """Return the chunks `numbers`.
+
+        Raises:
+            IndexError: there is no such chunk.
+        """
+        rows_of, bounds = self._locate(numbers)
+
+        # By chunk, the range of the shard's sentences that start in the chunk, but not with it.
+        sentence_bounds = np.empty_like(bounds)
         for shard, rows in rows_of.items():
             starts = self._sentences[shard]
             # Numbers of another type would make numpy convert all sentences each time.
-            sentences[rows] = np.searchsorted(starts, (tokens[rows] + (1, 0)).astype(starts.dtype))
-        ids, sizes = _gather(self._tokens, rows_of, tokens)
-        firsts, counts = _gather(self._sentences, rows_of, sentences)
-        inside = np.arange(firsts.shape[1]) < counts[:, None]
-        return ChunkRows(ids, sizes, np.where(inside, firsts - tokens[:, :1], 0), counts)
+            first_and_end = (bounds[rows] + (1, 0)).astype(starts.dtype)
+            sentence_bounds[rows] = np.searchsorted(starts, first_and_end)
 
-    def _places(self, numbers: NDArray[np.int64]) -> tuple[dict[int, NDArray[np.int64]], NDArray[np.int64]]:
-        """Which of the chunks lie in each shard, and where each starts and ends among its shard's tokens, (n, 2)."""
+        tokens, sizes = _gather(self._tokens, rows_of, bounds)
+        offsets, counts = _gather(self._sentences, rows_of, sentence_bounds)
+        is_boundary = np.arange(offsets.shape[1]) < counts[:, None]
+        boundaries = np.where(is_boundary, offsets - bounds[:, :1], 0)
+        return ChunkRows(tokens, sizes, boundaries, counts)
+
+    def _locate(
+        self,
+        numbers: NDArray[np.int64],
+    ) -> tuple[dict[int, NDArray[np.int64]], NDArray[np.int64]]:
+        """Return where the chunks `numbers` are.
+
+        Returns:
+            By shard, the indices in `numbers` of the shard's chunks; and of each chunk, the
+            offsets of its start and end among its shard's tokens, (n, 2).
+        """
         shards = np.searchsorted(self._ends, numbers, side="right")
         rows_of = {int(shard): np.flatnonzero(shards == shard) for shard in np.unique(shards)}
-        tokens = np.empty((len(numbers), 2), np.int64)
+        bounds = np.empty((len(numbers), 2), np.int64)
         for shard, rows in rows_of.items():
-            tokens[rows] = self._bounds[shard][numbers[rows] - self._ends[shard] + len(self._bounds[shard])]
-        return rows_of, tokens
+            of_shard = self._bounds[shard]
+            bounds[rows] = of_shard[numbers[rows] - self._ends[shard] + len(of_shard)]
+        return rows_of, bounds
 
 
 def _gather(
-    arrays: list[NDArray[Any]], rows_of: dict[int, NDArray[np.int64]], bounds: NDArray[np.int64]
+    arrays: list[NDArray[Any]],
+    rows_of: dict[int, NDArray[np.int64]],
+    bounds: NDArray[np.int64],
 ) -> tuple[NDArray[Any], NDArray[np.int64]]:
-    """A range of its array for each row, filled up with zeros, and its size."""
+    """Return a range of a shard's array for each row, padded with zeros, and the ranges' sizes.
+
+    Args:
+        arrays: an array for each shard.
+        rows_of: by shard, the rows whose ranges are in its array.
+        bounds: (n_rows, 2) start and end of each range.
+    """
     sizes = bounds[:, 1] - bounds[:, 0]
     places = np.arange(max(1, sizes.max(initial=0)))
-    inside = places < sizes[:, None]
-    found = np.zeros(inside.shape, arrays[0].dtype)
+    is_inside = places < sizes[:, None]
+    gathered = np.zeros(is_inside.shape, arrays[0].dtype)
     for shard, rows in rows_of.items():
-        found[rows] = arrays[shard][np.where(inside[rows], bounds[rows, :1] + places, 0)]
-    return found * inside, sizes
+        indices = np.where(is_inside[rows], bounds[rows, :1] + places, 0)
+        gathered[rows] = arrays[shard][indices]
+    return gathered * is_inside, sizes
