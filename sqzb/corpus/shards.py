@@ -1,7 +1,7 @@
-"""Stage one: a unit of text to shards of tokens, each with a record that is written last.
+"""Stage one: a unit of text becomes shards of tokens, each with a record that is written last.
 
-A shard follows from its unit and the recipe alone. A unit that was stopped goes on behind its last recorded shard, and
-one whose shard was lost makes just that one again.
+A shard follows from its unit and the recipe alone. Work on an interrupted unit resumes after its
+last recorded shard. If one shard of a unit is lost, only that shard is made again.
 """
 
 import json
@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqzb.corpus.encode import Encoder
-from sqzb.corpus.formats.common import UnreadableDocument
+from sqzb.corpus.formats.common import Row, UnreadableDocument
 from sqzb.corpus.near import Bands
 from sqzb.corpus.sources import Unit, documents
 from sqzb.corpus.store import SHARDS, write_arrays
@@ -24,37 +24,46 @@ from sqzb.files import sha256, write_json
 from sqzb.recipe import CorpusRecipe
 from sqzb.tokenizer import load_tokenizer
 
-SHARD_TOKENS = 8_000_000  # in a shard, at least; about 35 MB of English
-BATCH_CHARACTERS = 1_000_000  # tokenised at once
-BAD_NAMED = 20  # in a record, and in the manifest
+# Tokens of a shard, at least, unless its unit ends; about 35 MB of English.
+SHARD_TOKENS = 8_000_000
+BATCH_CHARACTERS = 1_000_000  # characters to tokenise at once
+BAD_NAMED = 20  # unreadable documents to list in a record, and in the manifest
 
+# What is known of a finished shard: `ShardWriter.write` makes its keys. A record is a JSON file.
 ShardRecord = dict[str, Any]
-Counts = dict[str, dict[str, int]]  # by rule: documents and bytes
+Counts = dict[str, dict[str, int]]  # documents and bytes, by rule
+
+
+# Files
 
 
 def shard_name(unit: int, part: int) -> str:
+    """Return the name of a shard: the numbers of its unit and of the shard in the unit."""
     return f"{unit:05d}-{part:03d}"
 
 
 def shard_path(folder: Path, name: str) -> Path:
+    """Return the path of a shard's tokens."""
     return folder / SHARDS / f"{name}.safetensors"
 
 
 def record_path(folder: Path, name: str) -> Path:
+    """Return the path of a shard's record."""
     return folder / SHARDS / f"{name}.json"
 
 
 def read_record(folder: Path, name: str) -> ShardRecord | None:
-    """What is known of a finished shard; None if it is not finished or no longer whole in size."""
+    """Return the record of a shard; None if the shard is unfinished or its size has changed."""
     try:
         record: ShardRecord = json.loads(record_path(folder, name).read_text(encoding="utf-8"))
-        return record if shard_path(folder, name).stat().st_size == record["bytes"] else None
+        is_whole = shard_path(folder, name).stat().st_size == record["bytes"]
     except (FileNotFoundError, ValueError, KeyError):
         return None
+    return record if is_whole else None
 
 
 def records_of(folder: Path, unit: int) -> Iterator[tuple[str, ShardRecord | None]]:
-    """The shards of a unit as far as they are finished, up to and with the first that is not."""
+    """Yield the name and record of each shard of a unit, up to the first unfinished shard."""
     for part in count():
         name = shard_name(unit, part)
         record = read_record(folder, name)
@@ -63,123 +72,169 @@ def records_of(folder: Path, unit: int) -> Iterator[tuple[str, ShardRecord | Non
             return
 
 
-def write_unit(folder: Path, recipe: CorpusRecipe, number: int, unit: Unit) -> None:
-    """Make the shards of a unit that have no record.
+# Writing
 
-    UserError when it has more bad documents than the recipe allows; what was finished before stays.
+
+def write_unit(folder: Path, recipe: CorpusRecipe, number: int, unit: Unit) -> None:
+    """Write the shards of a unit that have no record.
+
+    Raises:
+        UserError: the unit has more unreadable documents than the recipe allows. Shards that were
+            finished before are kept.
     """
     rows = _Rows(documents(unit, recipe.sources[unit.source]))
     writer = ShardWriter(folder, recipe, unit.source)
-    at, last = 0, False
+    position = 0
     for part in count():
         name = shard_name(number, part)
         record = read_record(folder, name)
         if record is None:
-            rows.skip_to(at)
+            rows.skip_to(position)
             record = writer.write(name, rows)
-        at, last = record["documents_end"], record["last"]
-        if last:
+        position = record["documents_end"]
+        if record["last"]:
             return
 
 
 class _Rows:
-    """Documents with their number, one looked at ahead."""
+    """The rows of a unit with the position of the next one, which is read ahead."""
 
-    def __init__(self, rows: Iterator[str | UnreadableDocument]) -> None:
+    def __init__(self, rows: Iterator[Row]) -> None:
         self._rows = rows
-        self._ahead: str | UnreadableDocument | None = None
-        self.position = -1
+        self._next: Row | None = None
+        self.position = -1  # before the first row is read ahead
 
     def skip_to(self, position: int) -> None:
+        """Advance to the row at `position`, or to the end."""
         while self.position < position:
-            self._ahead = next(self._rows, None)
+            self._next = next(self._rows, None)
             self.position += 1
 
     @property
     def ended(self) -> bool:
-        return self._ahead is None
+        """Whether there is no next row."""
+        return self._next is None
 
-    def batch(self) -> list[str | UnreadableDocument]:
-        """Some documents, at least one if there is one left."""
-        found: list[str | UnreadableDocument] = []
+    def batch(self) -> list[Row]:
+        """Return the next rows of about BATCH_CHARACTERS: at least one, unless the rows ended."""
+        batch: list[Row] = []
         characters = 0
-        while self._ahead is not None and characters < BATCH_CHARACTERS:
-            found.append(self._ahead)
-            characters += len(self._ahead) if isinstance(self._ahead, str) else 0
+        while self._next is not None and characters < BATCH_CHARACTERS:
+            batch.append(self._next)
+            if isinstance(self._next, str):
+                characters += len(self._next)
             self.skip_to(self.position + 1)
-        return found
+        return batch
 
 
 class ShardWriter:
-    """The tools for one source in one process."""
+    """What one process needs to write the shards of one source."""
 
     def __init__(self, folder: Path, recipe: CorpusRecipe, source: str) -> None:
-        self._folder, self._recipe, self._source = folder, recipe, source
+        self._folder = folder
+        self._recipe = recipe
+        self._source = source
         self._encoder = Encoder(load_tokenizer(folder))
-        self._bands = None if recipe.near_duplicates is None else Bands(recipe.near_duplicates, recipe.seed)
+        self._bands: Bands | None = None
+        if recipe.near_duplicates is not None:
+            self._bands = Bands(recipe.near_duplicates, recipe.seed)
 
     def write(self, name: str, rows: _Rows) -> ShardRecord:
-        """The shard of the documents from where `rows` stand."""
+        """Write the shard of the next rows, and then its record.
+
+        Raises:
+            UserError: there are more unreadable documents than the recipe allows.
+        """
         cleaner = Cleaner(self._recipe, self._recipe.sources[self._source])
-        kept = _Kept(self._encoder, self._bands)
-        bad: list[str] = []
-        while kept.n_tokens < SHARD_TOKENS and (batch := rows.batch()):
-            bad += [f"{row.where} {row.why}" for row in batch if isinstance(row, UnreadableDocument)]
-            check_bad(len(bad), bad, self._recipe)
-            documents = (cleaner.document(row) for row in batch if isinstance(row, str))
-            kept.add([document for document in documents if document is not None])
+        arrays = _ShardArrays(self._encoder, self._bands)
+        unreadable: list[str] = []
+        while arrays.n_tokens < SHARD_TOKENS and (batch := rows.batch()):
+            kept: list[Document] = []
+            for row in batch:
+                if isinstance(row, UnreadableDocument):
+                    unreadable.append(f"{row.where} {row.why}")
+                elif (document := cleaner.document(row)) is not None:
+                    kept.append(document)
+            check_bad(len(unreadable), unreadable, self._recipe)
+            arrays.add(kept)
+
         path = shard_path(self._folder, name)
-        write_arrays(path, kept.arrays())
+        write_arrays(path, arrays.concatenated())
         record = {
             "source": self._source,
             "documents_end": rows.position,
             "last": rows.ended,
             "bytes": path.stat().st_size,
             "sha256": sha256(path),
-            "tokens": kept.n_tokens,
+            "tokens": arrays.n_tokens,
             "counts": cleaner.counts,
-            "bad": {"documents": len(bad), "named": bad[:BAD_NAMED]},
+            "bad": {"documents": len(unreadable), "named": unreadable[:BAD_NAMED]},
         }
         write_json(record_path(self._folder, name), record)
         return record
 
 
-class _Kept:
-    """The documents of a shard, as they are gathered."""
+class _ShardArrays:
+    """The arrays of a shard, which grow with each batch of documents; `store` describes them."""
 
     def __init__(self, encoder: Encoder, bands: Bands | None) -> None:
-        self._encoder, self._bands = encoder, bands
+        self._encoder = encoder
+        self._bands = bands
         self.n_tokens = 0
-        self._gathered: dict[str, list[NDArray[Any]]] = {}
-        self.add([])
+        self._batches: dict[str, list[NDArray[Any]]] = {}
+        self.add([])  # so that a shard without documents has all arrays, too
 
-    def add(self, batch: list[Document]) -> None:
-        tokens, lengths = self._encoder.encode([sentence for document in batch for sentence in document.sentences])
+    def add(self, documents: list[Document]) -> None:
+        """Encode and append documents."""
+        sentences: list[str] = []
+        for document in documents:
+            sentences += document.sentences
+        tokens, lengths = self._encoder.encode(sentences)
+
+        # `offsets[i]` is where sentence i starts, and `offsets[i + 1]` where it ends.
         offsets = self.n_tokens + np.append(0, np.cumsum(lengths))
-        counts = np.array([len(document.sentences) for document in batch], np.int64)
+        counts = np.array([len(document.sentences) for document in documents], np.int64)
+        first_sentences = np.cumsum(counts) - counts
+        has_tokens = lengths > 0
+
         arrays = {
             "tokens": tokens,
-            "sentences": offsets[:-1][lengths > 0].astype(np.uint32),
-            "documents": offsets[np.cumsum(counts) - counts].astype(np.uint32),
-            "keys": np.array([document.key for document in batch], np.uint64),
-            "sizes": np.array([document.size for document in batch], np.uint32),
+            "sentences": offsets[:-1][has_tokens].astype(np.uint32),
+            "documents": offsets[first_sentences].astype(np.uint32),
+            "keys": np.array([document.key for document in documents], np.uint64),
+            "sizes": np.array([document.size for document in documents], np.uint32),
         }
         if self._bands is not None:
-            arrays["bands"] = self._bands.of([" ".join(document.sentences) for document in batch])
+            texts = [" ".join(document.sentences) for document in documents]
+            arrays["bands"] = self._bands.of(texts)
+
         for name, array in arrays.items():
-            self._gathered.setdefault(name, []).append(array)
+            self._batches.setdefault(name, []).append(array)
         self.n_tokens += len(tokens)
 
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        return {name: np.concatenate(parts) for name, parts in self._gathered.items()}
+    def concatenated(self) -> dict[str, NDArray[Any]]:
+        """Return the arrays of all documents."""
+        return {name: np.concatenate(batches) for name, batches in self._batches.items()}
 
 
 def check_bad(n: int, named: list[str], recipe: CorpusRecipe) -> None:
-    """UserError when there are more bad documents than the recipe allows."""
-    if n > recipe.max_bad_documents:
-        listed = "".join(f"\n  {name}" for name in named[:3])
-        raise UserError(
-            f"{n:,} document{'s' * (n > 1)} cannot be read, and max_bad_documents allows {recipe.max_bad_documents:,}:"
-            f"{listed}\nMend or remove them, or give a higher max_bad_documents to go on without. What is finished is "
-            "kept."
-        )
+    """Check that there are no more unreadable documents than the recipe allows.
+
+    Args:
+        n: number of unreadable documents.
+        named: location and reason of some of them.
+        recipe: the recipe, with its limit.
+
+    Raises:
+        UserError: there are more.
+    """
+    if n <= recipe.max_bad_documents:
+        return
+    some = "".join(f"\n  {name}" for name in named[:3])
+    documents = f"{n:,} document{'s' * (n > 1)}"
+    raise UserError(
+        f"{documents} cannot be read, and max_bad_documents allows {recipe.max_bad_documents:,}:"
+        f"{some}\n"
+        "Mend or remove them, or give a higher max_bad_documents to go on without. "
+        "What is finished is kept."
+    )
