@@ -1,22 +1,34 @@
-"""What a corpus says of itself: its manifest, the tables that a person sees, whether its files are as they were."""
+"""The manifest of a corpus: what it holds, printed as tables, and checked against its files."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sqzb import console
 from sqzb.corpus.chunks import SPECIAL_PLACES
 from sqzb.corpus.shards import BAD_NAMED, Counts, ShardRecord, record_path, shard_path
 from sqzb.corpus.sources import Unit
-from sqzb.corpus.store import FORMAT, HELDOUT, MANIFEST, SPLITS, TRAIN, Corpus, read_manifest, relative
+from sqzb.corpus.store import (
+    FORMAT,
+    HELDOUT,
+    MANIFEST,
+    SPLITS,
+    TRAIN,
+    Corpus,
+    read_manifest,
+    relative,
+)
 from sqzb.corpus.tables import Repeated, Table, table_path
 from sqzb.corpus.text import CHANGING, DROPPING, KEPT, READ
 from sqzb.files import sha256
 from sqzb.recipe import CorpusRecipe, Source
 from sqzb.tokenizer import TOKENIZER_FILES, special_ids
+
+# Making
 
 
 def make_manifest(
@@ -28,142 +40,252 @@ def make_manifest(
     repeated: Repeated,
     tokenizer: Tokenizer,
 ) -> dict[str, Any]:
-    """All that is known of a finished corpus. It says nothing of when, where and by how many it was made."""
-    of_source = {name: _counts(records, repeated, name) for name in recipe.sources}
-    bad = [record["bad"] for record in records.values()]
-    frequencies = sum((table.frequencies for table in tables.values()), np.zeros((2, tokenizer.get_vocab_size()), int))
+    """Return the manifest of a corpus whose files are all written.
+
+    The manifest does not depend on the time and place of the work, or on the number of workers.
+
+    Args:
+        folder: folder of the corpus.
+        recipe: its recipe.
+        work: all units of all sources.
+        records: record of each shard, by name.
+        tables: table of each shard, by name.
+        repeated: documents that were dropped as duplicates.
+        tokenizer: tokenizer of the corpus.
+    """
+    sources: dict[str, Any] = {}
+    counts: list[Counts] = []
+    for name, source in recipe.sources.items():
+        of_source = _counts(records, repeated, name)
+        sources[name] = _about(source, work, name) | {"counts": of_source}
+        counts.append(of_source)
+
+    vocab_size = tokenizer.get_vocab_size()
+    frequencies = np.zeros((len(SPLITS), vocab_size), np.int64)
+    for table in tables.values():
+        frequencies += table.frequencies
     tokens = dict(zip(SPLITS, frequencies.sum(1).tolist(), strict=True))
+
+    documents: dict[str, int] = {}
+    for split in SPLITS:
+        documents[split] = sum(table.documents[split] for table in tables.values())
+    lengths: dict[str, Any] = {}
+    for length in recipe.sequence_lengths:
+        lengths[str(length)] = _of_length(length, tables, tokens[TRAIN])
+
     return {
         "format": FORMAT,
-        "sources": {name: _about(recipe.sources[name], work, name) | {"counts": of_source[name]} for name in of_source},
-        "counts": _sum(of_source.values()),
-        "bad": {
-            "documents": sum(one["documents"] for one in bad),
-            "named": [name for one in bad for name in one["named"]][:BAD_NAMED],
-        },
-        "documents": {split: sum(table.documents[split] for table in tables.values()) for split in SPLITS},
+        "sources": sources,
+        "counts": _sum(counts),
+        "bad": _unreadable(records),
+        "documents": documents,
         "tokens": tokens,
         "sequence_lengths": recipe.sequence_lengths,
-        "lengths": {str(length): _of_length(length, tables, tokens[TRAIN]) for length in recipe.sequence_lengths},
+        "lengths": lengths,
         "heldout_unigram_nats": _unigram_nats(frequencies),
-        "vocab_size": tokenizer.get_vocab_size(),
+        "vocab_size": vocab_size,
         "special_ids": special_ids(tokenizer)._asdict(),
         "files": _files(folder, records, tables),
-        "marks": {relative(path): _of_file(path) for path in (record_path(folder, name) for name in records)},
+        "marks": _record_files(folder, records),
     }
 
 
 def _about(source: Source, work: Sequence[Unit], name: str) -> dict[str, Any]:
+    """Return where a source comes from, without what does not apply."""
     revision = next((unit.revision for unit in work if unit.source == name), None)
-    about = {
+    about: dict[str, Any] = {
         "path": source.path,
         "config": source.config,
         "revision": revision,
         "licence": source.licence,
-        "documents_are": None
-        if source.sentences_per_document is None
-        else f"{source.sentences_per_document} consecutive sentences: the source does not say where documents end",
     }
+    if source.sentences_per_document is not None:
+        sentences = f"{source.sentences_per_document} consecutive sentences"
+        about["documents_are"] = f"{sentences}: the source does not say where documents end"
     return {key: value for key, value in about.items() if value is not None}
 
 
 def _counts(records: dict[str, ShardRecord], repeated: Repeated, source: str) -> Counts:
-    """Documents and bytes that were read, kept and taken away by each rule."""
+    """Return documents and bytes of a source that were read, kept and taken away by each rule."""
     ours = {name: record for name, record in records.items() if record["source"] == source}
-    found = _sum(record["counts"] for record in ours.values())
-    kept = found.pop(KEPT)
+    counts = _sum(record["counts"] for record in ours.values())
+    kept = counts.pop(KEPT)
+
     for rule, by_shard in repeated.items():
-        gone = [by_shard[name] for name in ours]
-        found[rule] = {"documents": sum(g.documents for g in gone), "bytes": sum(g.bytes for g in gone)}
-        kept = {of: n - found[rule][of] for of, n in kept.items()}
-    return {rule: n for rule, n in found.items() if rule == READ or any(n.values())} | {KEPT: kept}
+        dropped = [by_shard[name] for name in ours]
+        documents = sum(of_shard.documents for of_shard in dropped)
+        n_bytes = sum(of_shard.bytes for of_shard in dropped)
+        counts[rule] = {"documents": documents, "bytes": n_bytes}
+        kept["documents"] -= documents
+        kept["bytes"] -= n_bytes
+
+    used = {rule: count for rule, count in counts.items() if rule == READ or any(count.values())}
+    return used | {KEPT: kept}
 
 
-def _sum(all_counts: Any) -> Counts:
-    found: Counts = {what: {"documents": 0, "bytes": 0} for what in (READ, *CHANGING, *DROPPING, KEPT)}
+def _sum(all_counts: Iterable[Counts]) -> Counts:
+    """Add up counts by rule. Known rules come first, in the order of their use; KEPT is last."""
+    total: Counts = {}
+    for rule in (READ, *CHANGING, *DROPPING, KEPT):
+        total[rule] = {"documents": 0, "bytes": 0}
     for counts in all_counts:
-        for what, of in counts.items():
-            before = found.setdefault(what, {"documents": 0, "bytes": 0})
-            found[what] = {key: before[key] + n for key, n in of.items()}
-    kept = found.pop(KEPT)
-    return found | {KEPT: kept}
+        for rule, count in counts.items():
+            of_rule = total.setdefault(rule, {"documents": 0, "bytes": 0})
+            of_rule["documents"] += count["documents"]
+            of_rule["bytes"] += count["bytes"]
+    kept = total.pop(KEPT)
+    return total | {KEPT: kept}
+
+
+def _unreadable(records: dict[str, ShardRecord]) -> dict[str, Any]:
+    """Return the number of unreadable documents, and location and reason of the first ones."""
+    documents = 0
+    named: list[str] = []
+    for record in records.values():
+        documents += record["bad"]["documents"]
+        named += record["bad"]["named"]
+    return {"documents": documents, "named": named[:BAD_NAMED]}
 
 
 def _of_length(length: int, tables: dict[str, Table], train_tokens: int) -> dict[str, Any]:
-    """Chunks of each split; of the places in training, the share that no token fills; of the tokens, the share that
-    is in no chunk."""
-    chunks = {split: sum(table.chunks[length][split] for table in tables.values()) for split in SPLITS}
+    """Return what there is of a sequence length.
+
+    chunks: their number in each split. padding: share of the positions in training that no token
+    fills. dropped: share of the tokens for training that are in no chunk.
+    """
+    chunks: dict[str, int] = {}
+    for split in SPLITS:
+        chunks[split] = sum(table.chunks[length][split] for table in tables.values())
     tokens = sum(table.chunk_tokens[length][TRAIN] for table in tables.values())
-    places = length * chunks[TRAIN]
+
+    positions = length * chunks[TRAIN]
+    filled = tokens + SPECIAL_PLACES * chunks[TRAIN]
     return {
         "chunks": chunks,
-        "padding": round(1 - (tokens + SPECIAL_PLACES * chunks[TRAIN]) / max(1, places), 4),
+        "padding": round(1 - filled / max(1, positions), 4),
         "dropped": round(1 - tokens / max(1, train_tokens), 4),
     }
 
 
-def _unigram_nats(frequencies: Any) -> float | None:
-    """Cross-entropy of the held-out tokens under the training tokens' frequencies (each counted once more): the
-    loss of a model that knows how often each token comes and nothing else. None without a held-out part."""
+def _unigram_nats(frequencies: NDArray[Any]) -> float | None:
+    """Return the loss on held-out tokens of a model that knows only how frequent each token is.
+
+    This loss is the cross-entropy of the held-out tokens under the frequencies of the training
+    tokens, each plus 1. None if nothing is held out.
+
+    Args:
+        frequencies: (2, vocabulary) occurrences of each token, in training and held out.
+    """
     train, heldout = frequencies[0] + 1, frequencies[1]
     if not heldout.sum():
         return None
     return float(-(heldout * np.log(train / train.sum())).sum() / heldout.sum())
 
 
-def _files(folder: Path, records: dict[str, ShardRecord], tables: dict[str, Table]) -> dict[str, dict[str, Any]]:
-    """Size and sha256 of every file, by its path in the folder."""
-    of_tokenizer = {name: _of_file(folder / name) for name in TOKENIZER_FILES}
-    of_shards = {
-        relative(shard_path(folder, n)): {k: record[k] for k in ("bytes", "sha256")} for n, record in records.items()
-    }
-    of_tables = {relative(table_path(folder, n)): {"bytes": t.bytes, "sha256": t.sha256} for n, t in tables.items()}
-    return of_tokenizer | of_shards | of_tables
+def _files(
+    folder: Path,
+    records: dict[str, ShardRecord],
+    tables: dict[str, Table],
+) -> dict[str, dict[str, Any]]:
+    """Return size and sha256 of each file but the records, by its path in the folder."""
+    files: dict[str, dict[str, Any]] = {}
+    for name in TOKENIZER_FILES:
+        files[name] = _of_file(folder / name)
+    for name, record in records.items():
+        path = relative(shard_path(folder, name))
+        files[path] = {"bytes": record["bytes"], "sha256": record["sha256"]}
+    for name, table in tables.items():
+        path = relative(table_path(folder, name))
+        files[path] = {"bytes": table.bytes, "sha256": table.sha256}
+    return files
+
+
+def _record_files(folder: Path, records: dict[str, ShardRecord]) -> dict[str, dict[str, Any]]:
+    """Return size and sha256 of each record, by its path in the folder."""
+    files: dict[str, dict[str, Any]] = {}
+    for name in records:
+        path = record_path(folder, name)
+        files[relative(path)] = _of_file(path)
+    return files
 
 
 def _of_file(path: Path) -> dict[str, Any]:
     return {"bytes": path.stat().st_size, "sha256": sha256(path)}
 
 
+# Checking
+
+
 def damaged(folder: Path) -> dict[str, str]:
-    """Of a finished corpus, the files that are not what they were when it was finished: what is wrong with each."""
+    """Return the files of a finished corpus that have changed, with what is wrong with each.
+
+    Raises:
+        UserError: the folder holds no finished corpus.
+    """
     manifest = read_manifest(folder)
     files = manifest["files"] | manifest["marks"]
-    found = {}
-    with console.bar("Checking", sum(file["bytes"] for file in files.values()), unit=console.size) as bar:
+    total = sum(file["bytes"] for file in files.values())
+    problems: dict[str, str] = {}
+    with console.bar("Checking", total, unit=console.size) as bar:
         for name, file in files.items():
-            path = folder / name
-            if not path.is_file():
-                found[name] = "missing"
-            elif path.stat().st_size != file["bytes"]:
-                found[name] = f"{path.stat().st_size:,} bytes in place of {file['bytes']:,}"
-            elif sha256(path) != file["sha256"]:
-                found[name] = "its content has changed"
+            problem = _problem(folder / name, file)
+            if problem is not None:
+                problems[name] = problem
             bar.advance(file["bytes"], name)
-    return found
+    return problems
+
+
+def _problem(path: Path, due: dict[str, Any]) -> str | None:
+    """Return how a file differs from its entry in the manifest; None if it does not."""
+    if not path.is_file():
+        return "missing"
+    size = path.stat().st_size
+    if size != due["bytes"]:
+        return f"{size:,} bytes in place of {due['bytes']:,}"
+    if sha256(path) != due["sha256"]:
+        return "its content has changed"
+    return None
+
+
+# Printing
 
 
 def report(corpus: Corpus) -> None:
-    """What each rule took away, and what there is to train on."""
+    """Print what each rule took away, and what there is to train on."""
     manifest = corpus.manifest
-    read = manifest["counts"][READ]["bytes"]
-    rows = [
-        (rule, f"{of['documents']:,}", console.size(of["bytes"]), f"{of['bytes'] / max(1, read):.2%}")
-        for rule, of in manifest["counts"].items()
-        if rule in (READ, KEPT) or any(of.values())
-    ]
-    if manifest["bad"]["documents"]:
-        rows.insert(1, ("could not be read", f"{manifest['bad']['documents']:,}", "", ""))
-    console.table("From text to documents", ("", "documents", "bytes", "share"), rows)
-    lengths = [
-        (length, *(f"{of['chunks'][split]:,}" for split in SPLITS), f"{of['padding']:.1%}", f"{of['dropped']:.1%}")
-        for length, of in manifest["lengths"].items()
-    ]
-    console.table("Chunks", ("length", "for training", "held out", "padding", "tokens dropped"), lengths)
-    tokens, nats = manifest["tokens"], manifest["heldout_unigram_nats"]
+    _print_counts(manifest)
+    _print_chunks(manifest)
+
+    tokens = manifest["tokens"]
+    nats = manifest["heldout_unigram_nats"]
+    loss = "."
+    if nats is not None:
+        loss = f"; the loss of knowing their frequencies alone is {nats:.3f} nats."
     console.out.print(
-        f"{corpus.folder / MANIFEST}: {tokens[TRAIN]:,} tokens for training, {tokens[HELDOUT]:,} held out, "
-        f"a vocabulary of {manifest['vocab_size']:,}"
-        + ("." if nats is None else f"; the loss of knowing their frequencies alone is {nats:.3f} nats."),
+        f"{corpus.folder / MANIFEST}: {tokens[TRAIN]:,} tokens for training, "
+        f"{tokens[HELDOUT]:,} held out, a vocabulary of {manifest['vocab_size']:,}{loss}",
         markup=False,
     )
+
+
+def _print_counts(manifest: dict[str, Any]) -> None:
+    bytes_read = max(1, manifest["counts"][READ]["bytes"])
+    rows: list[tuple[str, str, str, str]] = []
+    for rule, count in manifest["counts"].items():
+        if rule in (READ, KEPT) or any(count.values()):
+            share = f"{count['bytes'] / bytes_read:.2%}"
+            rows.append((rule, f"{count['documents']:,}", console.size(count["bytes"]), share))
+    unreadable = manifest["bad"]["documents"]
+    if unreadable:
+        rows.insert(1, ("could not be read", f"{unreadable:,}", "", ""))
+    console.table("From text to documents", ("", "documents", "bytes", "share"), rows)
+
+
+def _print_chunks(manifest: dict[str, Any]) -> None:
+    rows: list[tuple[str, ...]] = []
+    for length, of_length in manifest["lengths"].items():
+        chunks = [f"{of_length['chunks'][split]:,}" for split in SPLITS]
+        shares = [f"{of_length[share]:.1%}" for share in ("padding", "dropped")]
+        rows.append((length, *chunks, *shares))
+    heads = ("length", "for training", "held out", "padding", "tokens dropped")
+    console.table("Chunks", heads, rows)
