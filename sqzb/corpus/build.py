@@ -1,7 +1,8 @@
-"""prepare-corpus: sources to a finished corpus folder.
+"""prepare-corpus: from sources to a finished corpus folder.
 
-Stage one makes shards of tokens from units of text, stage two a table of chunks for each shard. A command that was
-stopped goes on where it was; one that is called on a finished corpus makes again what is damaged or missing.
+Stage one makes shards of tokens from units of text; stage two makes a table of chunks for each
+shard. An interrupted command continues where it stopped. On a finished corpus, the command makes
+again what is damaged or missing.
 """
 
 import errno
@@ -31,15 +32,33 @@ from sqzb.recipe import CorpusRecipe, dump_recipe, load_recipe
 from sqzb.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, train_tokenizer
 
 RECIPE, UNITS, VOCABULARY = "recipe.yaml", "units.json", "vocab.txt"
-BEFORE = "manifest.before.json"  # of a finished corpus, while it is mended or cut anew
-# Keys that stage one does not ask for: they may be others when the command is called again.
-STAGE_TWO = {"output", "sequence_lengths", "short_seq_prob", "heldout", "drop_duplicates", "max_bad_documents"}
-# Bytes of a corpus for a byte of its text. Measured for English with 16 bits a token: 0.5 to 0.65.
+
+# The manifest of a finished corpus, while the corpus is repaired or cut to other lengths.
+BEFORE = "manifest.before.json"
+
+# Keys that stage one does not use: they may change between calls of the command.
+STAGE_TWO = {
+    "output",
+    "sequence_lengths",
+    "short_seq_prob",
+    "heldout",
+    "drop_duplicates",
+    "max_bad_documents",
+}
+# Keys whose change leaves a finished corpus as it is.
+WITHOUT_EFFECT = {"output", "max_bad_documents"}
+
+# Bytes of a corpus for a byte of its text, with 16 and with 32 bits a token, and some to spare:
+# English with 16 bits takes 0.5 to 0.65.
 DISK_SHARE, DISK_SHARE_WIDE = 0.75, 1.25
 
 
 def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Corpus:
-    """Run the recipe with so many processes, go on with it where it was stopped, or mend what it has made."""
+    """Prepare the corpus of a recipe with `workers` processes, or complete or repair it.
+
+    Raises:
+        UserError: the sources, the folder, the disk or a worker process prevent it.
+    """
     folder = Path(recipe.output)
     _check_folder(folder)
     work = _units(folder, recipe)
@@ -47,105 +66,178 @@ def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Co
         raise UserError("The sources hold no rows at all. Check that they are the right files.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        with locked(folder) as ours:
-            if not ours:
-                raise UserError(
-                    f"Another prepare-corpus is at work on {folder}. Wait for it, or give another --output."
-                )
+        with locked(folder) as is_ours:
+            if not is_ours:
+                advice = "Wait for it, or give another --output."
+                raise UserError(f"Another prepare-corpus is at work on {folder}. {advice}")
             if _claim(folder, recipe, work):
-                tokenizer = _vocabulary(folder, recipe, work)
-                records = _shards(folder, recipe, work, tokenizer, workers, executor)
-                _check_mended(folder, records)
-                _check_kept(folder, recipe, records)
-                _tables(folder, recipe, work, records, tokenizer, workers, executor)
-                (folder / BEFORE).unlink(missing_ok=True)
+                _run_stages(folder, recipe, work, workers, executor)
             else:
-                console.out.print(f"{folder} is finished and whole: there is nothing to do.", markup=False)
+                message = f"{folder} is finished and whole: there is nothing to do."
+                console.out.print(message, markup=False)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        raise UserError(f"The disk of {folder} is full. Make room and run the command again: it goes on.") from error
+        advice = "Make room and run the command again: it goes on."
+        raise UserError(f"The disk of {folder} is full. {advice}") from error
     return Corpus(folder)
+
+
+def _run_stages(
+    folder: Path,
+    recipe: CorpusRecipe,
+    work: list[Unit],
+    workers: int,
+    executor: str,
+) -> None:
+    tokenizer = _vocabulary(folder, recipe, work)
+
+    records = _shards(folder, recipe, work, tokenizer, workers, executor)
+    _check_mended(folder, records)
+    _check_kept(folder, recipe, records)
+
+    _tables(folder, recipe, work, records, tokenizer, workers, executor)
+    (folder / BEFORE).unlink(missing_ok=True)
+
+
+def verify(folder: Path) -> None:
+    """Check every file of a finished corpus, and print what the corpus holds.
+
+    Raises:
+        UserError: files are damaged or missing (the message lists them), or the folder holds no
+            finished corpus.
+    """
+    problems = damaged(folder)
+    if problems:
+        listed = "".join(f"\n  {name}: {problem}" for name, problem in problems.items())
+        command = f"sqzb prepare-corpus {folder / RECIPE} --output {folder}"
+        raise UserError(
+            f"{len(problems):,} of the files of {folder} are not as they were:{listed}\n"
+            f"`{command}` makes just these again."
+        )
+    manifest = read_manifest(folder)
+    n = len(manifest["files"] | manifest["marks"])
+    console.out.print(f"All {n:,} files of {folder} are as they were.", markup=False)
+    report(Corpus(folder))
 
 
 # The folder
 
 
 def _check_folder(folder: Path) -> None:
-    begun = f"{RECIPE}{ASIDE}"  # all that is there when the command was killed with its first file
-    used = folder.exists() and (not folder.is_dir() or any(path.name != begun for path in folder.iterdir()))
-    if used and not (folder / RECIPE).exists():
+    """Check that the folder is new or empty, or holds a corpus that was begun.
+
+    Raises:
+        UserError: the folder holds something else.
+    """
+    if not folder.exists() or (folder / RECIPE).exists():
+        return
+    # If the command was killed while it wrote its first file, that file is alone in the folder.
+    first_file = f"{RECIPE}{ASIDE}"
+    if not folder.is_dir() or any(path.name != first_file for path in folder.iterdir()):
         raise UserError(f"{folder} is not empty and holds no corpus. Give another --output.")
 
 
 def _units(folder: Path, recipe: CorpusRecipe) -> list[Unit]:
-    """All units; of a Hub data set at the commit with which the work in the folder was begun."""
-    begun = {unit.source: unit.revision for unit in (Unit(*row) for row in _listed(folder) or [])}
-    found = []
+    """Return all units of all sources.
+
+    The units of a Hub data set are those of the commit with which the work in the folder began.
+    """
+    begun: dict[str, str | None] = {}
+    for row in _listed(folder) or []:
+        unit = Unit(*row)
+        begun[unit.source] = unit.revision
+
+    work: list[Unit] = []
     for name, source in recipe.sources.items():
         revision = begun.get(name) or source.revision
-        found += units(name, source.model_copy(update={"revision": revision}))
-    return found
+        work += units(name, source.model_copy(update={"revision": revision}))
+    return work
 
 
 def _listed(folder: Path) -> list[Any] | None:
+    """Return the units of the work that was begun, as lists; None if there are none.
+
+    Raises:
+        UserError: the file is damaged.
+    """
     try:
         listed: list[Any] = json.loads((folder / UNITS).read_text(encoding="utf-8"))
         return listed
     except FileNotFoundError:
         return None
     except ValueError as error:
-        raise UserError(f"{folder / UNITS} is damaged ({error}). Remove {folder} to begin anew.") from error
+        advice = f"Remove {folder} to begin anew."
+        raise UserError(f"{folder / UNITS} is damaged ({error}). {advice}") from error
 
 
 def _claim(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> bool:
-    """Make the folder ours: a new one, or one where the same recipe has been at work on the same sources.
+    """Prepare the folder for the recipe; return whether there is anything to do.
 
-    Of a finished corpus, takes away what is damaged; False if there is nothing to do.
+    Damaged files of a finished corpus are removed, so that they are made again.
+
+    Raises:
+        UserError: the folder holds a corpus of another recipe or of other sources.
     """
-    begun = folder / RECIPE
-    if begun.exists():
-        before = _recipe_of(folder)
-        changed = [k for k in type(recipe).model_fields if getattr(before, k) != getattr(recipe, k)]
-        if other := [key for key in changed if key not in STAGE_TWO]:
+    if (folder / RECIPE).exists():
+        changed = _changed_keys(folder, recipe)
+        as_listed = json.loads(json.dumps(work))
+        if _listed(folder) not in (None, as_listed):
             raise UserError(
-                f"{folder} holds a corpus of another recipe: {', '.join(other)} differ{'s' * (len(other) == 1)} from "
-                f"{begun}. Give another --output, or remove that folder."
-            )
-        if _listed(folder) not in (None, json.loads(json.dumps(work))):
-            raise UserError(
-                f"The sources have changed since the corpus in {folder} was begun. Put them back as they were, or "
-                "remove that folder to begin anew."
+                f"The sources have changed since the corpus in {folder} was begun. "
+                "Put them back as they were, or remove that folder to begin anew."
             )
         if (folder / MANIFEST).exists():
             (folder / BEFORE).unlink(missing_ok=True)
-            gone = damaged(folder)
-            if not gone and set(changed) <= {"output", "max_bad_documents"}:
+            problems = damaged(folder)
+            if not problems and changed <= WITHOUT_EFFECT:
                 return False
-            _take_apart(folder, gone)
-    with whole_file(begun) as aside:
+            _take_apart(folder, problems)
+
+    with whole_file(folder / RECIPE) as aside:
         aside.write_text(dump_recipe(recipe), encoding="utf-8")
     write_json(folder / UNITS, work)
     return True
+
+
+def _changed_keys(folder: Path, recipe: CorpusRecipe) -> set[str]:
+    """Return the keys of the recipe that differ from the recipe in the folder.
+
+    Raises:
+        UserError: stage one uses such a key, or the folder's recipe is not valid.
+    """
+    before = _recipe_of(folder)
+    keys = type(recipe).model_fields
+    changed = [key for key in keys if getattr(before, key) != getattr(recipe, key)]
+
+    other = [key for key in changed if key not in STAGE_TWO]
+    if other:
+        differ = "differs" if len(other) == 1 else "differ"
+        raise UserError(
+            f"{folder} holds a corpus of another recipe: {', '.join(other)} {differ} from "
+            f"{folder / RECIPE}. Give another --output, or remove that folder."
+        )
+    return set(changed)
 
 
 def _recipe_of(folder: Path) -> CorpusRecipe:
     try:
         return load_recipe(CorpusRecipe, folder / RECIPE)
     except RecipeError as error:
-        raise UserError(f"{folder} holds no corpus that this version can go on with. Give another --output.") from error
+        problem = "holds no corpus that this version can go on with"
+        raise UserError(f"{folder} {problem}. Give another --output.") from error
 
 
-def _take_apart(folder: Path, gone: Iterable[str]) -> None:
-    """Remove what is damaged; what there was stays written down until all of it is there again."""
-    for name in gone:
+def _take_apart(folder: Path, names: Iterable[str]) -> None:
+    """Remove the damaged files, and put the manifest aside until all files are there again."""
+    for name in names:
         _remove(folder, name)
         console.warn(f"{name} is damaged or missing and is made again.")
     (folder / MANIFEST).replace(folder / BEFORE)
 
 
 def _remove(folder: Path, name: str) -> None:
-    """A shard goes with its record."""
+    """Remove a file of the corpus; with a shard, also its record."""
     path = folder / name
     path.unlink(missing_ok=True)
     if path.parent.name == SHARDS:
@@ -153,21 +245,32 @@ def _remove(folder: Path, name: str) -> None:
 
 
 def _check_mended(folder: Path, records: dict[str, ShardRecord]) -> None:
-    """UserError when what was made again of a finished corpus is not what it was. It is taken away, so that the next
-    call makes it once more."""
+    """Check that files of a finished corpus that were made again are as they were before.
+
+    Raises:
+        UserError: files differ. They are removed, so that the next call makes them once more.
+    """
     if not (folder / BEFORE).exists():
         return
     files = json.loads((folder / BEFORE).read_text(encoding="utf-8"))["files"]
-    due = {name: file["sha256"] for name, file in files.items() if name.startswith(f"{SHARDS}/") or name == VOCABULARY}
-    made = {relative(shard_path(folder, name)): record["sha256"] for name, record in records.items()}
+
+    due: dict[str, str] = {}
+    for name, file in files.items():
+        if name.startswith(f"{SHARDS}/") or name == VOCABULARY:
+            due[name] = file["sha256"]
+    made: dict[str, str] = {}
+    for name, record in records.items():
+        made[relative(shard_path(folder, name))] = record["sha256"]
     made[VOCABULARY] = sha256(folder / VOCABULARY)
+
     other = [name for name in due | made if due.get(name) != made.get(name)]
     for name in other:
         _remove(folder, name)
     if other:
         raise UserError(
-            f"{', '.join(other[:5])} could not be made again as before: the content of the sources has changed since "
-            f"the corpus in {folder} was made. Put them back as they were, or remove that folder to begin anew."
+            f"{', '.join(other[:5])} could not be made again as before: "
+            f"the content of the sources has changed since the corpus in {folder} was made. "
+            "Put them back as they were, or remove that folder to begin anew."
         )
 
 
@@ -175,22 +278,23 @@ def _check_mended(folder: Path, records: dict[str, ShardRecord]) -> None:
 
 
 def _vocabulary(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> Tokenizer:
-    """The tokenizer in the folder; loaded or trained, and put there, at the first call."""
-    wanted = recipe.vocabulary
+    """Return the tokenizer of the corpus. The first call loads or trains it and saves it."""
+    vocabulary = recipe.vocabulary
     if all((folder / name).exists() for name in TOKENIZER_FILES):
         tokenizer = load_tokenizer(folder)
-    elif wanted.path is not None:
-        path = Path(wanted.path)
-        tokenizer = load_tokenizer(path if path.is_file() else local_folder(wanted.path))
+    elif vocabulary.path is not None:
+        path = Path(vocabulary.path)
+        tokenizer = load_tokenizer(path if path.is_file() else local_folder(vocabulary.path))
     else:
-        console.out.print(f"Training a vocabulary of {wanted.size:,} WordPieces.")
-        tokenizer = train_tokenizer(_sample(recipe, work), wanted.size, wanted.lowercase)
+        console.out.print(f"Training a vocabulary of {vocabulary.size:,} WordPieces.")
+        sample = _sample(recipe, work)
+        tokenizer = train_tokenizer(sample, vocabulary.size, vocabulary.lowercase)
     save_tokenizer(tokenizer, folder, max(recipe.sequence_lengths))
     return tokenizer
 
 
 def _sample(recipe: CorpusRecipe, work: list[Unit]) -> Iterator[str]:
-    """As much cleaned text from the beginning of each unit, in a random order of these."""
+    """Yield cleaned text from the start of each unit, in random order, the same amount of each."""
     order = Permutation(len(work), recipe.seed)[range(len(work))]
     share = math.ceil(recipe.vocabulary.sample_characters / len(work))
     with console.bar("Reading a sample", len(work)) as bar:
@@ -205,6 +309,7 @@ def _sample(recipe: CorpusRecipe, work: list[Unit]) -> Iterator[str]:
 
 
 def _cleaned(recipe: CorpusRecipe, unit: Unit) -> Iterator[str]:
+    """Yield the cleaned documents of a unit, a paragraph a sentence."""
     source = recipe.sources[unit.source]
     cleaner = Cleaner(recipe, source)
     for row in documents(unit, source):
@@ -216,97 +321,150 @@ def _cleaned(recipe: CorpusRecipe, unit: Unit) -> Iterator[str]:
 
 
 def _shards(
-    folder: Path, recipe: CorpusRecipe, work: list[Unit], tokenizer: Tokenizer, workers: int, executor: str
+    folder: Path,
+    recipe: CorpusRecipe,
+    work: list[Unit],
+    tokenizer: Tokenizer,
+    workers: int,
+    executor: str,
 ) -> dict[str, ShardRecord]:
-    """Make the shards that are not there yet; the records of all, by name."""
+    """Write the shards that are not there yet; return the records of all shards, by name.
+
+    Raises:
+        UserError: the disk has too little space, or too many documents are unreadable.
+    """
     progress = _Progress(folder, work)
     left = [number for number in range(len(work)) if not progress.look(number)]
     _check_disk(folder, progress.total - progress.done, tokenizer)
+
+    tasks = [(folder, recipe, number, work[number]) for number in left]
+    unfinished = set(left)
     with console.bar("Preparing", progress.total, progress.done, unit=console.size) as bar:
-        check_bad(*progress.bad(), recipe)
-        at_work = set(left)
-        for result in run(executor, workers, write_unit, [(folder, recipe, number, work[number]) for number in left]):
-            for number in list(at_work) if result is None else [left[result[0]]]:
+        check_bad(*progress.unreadable(), recipe)
+        for result in run(executor, workers, write_unit, tasks):
+            # While waiting, look at all units: any of them may have new shards.
+            changed = list(unfinished) if result is None else [left[result[0]]]
+            for number in changed:
                 if progress.look(number):
-                    at_work.discard(number)
+                    unfinished.discard(number)
             bar.to(progress.done, progress.text())
-            check_bad(*progress.bad(), recipe)
+            check_bad(*progress.unreadable(), recipe)
     return progress.records()
 
 
 class _Progress:
-    """What the records in the folder say."""
+    """The progress of stage one, read from the records in the folder.
+
+    `total` and `done` are sizes of units.
+    """
 
     def __init__(self, folder: Path, work: list[Unit]) -> None:
-        self._folder, self._work = folder, work
-        self._found: dict[int, dict[str, ShardRecord]] = {}
-        self._started, self._first_bytes = time.monotonic(), -1
+        self._folder = folder
+        self._work = work
+        self._records_of: dict[int, dict[str, ShardRecord]] = {}  # by unit and name
+        self._started = time.monotonic()
+        self._first_bytes: int | None = None  # bytes read when `text` was called first
         self.total = sum(unit.size for unit in work)
         self.done = 0
 
     def look(self, number: int) -> bool:
-        """Whether a unit is finished."""
-        records = {name: record for name, record in records_of(self._folder, number) if record is not None}
-        self.done += self._size(number, records) - self._size(number, self._found.get(number, {}))
-        self._found[number] = records
-        return _finished(records)
+        """Read the records of a unit again; return whether the unit is finished."""
+        records: dict[str, ShardRecord] = {}
+        for name, record in records_of(self._folder, number):
+            if record is not None:
+                records[name] = record
+        before = self._records_of.get(number, {})
+        self.done += self._size(number, records) - self._size(number, before)
+        self._records_of[number] = records
+        return _is_finished(records)
 
     def _size(self, number: int, records: dict[str, ShardRecord]) -> int:
-        """The finished part of a unit's size, which is that of its text or a guess."""
+        """Return the finished part of a unit's size, which may be only an estimate of its text."""
         size = self._work[number].size
-        return (
-            size
-            if _finished(records)
-            else min(size, sum(record["counts"][READ]["bytes"] for record in records.values()))
-        )
+        if _is_finished(records):
+            return size
+        bytes_read: int = sum(record["counts"][READ]["bytes"] for record in records.values())
+        return min(size, bytes_read)
 
     def records(self) -> dict[str, ShardRecord]:
-        return {name: record for number in sorted(self._found) for name, record in self._found[number].items()}
+        """Return the records of all units, in order, by name."""
+        records: dict[str, ShardRecord] = {}
+        for number in sorted(self._records_of):
+            records |= self._records_of[number]
+        return records
 
-    def bad(self) -> tuple[int, list[str]]:
-        bad = [record["bad"] for record in self.records().values()]
-        return sum(one["documents"] for one in bad), [name for one in bad for name in one["named"]]
+    def unreadable(self) -> tuple[int, list[str]]:
+        """Return the number of unreadable documents, and location and reason of some of them."""
+        documents = 0
+        named: list[str] = []
+        for record in self.records().values():
+            documents += record["bad"]["documents"]
+            named += record["bad"]["named"]
+        return documents, named
 
     def text(self) -> str:
-        records = self.records().values()
-        read = sum(record["counts"][READ]["bytes"] for record in records)
-        if self._first_bytes < 0:
-            self._first_bytes = read
-        speed = (read - self._first_bytes) / max(1e-9, time.monotonic() - self._started)
-        found = sum(record["counts"][READ]["documents"] for record in records)
-        tokens = sum(record["tokens"] for record in records)
-        return f"{found:,} documents  {tokens:,} tokens  {speed / 1e6:.1f} MB/s"
+        """Return documents, tokens and speed for the progress bar."""
+        documents = tokens = bytes_read = 0
+        for record in self.records().values():
+            documents += record["counts"][READ]["documents"]
+            tokens += record["tokens"]
+            bytes_read += record["counts"][READ]["bytes"]
+
+        if self._first_bytes is None:
+            self._first_bytes = bytes_read
+        seconds = max(1e-9, time.monotonic() - self._started)
+        speed = (bytes_read - self._first_bytes) / seconds
+        return f"{documents:,} documents  {tokens:,} tokens  {speed / 1e6:.1f} MB/s"
 
 
-def _finished(records: dict[str, ShardRecord]) -> bool:
+def _is_finished(records: dict[str, ShardRecord]) -> bool:
     return any(record["last"] for record in records.values())
 
 
 def _check_disk(folder: Path, text_bytes: int, tokenizer: Tokenizer) -> None:
-    wide = tokenizer.get_vocab_size() > 2**16
-    need = int(text_bytes * (DISK_SHARE_WIDE if wide else DISK_SHARE))
+    """Check that the disk has space for the corpus of so many bytes of text.
+
+    Raises:
+        UserError: the disk has too little.
+    """
+    is_wide = tokenizer.get_vocab_size() > 2**16
+    need = int(text_bytes * (DISK_SHARE_WIDE if is_wide else DISK_SHARE))
     free = shutil.disk_usage(folder).free
     if need > free:
         raise UserError(
-            f"The corpus will take about {console.size(need)}, and the disk of {folder} has {console.size(free)} free. "
+            f"The corpus will take about {console.size(need)}, "
+            f"and the disk of {folder} has {console.size(free)} free. "
             "Make room, or give another --output."
         )
 
 
 def _check_kept(folder: Path, recipe: CorpusRecipe, records: dict[str, ShardRecord]) -> None:
-    """UserError when no document is left."""
+    """Check that the cleaning rules have left any document; remove the folder if not.
+
+    Raises:
+        UserError: no document is left.
+    """
     if any(record["tokens"] for record in records.values()):
         return
-    counts = [record["counts"] for record in records.values()]
-    by_rule = {rule: sum(of[rule]["documents"] for of in counts if rule in of) for rule in (READ, *DROPPING)}
-    read = by_rule.pop(READ)
-    dropped = ", ".join(f"{n:,} {'is' if n == 1 else 'are'} {rule}" for rule, n in by_rule.items() if n)
-    bad = [name for record in records.values() for name in record["bad"]["named"]]
+
+    read = 0
+    dropped = dict.fromkeys(DROPPING, 0)
+    unreadable: list[str] = []
+    for record in records.values():
+        read += record["counts"][READ]["documents"]
+        for rule in DROPPING:
+            dropped[rule] += record["counts"].get(rule, {"documents": 0})["documents"]
+        unreadable += record["bad"]["named"]
+
+    reasons = [f"{n:,} {'is' if n == 1 else 'are'} {rule}" for rule, n in dropped.items() if n]
+    because = ", ".join(reasons) or "none was dropped by a rule"
+    if unreadable:
+        because += f"; {unreadable[0]}"
+    paths = ", ".join(source.path for source in recipe.sources.values())
     shutil.rmtree(folder)
     raise UserError(
-        f"No document of {', '.join(source.path for source in recipe.sources.values())} could be used: {read:,} were "
-        f"read, {dropped or 'none was dropped by a rule'}{f'; {bad[0]}' if bad else ''}. Check the sources, or lower "
-        f"min_characters ({recipe.min_characters})."
+        f"No document of {paths} could be used: {read:,} were read, {because}. "
+        f"Check the sources, or lower min_characters ({recipe.min_characters})."
     )
 
 
@@ -325,30 +483,22 @@ def _tables(
     """Write the table of every shard, and the manifest."""
     names = list(records)
     repeated = find_repeated(folder, names, recipe)
-    dropped = {name: [dropped_by_shard[name].flags for dropped_by_shard in repeated.values()] for name in names}
-    weights = {name: recipe.sources[records[name]["source"]].weight for name in names}
-    size = tokenizer.get_vocab_size()
-    tasks = [(folder, recipe, name, weights[name], size, dropped[name]) for name in names]
+    vocab_size = tokenizer.get_vocab_size()
+    tasks = []
+    for name in names:
+        weight = recipe.sources[records[name]["source"]].weight
+        dropped = [by_shard[name].flags for by_shard in repeated.values()]
+        tasks.append((folder, recipe, name, weight, vocab_size, dropped))
+
     tables: dict[str, Table] = {}
     with console.bar("Cutting", len(names)) as bar:
         for result in run(executor, workers, write_table, tasks):
             if result is not None:
-                tables[names[result[0]]] = result[1]
+                number, table = result
+                tables[names[number]] = table
                 bar.advance()
+
+    # Tables come in any order; the manifest has the order of the shards.
     in_order = {name: tables[name] for name in names}
-    write_json(folder / MANIFEST, make_manifest(folder, recipe, work, records, in_order, repeated, tokenizer))
-
-
-def verify(folder: Path) -> None:
-    """Check every file of a finished corpus; UserError naming those that are not whole."""
-    found = damaged(folder)
-    if found:
-        listed = "".join(f"\n  {name}: {what}" for name, what in found.items())
-        raise UserError(
-            f"{len(found):,} of the files of {folder} are not as they were:{listed}\n"
-            f"`sqzb prepare-corpus {folder / RECIPE} --output {folder}` makes just these again."
-        )
-    manifest = read_manifest(folder)
-    n = len(manifest["files"] | manifest["marks"])
-    console.out.print(f"All {n:,} files of {folder} are as they were.", markup=False)
-    report(Corpus(folder))
+    manifest = make_manifest(folder, recipe, work, records, in_order, repeated, tokenizer)
+    write_json(folder / MANIFEST, manifest)
