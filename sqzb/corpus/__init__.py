@@ -1,1 +1,1 @@
-"""Text to chunks on disk, once."""
+"""Text, prepared once as chunks of tokens on disk."""
