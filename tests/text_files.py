@@ -1,4 +1,4 @@
-"""Files of text in every format of sources, and the documents in them; for the tests of sources and formats."""
+"""Files of text in every format, and the documents in them, for tests of sources and formats."""
 
 import json
 from pathlib import Path
@@ -45,11 +45,12 @@ def json_lines(texts: list[str], column: str = "text") -> bytes:
 
 
 def pages(texts: list[str]) -> bytes:
-    """As wikiextractor writes them."""
-    return "".join(
-        f'<doc id="{n}" url="https://?curid={n}" title="A &amp; {n}">\nA & {n}\n\n{text}\n</doc>\n\n'
-        for n, text in enumerate(texts)
-    ).encode()
+    """Pages as wikiextractor writes them."""
+    content = ""
+    for n, text in enumerate(texts):
+        tag = f'<doc id="{n}" url="https://?curid={n}" title="A &amp; {n}">'
+        content += f"{tag}\nA & {n}\n\n{text}\n</doc>\n\n"
+    return content.encode()
 
 
 def written(path: Path, content: bytes) -> Path:

@@ -11,7 +11,7 @@ from sqzb.corpus import shards
 
 
 class Hub:
-    """Stands behind load_dataset_builder; notes what is loaded: path, config, revision and split."""
+    """A stand-in for load_dataset_builder that notes each load: path, config, revision, split."""
 
     def __init__(self, data: Callable[[bool], Any], commit: str) -> None:
         self.data, self.commit = data, commit

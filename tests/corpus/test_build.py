@@ -1,4 +1,4 @@
-"""prepare-corpus: the same corpus however the work is divided and interrupted, and clear about what cannot be."""
+"""prepare-corpus: the same corpus however its work is divided and interrupted; clear refusals."""
 
 import errno
 import shutil

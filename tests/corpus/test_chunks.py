@@ -109,14 +109,15 @@ def test_without_shorter_target_lengths_each_document_is_cut_by_itself(
 
 def test_a_sentence_longer_than_a_chunk_goes_on_in_the_next() -> None:
     found = Laid([[3, 30, 4, 2]], [0]).cut(13, 0.0, 0)
-    # The rest of the long sentence, which fills three chunks, is none: the next starts with a sentence.
+    # The long sentence fills three chunks exactly, so the next chunk starts with a sentence.
     assert found.bounds.tolist() == [[0, 3], [3, 13], [13, 23], [23, 33], [33, 39]]
     assert Laid([[25, 4, 2]], [0]).cut(13, 0.0, 0).bounds.tolist() == [[0, 10], [10, 20], [20, 29], [29, 31]]
 
 
 def test_a_share_of_the_chunks_aims_at_every_shorter_length() -> None:
     length, share, documents, each = 23, 0.3, 60, 50
-    # Sentences are of one token, so a chunk is as long as its target; the first of each document are cut off by no end.
+    # Sentences have one token, so a chunk is as long as its target length, unless the document
+    # ends; the first chunks of each document are not at its end.
     found = Laid([[1] * (each * 20)] * documents, list(range(documents))).cut(length, share, 0)
     sizes = np.diff(found.bounds.astype(int))[:, 0]
     sizes = np.concatenate([sizes[found.documents == number][:each] for number in range(documents)])

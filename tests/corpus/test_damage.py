@@ -1,5 +1,4 @@
-"""Files that a disk, a network or a program has damaged: reading them ends, raises UserError alone, and loses no
-document in silence."""
+"""Damaged files: reading them ends, raises only UserError, and loses no document silently."""
 
 import bz2
 import faulthandler
@@ -36,7 +35,7 @@ TEXTS = [f"Document {n} says «{'stone and water ' * (n % 4)}» 😀\nand שלו
 
 
 def _sealed_zst(content: bytes) -> bytes:
-    """Compressed as the command zstd does it, with a checksum at the end, which pyarrow leaves out."""
+    """Compress as the command zstd does, with a checksum at the end, which pyarrow leaves out."""
     sink = pa.BufferOutputStream()
     with pa.CompressedOutputStream(sink, "zstd") as stream:
         stream.write(content)
@@ -178,7 +177,7 @@ def alike(one: bytes, other: bytes) -> int:
 
 
 def undamaged(parts: list[bytes], damaged: bytes) -> tuple[int, int]:
-    """How many documents lie wholly before, and how many wholly behind, the first to the last byte that differs.
+    """How many documents lie wholly before the first byte that differs, and wholly behind the last.
 
     Before a document behind it, the end of line and the blank line must be undamaged too.
     """

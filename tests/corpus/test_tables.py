@@ -1,4 +1,4 @@
-"""Stage two: of what stands twice the first is taken, and tables hold what the recipe says, as often as it says."""
+"""Stage two: repeated documents are dropped, and tables hold chunks as often as weights say."""
 
 from collections import Counter
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Data sets of the Hub: one commit from the first unit to the last, and failures that say what to do."""
+"""Data sets of the Hub: one commit for all units, and failures that say what to do."""
 
 from collections.abc import Callable, Iterator
 from typing import Any

@@ -111,7 +111,7 @@ def of_chips(chip: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 @given(st.data(), st.integers(1, 200) | st.integers(1, 12))
 @pytest.mark.parametrize("name", ["a.jsonl", "blocks.txt", "wiki_00"])
 def test_whole_and_divided_are_the_same(folder: Path, name: str, data: st.DataObject, unit_bytes: int) -> None:
-    """Documents and what is bad, with its line, wherever a part begins: in a line, a character, a page."""
+    """Documents and locations are the same wherever a part starts: in a line, character or page."""
     texts = data.draw(st.lists(line, min_size=1, max_size=12))
     valid = {"a.jsonl": json_lines(texts), "blocks.txt": data.draw(text_bytes), "wiki_00": pages(texts)}[name]
     content = data.draw(st.just(valid) | of_chips(wiki_chips if name == "wiki_00" else chips))
@@ -136,7 +136,7 @@ def test_divided_sentences_are_none_lost_or_doubled(folder: Path, content: bytes
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "wiki_00"])
 def test_a_long_line_is_not_read_by_every_part(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Else a large file without ends of lines, or without blank lines, would be read as often as it has parts."""
+    """A large file without line endings, or without blank lines, is not read once for each part."""
     done = 0
 
     class Counted(io.BufferedReader):
