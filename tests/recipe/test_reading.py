@@ -29,7 +29,7 @@ from sqzb.recipe import (
 )
 from sqzb.recipe.sweeps import Grid, Settings, Stage
 
-SHIPPED = sorted((Path(__file__).parents[1] / "recipes").glob("*.yaml"))
+SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
 SOURCES = {"sources": {"a": {"path": "text"}}}
 # The least that each kind needs, and where its sections are.
 KINDS: list[tuple[type[Section], dict[str, Any], dict[str, type[BaseModel]]]] = [
