@@ -1,45 +1,21 @@
 """Recipes read from strict YAML files plus `key=value` overrides, and written out."""
 
-import difflib
 import re
-from collections.abc import Iterator, Mapping, Sequence, Set
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
 import yaml
-from pydantic import BaseModel, ValidationError
+from pydantic import ValidationError
 
 from sqzb.errors import RecipeError
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.recipe.schema import REMOVED, Section
+from sqzb.recipe.explanations import explain
+from sqzb.recipe.schema import Section
+from sqzb.recipe.strict_yaml import dump, parse
 from sqzb.recipe.sweeps import SweepRecipe
 
 Recipe = TypeVar("Recipe", bound=Section)
-
-
-class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: `1e-3` is one. Keys that stand twice are refused."""
-
-    def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []  # else it is refused below
-        keys = [self.construct_object(key, deep=True) for key, _ in pairs]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{', '.join(sorted(twice))} stands twice", node.start_mark
-            )
-        mapping: dict[Any, Any] = super().construct_mapping(node, deep)
-        return mapping
-
-
-class _Dumper(yaml.SafeDumper):
-    """Puts text that the loader would take for a number into quotes."""
-
-
-for _side in (_Loader, _Dumper):
-    _side.add_implicit_resolver(
-        "tag:yaml.org,2002:float", re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"), list("-+.0123456789")
-    )
 
 
 def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any) -> Recipe:
@@ -65,7 +41,7 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] 
 
 def dump_recipe(recipe: Section) -> str:
     """The recipe as YAML, every default written out."""
-    return yaml.dump(recipe.model_dump(), Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+    return dump(recipe.model_dump())
 
 
 def _read(path: Path) -> dict[str, Any]:
@@ -78,22 +54,12 @@ def _read(path: Path) -> dict[str, Any]:
     except (OSError, UnicodeDecodeError) as error:
         raise RecipeError(f"The recipe {path} cannot be read ({error}). Give a YAML file in UTF-8.") from error
     try:
-        values = _parse(text)
+        values = parse(text)
     except yaml.YAMLError as error:
         raise RecipeError(f"The recipe {path} is no YAML: {' '.join(str(error).split())}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RecipeError(f"The recipe {path} holds no keys. A recipe is a list of `key: value` lines.")
     return values
-
-
-def _parse(text: str) -> Any:
-    """The value of a YAML text; yaml.YAMLError if it has none."""
-    try:
-        return yaml.load(text, _Loader)
-    except yaml.YAMLError:
-        raise
-    except Exception as error:  # what int(), datetime and the stack raise passes through PyYAML: 2020-13-45, [[[[...
-        raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
 
 def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
@@ -132,7 +98,7 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
         inner[parent] = dict(inside)  # a copy: a YAML alias may put the same mapping elsewhere too
         inner = inner[parent]
     try:
-        inner[last] = _parse(value)
+        inner[last] = parse(value)
     except yaml.YAMLError:
         return [f"{key}: {value!r} is no YAML value; put it into quotes"]
     return []
@@ -149,7 +115,7 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
         return recipe, list(_combined(recipe))
     except ValidationError as error:
         details = error.errors()
-    problems = [_explain(kind, dict(detail)) for detail in details]
+    problems = [explain(kind, dict(detail)) for detail in details]
     removed = {_remove(values, detail["loc"]) for detail in details}
     try:
         recipe = kind.model_validate(values)
@@ -181,34 +147,3 @@ def _remove(values: dict[str, Any], location: Sequence[int | str]) -> str:
     if location:  # which is empty for a key that is no character, "\\ud800"
         inner.pop(location[depth], None)
     return ".".join(str(part) for part in location[: depth + 1])
-
-
-def _explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
-    location = [part for part in detail["loc"] if part != "[key]"]
-    key = ".".join(str(part) for part in location)
-    if detail["type"] == "missing":
-        return f"{key}: missing"
-    if detail["type"] != "extra_forbidden":
-        return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r}"
-    if ".".join(str(part) for part in location[-2:]) in REMOVED:
-        return f"{key}: no longer supported, since it made no student better; leave it out"
-    names = _names_at(kind, location[:-1])
-    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
-    known = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
-    return f"{key}: unknown key; {known}"
-
-
-def _names_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys of the section at `location`, found through the annotations."""
-    for part in location:
-        field = kind.model_fields.get(str(part))
-        if field is not None:
-            kind = _section_in(field.annotation) or kind
-    return list(kind.model_fields)
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_section_in(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((section for section in inner if section is not None), None)
