@@ -20,27 +20,31 @@ class SqueezeBertConfig(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    vocab_size: int = Field(30522, ge=6)
-    hidden_size: int = Field(768, ge=1)
-    num_hidden_layers: int = Field(12, ge=1)
-    num_attention_heads: int = Field(12, ge=1)
-    intermediate_size: int = Field(3072, ge=1)
-    hidden_act: Literal["gelu", "gelu_new", "relu"] = "gelu"
-    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1)
-    attention_probs_dropout_prob: float = Field(0.1, ge=0, lt=1)
-    max_position_embeddings: int = Field(512, ge=4)
-    type_vocab_size: int = Field(2, ge=2)
-    initializer_range: float = Field(0.02, gt=0)
-    layer_norm_eps: float = Field(1e-12, gt=0)
-    pad_token_id: int = Field(0, ge=0)
-    q_groups: int = Field(4, ge=1)
-    k_groups: int = Field(4, ge=1)
-    v_groups: int = Field(4, ge=1)
-    post_attention_groups: int = Field(1, ge=1)
-    intermediate_groups: int = Field(4, ge=1)
-    output_groups: int = Field(4, ge=1)
-    id2label: dict[int, str] = Field({0: "LABEL_0", 1: "LABEL_1"}, min_length=1)
-    problem_type: Literal["regression", "single_label_classification"] | None = None
+    vocab_size: int = Field(30522, ge=6, description="entries of the vocabulary; pretrain takes the corpus's")
+    hidden_size: int = Field(768, ge=1, description="width of the model")
+    num_hidden_layers: int = Field(12, ge=1, description="number of layers")
+    num_attention_heads: int = Field(12, ge=1, description="attention heads in a layer; divides hidden_size")
+    intermediate_size: int = Field(3072, ge=1, description="width inside the feed-forward part")
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = Field("gelu", description="activation function")
+    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1, description="dropout of embeddings and layer outputs")
+    attention_probs_dropout_prob: float = Field(0.1, ge=0, lt=1, description="dropout of attention weights")
+    max_position_embeddings: int = Field(512, ge=4, description="longest sequence that the model can read")
+    type_vocab_size: int = Field(2, ge=2, description="number of segments")
+    initializer_range: float = Field(0.02, gt=0, description="standard deviation of the initial weights")
+    layer_norm_eps: float = Field(1e-12, gt=0, description="added to the variance in layer norms")
+    pad_token_id: int = Field(0, ge=0, description="number of the padding token")
+    q_groups: int = Field(4, ge=1, description="groups of the query projection")
+    k_groups: int = Field(4, ge=1, description="groups of the key projection")
+    v_groups: int = Field(4, ge=1, description="groups of the value projection")
+    post_attention_groups: int = Field(1, ge=1, description="groups of the projection behind attention")
+    intermediate_groups: int = Field(4, ge=1, description="groups of the first feed-forward projection")
+    output_groups: int = Field(4, ge=1, description="groups of the second feed-forward projection")
+    id2label: dict[int, str] = Field(
+        {0: "LABEL_0", 1: "LABEL_1"}, min_length=1, description="names of the classes by number, for finetuning"
+    )
+    problem_type: Literal["regression", "single_label_classification"] | None = Field(
+        None, description="kind of the finetuned task, for transformers"
+    )
 
     @property
     def num_labels(self) -> int:

@@ -43,20 +43,26 @@ class Section(BaseModel):
 class Source(Section):
     """Where documents come from."""
 
-    path: str = Field("", description="local file, folder or glob; a Hub id (owner/name); python-docs")
-    licence: str | None = Field(None, description="under which the text may be used; it stands in the manifest")
-    text: str = Field("text", description="the column that holds the text, for parquet, jsonl and the Hub")
-    config: str | None = Field(None, description="the configuration of a Hub data set")
-    revision: str | None = Field(None, description="the commit of a Hub data set")
-    split: str = Field("train", description="the split of a Hub data set")
-    streaming: bool = Field(True, description="read the Hub as a stream; false: download first, to datasets' cache")
-    txt_documents: Literal["file", "blank-lines"] = Field("file", description="what parts documents in txt files")
-    sentences_per_document: int | None = Field(
-        None, ge=2, description="rows or lines are sentences without boundaries: so many of them make a document"
+    path: str = Field("", description="required: a local file, folder or glob; a Hub id (owner/name); python-docs")
+    licence: str | None = Field(None, description="licence of the text, for the manifest")
+    text: str = Field("text", description="column that holds the text, for parquet, jsonl and the Hub")
+    config: str | None = Field(None, description="configuration of a Hub data set")
+    revision: str | None = Field(
+        None, description="commit of a Hub data set; null: the newest at the first call, kept afterwards"
     )
-    wiki_leftovers: bool = Field(False, description="remove what extractors leave of wiki templates, tags and links")
+    split: str = Field("train", description="split of a Hub data set")
+    streaming: bool = Field(True, description="stream from the Hub; false: download first, to datasets' cache")
+    txt_documents: Literal["file", "blank-lines"] = Field(
+        "file", description="a document in txt files: a whole file, or the text between blank lines"
+    )
+    sentences_per_document: int | None = Field(
+        None,
+        ge=2,
+        description="for rows that are sentences: this many make a document; null: off",
+    )
+    wiki_leftovers: bool = Field(False, description="remove remains of wiki templates, tags and links")
     weight: float = Field(
-        1.0, gt=0, le=1000, description="how often each document is taken for training; 0.5: half of them"
+        1.0, gt=0, le=1000, description="how often each document is used for training; 0.5: half of the documents"
     )
 
     def problems(self) -> list[Problem]:
@@ -66,31 +72,46 @@ class Source(Section):
 class Vocabulary(Section):
     """A vocabulary to load (`path`: tokenizer.json, vocab.txt or a folder or Hub id with one), or to train."""
 
-    path: str | None = None
-    size: int = Field(30522, ge=100)
-    lowercase: bool = True
-    sample_characters: int = Field(50_000_000, ge=1, description="so much text, from all over, is read to train it")
+    path: str | None = Field(
+        None, description="tokenizer.json, vocab.txt, or a folder or Hub id with one; null: train one"
+    )
+    size: int = Field(30522, ge=100, description="entries of a trained vocabulary")
+    lowercase: bool = Field(True, description="lower-case all text, and strip accents")
+    sample_characters: int = Field(
+        50_000_000, ge=1, description="amount of text, from all parts of all sources, to train it on"
+    )
 
 
 class CorpusRecipe(Section):
     """sqzb prepare-corpus."""
 
-    output: str = Field("data/corpus", min_length=1)
-    sources: dict[str, Source] = {}
-    vocabulary: Vocabulary = Vocabulary()
-    sequence_lengths: list[int] = Field([128, 512], min_length=1)
-    language: str = Field("en", description="for the splitting into sentences")
-    short_seq_prob: float = Field(0.1, ge=0, le=1, description="chance that a chunk aims at a shorter length")
-    heldout: float = Field(0.005, ge=0, lt=1, description="share of documents kept apart for evaluation")
-    min_characters: int = Field(200, ge=1, description="shorter documents are dropped")
-    max_sentence_characters: int = Field(10_000, ge=100, description="longer stretches without a sentence end go")
-    english_only: bool = Field(False, description="drop documents with less than two of eight English stop words")
-    drop_duplicates: bool = Field(True, description="of equal documents, the first is taken")
-    near_duplicates: float | None = Field(
-        None, ge=0.5, lt=1, description="of documents that share so much of their word 5-grams, the first is taken"
+    output: str = Field("data/corpus", min_length=1, description="the corpus folder to write")
+    sources: dict[str, Source] = Field(
+        {}, description="required: documents by a name of your choice; NAME=null removes a source"
     )
-    max_bad_documents: int = Field(0, ge=0, description="so many that cannot be read are skipped; one more is an error")
-    seed: int = Field(0, ge=0, lt=2**64)
+    vocabulary: Vocabulary = Field(Vocabulary(), description="a vocabulary to load, or to train on the text")
+    sequence_lengths: list[int] = Field(
+        [128, 512], min_length=1, description="tokens in a sequence, 8 or more: chunks are cut for each length"
+    )
+    language: str = Field("en", description="language code, for the splitting into sentences")
+    short_seq_prob: float = Field(
+        0.1, ge=0, le=1, description="probability that a chunk aims at a shorter length, as in BERT"
+    )
+    heldout: float = Field(0.005, ge=0, lt=1, description="share of the documents that is kept apart for evaluation")
+    min_characters: int = Field(200, ge=1, description="shorter documents are dropped")
+    max_sentence_characters: int = Field(
+        10_000, ge=100, description="longer stretches without a sentence end are dropped"
+    )
+    english_only: bool = Field(False, description="drop documents with fewer than two of eight English stop words")
+    drop_duplicates: bool = Field(True, description="keep only the first of equal documents")
+    near_duplicates: float | None = Field(
+        None,
+        ge=0.5,
+        lt=1,
+        description="share of equal word 5-grams from which a later document is dropped; null: off",
+    )
+    max_bad_documents: int = Field(0, ge=0, description="skip up to this many unreadable documents; more are an error")
+    seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the corpus")
 
     @field_validator("sources", mode="before")
     @classmethod
@@ -110,13 +131,15 @@ class CorpusRecipe(Section):
 class Optimizer(Section):
     """LAMB and its rate: linear warmup, then polynomial decay to zero."""
 
-    lr: float = Field(2.5e-3, gt=0, description="peak rate")
-    warmup: float = Field(0.28, ge=0, lt=1, description="share of the steps")
-    decay_power: float = Field(1.0, gt=0)
-    weight_decay: float = Field(0.01, ge=0)
-    betas: tuple[float, float] = Field((0.9, 0.999), strict=False)
-    eps: float = Field(1e-6, gt=0)
-    clip_norm: float = Field(1.0, gt=0, description="the gradient's global norm is cut to this")
+    lr: float = Field(2.5e-3, gt=0, description="peak learning rate")
+    warmup: float = Field(0.28, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    decay_power: float = Field(1.0, gt=0, description="exponent of the decay to zero; 1: linear")
+    weight_decay: float = Field(0.01, ge=0, description="decay of the weights, but not of biases and norms")
+    betas: tuple[float, float] = Field(
+        (0.9, 0.999), strict=False, description="decay rates of the two moments, each 0 or more and below 1"
+    )
+    eps: float = Field(1e-6, gt=0, description="added to the denominator of an update")
+    clip_norm: float = Field(1.0, gt=0, description="largest global norm of the gradient; longer ones are scaled down")
 
     def problems(self) -> list[Problem]:
         return [("betas", f"{beta} is not in [0, 1)") for beta in self.betas if not 0 <= beta < 1]
@@ -137,23 +160,29 @@ class TrainingRecipe(Section):
     length: ClassVar[str]
 
     output: str | None = Field(None, description="the run folder")
-    seed: int = Field(0, ge=0, lt=2**64)
-    precision: Literal["fp32", "bf16"] = "fp32"
+    seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the run")
+    precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the computation; bf16: autocast")
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
-    kernels: bool | None = Field(None, description="Triton's; null: on an NVIDIA GPU, compiled, in bf16")
-    log_every: int = Field(10, ge=1, description="steps")
-    keep_checkpoints: int = Field(2, ge=1, description="the newest")
-    keep_every: int | None = Field(None, ge=1, description="and those of every so many steps; null: no others")
-    max_skipped_steps: int = Field(10, ge=1, description="so many in a row that are not finite end the run")
-    spike_factor: float | None = Field(None, gt=1, description="a loss over so many times its median is a spike")
-    on_spike: Literal["warn", "rollback"] = Field("warn", description="rollback: to the last checkpoint, and around it")
+    kernels: bool | None = Field(
+        None, description="use the Triton kernels; null: on an NVIDIA GPU with compile and bf16"
+    )
+    log_every: int = Field(10, ge=1, description="steps between two log lines")
+    keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
+    keep_every: int | None = Field(None, ge=1, description="also keep the checkpoint of every N steps; null: no others")
+    max_skipped_steps: int = Field(10, ge=1, description="stop after this many consecutive non-finite steps")
+    spike_factor: float | None = Field(
+        None, gt=1, description="a loss over this many times its median is a spike; null: off"
+    )
+    on_spike: Literal["warn", "rollback"] = Field(
+        "warn", description="rollback: return to the last checkpoint and skip the spike's data"
+    )
 
 
 class SoftTargets(Section):
     """A teacher's outputs as targets beside the labels (Hinton et al. 2015)."""
 
-    temperature: float = Field(2.0, gt=0, description="logits are divided by it; not for a regression")
-    alpha: float = Field(0.9, ge=0, le=1, description="share of the teacher's loss; the labels' has the rest")
+    temperature: float = Field(2.0, gt=0, description="logits are divided by it; not used for a regression")
+    alpha: float = Field(0.9, ge=0, le=1, description="weight of the teacher's loss; the labels' loss has the rest")
 
 
 class MaskedLMDistillation(SoftTargets):
@@ -163,7 +192,7 @@ class MaskedLMDistillation(SoftTargets):
     teacher: str | None = Field(
         None,
         min_length=1,
-        description="a run, a saved model or a Hub id, with an MLM head and the corpus's vocabulary; null: none",
+        description="a run, a saved model or a Hub id, with the corpus's vocabulary; null: none",
     )
 
 
@@ -173,24 +202,30 @@ class PretrainRecipe(TrainingRecipe):
     may_change = TrainingRecipe.may_change | {"corpus", "micro_batch", "evaluate_every", "evaluate_sequences"}
     length = "steps"
 
-    corpus: str = Field("data/corpus", min_length=1, description="a folder written by prepare-corpus")
-    sequence_length: int = Field(128, ge=8)
-    max_predictions: int = Field(20, ge=1, description="masked positions in a sequence, at most")
-    masking_rate: float = Field(0.15, gt=0, lt=1)
-    masking: Masking = Field("token", description="what is masked together: ngram is 1 to 3 whole words, as ALBERT's")
+    corpus: str = Field("data/corpus", min_length=1, description="the corpus folder, written by prepare-corpus")
+    sequence_length: int = Field(128, ge=8, description="tokens in a sequence; the corpus has chunks of this length")
+    max_predictions: int = Field(20, ge=1, description="largest number of masked positions in a sequence")
+    masking_rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens to predict")
+    masking: Masking = Field("token", description="unit that is masked; ngram: 1 to 3 whole words, as in ALBERT")
     sop: bool = Field(True, description="sentence order prediction beside the masked language model")
-    start_from: str | None = Field(None, description="a run folder, a saved model or a Hub id to go on from")
-    model: SqueezeBertConfig | None = Field(None, description="the sizes of a model to train from scratch")
-    steps: int = Field(56_000, ge=1)
-    global_batch: int = Field(8192, ge=1, description="sequences in a step")
-    micro_batch: MicroBatchSize = Field(
-        32, description="sequences that a process computes at once; auto: as many as fit, found at the first start"
+    start_from: str | None = Field(None, description="a run, a saved model or a Hub id whose weights to start from")
+    model: SqueezeBertConfig | None = Field(
+        None, description="sizes of a model to train from scratch; give this or start_from"
     )
-    optimizer: Optimizer = Optimizer()
-    distillation: MaskedLMDistillation = MaskedLMDistillation()
-    evaluate_every: int = Field(1000, ge=1, description="steps")
-    evaluate_sequences: int | None = Field(4096, ge=1, description="held-out sequences to evaluate on; null: all")
-    checkpoint_every: int = Field(1000, ge=1, description="steps")
+    steps: int = Field(56_000, ge=1, description="optimizer steps of the run")
+    global_batch: int = Field(8192, ge=1, description="sequences in a step, over all processes")
+    micro_batch: MicroBatchSize = Field(
+        32, description="sequences that a process computes at once; auto: the most that fit"
+    )
+    optimizer: Optimizer = Field(Optimizer(), description="LAMB: linear warmup, then polynomial decay to zero")
+    distillation: MaskedLMDistillation = Field(
+        MaskedLMDistillation(), description="learn from a pretrained teacher too; without a teacher, off"
+    )
+    evaluate_every: int = Field(1000, ge=1, description="steps between two evaluations")
+    evaluate_sequences: int | None = Field(
+        4096, ge=1, description="number of held-out sequences to evaluate on; null: all"
+    )
+    checkpoint_every: int = Field(1000, ge=1, description="steps between two checkpoints")
 
     def problems(self) -> list[Problem]:
         found = []
@@ -213,19 +248,20 @@ class Distillation(SoftTargets):
     teacher: tuple[str, ...] = Field(
         (),
         strict=False,
-        description="a run, a saved model or a Hub id, finetuned on the task; of several, the mean of their logits",
+        description="a finetuned run, saved model or Hub id; of several, their logits' mean",
     )
-    cache: str = Field("data/teachers", min_length=1, description="where teachers' logits are kept for further runs")
+    cache: str = Field("data/teachers", min_length=1, description="folder that keeps teachers' logits for further runs")
     augment: int = Field(
         0,
         ge=0,
-        description="so many copies of each training example, with words dropped, and others put in by the MLM head of "
-        "the model that the run starts from; the teacher labels them",
+        description="number of altered copies of each training example: words are dropped, or "
+        "replaced by the MLM head of the model that the run starts from; the teacher labels them",
     )
     unlabelled: str | None = Field(
         None,
         min_length=1,
-        description="a text file of further examples, one a line, a tab between two sentences; the teacher labels them",
+        description="a text file of further examples, one on each line, a tab between two "
+        "sentences; the teacher labels them",
     )
 
     @field_validator("teacher", mode="before")
@@ -246,29 +282,41 @@ class FinetuneRecipe(TrainingRecipe):
     may_change = TrainingRecipe.may_change | {"glue_dir", "distillation.cache"}
     length = "epochs"
 
-    task: str | None = Field(None, description="a GLUE task, such as mrpc")
+    task: str | None = Field(
+        None, description="a GLUE task, such as mrpc; several with commas between; or all: all nine"
+    )
     glue_dir: str | None = Field(None, description="folder of GLUE's own files; null: they come from the Hub")
-    model: str = Field("squeezebert/squeezebert-uncased", min_length=1, description="a run, a saved model or a Hub id")
-    from_scratch: bool = Field(False, description="take the model's sizes and vocabulary, but random weights")
-    epochs: int = Field(10, ge=1)
-    lr: float = Field(3e-5, gt=0)
-    batch: int = Field(16, ge=1)
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps")
-    weight_decay: float = Field(0.01, ge=0)
-    clip_norm: float = Field(1.0, gt=0)
-    max_length: int = Field(128, ge=8, description="tokens; longer examples are cut")
-    dropout: float | None = Field(None, ge=0, lt=1, description="null: the model's own")
-    keep_checkpoints: int = Field(1, ge=1, description="the newest")
-    checkpoint_every: int | None = Field(None, ge=1, description="steps; null: at the end of each epoch")
-    evaluate_every: int | None = Field(None, ge=1, description="steps; null: at the end of each epoch")
+    model: str = Field(
+        "squeezebert/squeezebert-uncased", min_length=1, description="a run, a saved model or a Hub id to start from"
+    )
+    from_scratch: bool = Field(False, description="start from random weights, with the model's sizes and vocabulary")
+    epochs: int = Field(10, ge=1, description="passes over the training examples")
+    lr: float = Field(3e-5, gt=0, description="peak learning rate")
+    batch: int = Field(16, ge=1, description="examples in a step, over all processes")
+    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    weight_decay: float = Field(0.01, ge=0, description="decay of the weights, but not of biases and norms")
+    clip_norm: float = Field(1.0, gt=0, description="largest global norm of the gradient; longer ones are scaled down")
+    max_length: int = Field(128, ge=8, description="tokens in an example; longer examples are cut")
+    dropout: float | None = Field(
+        None, ge=0, lt=1, description="dropout everywhere in the model; null: the model's own"
+    )
+    keep_checkpoints: int = Field(1, ge=1, description="number of newest checkpoints to keep")
+    checkpoint_every: int | None = Field(
+        None, ge=1, description="steps between two checkpoints; null: at the end of each epoch"
+    )
+    evaluate_every: int | None = Field(
+        None, ge=1, description="steps between two evaluations; null: at the end of each epoch"
+    )
     keep_best: bool = Field(
         False,
-        description="final/ has the best validation score of all evaluations, the first of equals; false: the last",
+        description="save the best model by validation score as final/; false: the last one",
     )
     early_stopping: int | None = Field(
-        None, ge=1, description="end after so many evaluations in a row without a better score; null: never"
+        None, ge=1, description="stop after this many evaluations in a row without a better score; null: never"
     )
-    distillation: Distillation = Distillation()
+    distillation: Distillation = Field(
+        Distillation(), description="learn from finetuned teachers too; without a teacher, off"
+    )
 
     def problems(self) -> list[Problem]:
         if self.early_stopping is None or self.keep_best:

@@ -84,8 +84,10 @@ Teacher = Annotated[
 class Stage(Settings):
     """A part of a chain of sweeps: the keys that it has of its own, who teaches it, and where it begins."""
 
-    teacher: Teacher = Field(None, description="a stage, whose run of the task teaches; or finetuned models by task")
-    first: str | None = Field(None, description="the stage's other tasks start from its own run of this one")
+    teacher: Teacher = Field(
+        None, description="the stage whose run of each task teaches this one; or finetuned models by task"
+    )
+    first: str | None = Field(None, description="task that the stage runs first: its other tasks start from that run")
 
     def settings(self) -> dict[str, Any]:
         """The keys of a run that are given."""
@@ -98,9 +100,18 @@ class SweepRecipe(FinetuneRecipe):
     `task` may be several with commas between, or all. A sweep without stages has one, whose name is empty.
     """
 
-    sweep: Grid = Field(Grid(), description="lists of values to try, by key; every combination is a run")
-    tasks: dict[str, Settings] = Field({}, description="keys that have another value for a task, by task")
-    stages: dict[str, Stage] = Field({}, description="sweeps that teach one another or are compared, by name")
+    sweep: Grid = Field(
+        Grid(),
+        description="values to try, such as sweep.lr=[1e-5,3e-5]; each combination is a run",
+    )
+    tasks: dict[str, Settings] = Field(
+        {}, description="keys that have another value for a task, such as tasks.rte.epochs=10"
+    )
+    stages: dict[str, Stage] = Field(
+        {},
+        description="sweeps that teach one another or are compared, by a name of your choice, "
+        "each with keys that have another value for it; NAME=null removes a stage",
+    )
 
     @field_validator("stages", mode="before")
     @classmethod
