@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import typer
+from typer.core import TyperCommand
 
 from sqzb.errors import PeerLost, Stopped, UserError
 
@@ -22,9 +23,15 @@ app = typer.Typer(
 )
 
 Overrides = Annotated[
-    list[str] | None, typer.Argument(metavar="KEY=VALUE", help="Keys of the recipe to change, as optimizer.lr=1e-3.")
+    list[str] | None,
+    typer.Argument(
+        metavar="KEY=VALUE",
+        help="Recipe keys to override, such as seed=1; `sqzb recipes keys` lists them.",
+    ),
 ]
-Recipe = Annotated[Path, typer.Argument(help="A YAML recipe; those that come with sqzb are in recipes/.")]
+RECIPE_HELP = "A YAML file, or the name of a recipe that `sqzb recipes` lists."
+Recipe = Annotated[Path, typer.Argument(help=RECIPE_HELP)]
+Name = Annotated[str, typer.Argument(help="The name of a recipe that `sqzb recipes` lists.")]
 Output = Annotated[Path | None, typer.Option(help="The folder to write; by default the recipe's.")]
 Resume = Annotated[
     str, typer.Option(help="auto: go on from the newest whole checkpoint, if there is one; or the path of one.")
@@ -33,6 +40,33 @@ Executor = Literal["processes", "ray"]
 GlueDir = Annotated[
     Path | None, typer.Option(help="Folder of GLUE's own files (MRPC/, RTE/ ...); by default they come from the Hub.")
 ]
+
+
+class RecipeCommand(TyperCommand):
+    """A command with a recipe, which recognises recipe keys that are given as options."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments as any command does.
+
+        Raises:
+            typer.BadParameter: `--steps 10` is given for `steps=10`.
+        """
+        options = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        for index, argument in enumerate(args):
+            option, _, value = argument.partition("=")
+            if argument == "--":
+                break
+            if not option.startswith("--") or option in {*options, "--help"}:
+                continue
+            from sqzb.recipe.commands import COMMANDS
+            from sqzb.recipe.explanations import same_key
+
+            keys = same_key(COMMANDS[str(self.name)], option[2:].replace("-", "_"))
+            if keys:
+                following = [word for word in args[index + 1 : index + 2] if not word.startswith("-")]
+                written = f"{keys[0]}={value or ''.join(following) or 'VALUE'}"
+                raise typer.BadParameter(f"{option} is a recipe key, not an option: write {written}", ctx)
+        return super().parse_args(ctx, args)
 
 
 def _show_version(wanted: bool) -> None:
@@ -51,11 +85,9 @@ def _options(
     pass
 
 
-@app.command()
+@app.command(cls=RecipeCommand)
 def prepare_corpus(
-    recipe: Annotated[
-        Path | None, typer.Argument(help="A YAML recipe; those that come with sqzb are in recipes/.")
-    ] = None,
+    recipe: Annotated[Path | None, typer.Argument(help=RECIPE_HELP)] = None,
     overrides: Overrides = None,
     output: Output = None,
     workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
@@ -97,7 +129,7 @@ def inspect_corpus(
     inspect(corpus, n, length, seed)
 
 
-@app.command()
+@app.command(cls=RecipeCommand)
 def pretrain(
     recipe: Recipe,
     overrides: Overrides = None,
@@ -115,14 +147,17 @@ def pretrain(
     job.pretrain(wanted, resume, extend, dry_run)
 
 
-@app.command()
+@app.command(cls=RecipeCommand)
 def finetune(
     overrides: Overrides = None,
     task: Annotated[
         str | None, typer.Option(help="The GLUE task, such as mrpc; several, as mrpc,rte; or all nine: all.")
     ] = None,
-    recipe: Annotated[Path | None, typer.Option(help="A YAML recipe; by default the model card's settings.")] = None,
-    seeds: Annotated[str | None, typer.Option(help="A run with each, as 1,2,3.")] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Option(help=f"{RECIPE_HELP} By default, the model card's settings."),
+    ] = None,
+    seeds: Annotated[str | None, typer.Option(help="A run with each seed, such as 1,2,3.")] = None,
     jobs: Annotated[int | None, typer.Option(min=1, help="So many of several runs at once; by default 1.")] = None,
     model: Annotated[str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")] = None,
     teacher: Annotated[
@@ -141,7 +176,7 @@ def finetune(
     """
     from sqzb.recipe import SweepRecipe, load_recipe
 
-    changes = [*(overrides or ()), *([] if seeds is None else [f"sweep.seed=[{seeds}]"])]
+    changes = [*(overrides or ()), *([] if seeds is None else [_seeds(seeds)])]
     changes += [f"distillation.teacher={json.dumps(teacher)}"] if teacher else []
     folders = {"glue_dir": _text(glue_dir), "output": _text(output)}
     wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, **folders)
@@ -234,6 +269,65 @@ def fill_mask(
 
     for number, tokens in enumerate(predicting.fill_mask(path, text, top)):
         typer.echo("\n" * bool(number) + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens))
+
+
+recipes = typer.Typer(help="List the recipes that come with sqzb; show or copy one; list the keys of recipes.")
+app.add_typer(recipes, name="recipes")
+
+
+@recipes.callback(invoke_without_command=True)
+def list_recipes(context: typer.Context) -> None:
+    """List the recipes that come with sqzb: their command, their name and what they are for."""
+    if context.invoked_subcommand is None:
+        from sqzb.recipe import shipped
+
+        typer.echo("\n".join(shipped.listed()))
+
+
+@recipes.command(name="show")
+def show_recipe(name: Name) -> None:
+    """Print a recipe."""
+    from sqzb.recipe import shipped
+
+    typer.echo(shipped.named(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes.command(name="copy")
+def copy_recipe(
+    name: Name,
+    file: Annotated[
+        Path | None,
+        typer.Argument(help="The file to write, or a folder; by default NAME.yaml in the working directory."),
+    ] = None,
+) -> None:
+    """Copy a recipe to a file of your own, which must not exist yet."""
+    from sqzb.recipe import shipped
+
+    typer.echo(f"{shipped.copy(name, file)} is written")
+
+
+@recipes.command(name="keys")
+def list_keys(
+    command: Annotated[
+        Literal["pretrain", "finetune", "prepare-corpus"],
+        typer.Argument(metavar="COMMAND", help="pretrain, finetune or prepare-corpus."),
+    ],
+) -> None:
+    """List every key of a command's recipes, with its default, type, limits and description."""
+    from sqzb.recipe.reference import reference
+
+    typer.echo("\n".join(reference(command)))
+
+
+def _seeds(text: str) -> str:
+    """Return --seeds as an override.
+
+    Raises:
+        typer.BadParameter: the text is not whole numbers with commas between.
+    """
+    if not all(seed.strip().isdecimal() for seed in text.split(",")):
+        raise typer.BadParameter(f"--seeds takes whole numbers with commas between, such as 1,2,3; not {text!r}")
+    return f"sweep.seed=[{text}]"
 
 
 def _text(path: Path | None) -> str | None:

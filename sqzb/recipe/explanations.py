@@ -1,41 +1,132 @@
-"""Explanations of a recipe's errors, by key."""
+"""Explanations of a recipe's errors: the key, what is wrong with its value, and the key that was probably meant."""
 
 import difflib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+import yaml
 from pydantic import BaseModel
 
-from sqzb.recipe.schema import REMOVED
+from sqzb.recipe.reference import keys, section_in
+from sqzb.recipe.schema import REMOVED, flat
+from sqzb.recipe.strict_yaml import parse
+
+# Names that other tools, or other commands, have for a key.
+ALIASES: dict[str, tuple[str, ...]] = {
+    "learning_rate": ("lr",),
+    "peak_lr": ("lr",),
+    "batch": ("global_batch",),
+    "batch_size": ("batch", "global_batch"),
+    "train_batch_size": ("batch", "global_batch"),
+    "per_device_train_batch_size": ("batch", "micro_batch"),
+    "global_batch": ("batch",),
+    "global_batch_size": ("batch", "global_batch"),
+    "micro_batch_size": ("micro_batch",),
+    "steps": ("epochs",),
+    "max_steps": ("steps", "epochs"),
+    "epochs": ("steps",),
+    "num_epochs": ("epochs", "steps"),
+    "num_train_epochs": ("epochs", "steps"),
+    "max_length": ("sequence_length", "sequence_lengths"),
+    "max_seq_length": ("max_length", "sequence_length", "sequence_lengths"),
+    "sequence_length": ("max_length", "sequence_lengths"),
+    "warmup_ratio": ("warmup",),
+    "warmup_steps": ("warmup",),
+    "max_grad_norm": ("clip_norm",),
+    "mlm_probability": ("masking_rate",),
+    "eval_steps": ("evaluate_every",),
+    "save_steps": ("checkpoint_every",),
+    "logging_steps": ("log_every",),
+    "output_dir": ("output",),
+    "bf16": ("precision",),
+    "fp16": ("precision",),
+    "model_name_or_path": ("model", "start_from"),
+}
 
 
-def explain(kind: type[BaseModel], detail: Mapping[str, Any]) -> str:
-    """Return one line on an error of pydantic's: the key, what is wrong with its value, the nearest key."""
-    location = [part for part in detail["loc"] if part != "[key]"]
-    key = ".".join(str(part) for part in location)
-    if detail["type"] == "missing":
-        return f"{key}: missing"
-    if detail["type"] != "extra_forbidden":
-        return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r}"
-    if ".".join(str(part) for part in location[-2:]) in REMOVED:
-        return f"{key}: no longer supported, since it made no student better; leave it out"
-    names = _names_at(kind, location[:-1])
-    near = difflib.get_close_matches(str(location[-1]), names, n=1, cutoff=0.5)
-    known = f"did you mean {near[0]}?" if near else f"the keys here are {', '.join(names)}"
-    return f"{key}: unknown key; {known}"
+def explain(kind: type[BaseModel], details: Sequence[Mapping[str, Any]]) -> list[str]:
+    """Return one line for each of pydantic's errors on a recipe of this kind."""
+    lines = []
+    listed: set[tuple[int | str, ...]] = set()  # the sections whose keys were listed: once is enough
+    for detail in details:
+        location = tuple(part for part in detail["loc"] if part != "[key]")
+        key = ".".join(str(part) for part in location)
+        if detail["type"] == "missing":
+            lines.append(f"{key}: missing")
+        elif detail["type"] != "extra_forbidden":
+            lines.append(f"{key}: {_wrong_value(detail)}")
+        elif ".".join(str(part) for part in location[-2:]) in REMOVED:
+            lines.append(f"{key}: no longer supported, since it made no student better; leave it out")
+        else:
+            meant, names = _meant(kind, location, detail["input"]), _names_at(kind, location[:-1])
+            if meant:
+                key = ".".join([key, *_only_inner(detail["input"])])
+                lines.append(f"{key}: unknown key; did you mean {' or '.join(meant)}?")
+            elif location[:-1] in listed:
+                lines.append(f"{key}: unknown key")
+            else:
+                lines.append(f"{key}: unknown key; the keys here are {', '.join(names)}")
+                listed.add(location[:-1])
+    return lines
+
+
+def same_key(kind: type[BaseModel], name: str) -> list[str]:
+    """Return the keys, with dots, that `name` certainly stands for, by their last part or by another tool's name."""
+    last = name.rpartition(".")[2]
+    for wanted in ((last,), ALIASES.get(last, ())):
+        found = [
+            key for key, field in keys(kind) if key.rpartition(".")[2] in wanted and not section_in(field.annotation)
+        ]
+        if found:
+            return found
+    return []
+
+
+def _meant(kind: type[BaseModel], location: Sequence[int | str], value: Any) -> list[str]:
+    """Return the keys that an unknown key probably stands for: the certain ones, or the nearest in its section."""
+    name, names = str(location[-1]), _names_at(kind, location[:-1])
+    here = [alias for alias in ALIASES.get(name, ()) if alias in names]
+    if here:
+        return here
+    if len(location) == 1 or location[0] not in kind.model_fields:
+        inner = list(flat(value)) if isinstance(value, dict) else [name]
+        elsewhere = [key for part in inner for key in same_key(kind, str(part))]
+        if elsewhere:
+            return list(dict.fromkeys(elsewhere))
+    return difflib.get_close_matches(name, names, n=1)
+
+
+def _only_inner(value: Any) -> Iterator[str]:
+    """Yield the rest of a dotted key, where the value of an unknown section is a single key."""
+    while isinstance(value, dict) and len(value) == 1:
+        (part, value), *_ = value.items()
+        yield str(part)
+
+
+def _wrong_value(detail: Mapping[str, Any]) -> str:
+    value, problem = detail["input"], detail["msg"].removeprefix("Input ")
+    if detail["type"] == "model_type":
+        problem = "should be a section, with keys inside"
+    advice = ""
+    if detail["type"] in ("list_type", "tuple_type") and isinstance(value, str | int | float):
+        advice = f": write [{value}]"
+    elif detail["type"] in ("int_type", "float_type", "bool_type") and isinstance(value, str) and _bare(value) != value:
+        advice = f": write {value}, without quotes"
+    return f"{problem}, not {value!r}{advice}"
+
+
+def _bare(text: str) -> Any:
+    """Return what a text would be without its quotes."""
+    try:
+        return parse(text)
+    except yaml.YAMLError:
+        return text
 
 
 def _names_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
-    """The keys of the section at `location`, found through the annotations."""
+    """Return the keys of the section at `location`, found through the annotations."""
     for part in location:
         field = kind.model_fields.get(str(part))
         if field is not None:
-            kind = _section_in(field.annotation) or kind
+            kind = section_in(field.annotation) or kind
     return list(kind.model_fields)
-
-
-def _section_in(annotation: Any) -> type[BaseModel] | None:
-    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-        return annotation
-    inner = (_section_in(argument) for argument in getattr(annotation, "__args__", ()))
-    return next((section for section in inner if section is not None), None)

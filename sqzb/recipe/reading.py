@@ -10,12 +10,17 @@ from pydantic import ValidationError
 
 from sqzb.errors import RecipeError
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.recipe.explanations import explain
+from sqzb.recipe import strict_yaml
+from sqzb.recipe.commands import COMMANDS, NOUNS, command_line, command_of
+from sqzb.recipe.explanations import explain, same_key
 from sqzb.recipe.schema import Section
+from sqzb.recipe.shipped import find, names
 from sqzb.recipe.strict_yaml import dump, parse
 from sqzb.recipe.sweeps import SweepRecipe
 
 Recipe = TypeVar("Recipe", bound=Section)
+# KEY, = and VALUE as arguments of their own, or = at the end or the beginning of one; \0 stands between arguments.
+_SPACED = re.compile(r"(?:^|\0)(?P<key>[^\0=]+)(?:\0=\0?|=\0)(?P<value>[^\0=]+)(?=\0|$)")
 
 
 def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any) -> Recipe:
@@ -25,11 +30,12 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] 
     stands over what the file has in `sweep`, `tasks` and `stages`, but not over what a stage that teaches others says
     of itself. Raises RecipeError listing every problem.
     """
-    values = _read(path) if path is not None else {}
+    values = _read(kind, path) if path is not None else {}
     if kind is SweepRecipe:
         named = {text.partition("=")[0] for text in overrides} | {key for key in given if given[key] is not None}
         values = _without(values, named)
-    problems = [problem for text in overrides for problem in _override(values, text)]
+    overrides, problems = _without_spaced(overrides)
+    problems += [problem for text in overrides for problem in _override(values, text)]
     values |= {key: value for key, value in given.items() if value is not None}
     recipe, found = _validate(kind, values)
     problems += found
@@ -44,22 +50,38 @@ def dump_recipe(recipe: Section) -> str:
     return dump(recipe.model_dump())
 
 
-def _read(path: Path) -> dict[str, Any]:
+def _read(kind: type[Section], recipe: Path) -> dict[str, Any]:
+    """Return the values of a recipe's file, which must not be a recipe of another command."""
+    path = find(recipe)
     try:
         text = path.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        raise RecipeError(
-            f"There is no recipe {path}. Recipes that come with sqzb are in the folder recipes/."
-        ) from None
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {path} cannot be read ({error}). Give a YAML file in UTF-8.") from error
+        raise RecipeError(f"The recipe {recipe} cannot be read ({error}). Give a YAML file in UTF-8.") from error
     try:
         values = parse(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"The recipe {path} is no YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"The recipe {recipe} is no YAML: {strict_yaml.explain(error, text)}") from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise RecipeError(f"The recipe {path} holds no keys. A recipe is a list of `key: value` lines.")
+        raise RecipeError(f"The recipe {recipe} holds no keys. A recipe is a list of `key: value` lines.")
+    command = _other_command(kind, values.keys())
+    if command is not None:
+        raise RecipeError(f"{recipe} is {NOUNS[command]}: use {command_line(command, str(recipe))}")
     return values
+
+
+def _other_command(kind: type[Section], given: Set[str]) -> str | None:
+    """Return the command whose recipe this is, from its top-level keys; None where it may be one of `kind`.
+
+    None of the keys is then `kind`'s alone. A single key that only the other command has may as well be a slip, such
+    as `lr` for `optimizer.lr`.
+    """
+    command = command_of(given)
+    other = COMMANDS[command]
+    foreign = given & other.model_fields.keys() - kind.model_fields.keys()
+    own = given & kind.model_fields.keys() - other.model_fields.keys()
+    if own or not foreign or (len(foreign) == 1 and same_key(kind, *foreign)):
+        return None
+    return command
 
 
 def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
@@ -84,11 +106,30 @@ def _less(part: Any, named: Set[str]) -> Any:
     return {key: _less(value, inside[key]) for key, value in part.items() if key not in named}
 
 
+def _without_spaced(overrides: Sequence[str]) -> tuple[Sequence[str], list[str]]:
+    """Return the overrides less those with spaces around `=`, and a problem for each of these.
+
+    The shell cuts `KEY = VALUE` into three arguments, `KEY= VALUE` and `KEY =VALUE` into two.
+    """
+    joined = "\0".join(overrides)
+    spaced = list(_SPACED.finditer(joined))
+    if not spaced:
+        return overrides, []
+    problems = []
+    for match in spaced:
+        as_given = match[0].strip("\0").replace("\0", " ")
+        problems.append(f"{as_given}: leave out the spaces: {match['key']}={match['value']}")
+    whole = _SPACED.sub("", joined).split("\0")
+    return [override for override in whole if override], problems
+
+
 def _override(values: dict[str, Any], text: str) -> list[str]:
     """Set one KEY=VALUE in `values`; the problem, if there is one."""
     key, equals, value = text.partition("=")
+    if not equals and (text in names() or Path(text).suffix in (".yaml", ".yml")):
+        return [f"{text}: is a recipe, and no KEY=VALUE: give it as --recipe {text}"]
     if not equals or not key:
-        return [f"{text}: an override is KEY=VALUE, such as optimizer.lr=1e-3"]
+        return [f"{text}: an override is KEY=VALUE, such as seed=1"]
     *parents, last = key.split(".")
     inner: Any = values
     for parent in parents:
@@ -115,7 +156,7 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
         return recipe, list(_combined(recipe))
     except ValidationError as error:
         details = error.errors()
-    problems = [explain(kind, dict(detail)) for detail in details]
+    problems = explain(kind, details)
     removed = {_remove(values, detail["loc"]) for detail in details}
     try:
         recipe = kind.model_validate(values)

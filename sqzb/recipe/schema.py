@@ -27,7 +27,7 @@ def without_removed(values: Mapping[str, Any], prefix: str = "") -> dict[str, An
 
 
 # One error for both kinds, where pydantic has one for each kind of a union.
-MicroBatchSize = Annotated[int | Literal["auto"], PlainValidator(_size_or_auto)]
+MicroBatchSize = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], PlainValidator(_size_or_auto)]
 
 
 class Section(BaseModel):

@@ -1,5 +1,6 @@
 """Strict YAML: YAML 1.2's numbers, no key twice, and errors that name the line."""
 
+import math
 import re
 from typing import Any
 
@@ -11,12 +12,12 @@ class _Loader(yaml.SafeLoader):
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []  # else it is refused below
-        keys = [self.construct_object(key, deep=True) for key, _ in pairs]
-        twice = {str(key) for key in keys if keys.count(key) > 1}
-        if twice:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"{', '.join(sorted(twice))} stands twice", node.start_mark
-            )
+        keys: list[Any] = []
+        for node_of_key, _ in pairs:
+            key = self.construct_object(node_of_key, deep=True)
+            if key in keys:
+                raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice", node_of_key.start_mark)
+            keys.append(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
 
@@ -45,6 +46,31 @@ def parse(text: str) -> Any:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
 
-def dump(values: Any) -> str:
-    """Return the values as YAML that `parse` reads as the same values, in their order."""
-    return yaml.dump(values, Dumper=_Dumper, sort_keys=False, allow_unicode=True)
+def dump(values: Any, in_line: bool = False) -> str:
+    """Return the values as YAML that `parse` reads as the same values, in their order.
+
+    in_line: on one line, with brackets.
+    """
+    return yaml.dump(
+        values,
+        Dumper=_Dumper,
+        sort_keys=False,
+        allow_unicode=True,
+        default_flow_style=in_line,
+        width=math.inf if in_line else None,
+    )
+
+
+def explain(error: yaml.YAMLError, text: str) -> str:
+    """Return where and why a text is no YAML, with the line that is wrong."""
+    if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
+        return " ".join(str(error).replace('in "<unicode string>", ', "").split())
+    mark, problem = error.problem_mark, error.problem
+    if error.context == "while scanning a simple key" and error.context_mark is not None:
+        mark = error.context_mark  # the line without a colon; the problem's mark is on the line behind it
+    lines = text.splitlines()
+    line = lines[mark.line] if mark.line < len(lines) else ""
+    if line[mark.column : mark.column + 1] == "\t":
+        problem = "a tab, where YAML has spaces only"
+    shown = f"\n    {line}\n    {' ' * mark.column}^" if line.strip() else ""
+    return f"line {mark.line + 1}, column {mark.column + 1}: {problem}{shown}"

@@ -27,7 +27,7 @@ from sqzb.recipe.schema import FinetuneRecipe, Section, flat
 ALL = "all"
 
 
-class _Part(Section):
+class PartialRecipe(Section):
     """Some keys of FinetuneRecipe: only those that were given are read and written."""
 
     @model_serializer(mode="wrap")
@@ -42,9 +42,9 @@ class _Part(Section):
 
 if TYPE_CHECKING:
 
-    class Settings(_Part): ...
+    class Settings(PartialRecipe): ...
 
-    class Grid(_Part): ...
+    class Grid(PartialRecipe): ...
 
 else:  # by the rules of FinetuneRecipe's own fields, whatever these are
 
@@ -56,13 +56,15 @@ else:  # by the rules of FinetuneRecipe's own fields, whatever these are
         rule = (field.annotation, Field(), *field.metadata)
         return list[Annotated[rule]], Field([], min_length=1)
 
-    def _grid(fields: dict[str, FieldInfo]) -> type[_Part]:
-        return create_model("Grid", __base__=_Part, **{name: _values(field) for name, field in fields.items()})
+    def _grid(fields: dict[str, FieldInfo]) -> type[PartialRecipe]:
+        return create_model("Grid", __base__=PartialRecipe, **{name: _values(field) for name, field in fields.items()})
 
     _OF_ONE_RUN = ("task", "glue_dir", "output")
     _FIELDS = {name: field for name, field in FinetuneRecipe.model_fields.items() if name not in _OF_ONE_RUN}
     Settings = create_model(
-        "Settings", __base__=_Part, **{name: (field.annotation, copy.copy(field)) for name, field in _FIELDS.items()}
+        "Settings",
+        __base__=PartialRecipe,
+        **{name: (field.annotation, copy.copy(field)) for name, field in _FIELDS.items()},
     )
     Grid = _grid(_FIELDS)
 

@@ -1,0 +1,28 @@
+"""The commands that take a recipe."""
+
+from collections.abc import Iterable
+
+from sqzb.recipe.schema import CorpusRecipe, PretrainRecipe, Section
+from sqzb.recipe.sweeps import SweepRecipe
+
+COMMANDS: dict[str, type[Section]] = {
+    "prepare-corpus": CorpusRecipe,
+    "pretrain": PretrainRecipe,
+    "finetune": SweepRecipe,
+}
+NOUNS = {
+    "prepare-corpus": "a corpus recipe",
+    "pretrain": "a pretraining recipe",
+    "finetune": "a finetuning recipe",
+}
+
+
+def command_of(keys: Iterable[str]) -> str:
+    """Return the command whose recipes know the most of these top-level keys."""
+    given = set(keys)
+    return max(COMMANDS, key=lambda command: len(COMMANDS[command].model_fields.keys() & given))
+
+
+def command_line(command: str, recipe: str) -> str:
+    """Return how the recipe is given to the command."""
+    return f"sqzb {command} {'--recipe ' if command == 'finetune' else ''}{recipe}"

@@ -1,0 +1,116 @@
+"""The recipes that come with sqzb: found by name, listed, copied."""
+
+import difflib
+from collections.abc import Iterator
+from pathlib import Path
+
+from sqzb.errors import RecipeError, UserError
+from sqzb.files import whole_file
+from sqzb.recipe.commands import COMMANDS, command_of
+from sqzb.recipe.strict_yaml import parse
+
+SUFFIX = ".yaml"
+_INSTALLED = Path(__file__).parents[1] / "recipes"
+_CHECKOUT = Path(__file__).parents[2] / "recipes"
+
+
+def folder() -> Path:
+    """Return the folder of the recipes: the installed package's, or the checkout's."""
+    return _INSTALLED if _INSTALLED.is_dir() else _CHECKOUT
+
+
+def names() -> list[str]:
+    """Return the names of the recipes, in alphabetical order."""
+    return sorted(path.stem for path in folder().glob(f"*{SUFFIX}"))
+
+
+def find(recipe: Path) -> Path:
+    """Return the file of a recipe that is given by path or by name, each with or without `.yaml`.
+
+    A file that exists wins over a recipe of the same name that comes with sqzb.
+
+    Raises:
+        RecipeError: there is no such recipe, or the path is a folder.
+    """
+    for path in (recipe, Path(f"{recipe}{SUFFIX}")):
+        if _is_file(path):
+            return path
+    shipped = _shipped(str(recipe))
+    if shipped is not None:
+        return shipped
+    if recipe.is_dir():
+        inside = [path for path in (recipe / "recipe.yaml", *sorted(recipe.glob(f"*{SUFFIX}"))) if path.exists()]
+        example = f", such as {inside[0]}" if inside else ""
+        raise RecipeError(f"The recipe {recipe} cannot be read, because it is a folder. Give a YAML file{example}.")
+    raise RecipeError(_missing(str(recipe)))
+
+
+def named(name: str) -> Path:
+    """Return the file of a recipe that comes with sqzb.
+
+    Raises:
+        RecipeError: there is none of this name.
+    """
+    shipped = _shipped(name)
+    if shipped is None:
+        raise RecipeError(_missing(name))
+    return shipped
+
+
+def listed() -> Iterator[str]:
+    """Yield a line for each recipe: its command, its name and its first comment, in columns."""
+    rows = []
+    for name in names():
+        text = named(name).read_text(encoding="utf-8")
+        rows.append((command_of(parse(text)), name, text.partition("\n")[0].lstrip("# ")))
+    width = max(len(name) for _, name, _ in rows)
+    for command in COMMANDS:
+        for name, description in [row[1:] for row in rows if row[0] == command]:
+            yield f"{command:<14}  {name:<{width}}  {description}"
+
+
+def copy(name: str, target: Path | None) -> Path:
+    """Copy a recipe to a file, or into a folder under its own name, and return the file.
+
+    target: by default, the working directory.
+
+    Raises:
+        RecipeError: there is no recipe of this name.
+        UserError: the file exists, or cannot be written.
+    """
+    source = named(name)
+    file = Path(source.name) if target is None else target
+    if file.is_dir():
+        file = file / source.name
+    if file.exists():
+        raise UserError(f"{file} exists and is not overwritten. Give another file: sqzb recipes copy {name} FILE")
+    try:
+        with whole_file(file) as aside:
+            aside.write_bytes(source.read_bytes())
+    except OSError as error:
+        raise UserError(f"{file} cannot be written ({error.strerror}). Give another file.") from error
+    return file
+
+
+def _is_file(path: Path) -> bool:
+    """Whether there is a file, a pipe or the like; a path that cannot be asked counts, since reading it says why."""
+    try:
+        return path.exists() and not path.is_dir()
+    except OSError:
+        return True
+
+
+def _shipped(name: str) -> Path | None:
+    name = name.removesuffix(SUFFIX)
+    return folder() / f"{name}{SUFFIX}" if name in names() else None
+
+
+def _missing(recipe: str) -> str:
+    if "=" in recipe:
+        return f"There is no recipe {recipe}. Give the recipe before the keys to change: RECIPE {recipe}"
+    stem = Path(recipe).stem
+    nearest = sorted(names(), key=lambda name: -difflib.SequenceMatcher(None, stem, name).ratio())
+    return (
+        f"There is no recipe {recipe}, neither a file nor one that comes with sqzb, which has {', '.join(nearest)}. "
+        "`sqzb recipes` says which command each is for."
+    )
