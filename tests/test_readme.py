@@ -36,7 +36,9 @@ def test_a_shown_command_exists(arguments: list[str]) -> None:
     given = group.commands[name].make_context(name, rest).params
     recipe = given.get("recipe")
     if recipe is not None:
-        load_recipe(KINDS[name], ROOT / recipe, given.get("overrides") or ())
+        in_checkout = ROOT / recipe
+        path = in_checkout if in_checkout.exists() else recipe  # else the name of a recipe
+        load_recipe(KINDS[name], path, given.get("overrides") or ())
 
 
 def test_make_commands_exist() -> None:
