@@ -5,8 +5,11 @@ import sys
 from pathlib import Path
 
 import pytest
+from typer.testing import CliRunner
 
 from sqzb import __version__
+from sqzb.cli import app
+from sqzb.errors import UserError
 
 HEAVY = ("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow")
 
@@ -32,6 +35,9 @@ def loaded_by(code: str) -> set[str]:
         ["prepare-corpus"],
         ["prepare-corpus", "a.yaml", "--verify", "b"],
         ["inspect-corpus", "--help"],
+        ["recipes"],
+        ["recipes", "keys", "finetune"],
+        ["pretrain", "phase1_128", "--steps", "10"],
     ],
     ids=" ".join,
 )
@@ -42,7 +48,16 @@ def test_nothing_heavy_is_loaded_before_the_arguments_are_good(arguments: list[s
 def test_help_names_every_command() -> None:
     ended = run("--help")
     assert ended.returncode == 0
-    for command in ("prepare-corpus", "inspect-corpus", "pretrain", "finetune", "eval", "predict", "fill-mask"):
+    for command in (
+        "prepare-corpus",
+        "inspect-corpus",
+        "pretrain",
+        "finetune",
+        "eval",
+        "predict",
+        "fill-mask",
+        "recipes",
+    ):
         assert command in ended.stdout
 
 
@@ -101,6 +116,8 @@ def test_debug_shows_the_traceback(place: str) -> None:
         ["inspect-corpus"],
         ["inspect-corpus", "x", "--length", "7"],
         ["inspect-corpus", "x", "--n", "0"],
+        ["recipes", "keys"],
+        ["recipes", "show", "nothing"],
     ],
     ids=" ".join,
 )
@@ -108,3 +125,38 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
     ended = run(*arguments)
     assert ended.returncode == 2
     assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "answer"),
+    [
+        (["pretrain", "phase1_128", "--steps", "10"], "write steps=10"),
+        (["pretrain", "phase1_128", "--steps=10"], "write steps=10"),
+        (["pretrain", "--lr", "1e-3", "phase1_128"], "write optimizer.lr=1e-3"),
+        (["finetune", "--batch-size", "--task", "mrpc"], "write batch=VALUE"),
+        (["prepare-corpus", "corpus", "--heldout"], "write heldout=VALUE"),
+        (["finetune", "--task", "mrpc", "--seeds", "1 2"], "such as 1,2,3; not '1 2'"),
+    ],
+    ids=lambda value: " ".join(value) if isinstance(value, list) else "",
+)
+def test_an_option_is_answered_with_the_way_to_write_it(
+    arguments: list[str], answer: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "200")
+    ended = CliRunner().invoke(app, arguments)
+    assert ended.exit_code == 2 and answer in ended.output
+
+
+def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
+    recipes = Path(__file__).parents[1] / "recipes"
+    ended = CliRunner().invoke(app, ["recipes"])
+    assert ended.exit_code == 0 and ended.stdout.count("\n") == len(list(recipes.iterdir()))
+    shown = CliRunner().invoke(app, ["recipes", "show", "corpus"]).stdout
+    assert shown == (recipes / "corpus.yaml").read_text()
+    target = tmp_path / "mine.yaml"
+    assert CliRunner().invoke(app, ["recipes", "copy", "corpus", str(target)]).exit_code == 0
+    assert target.read_text() == shown
+    refused = CliRunner().invoke(app, ["recipes", "copy", "corpus", str(target)])
+    assert isinstance(refused.exception, UserError) and "exists" in str(refused.exception)
+    keys = CliRunner().invoke(app, ["recipes", "keys", "pretrain"]).stdout
+    assert "optimizer.lr=0.0025  (number, over 0)" in keys

@@ -20,7 +20,7 @@ _LIMITS = {"ge": "{} or more", "gt": "over {}", "le": "at most {}", "lt": "below
 
 def reference(command: str) -> Iterator[str]:
     """Yield the lines that describe every key of the command's recipes, at most 80 columns wide."""
-    yield f"The keys of a recipe for sqzb {command}, with their defaults. Override keys by"
+    yield f"The keys of recipes for sqzb {command}, with defaults. Override keys by"
     yield f"  {command_line(command, 'RECIPE')} KEY=VALUE ..."
     for key, field in keys(COMMANDS[command]):
         default = (
