@@ -51,21 +51,27 @@ class RecipeCommand(TyperCommand):
         Raises:
             typer.BadParameter: `--steps 10` is given for `steps=10`.
         """
-        options = {name for parameter in self.params for name in (*parameter.opts, *parameter.secondary_opts)}
+        options = {"--help"}
+        for parameter in self.params:
+            options.update(parameter.opts, parameter.secondary_opts)
         for index, argument in enumerate(args):
             option, _, value = argument.partition("=")
             if argument == "--":
                 break
-            if not option.startswith("--") or option in {*options, "--help"}:
+            if not option.startswith("--") or option in options:
                 continue
             from sqzb.recipe.commands import COMMANDS
             from sqzb.recipe.explanations import same_key
 
-            keys = same_key(COMMANDS[str(self.name)], option[2:].replace("-", "_"))
-            if keys:
-                following = [word for word in args[index + 1 : index + 2] if not word.startswith("-")]
-                written = f"{keys[0]}={value or ''.join(following) or 'VALUE'}"
-                raise typer.BadParameter(f"{option} is a recipe key, not an option: write {written}", ctx)
+            name = option[2:].replace("-", "_")
+            for key in same_key(COMMANDS[str(self.name)], name)[:1]:
+                following = "".join(args[index + 1 : index + 2])
+                value = value or ("" if following.startswith("-") else following)
+                # The value of a key of another name may be in another unit: steps and epochs.
+                if not value or not f".{key}".endswith(f".{name}"):
+                    value = "VALUE"
+                problem = f"no such option: {option}. Recipe keys have no dashes: {key}={value}"
+                raise typer.BadParameter(problem, ctx)
         return super().parse_args(ctx, args)
 
 

@@ -130,11 +130,11 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["pretrain", "phase1_128", "--steps", "10"], "write steps=10"),
-        (["pretrain", "phase1_128", "--steps=10"], "write steps=10"),
-        (["pretrain", "--lr", "1e-3", "phase1_128"], "write optimizer.lr=1e-3"),
-        (["finetune", "--batch-size", "--task", "mrpc"], "write batch=VALUE"),
-        (["prepare-corpus", "corpus", "--heldout"], "write heldout=VALUE"),
+        (["pretrain", "phase1_128", "--steps", "10"], "no such option: --steps. Recipe keys have no dashes: steps=10"),
+        (["pretrain", "phase1_128", "--steps=10"], "no such option: --steps. Recipe keys have no dashes: steps=10"),
+        (["pretrain", "--lr", "1e-3", "phase1_128"], "no dashes: optimizer.lr=1e-3"),
+        (["finetune", "--batch-size", "3", "--task", "mrpc"], "no dashes: batch=VALUE"),
+        (["prepare-corpus", "corpus", "--heldout"], "no dashes: heldout=VALUE"),
         (["finetune", "--task", "mrpc", "--seeds", "1 2"], "such as 1,2,3; not '1 2'"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",

@@ -1,4 +1,4 @@
-"""Explanations of a recipe's errors: the key, what is wrong with its value, and the key that was probably meant."""
+"""Explanations of a recipe's errors: the key, what is wrong, and the key that was likely meant."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -10,6 +10,8 @@ from pydantic import BaseModel
 from sqzb.recipe.reference import keys, section_in
 from sqzb.recipe.schema import REMOVED, flat
 from sqzb.recipe.strict_yaml import parse
+
+Location = tuple[int | str, ...]  # the keys on the way to a value; numbers in lists
 
 # Names that other tools, or other commands, have for a key.
 ALIASES: dict[str, tuple[str, ...]] = {
@@ -47,7 +49,7 @@ ALIASES: dict[str, tuple[str, ...]] = {
 def explain(kind: type[BaseModel], details: Sequence[Mapping[str, Any]]) -> list[str]:
     """Return one line for each of pydantic's errors on a recipe of this kind."""
     lines = []
-    listed: set[tuple[int | str, ...]] = set()  # the sections whose keys were listed: once is enough
+    listed: set[Location] = set()
     for detail in details:
         location = tuple(part for part in detail["loc"] if part != "[key]")
         key = ".".join(str(part) for part in location)
@@ -56,34 +58,42 @@ def explain(kind: type[BaseModel], details: Sequence[Mapping[str, Any]]) -> list
         elif detail["type"] != "extra_forbidden":
             lines.append(f"{key}: {_wrong_value(detail)}")
         elif ".".join(str(part) for part in location[-2:]) in REMOVED:
-            lines.append(f"{key}: no longer supported, since it made no student better; leave it out")
+            reason = "since it made no student better"
+            lines.append(f"{key}: no longer supported, {reason}; leave it out")
         else:
-            meant, names = _meant(kind, location, detail["input"]), _names_at(kind, location[:-1])
-            if meant:
-                key = ".".join([key, *_only_inner(detail["input"])])
-                lines.append(f"{key}: unknown key; did you mean {' or '.join(meant)}?")
-            elif location[:-1] in listed:
-                lines.append(f"{key}: unknown key")
-            else:
-                lines.append(f"{key}: unknown key; the keys here are {', '.join(names)}")
-                listed.add(location[:-1])
+            lines.append(_unknown_key(kind, location, detail["input"], listed))
     return lines
 
 
 def same_key(kind: type[BaseModel], name: str) -> list[str]:
-    """Return the keys, with dots, that `name` certainly stands for, by their last part or by another tool's name."""
+    """Return the keys, with dots, that `name` stands for: by their last part, or by an alias."""
     last = name.rpartition(".")[2]
+    values = [key for key, field in keys(kind) if section_in(field.annotation) is None]
     for wanted in ((last,), ALIASES.get(last, ())):
-        found = [
-            key for key, field in keys(kind) if key.rpartition(".")[2] in wanted and not section_in(field.annotation)
-        ]
+        found = [key for key in values if key.rpartition(".")[2] in wanted]
         if found:
             return found
     return []
 
 
-def _meant(kind: type[BaseModel], location: Sequence[int | str], value: Any) -> list[str]:
-    """Return the keys that an unknown key probably stands for: the certain ones, or the nearest in its section."""
+def _unknown_key(kind: type[BaseModel], location: Location, value: Any, listed: set[Location]) -> str:
+    """Return one line on an unknown key.
+
+    listed: the sections whose keys an earlier line lists, which is done once; updated.
+    """
+    key, section = ".".join(str(part) for part in location), location[:-1]
+    meant = _meant(kind, location, value)
+    if meant:
+        whole_key = ".".join([key, *_only_inner(value)])
+        return f"{whole_key}: unknown key; did you mean {' or '.join(meant)}?"
+    if section in listed:
+        return f"{key}: unknown key"
+    listed.add(section)
+    return f"{key}: unknown key; the keys here are {', '.join(_names_at(kind, section))}"
+
+
+def _meant(kind: type[BaseModel], location: Location, value: Any) -> list[str]:
+    """Return the keys that an unknown key may stand for: the certain ones, or the nearest here."""
     name, names = str(location[-1]), _names_at(kind, location[:-1])
     here = [alias for alias in ALIASES.get(name, ()) if alias in names]
     if here:
@@ -110,20 +120,20 @@ def _wrong_value(detail: Mapping[str, Any]) -> str:
     advice = ""
     if detail["type"] in ("list_type", "tuple_type") and isinstance(value, str | int | float):
         advice = f": write [{value}]"
-    elif detail["type"] in ("int_type", "float_type", "bool_type") and isinstance(value, str) and _bare(value) != value:
+    elif detail["type"] in ("int_type", "float_type", "bool_type") and _is_quoted(value):
         advice = f": write {value}, without quotes"
     return f"{problem}, not {value!r}{advice}"
 
 
-def _bare(text: str) -> Any:
-    """Return what a text would be without its quotes."""
+def _is_quoted(value: Any) -> bool:
+    """Whether the value is a text that would be a number or the like without its quotes."""
     try:
-        return parse(text)
+        return isinstance(value, str) and parse(value) != value
     except yaml.YAMLError:
-        return text
+        return False
 
 
-def _names_at(kind: type[BaseModel], location: Sequence[int | str]) -> list[str]:
+def _names_at(kind: type[BaseModel], location: Location) -> list[str]:
     """Return the keys of the section at `location`, found through the annotations."""
     for part in location:
         field = kind.model_fields.get(str(part))

@@ -26,9 +26,12 @@ _SPACED = re.compile(r"(?:^|\0)(?P<key>[^\0=]+)(?:\0=\0?|=\0)(?P<value>[^\0=]+)(
 def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any) -> Recipe:
     """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
 
-    Keys reach inside with dots: `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep also
-    stands over what the file has in `sweep`, `tasks` and `stages`, but not over what a stage that teaches others says
-    of itself. Raises RecipeError listing every problem.
+    path: a file, or the name of a recipe that comes with sqzb; None: all defaults. Keys reach inside with dots:
+    `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep also stands over what the file has in
+    `sweep`, `tasks` and `stages`, but not over what a stage that teaches others says of itself.
+
+    Raises:
+        RecipeError: there is no such recipe, or it cannot be used; every problem is listed.
     """
     values = _read(kind, path) if path is not None else {}
     if kind is SweepRecipe:

@@ -23,21 +23,19 @@ def reference(command: str) -> Iterator[str]:
     yield f"The keys of recipes for sqzb {command}, with defaults. Override keys by"
     yield f"  {command_line(command, 'RECIPE')} KEY=VALUE ..."
     for key, field in keys(COMMANDS[command]):
-        default = (
-            "" if section_in(field.annotation) else f"={_value_text(field.get_default(call_default_factory=True))}"
-        )
-        yield ""
+        default = ""
+        if section_in(field.annotation) is None:
+            default = f"={_value_text(field.get_default())}"
         head = f"{key}{default}  ({_type_text(field.annotation, field.metadata)})"
-        yield from textwrap.wrap(head, WIDTH, subsequent_indent=" " * 8, break_on_hyphens=False)
-        yield from textwrap.wrap(
-            field.description or "", WIDTH, initial_indent=" " * 4, subsequent_indent=" " * 4, break_on_hyphens=False
-        )
+        yield ""
+        yield from _wrapped(head, "", " " * 8)
+        yield from _wrapped(field.description or "", " " * 4, " " * 4)
 
 
 def keys(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldInfo]]:
     """Yield every key with dots and its field; NAME stands for a name of the user's choice.
 
-    The parts of a sweep repeat the keys of a run: of these parts, only the keys of their own are yielded.
+    The parts of a sweep repeat the keys of a run: only keys of their own are yielded.
     """
     for name, field in kind.model_fields.items():
         if issubclass(kind, PartialRecipe) and name in FinetuneRecipe.model_fields:
@@ -50,11 +48,16 @@ def keys(kind: type[BaseModel], prefix: str = "") -> Iterator[tuple[str, FieldIn
 
 
 def section_in(annotation: Any) -> type[BaseModel] | None:
-    """Return the section in an annotation such as `Section | None` or `dict[str, Section]`; None if there is none."""
+    """Return the section in `Section | None`, `dict[str, Section]` and the like; else None."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     inner = (section_in(argument) for argument in get_args(annotation))
     return next((section for section in inner if section is not None), None)
+
+
+def _wrapped(text: str, first: str, following: str) -> list[str]:
+    """Return the lines of a text, with the indent of the first and that of the following ones."""
+    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=following, break_on_hyphens=False)
 
 
 def _type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:
@@ -72,7 +75,8 @@ def _noun(annotation: Any) -> str:
     if origin in (Union, UnionType):
         return ", or ".join(_noun(argument) for argument in arguments if argument is not NoneType)
     if origin is Literal:
-        return ", ".join(map(str, arguments[:-1])) + f"{' or ' * (len(arguments) > 1)}{arguments[-1]}"
+        *others, last = map(str, arguments)
+        return f"{', '.join(others)} or {last}" if others else last
     if origin is dict:
         return f"mapping from {_noun(arguments[0])} to {_noun(arguments[1])}"
     if origin is tuple and Ellipsis not in arguments:
@@ -83,7 +87,7 @@ def _noun(annotation: Any) -> str:
 
 
 def _limit_texts(rule: Any) -> Iterator[str]:
-    """Yield the limits that one of a field's rules sets; Annotated holds these rules in a field of its own."""
+    """Yield the limits that a field's rule sets; inside of Annotated, a field holds the rules."""
     for inner in rule.metadata if isinstance(rule, FieldInfo) else [rule]:
         for name, text in _LIMITS.items():
             limit = getattr(inner, name, None)

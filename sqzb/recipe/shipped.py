@@ -39,10 +39,15 @@ def find(recipe: Path) -> Path:
     if shipped is not None:
         return shipped
     if recipe.is_dir():
-        inside = [path for path in (recipe / "recipe.yaml", *sorted(recipe.glob(f"*{SUFFIX}"))) if path.exists()]
+        # A run's own recipe is the likeliest.
+        inside = sorted(recipe.glob(f"*{SUFFIX}"), key=lambda path: (path.name != "recipe.yaml", path))
         example = f", such as {inside[0]}" if inside else ""
         raise RecipeError(f"The recipe {recipe} cannot be read, because it is a folder. Give a YAML file{example}.")
-    raise RecipeError(_missing(str(recipe)))
+    if "=" in str(recipe):
+        raise RecipeError(f"There is no recipe {recipe}. Give the recipe before the keys to change: RECIPE {recipe}")
+    raise RecipeError(
+        f"There is no recipe {recipe}, neither a file nor one that comes with sqzb, {_known(recipe.stem)}"
+    )
 
 
 def named(name: str) -> Path:
@@ -53,7 +58,7 @@ def named(name: str) -> Path:
     """
     shipped = _shipped(name)
     if shipped is None:
-        raise RecipeError(_missing(name))
+        raise RecipeError(f"There is no recipe {name} that comes with sqzb, {_known(name)}")
     return shipped
 
 
@@ -83,17 +88,19 @@ def copy(name: str, target: Path | None) -> Path:
     if file.is_dir():
         file = file / source.name
     if file.exists():
-        raise UserError(f"{file} exists and is not overwritten. Give another file: sqzb recipes copy {name} FILE")
+        command = f"sqzb recipes copy {name} FILE"
+        raise UserError(f"{file} exists and is not overwritten. Give another file: {command}")
     try:
         with whole_file(file) as aside:
             aside.write_bytes(source.read_bytes())
     except OSError as error:
-        raise UserError(f"{file} cannot be written ({error.strerror}). Give another file.") from error
+        reason = error.strerror
+        raise UserError(f"{file} cannot be written ({reason}). Give another file.") from error
     return file
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file, a pipe or the like; a path that cannot be asked counts, since reading it says why."""
+    """Whether there is a file, a pipe or the like; or a path whose reading says what is wrong."""
     try:
         return path.exists() and not path.is_dir()
     except OSError:
@@ -105,12 +112,7 @@ def _shipped(name: str) -> Path | None:
     return folder() / f"{name}{SUFFIX}" if name in names() else None
 
 
-def _missing(recipe: str) -> str:
-    if "=" in recipe:
-        return f"There is no recipe {recipe}. Give the recipe before the keys to change: RECIPE {recipe}"
-    stem = Path(recipe).stem
-    nearest = sorted(names(), key=lambda name: -difflib.SequenceMatcher(None, stem, name).ratio())
-    return (
-        f"There is no recipe {recipe}, neither a file nor one that comes with sqzb, which has {', '.join(nearest)}. "
-        "`sqzb recipes` says which command each is for."
-    )
+def _known(name: str) -> str:
+    """Return the end of a message on a missing recipe: all names, the nearest first."""
+    nearest = sorted(names(), key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
+    return f"which has {', '.join(nearest)}. `sqzb recipes` says which command each is for."

@@ -16,7 +16,8 @@ class _Loader(yaml.SafeLoader):
         for node_of_key, _ in pairs:
             key = self.construct_object(node_of_key, deep=True)
             if key in keys:
-                raise yaml.constructor.ConstructorError(None, None, f"{key} stands twice", node_of_key.start_mark)
+                problem, mark = f"{key} stands twice", node_of_key.start_mark
+                raise yaml.constructor.ConstructorError(None, None, problem, mark)
             keys.append(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
@@ -42,7 +43,8 @@ def parse(text: str) -> Any:
         return yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise
-    except Exception as error:  # what int(), datetime and the stack raise passes through PyYAML: 2020-13-45, [[[[...
+    # What int(), datetime and the stack raise passes through PyYAML: 2020-13-45, [[[[...
+    except Exception as error:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
 
@@ -67,7 +69,8 @@ def explain(error: yaml.YAMLError, text: str) -> str:
         return " ".join(str(error).replace('in "<unicode string>", ', "").split())
     mark, problem = error.problem_mark, error.problem
     if error.context == "while scanning a simple key" and error.context_mark is not None:
-        mark = error.context_mark  # the line without a colon; the problem's mark is on the line behind it
+        # The line without a colon; the problem's mark is on the line behind it.
+        mark = error.context_mark
     lines = text.splitlines()
     line = lines[mark.line] if mark.line < len(lines) else ""
     if line[mark.column : mark.column + 1] == "\t":
