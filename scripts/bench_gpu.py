@@ -103,8 +103,8 @@ def gradients(
     model = model.to(bench.DEVICE, torch.float64 if number is torch.float64 else torch.float32).train()
     forward = torch.compile(model, dynamic=False) if compiled else model
     with torch.autocast(bench.DEVICE, torch.bfloat16, enabled=number is torch.bfloat16):
-        tallies = forward(**batch).tallies.values()
-    loss = torch.stack([tally.loss / tally.total for tally in tallies]).sum()
+        tallies = forward(**batch).tallies
+    loss = bench.mean_loss(tallies, batch)
     loss.backward()  # type: ignore[no-untyped-call]
     # Each row of a key's bias gets what softmax takes away again: its gradient is 0 but for rounding.
     named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and "key.bias" not in name}

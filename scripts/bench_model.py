@@ -40,6 +40,7 @@ from torch.nn.functional import cross_entropy, linear
 from sqzb import console
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertModel
 from sqzb.model.costs import TRAINING, Cost, costs, total
+from sqzb.model.heads import Tally
 from sqzb.model.layers import use_kernels
 from sqzb.training.cpu import tune_cpu
 from sqzb.training.lamb import Lamb
@@ -270,8 +271,12 @@ class Ours(nn.Module):
             use_kernels(self.model)
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        tallies = self.model(**inputs).tallies.values()
-        return torch.stack([tally.loss / tally.total for tally in tallies]).sum()
+        return mean_loss(self.model(**inputs).tallies, inputs)
+
+
+def mean_loss(tallies: Mapping[str, Tally], inputs: Batch) -> Tensor:
+    """The sum of the mean losses of a batch in which every label counts, as in `batch`."""
+    return torch.stack([tally.loss / inputs[f"{name}_labels"].numel() for name, tally in tallies.items()]).sum()
 
 
 class Theirs(nn.Module):

@@ -1,7 +1,7 @@
 """The encoder with its heads: masked language model, sentence order, classification and regression.
 
-A loss leaves a model as a `Tally`, a sum with its count and not a mean, so that a trainer can add micro-batches
-and processes up to exactly the mean over one large batch.
+A loss leaves a model as a `Tally`, a sum and not a mean, so that a trainer can add micro-batches and processes up,
+and divide once by the number of labels, to exactly the mean over one large batch.
 """
 
 from typing import NamedTuple
@@ -25,24 +25,23 @@ ALIGNED = 64
 class Tally(NamedTuple):
     """What a batch adds to a step: scalars over the predictions whose label is not `IGNORED`.
 
-    loss: the sum of their losses; correct: how many hit; total: how many there are.
+    loss: the sum of their losses; correct: how many hit.
     """
 
     loss: Tensor
     correct: Tensor
-    total: Tensor
 
 
 def classification_tally(logits: Tensor, labels: Tensor) -> Tally:
     """Cross-entropy in nats and hits of `logits` (n, classes), taken in fp32, against `labels` (n)."""
     loss = F.cross_entropy(_in_fp32(logits), labels, ignore_index=IGNORED, reduction="sum")
-    return Tally(loss, (logits.argmax(-1) == labels).sum(), (labels != IGNORED).sum())
+    return Tally(loss, (logits.argmax(-1) == labels).sum())
 
 
 def regression_tally(logits: Tensor, labels: Tensor) -> Tally:
     """The squared error of `logits` (n, 1), taken in fp32, against `labels` (n); no prediction counts as correct."""
-    total = (labels != IGNORED).sum()
-    return Tally(_squared_error(logits, labels, labels), total * 0, total)
+    loss = _squared_error(logits, labels, labels)
+    return Tally(loss, torch.zeros((), dtype=torch.long, device=loss.device))
 
 
 def soft_classification_tally(

@@ -5,6 +5,7 @@ import torch
 from torch import Tensor
 
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.model.heads import IGNORED
 from sqzb.training.lamb import Lamb
 from sqzb.training.optimizers import parameter_groups
 
@@ -46,8 +47,9 @@ def losses(
     for step in range(steps):
         torch.manual_seed(step)
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
-            tallies = forward(**batch(step % 5)).tallies.values()
-        loss = torch.stack([tally.loss / tally.total for tally in tallies]).sum()
+            inputs = batch(step % 5)
+            tallies = forward(**inputs).tallies
+        loss = sum(tally.loss / (inputs[f"{name}_labels"] != IGNORED).sum() for name, tally in tallies.items())
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
