@@ -83,8 +83,7 @@ def at_positions(x: Tensor, positions: Tensor) -> Tensor:
 
 
 class MaskedLMOutput(NamedTuple):
-    logits: Tensor | None  # (batch, length, vocabulary); left out when only the loss is asked for
-    tallies: dict[str, Tally]
+    logits: Tensor  # (batch, length, vocabulary)
 
 
 class PreTrainingOutput(NamedTuple):
@@ -152,20 +151,11 @@ class SqueezeBertForMaskedLM(SavedModel):
         self.cls = MLMHead(config)
 
     def forward(
-        self,
-        input_ids: Tensor,
-        attention_mask: Tensor | None = None,
-        token_type_ids: Tensor | None = None,
-        labels: Tensor | None = None,
+        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
     ) -> MaskedLMOutput:
-        """Logits of every position; or, with `labels` (batch, length; -100 where nothing is asked), the loss, for
-        which the head runs on the labelled positions alone."""
+        """Return the logits of every position. SqueezeBertForPreTraining has the loss."""
         x = self.transformer(input_ids, attention_mask, token_type_ids).last_hidden_state
-        words = self.transformer.embeddings.word_embeddings
-        if labels is None:
-            return MaskedLMOutput(self.cls(x, words), {})
-        asked = labels != IGNORED
-        return MaskedLMOutput(None, {"mlm": classification_tally(self.cls(x[asked], words), labels[asked])})
+        return MaskedLMOutput(self.cls(x, self.transformer.embeddings.word_embeddings))
 
 
 class SqueezeBertForPreTraining(SavedModel):

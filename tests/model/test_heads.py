@@ -97,21 +97,6 @@ def test_mlm_at_positions_is_mlm_everywhere_looked_up_there(
     assert_same(there.tallies["mlm"], one_by_one(expected.flatten(0, 1), labels.flatten()))
 
 
-@settings(max_examples=15)
-@given(seed=seeds)
-def test_masked_lm_asks_its_head_for_the_labelled_positions_alone(
-    seed: int, tiny: Config, scramble: Scramble, batch: Batch
-) -> None:
-    model = scramble(SqueezeBertForMaskedLM(tiny())).eval()
-    inputs = batch(tiny(), seed=seed)
-    asked = torch.rand(inputs["input_ids"].shape, generator=torch.Generator().manual_seed(seed)) < 0.3
-    labels = inputs["input_ids"].where(asked, IGNORED)
-    logits = model(**inputs).logits
-    out = model(**inputs, labels=labels)
-    assert out.logits is None
-    assert_same(out.tallies["mlm"], one_by_one(logits.flatten(0, 1), labels.flatten()))
-
-
 def test_the_mlm_head_is_that_of_masked_lm(pretraining: nn.Module, tiny: Config, batch: Batch) -> None:
     model = SqueezeBertForMaskedLM(tiny()).eval()
     model.load_state_dict({n: t for n, t in pretraining.state_dict().items() if not n.startswith("sop.")})
@@ -159,7 +144,6 @@ def test_where_nothing_is_asked_the_loss_is_zero_and_has_a_gradient_of_zero(
     inputs, none = batch(tiny()), torch.full((4, 20), IGNORED)
     for model, labels in [
         (pretraining, {"mlm_labels": none, "sop_labels": none[:, 0]}),
-        (scramble(SqueezeBertForMaskedLM(tiny())), {"labels": none}),
         (scramble(SqueezeBertForSequenceClassification(tiny())), {"labels": none[:, 0]}),
         (scramble(SqueezeBertForSequenceClassification(tiny(id2label={0: "score"}))), {"labels": none[:, 0]}),
     ]:
