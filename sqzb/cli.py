@@ -14,9 +14,11 @@ from typer.core import TyperCommand
 from sqzb.errors import PeerLost, Stopped, UserError
 
 INTERRUPTED = 130  # what typer makes of Ctrl-C
+DEBUG = "--debug"  # typer takes an option in one position only, so `main` reads this one
 
 app = typer.Typer(
     help="Pretrain and finetune SqueezeBERT, a small fast encoder.",
+    epilog=f"Give {DEBUG} anywhere on a command line to see the traceback of an error.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -83,7 +85,6 @@ def _show_version(wanted: bool) -> None:
 
 @app.callback()
 def _options(
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[
         bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
     ] = False,
@@ -342,8 +343,8 @@ def _text(path: Path | None) -> str | None:
 
 def main() -> None:
     """Run the command line; an error that the user can mend is one paragraph, unless --debug asks for more."""
-    debug = "--debug" in sys.argv
-    sys.argv = [argument for argument in sys.argv if argument != "--debug"]
+    debug = DEBUG in sys.argv
+    sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     code = _exit_code(debug)
     if "WORLD_SIZE" in os.environ:
         # At once: while Python tidies up, threads that wait for another process, or want it back, can abort it.

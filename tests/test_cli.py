@@ -45,10 +45,10 @@ def test_nothing_heavy_is_loaded_before_the_arguments_are_good(arguments: list[s
     assert loaded_by(f"sys.argv = ['sqzb', *{arguments}]; from sqzb.cli import main; main()") == set()
 
 
-def test_help_names_every_command() -> None:
+def test_help_names_every_command_and_debug() -> None:
     ended = run("--help")
     assert ended.returncode == 0
-    for command in (
+    for name in (
         "prepare-corpus",
         "inspect-corpus",
         "pretrain",
@@ -57,8 +57,9 @@ def test_help_names_every_command() -> None:
         "predict",
         "fill-mask",
         "recipes",
+        "--debug",
     ):
-        assert command in ended.stdout
+        assert name in ended.stdout
 
 
 def test_version() -> None:
