@@ -15,7 +15,7 @@ FLOORS: list[set[str]] = [
     {"model", "corpus"},
     {"training"},
     {"pretraining", "finetuning"},
-    {"evaluate", "predict"},
+    {"evaluate", "predict", "bench"},
     {"cli"},
     {"__main__"},
 ]

@@ -1,0 +1,61 @@
+"""Options that the benchmarks share, and their reports with what they were measured on."""
+
+import argparse
+import os
+import platform
+from datetime import datetime, timezone
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from sqzb.files import write_json
+
+LIBRARIES = ("sqzb", "torch", "transformers", "tokenizers", "datasets")
+
+
+def parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
+    """A parser of a script's arguments that shows the script's docstring as its help.
+
+    rounds: the default of --rounds. Where it is given, there is --json too, for `write_report`.
+    """
+    form = argparse.RawDescriptionHelpFormatter
+    arguments = argparse.ArgumentParser(description=description, formatter_class=form)
+    if rounds is not None:
+        arguments.add_argument("--rounds", type=int, default=rounds, help="number of turns of each contestant")
+        arguments.add_argument("--json", type=Path, help="file to write all figures to")
+    return arguments
+
+
+def hardware() -> str:
+    """Return the name of the GPU, or the number and name of the CPU's cores."""
+    import torch
+
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} cores of {_cpu()}"
+
+
+def write_report(path: Path | None, **figures: Any) -> None:
+    """Write the figures, with hardware, versions and time, as JSON; nothing where `path` is None."""
+    if path is None:
+        return
+    about = {
+        "hardware": hardware(),
+        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
+        "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+    }
+    write_json(path, about | figures)
+
+
+def _cpu() -> str:
+    info = Path("/proc/cpuinfo")  # of Linux; platform.processor() is empty there
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
+
+
+def _version(library: str) -> str | None:
+    try:
+        return version(library)
+    except PackageNotFoundError:
+        return None
