@@ -14,7 +14,6 @@ import argparse
 import json
 import os
 import resource
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -28,6 +27,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sqzb import console
+from sqzb.bench.race import Spread, race
+from sqzb.bench.report import parser, write_report
 from sqzb.corpus.sources import documents, units
 from sqzb.recipe import CorpusRecipe, Source, Vocabulary
 from sqzb.tokenizer import CONTINUATION, LONGEST_WORD, UNK, load_tokenizer
@@ -35,36 +36,43 @@ from sqzb.tokenizer import CONTINUATION, LONGEST_WORD, UNK, load_tokenizer
 PROJECTED = 25e9  # bytes: English Wikipedia and BookCorpus
 BERT_SHARE = 50
 
+Figures = dict[str, float]
+
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
-    parser.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
-    parser.add_argument("--megabytes", type=float, default=100, help="of text to measure on, taken evenly from all")
-    parser.add_argument("--workers", type=int, default=os.cpu_count() or 1)
-    parser.add_argument("--repeats", type=int, default=3)
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
-    given = parser.parse_args()
+    arguments = parser(__doc__, rounds=3)
+    arguments.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
+    arguments.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
+    arguments.add_argument("--megabytes", type=float, default=100, help="of text to measure on, taken evenly from all")
+    arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1)
+    arguments.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
+    given = arguments.parse_args()
     if given.run:
         print(json.dumps(measure(given.run, Path(given.text[0]), Path(given.vocab), given.workers)))
         return
     with tempfile.TemporaryDirectory() as folder:
         sample = Path(folder) / "sample.parquet"
         size = write_sample(sample, given.text, given.megabytes * 1e6)
-        console.out.print(f"{console.size(size)} of text, {given.workers} cores, {given.repeats} rounds")
-        found: dict[str, list[dict[str, float]]] = {name: [] for name in CONTESTANTS}
-        for _ in range(given.repeats):
-            for name in CONTESTANTS:
-                command = [sys.executable, __file__, "--run", name, "--text", str(sample), "--vocab", given.vocab]
-                command += ["--workers", str(given.workers)]
-                ended = subprocess.run(command, capture_output=True, text=True)
-                if ended.returncode:
-                    sys.exit(f"{name} failed:\n{ended.stderr}")
-                found[name].append(json.loads(ended.stdout.splitlines()[-1]))
-    show(found)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=2))
+        console.out.print(f"{console.size(size)} of text, {given.workers} cores, {given.rounds} rounds")
+        contestants = {name: process(name, sample, given.vocab, given.workers) for name in CONTESTANTS}
+        runs = race(contestants, given.rounds)
+    show(runs)
+    write_report(given.json, runs=runs)
+
+
+def process(name: str, sample: Path, vocab: str, workers: int) -> Callable[[int], Figures]:
+    """A contestant of the race, which measures itself in a process of its own."""
+    command = [sys.executable, __file__, "--run", name, "--text", str(sample)]
+    command += ["--vocab", vocab, "--workers", str(workers)]
+
+    def run(number: int) -> Figures:
+        ended = subprocess.run(command, capture_output=True, text=True)
+        if ended.returncode:
+            sys.exit(f"{name} failed:\n{ended.stderr}")
+        figures: Figures = json.loads(ended.stdout.splitlines()[-1])
+        return figures
+
+    return run
 
 
 def write_sample(path: Path, texts: list[str], size: float) -> int:
@@ -87,7 +95,7 @@ def write_sample(path: Path, texts: list[str], size: float) -> int:
     return taken
 
 
-def measure(name: str, sample: Path, vocab: Path, workers: int) -> dict[str, float]:
+def measure(name: str, sample: Path, vocab: Path, workers: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         seconds, size = CONTESTANTS[name](sample, vocab, workers, Path(folder))
     peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
@@ -215,16 +223,15 @@ CONTESTANTS: dict[str, Callable[[Path, Path, int, Path], tuple[float, int]]] = {
 }
 
 
-def show(found: dict[str, list[dict[str, float]]]) -> None:
-    reference = statistics.median(run["bytes"] / run["seconds"] for run in found["tokenizers"])
+def show(runs: dict[str, list[Figures]]) -> None:
+    speeds = {name: Spread.of([run["bytes"] / run["seconds"] for run in of_one]) for name, of_one in runs.items()}
     rows = []
-    for name, runs in found.items():
-        speeds = sorted(run["bytes"] / run["seconds"] for run in runs)
-        speed, cores = statistics.median(speeds), runs[0]["cores"]
-        peak = console.size(int(max(run["peak_bytes"] for run in runs)))
-        spread = f"{speeds[0] / 1e6:.2f} to {speeds[-1] / 1e6:.2f}"
-        figures = (f"{speed / 1e6:.2f}", spread, f"{speed / cores / 1e6:.2f}", f"{speed / reference:.0%}", peak)
-        rows.append((name, *figures, console.duration(PROJECTED / speed)))
+    for name, of_one in runs.items():
+        speed, cores = speeds[name].middle, of_one[0]["cores"]
+        peak = console.size(int(max(run["peak_bytes"] for run in of_one)))
+        figures = (f"{speed / 1e6:.2f}", speeds[name].ends(".2f", 1e-6), f"{speed / cores / 1e6:.2f}")
+        share = f"{speed / speeds['tokenizers'].middle:.0%}"
+        rows.append((name, *figures, share, peak, console.duration(PROJECTED / speed)))
     header = ("", "MB/s", "spread", "a core", "share", "largest process", "25 GB")
     console.table("From text to training data", header, rows)
 

@@ -9,13 +9,14 @@ Contestants, whole processes that take turns, from their start to their end, in 
 published sizes and random weights, and the accuracies say little.
 """
 
-import argparse
-import json
 import statistics
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 
 from sqzb import console
+from sqzb.bench.race import Spread, race
+from sqzb.bench.report import parser, write_report
 from sqzb.glue.tasks import task
 from sqzb.recipe import FinetuneRecipe
 from trainer_peer import CONTESTANTS, Figures, copy_data, timed
@@ -24,29 +25,30 @@ MRPC = task("mrpc")
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    start = parser.add_mutually_exclusive_group(required=True)
+    arguments = parser(__doc__, rounds=2)
+    start = arguments.add_mutually_exclusive_group(required=True)
     start.add_argument("--model", help="a saved model or a Hub id, with a tokenizer")
     start.add_argument("--vocab", type=Path, help="vocab.txt or tokenizer.json, for a model with random weights")
-    parser.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files, in MRPC/")
-    parser.add_argument("--epochs", type=int, default=1)
-    parser.add_argument("--examples", type=int, help="train on the first so many only")
-    parser.add_argument("--rounds", type=int, default=2)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
-    found: dict[str, list[Figures]] = {name: [] for name in CONTESTANTS}
+    arguments.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files, in MRPC/")
+    arguments.add_argument("--epochs", type=int, default=1)
+    arguments.add_argument("--examples", type=int, help="train on the first so many only")
+    given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         model, data = start_model(given.model, given.vocab, folder / "start"), folder / "glue"
         copy_data(MRPC, given.glue_dir, data, given.examples)
         recipe = FinetuneRecipe(task=MRPC.name, model=str(model), epochs=given.epochs)
-        for number in range(given.rounds):
-            for name in CONTESTANTS:
-                output = folder / f"{name}-{number}"
-                found[name].append(timed(name, recipe.model_copy(update={"output": str(output)}), data))
-    show(found)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=2))
+
+        def contestant(name: str) -> Callable[[int], Figures]:
+            def finetune(number: int) -> Figures:
+                output = str(folder / f"{name}-{number}")
+                return timed(name, recipe.model_copy(update={"output": output}), data)
+
+            return finetune
+
+        runs = race({name: contestant(name) for name in CONTESTANTS}, given.rounds)
+    show(runs)
+    write_report(given.json, runs=runs)
 
 
 def start_model(model: str | None, vocab: Path | None, folder: Path) -> Path:
@@ -67,16 +69,15 @@ def start_model(model: str | None, vocab: Path | None, folder: Path) -> Path:
     return folder
 
 
-def show(found: dict[str, list[Figures]]) -> None:
-    reference = statistics.median(run["seconds"] for run in found["sqzb"])
+def show(runs: dict[str, list[Figures]]) -> None:
+    seconds = {name: Spread.of([run["seconds"] for run in of_one]) for name, of_one in runs.items()}
     rows = []
-    for name, runs in found.items():
-        seconds = [run["seconds"] for run in runs]
-        median = statistics.median(seconds)
-        spread = f"{median:.1f} ({min(seconds):.1f} to {max(seconds):.1f})"
-        peak = console.size(int(max(run["peak_bytes"] for run in runs)))
-        accuracy = statistics.median(run["accuracy"] for run in runs)
-        rows.append((name, f"{runs[0]['steps']:,}", spread, f"{median / reference:.2f}", peak, f"{accuracy:.1%}"))
+    for name, of_one in runs.items():
+        steps = f"{of_one[0]['steps']:,}"
+        ratio = f"{seconds[name].middle / seconds['sqzb'].middle:.2f}"
+        peak = console.size(int(max(run["peak_bytes"] for run in of_one)))
+        accuracy = statistics.median(run["accuracy"] for run in of_one)
+        rows.append((name, steps, seconds[name].text(".1f"), ratio, peak, f"{accuracy:.1%}"))
     header = ("contestant", "steps", "seconds (spread)", "ratio", "memory", "accuracy")
     console.table(f"Finetuning on MRPC, batches of {FinetuneRecipe().batch}", header, rows)
 

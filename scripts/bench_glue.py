@@ -14,16 +14,17 @@ one thread, which take turns, so that their times can be compared. Goes on where
 beside it is kept, one that was begun is begun anew.
 """
 
-import argparse
 import json
 import shutil
 import statistics
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sqzb import console
+from sqzb.bench.race import Spread, race
+from sqzb.bench.report import parser, write_report
 from sqzb.files import write_json
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.job import build_model
@@ -35,20 +36,19 @@ TASKS, SAMPLED = ("mrpc", "rte", "cola", "sst2"), "sst2"
 SEEDS = (1, 2, 3)
 CONTESTANTS = {"sqzb": "sqzb", "transformers": "transformers", "random": "sqzb"}  # and whose command it is
 SETTINGS = "settings.json"
-Spread = dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", required=True, help="a saved model, with a tokenizer")
-    parser.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files: MRPC/, RTE/, CoLA/ and SST-2/")
-    parser.add_argument("--recipe", type=Path, default=Path("recipes/small_finetune.yaml"))
-    parser.add_argument("--output", type=Path, default=Path("runs/bench_glue"))
-    parser.add_argument("--sample", type=int, default=4000, help="examples that SST-2 is trained on")
-    parser.add_argument("--examples", type=int, help="train each task on no more, to try this out")
-    parser.add_argument("--json", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
-    given = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--model", required=True, help="a saved model, with a tokenizer")
+    arguments.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files, MRPC/, RTE/ ...")
+    arguments.add_argument("--recipe", type=Path, default=Path("recipes/small_finetune.yaml"))
+    arguments.add_argument("--output", type=Path, default=Path("runs/bench_glue"))
+    arguments.add_argument("--sample", type=int, default=4000, help="examples that SST-2 is trained on")
+    arguments.add_argument("--examples", type=int, help="train each task on no more, to try this out")
+    arguments.add_argument("--json", type=Path)
+    arguments.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
+    given = arguments.parse_args()
     recipe = load_recipe(FinetuneRecipe, given.recipe, given.overrides).model_copy(update={"model": given.model})
     most = {
         name: min(filter(None, (given.examples, given.sample if name == SAMPLED else None)), default=None)
@@ -56,18 +56,14 @@ def main() -> None:
     }
     settings = {"recipe": recipe.model_dump(mode="json"), "examples": most}
     keep_to(given.output / SETTINGS, settings)
-    found: dict[str, dict[str, list[Figures]]] = {
-        name: {contestant: [] for contestant in CONTESTANTS} for name in TASKS
-    }
+    runs: dict[str, dict[str, list[Figures]]] = {}
     for name in TASKS:
         copy_data(task(name), given.glue_dir, given.output / "glue", most[name])
-        for seed in SEEDS:
-            for contestant in CONTESTANTS:
-                found[name][contestant].append(figures(name, contestant, seed, recipe, given.output))
-    rows = [row for name in TASKS for row in compare(name, found[name])]
+        contestants = {contestant: finetuning(name, contestant, recipe, given.output) for contestant in CONTESTANTS}
+        runs[name] = race(contestants, rounds=len(SEEDS))
+    rows = [row for name in TASKS for row in compare(name, runs[name])]
     show(rows)
-    if given.json:
-        write_json(given.json, settings | {"runs": found, "rows": rows})
+    write_report(given.json, **settings, runs=runs, rows=[as_json(row) for row in rows])
 
 
 def keep_to(path: Path, settings: dict[str, Any]) -> None:
@@ -77,6 +73,11 @@ def keep_to(path: Path, settings: dict[str, Any]) -> None:
         write_json(path, settings)
     elif json.loads(path.read_text(encoding="utf-8")) != settings:
         sys.exit(f"The runs in {path.parent} have other settings ({path}): give another --output.")
+
+
+def finetuning(name: str, contestant: str, recipe: FinetuneRecipe, output: Path) -> Callable[[int], Figures]:
+    """A contestant of the race in a task, whose rounds are the seeds."""
+    return lambda number: figures(name, contestant, SEEDS[number], recipe, output)
 
 
 def figures(name: str, contestant: str, seed: int, recipe: FinetuneRecipe, output: Path) -> Figures:
@@ -111,13 +112,13 @@ def compare(name: str, found: dict[str, list[Figures]]) -> list[dict[str, Any]]:
         middle = statistics.median if what == "seconds" else statistics.fmean
         values = {contestant: [run[what] for run in runs] for contestant, runs in found.items()}
         more = [a - b for a, b in zip(values["sqzb"], values["transformers"], strict=True)]
-        spreads = {contestant: spread(middle, of) for contestant, of in values.items()}
-        rows.append({"task": name, "what": what, **spreads, "difference": spread(middle, more)})
+        spreads = {contestant: Spread.of(of_one, middle) for contestant, of_one in values.items()}
+        rows.append({"task": name, "what": what, **spreads, "difference": Spread.of(more, middle)})
     return rows
 
 
-def spread(middle: Callable[[Sequence[float]], float], values: Sequence[float]) -> Spread:
-    return {"middle": middle(values), "lowest": min(values), "highest": max(values)}
+def as_json(row: dict[str, Any]) -> dict[str, Any]:
+    return {key: value._asdict() if isinstance(value, Spread) else value for key, value in row.items()}
 
 
 def show(rows: list[dict[str, Any]]) -> None:
@@ -133,10 +134,8 @@ def show(rows: list[dict[str, Any]]) -> None:
     console.table(title, ("validation", *CONTESTANTS, "sqzb - transformers"), cells)
 
 
-def written(what: str, of: Spread, sign: str = "") -> str:
-    scale = 1 if what == "seconds" else 100
-    middle, lowest, highest = (f"{scale * of[key]:{sign}.1f}" for key in ("middle", "lowest", "highest"))
-    return f"{middle} ({lowest} to {highest})"
+def written(what: str, spread: Spread, sign: str = "") -> str:
+    return spread.text(f"{sign}.1f", scale=1 if what == "seconds" else 100)
 
 
 if __name__ == "__main__":

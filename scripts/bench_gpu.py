@@ -15,7 +15,6 @@ What the time does not suffice for is said and left out. Without a GPU it runs t
 import argparse
 import json
 import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -27,6 +26,8 @@ import torch
 
 import bench_model as bench
 from sqzb import console
+from sqzb.bench.commands import run_sqzb
+from sqzb.bench.report import hardware
 from sqzb.files import write_json
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.layers import use_kernels
@@ -46,7 +47,7 @@ def main() -> None:
     parser.add_argument("--json", type=Path)
     given = parser.parse_args()
     end = time.monotonic() + 60 * given.minutes
-    report: dict[str, Any] = {"hardware": bench.hardware(), "torch": torch.__version__, "left_out": []}
+    report: dict[str, Any] = {"hardware": hardware(), "torch": torch.__version__, "left_out": []}
     with tempfile.TemporaryDirectory() as folder:
         for name, seconds, measure in parts(given.layers, given.corpus, Path(folder)):
             if time.monotonic() + seconds > end:
@@ -118,12 +119,12 @@ def command(recipe: str, kernels: str, layers: int, corpus: Path | None, folder:
         corpus = folder / "corpus"
         docs = ["sources.bookcorpus=null", "sources.wikipedia={path: python-docs}", "vocabulary.size=8000"]
         if not corpus.exists():
-            sqzb("prepare-corpus", "recipes/corpus.yaml", "--output", str(corpus), *docs)
+            run_sqzb("prepare-corpus", "recipes/corpus.yaml", "--output", str(corpus), *docs)
     sizes = ["steps=7"] if bench.CUDA else ["global_batch=4", "steps=4", "precision=fp32"]
     settings = ["micro_batch=auto", "log_every=1", "compile=true", f"kernels={str(bool(kernels)).lower()}"]
     # A model of its own in phase 2 too, so that none has to be trained first.
     model = ["start_from=null", f"model={{num_hidden_layers: {layers}}}"]
-    sqzb("pretrain", f"recipes/{recipe}.yaml", f"corpus={corpus}", "--output", str(run), *sizes, *settings, *model)
+    run_sqzb("pretrain", f"recipes/{recipe}.yaml", f"corpus={corpus}", "--output", str(run), *sizes, *settings, *model)
     ran = load_recipe(PretrainRecipe, run / "recipe.yaml")
     lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
     steps = [line for line in lines if "tokens_per_second" in line]
@@ -134,12 +135,6 @@ def command(recipe: str, kernels: str, layers: int, corpus: Path | None, folder:
     found |= {"micro_batch": ran.micro_batch}
     console.out.print(f"{recipe} {kernels}: {found}")
     return found
-
-
-def sqzb(*arguments: str) -> None:
-    ended = subprocess.run([sys.executable, "-m", "sqzb", *arguments])
-    if ended.returncode:
-        sys.exit(ended.returncode)
 
 
 def race(length: int, batch: int, layers: int) -> dict[str, list[float]]:

@@ -10,9 +10,6 @@ Contestants take turns, on the same chunks:
 Examples are made while the step before is computed; so long as they are made faster, they cost training nothing.
 """
 
-import argparse
-import json
-import statistics
 import tempfile
 import time
 from collections.abc import Callable
@@ -23,6 +20,8 @@ import numpy as np
 from transformers import AutoTokenizer, DataCollatorForLanguageModeling
 
 from sqzb import console
+from sqzb.bench.race import Spread, race
+from sqzb.bench.report import parser, write_report
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.pretraining.job import Pretraining
 from sqzb.recipe import Masking, PretrainRecipe, load_recipe
@@ -32,34 +31,34 @@ TRAINING = "training"
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path)
-    parser.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    parser.add_argument("--seconds", type=float, default=2.0, help="that each contestant works in a round")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    arguments = parser(__doc__, rounds=5)
+    arguments.add_argument("recipe", type=Path)
+    arguments.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
+    arguments.add_argument("--seconds", type=float, default=2.0, help="that each contestant works in a round")
+    given = arguments.parse_args()
     recipe = load_recipe(PretrainRecipe, given.recipe, given.overrides)
     contestants = {TRAINING: training(recipe)}
     contestants |= {f"sqzb, {masking} masking": sqzb(recipe, masking) for masking in get_args(Masking)}
     contestants["transformers, token masking"] = collator(recipe)
-    found: dict[str, list[float]] = {name: [] for name in contestants}
     for step in contestants.values():
         step(0)  # what is compiled, read or allocated once
-    for number in range(given.rounds):
-        for name, step in contestants.items():
-            found[name].append(tokens_per_second(step, given.seconds, 1 + number * 1000))
-    show(recipe, found)
-    if given.json:
-        given.json.write_text(json.dumps(found, indent=2))
+    rates = race({name: working(step, given.seconds) for name, step in contestants.items()}, given.rounds)
+    show(recipe, rates)
+    write_report(given.json, tokens_per_second=rates)
 
 
-def tokens_per_second(step: Step, seconds: float, first: int) -> float:
-    started, tokens, number = time.perf_counter(), 0, first
-    while (now := time.perf_counter() - started) < seconds or number == first:
-        tokens += step(number)
-        number += 1
-    return tokens / now
+def working(step: Step, seconds: float) -> Callable[[int], float]:
+    """A contestant of the race: tokens a second, in as many steps as the seconds are enough for."""
+
+    def measure(round_number: int) -> float:
+        number = first = 1 + round_number * 1000
+        started, tokens = time.perf_counter(), 0
+        while (now := time.perf_counter() - started) < seconds or number == first:
+            tokens += step(number)
+            number += 1
+        return tokens / now
+
+    return measure
 
 
 def made(recipe: PretrainRecipe) -> Pretraining:
@@ -107,16 +106,12 @@ def collator(recipe: PretrainRecipe) -> Step:
     return step
 
 
-def show(recipe: PretrainRecipe, found: dict[str, list[float]]) -> None:
-    trained = statistics.median(found[TRAINING])
+def show(recipe: PretrainRecipe, rates: dict[str, list[float]]) -> None:
+    spreads = {name: Spread.of(of_one) for name, of_one in rates.items()}
+    trained = spreads[TRAINING].middle
     rows = [
-        (
-            name,
-            f"{statistics.median(rates):,.0f}",
-            f"{min(rates):,.0f} to {max(rates):,.0f}",
-            f"{statistics.median(rates) / trained:.1f}",
-        )
-        for name, rates in found.items()
+        (name, f"{spread.middle:,.0f}", spread.ends(",.0f"), f"{spread.middle / trained:.1f}")
+        for name, spread in spreads.items()
     ]
     title = f"Steps of {recipe.global_batch:,} x {recipe.sequence_length}"
     console.table(title, ("contestant", "tokens/s", "spread", "times training"), rows)

@@ -19,11 +19,8 @@ has its process set up as its commands do (`tune_cpu`), "sqzb's process" the sam
 
 import argparse
 import itertools
-import json
 import multiprocessing
 import os
-import platform
-import statistics
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -38,6 +35,9 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, linear
 
 from sqzb import console
+from sqzb.bench.race import Spread
+from sqzb.bench.race import race as in_turns
+from sqzb.bench.report import parser, write_report
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertModel
 from sqzb.model.costs import TRAINING, Cost, costs, total
 from sqzb.model.heads import Tally
@@ -82,28 +82,25 @@ class Figures(NamedTuple):
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--work", action="append", choices=WORK)
-    parser.add_argument("--batch", action="append", type=int)
-    parser.add_argument("--length", action="append", type=int)
-    parser.add_argument("--threads", action="append", type=int)
-    parser.add_argument("--precision", action="append", choices=tuple(DTYPES))
-    parser.add_argument("--model", action="append", choices=(*MODELS, KERNELS))
-    parser.add_argument("--form", action="append", choices=FORMS)
-    parser.add_argument("--layers", type=int, default=12, help="fewer for a quick look")
-    parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--json", type=Path)
-    given = parser.parse_args()
+    arguments = parser(__doc__, rounds=5)
+    arguments.add_argument("--work", action="append", choices=WORK)
+    arguments.add_argument("--batch", action="append", type=int)
+    arguments.add_argument("--length", action="append", type=int)
+    arguments.add_argument("--threads", action="append", type=int)
+    arguments.add_argument("--precision", action="append", choices=tuple(DTYPES))
+    arguments.add_argument("--model", action="append", choices=(*MODELS, KERNELS))
+    arguments.add_argument("--form", action="append", choices=FORMS)
+    arguments.add_argument("--layers", type=int, default=12, help="fewer for a quick look")
+    given = arguments.parse_args()
     contestants = list(itertools.product(given.model or MODELS, given.form or FORMS))
-    report: dict[str, Any] = {"hardware": hardware(), "torch": torch.__version__, "layers": given.layers, "cases": []}
+    measured: list[dict[str, Any]] = []
     for case in cases(given):
         machine = {"flops": matrix_rate(case), "bytes": copy_rate(case)}
         found = race(case, contestants, given.layers, given.rounds)
         show(case, found, machine, given.layers)
         named = {f"{model}, {form}": figures._asdict() for (model, form), figures in found.items()}
-        report["cases"].append(case._asdict() | {"peak_rates": machine, "contestants": named})
-        if given.json:
-            given.json.write_text(json.dumps(report, indent=2))
+        measured.append(case._asdict() | {"peak_rates": machine, "contestants": named})
+        write_report(given.json, layers=given.layers, cases=measured)
 
 
 def cases(given: argparse.Namespace) -> list[Case]:
@@ -118,15 +115,6 @@ def cases(given: argparse.Namespace) -> list[Case]:
     return found
 
 
-def hardware() -> str:
-    if CUDA:
-        return torch.cuda.get_device_name()
-    names = [
-        line.split(":")[1].strip() for line in Path("/proc/cpuinfo").read_text().splitlines() if "model name" in line
-    ]
-    return f"{os.cpu_count()} cores of {names[0] if names else platform.machine()}"
-
-
 # The contest
 
 
@@ -139,17 +127,19 @@ def race(case: Case, contestants: list[tuple[str, str]], layers: int, rounds: in
         theirs.close()
     for contestant, line in lines.items():
         answer(contestant, line)  # warm
-    times: dict[tuple[str, str], list[float]] = {contestant: [] for contestant in contestants}
-    for _ in range(rounds):
-        for contestant, line in lines.items():
-            line.send("call")
-            times[contestant].append(answer(contestant, line))
-    peaks = {}
-    for contestant, line in lines.items():
-        line.send("peak")
-        peaks[contestant] = answer(contestant, line)
+
+    def told(word: str, contestant: tuple[str, str]) -> Callable[[int], Any]:
+        def measure(number: int) -> Any:
+            lines[contestant].send(word)
+            return answer(contestant, lines[contestant])
+
+        return measure
+
+    times = in_turns({contestant: told("call", contestant) for contestant in contestants}, rounds)
+    peaks = in_turns({contestant: told("peak", contestant) for contestant in contestants}, rounds=1)
+    for line in lines.values():
         line.close()
-    return {contestant: Figures(times[contestant], peaks[contestant]) for contestant in contestants}
+    return {contestant: Figures(times[contestant], peaks[contestant][0]) for contestant in contestants}
 
 
 def answer(contestant: tuple[str, str], line: Connection) -> Any:
@@ -345,7 +335,8 @@ def needs(case: Case, name: str, layers: int) -> Cost:
 
 
 def show(case: Case, found: Mapping[tuple[str, str], Figures], machine: Mapping[str, float], layers: int) -> None:
-    medians = {contestant: statistics.median(figures.milliseconds) for contestant, figures in found.items()}
+    spreads = {contestant: Spread.of(figures.milliseconds) for contestant, figures in found.items()}
+    medians = {contestant: spread.middle for contestant, spread in spreads.items()}
     rows = []
     for (model, form), figures in found.items():
         median = medians[model, form]
@@ -355,7 +346,7 @@ def show(case: Case, found: Mapping[tuple[str, str], Figures], machine: Mapping[
             (
                 f"{model}, {form}",
                 f"{median:,.0f}",
-                f"{min(figures.milliseconds):,.0f}-{max(figures.milliseconds):,.0f}",
+                spreads[model, form].ends(",.0f"),
                 f"{case.batch * case.length / median * 1e3:,.0f}",
                 *ratios,
                 f"{figures.peak_bytes / 1e9:.1f}",

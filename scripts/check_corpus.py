@@ -6,7 +6,6 @@ Prepares a corpus undisturbed, then a second one whose process group gets SIGKIL
 peace, and compares all files. Then takes random chunks back to text and looks for each in its normalised source.
 """
 
-import argparse
 import random
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from pathlib import Path
 from tokenizers import Tokenizer
 
 from sqzb import console
+from sqzb.bench.report import parser
 from sqzb.corpus.build import RECIPE, verify
 from sqzb.corpus.sources import documents, units
 from sqzb.corpus.store import TRAIN, Corpus
@@ -27,12 +27,12 @@ from sqzb.tokenizer import CONTINUATION, UNK
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
-    parser.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
-    parser.add_argument("--kills", type=int, default=5)
-    parser.add_argument("--chunks", type=int, default=1000)
-    given = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
+    arguments.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
+    arguments.add_argument("--kills", type=int, default=5)
+    arguments.add_argument("--chunks", type=int, default=1000)
+    given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as there:
         whole, killed = Path(there) / "whole", Path(there) / "killed"
         started = time.monotonic()

@@ -8,17 +8,16 @@ words, and are there for the time of the command. `sqzb eval --submission` write
 GLUE's FAQ says of it, without a line of sqzb.
 """
 
-import argparse
 import random
-import subprocess
 import sys
 import tempfile
-import time
 import zipfile
 from collections.abc import Sequence
 from pathlib import Path
 
 from sqzb import console
+from sqzb.bench.commands import run_sqzb
+from sqzb.bench.report import parser
 from sqzb.glue.tasks import TASKS, Task, is_test
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
@@ -45,11 +44,11 @@ FILES = {
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("runs", nargs="+", help="runs, or folders that hold runs")
-    parser.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files of the runs' tasks")
-    parser.add_argument("--submission", type=Path, required=True)
-    given = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("runs", nargs="+", help="runs, or folders that hold runs")
+    arguments.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files of the runs' tasks")
+    arguments.add_argument("--submission", type=Path, required=True)
+    given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
         data, random_runs = folder / "glue", folder / "random"
@@ -104,12 +103,7 @@ def write_files(task: Task, folder: Path) -> None:
 
 
 def sqzb(*arguments: str) -> None:
-    console.out.print(f"\n[bold]$ sqzb {' '.join(arguments)}[/]")
-    started = time.perf_counter()
-    ended = subprocess.run([sys.executable, "-m", "sqzb", *arguments])
-    if ended.returncode:
-        sys.exit(ended.returncode)
-    console.out.print(f"{time.perf_counter() - started:.1f} s")
+    console.out.print(f"{run_sqzb(*arguments):.1f} s")
 
 
 def check(path: Path) -> Sequence[str]:

@@ -9,12 +9,11 @@ import json
 import random
 import re
 import shutil
-import subprocess
-import sys
 import time
 from pathlib import Path
 
 from sqzb import console
+from sqzb.bench.commands import run_sqzb
 from sqzb.corpus.formats import python_docs
 
 FOLDER = Path("runs/demo")
@@ -25,21 +24,16 @@ TRAIN_PAIRS, VALIDATION_PAIRS = 9000, 400
 def main() -> None:
     started = time.monotonic()
     shutil.rmtree(FOLDER, ignore_errors=True)
-    sqzb("prepare-corpus", "recipes/demo_corpus.yaml")
-    sqzb("pretrain", "recipes/demo_phase1.yaml")
-    sqzb("pretrain", "recipes/demo_phase2.yaml")
+    run_sqzb("prepare-corpus", "recipes/demo_corpus.yaml")
+    run_sqzb("pretrain", "recipes/demo_phase1.yaml")
+    run_sqzb("pretrain", "recipes/demo_phase2.yaml")
     write_paraphrases(GLUE / "MRPC")
-    sqzb("finetune", "--recipe", "recipes/demo_paraphrase.yaml", "--glue-dir", str(GLUE))
-    sqzb("eval", str(FOLDER / "phase2"), "--corpus", str(FOLDER / "corpus"), "--json", str(FOLDER / "pretrained.json"))
-    sqzb("eval", str(FOLDER / "paraphrase"), "--glue-dir", str(GLUE), "--json", str(FOLDER / "paraphrase.json"))
+    run_sqzb("finetune", "--recipe", "recipes/demo_paraphrase.yaml", "--glue-dir", str(GLUE))
+    run_sqzb(
+        "eval", str(FOLDER / "phase2"), "--corpus", str(FOLDER / "corpus"), "--json", str(FOLDER / "pretrained.json")
+    )
+    run_sqzb("eval", str(FOLDER / "paraphrase"), "--glue-dir", str(GLUE), "--json", str(FOLDER / "paraphrase.json"))
     show(time.monotonic() - started)
-
-
-def sqzb(*arguments: str) -> None:
-    console.out.print(f"\n[bold]$ sqzb {' '.join(arguments)}[/]")
-    ended = subprocess.run([sys.executable, "-m", "sqzb", *arguments])
-    if ended.returncode:
-        sys.exit(ended.returncode)
 
 
 def write_paraphrases(folder: Path) -> None:

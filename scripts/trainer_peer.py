@@ -7,7 +7,6 @@ in eights. Both read the same files, evaluate and save a checkpoint at the end o
 the model at the end.
 """
 
-import argparse
 import csv
 import json
 import os
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from sqzb import console
+from sqzb.bench.report import parser
 from sqzb.data import metrics
 from sqzb.glue.tasks import Task, task
 from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
@@ -30,10 +30,10 @@ Figures = dict[str, float]
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("recipe", type=Path, help="of one task that is no regression, with model and output")
-    parser.add_argument("--glue-dir", type=Path, required=True)
-    given = parser.parse_args()
+    arguments = parser(__doc__)
+    arguments.add_argument("recipe", type=Path, help="of one task that is no regression, with model and output")
+    arguments.add_argument("--glue-dir", type=Path, required=True)
+    given = arguments.parse_args()
     train(load_recipe(FinetuneRecipe, given.recipe), given.glue_dir)
 
 
