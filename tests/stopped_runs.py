@@ -1,9 +1,11 @@
 """A run's metrics, and a task to finetune on; for the tests that stop runs."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
+from conftest import WORDS
 from sqzb.training.throughput import Throughput
 
 
@@ -13,6 +15,15 @@ def write_task(folder: Path, n: int) -> None:
     rows = [f"{i % 2}\t0\t0\t{'water river' if i % 2 else 'stone winter'}\tlight {i}" for i in range(n)]
     for name in ("train.tsv", "dev.tsv"):
         (folder / "MRPC" / name).write_text("\n".join(["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String", *rows]) + "\n")
+
+
+def write_worded(folder: Path, n: int) -> None:
+    """The files of `write_task` and `write_scored`, whose second texts are words alone."""
+    write_task(folder, n)
+    for name in ("train.tsv", "dev.tsv"):
+        path = folder / "MRPC" / name
+        path.write_text(re.sub(r"light (\d+)", lambda found: f"light {WORDS[int(found[1]) % 33]}", path.read_text()))
+    write_scored(folder)
 
 
 def write_scored(folder: Path) -> None:

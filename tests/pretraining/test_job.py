@@ -7,16 +7,14 @@ import shutil
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import torch
-from accelerate.state import AcceleratorState
-from safetensors.torch import load_file
 
+from pretraining_runs import at, equal, weights
 from sqzb.corpus.build import build
 from sqzb.corpus.store import Corpus
 from sqzb.errors import Diverged, UserError
@@ -38,13 +36,6 @@ KEYS = {
     "step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy", "lr", "grad_norm",
     "tokens_per_second", "mfu", "data_wait",
 }  # fmt: skip
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    """accelerate keeps its precision for the whole process; a run has a process to itself."""
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 @pytest.fixture(scope="module")
@@ -73,20 +64,8 @@ def recipe(corpus: Corpus) -> PretrainRecipe:
     )
 
 
-def at(recipe: PretrainRecipe, output: Path, **changes: Any) -> PretrainRecipe:
-    return recipe.model_copy(update={"output": str(output), **changes})
-
-
 def metrics(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
-
-
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    return load_file(folder / "final" / "model.safetensors") | load_file(folder / "final" / "sop_head.safetensors")
-
-
-def equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 @pytest.fixture(scope="module")

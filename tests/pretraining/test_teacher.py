@@ -5,7 +5,7 @@ import math
 import shutil
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from pretraining_runs import at, equal, weights
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForMaskedLM, SqueezeBertForPreTraining
@@ -50,12 +51,6 @@ FOREIGN: dict[str, Callable[[], Any]] = {
     "mpnet": lambda: transformers.MPNetForMaskedLM(transformers.MPNetConfig(**BERT)),
     "roberta": lambda: transformers.RobertaForMaskedLM(transformers.RobertaConfig(**BERT, type_vocab_size=1)),
 }
-
-
-@pytest.fixture(autouse=True)
-def _fresh_accelerator() -> Iterator[None]:
-    yield
-    AcceleratorState._reset_state(reset_partial_state=True)
 
 
 def scattered(model: nn.Module) -> nn.Module:
@@ -113,10 +108,6 @@ def recipe(corpus: Corpus) -> PretrainRecipe:
 def taught(recipe: PretrainRecipe, teacher: Path | str, **changes: Any) -> PretrainRecipe:
     keys = {"temperature": TEMPERATURE, "alpha": ALPHA} | {k: changes.pop(k) for k in ("alpha",) if k in changes}
     return recipe.model_copy(update={"distillation": MaskedLMDistillation(teacher=str(teacher), **keys), **changes})
-
-
-def at(recipe: PretrainRecipe, output: Path, **changes: Any) -> PretrainRecipe:
-    return recipe.model_copy(update={"output": str(output), **changes})
 
 
 def batch_of(recipe: PretrainRecipe, corpus: Corpus, parts: int = 1) -> list[MicroBatch]:
@@ -247,14 +238,6 @@ def test_no_weight_of_the_teacher_is_the_students(
 
 
 # Whole runs
-
-
-def weights(folder: Path) -> dict[str, Tensor]:
-    return load_file(folder / "final" / "model.safetensors") | load_file(folder / "final" / "sop_head.safetensors")
-
-
-def equal(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(one[name], other[name]) for name in one)
 
 
 def heldout(folder: Path) -> list[float]:

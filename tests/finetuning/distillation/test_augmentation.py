@@ -2,7 +2,6 @@
 
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from transformers import SqueezeBertForSequenceClassification as TransformersCla
 from typer.testing import CliRunner
 
 from conftest import WORDS, prose
-from glue_runs import finetune
+from glue_runs import finetune, tiny
 from sqzb.cli import app
 from sqzb.data.dataset import Example
 from sqzb.errors import UserError
@@ -34,28 +33,23 @@ from sqzb.finetuning.distillation.augmentation import CANDIDATES, DROPPED, REPLA
 from sqzb.finetuning.job import Finetuning
 from sqzb.glue.data import open_task
 from sqzb.glue.tasks import task
-from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
+from sqzb.model import SqueezeBertForPreTraining
 from sqzb.recipe import FinetuneRecipe, dump_recipe
 from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, train_tokenizer
 from sqzb.training.engine import start_accelerator
-from stopped_runs import lines, write_scored, write_task
+from stopped_runs import lines, write_worded
 
 N, COPIES = 24, 3
 UNLABELLED = "the harbour\tof the village\n\nwinter light\tWater and stone\nmusic\tanswer\n"
 MakeTeacher = Callable[..., Path]
 
 
-def sizes(vocabulary: int, **changes: Any) -> SqueezeBertConfig:
-    small = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
-    more = {"vocab_size": vocabulary, "max_position_embeddings": 64, "initializer_range": 0.3}
-    return SqueezeBertConfig(**small | more | changes)
-
-
 def pretrained(folder: Path) -> Path:
     torch.manual_seed(1)
     save_tokenizer(train_tokenizer(prose(100, 0), 200, True), folder, 64)
     tokenizer = load_tokenizer(folder)
-    SqueezeBertForPreTraining(sizes(tokenizer.get_vocab_size())).save_pretrained(folder, tokenizer)
+    config = tiny(tokenizer.get_vocab_size(), max_position_embeddings=64, initializer_range=0.3)
+    SqueezeBertForPreTraining(config).save_pretrained(folder, tokenizer)
     return folder
 
 
@@ -72,28 +66,9 @@ def start(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def teacher(tmp_path: Path) -> MakeTeacher:
-    """Makes a classifier with large random weights and a vocabulary that keeps capitals."""
-
-    def make(name: str = "mrpc") -> Path:
-        torch.manual_seed(0)
-        tokenizer = train_tokenizer([" ".join(WORDS)] * 2, 90, lowercase=False)
-        labels = dict(enumerate(task(name).labels or ("score",)))
-        config = sizes(tokenizer.get_vocab_size(), hidden_size=32, initializer_range=0.5, id2label=labels)
-        SqueezeBertForSequenceClassification(config).save_pretrained(tmp_path / f"teacher-{name}", tokenizer)
-        return tmp_path / f"teacher-{name}"
-
-    return make
-
-
-@pytest.fixture
 def glue(tmp_path: Path) -> Path:
     """MRPC, an STS-B of the same texts, and unlabelled pairs."""
-    write_task(tmp_path, N)
-    for name in ("train.tsv", "dev.tsv"):
-        path = tmp_path / "MRPC" / name
-        path.write_text(re.sub(r"light (\d+)", lambda found: f"light {WORDS[int(found[1])]}", path.read_text()))
-    write_scored(tmp_path)
+    write_worded(tmp_path, N)
     (tmp_path / "more.txt").write_text(UNLABELLED)
     return tmp_path
 
@@ -224,7 +199,7 @@ def test_further_examples_have_the_teachers_labels_and_logits(
     start: Path, teacher: MakeTeacher, glue: Path, name: str
 ) -> None:
     """As transformers has them of the very texts that the student gets; the task's own keep their labels."""
-    folder = teacher(name)
+    folder = teacher(labels=task(name).labels or ("score",))
     run = prepared(recipe(start, folder, name=name), glue)
     assert run.further == {"unlabelled": 3, "augmented": N * COPIES} and run.teacher_logits is not None
     assert len(run.train_set.ids) == len(run.teacher_logits) == N * (1 + COPIES) + 3

@@ -4,7 +4,6 @@ import gc
 import hashlib
 import json
 import os
-import re
 import shutil
 import signal
 import socket
@@ -26,8 +25,7 @@ from transformers import AutoTokenizer
 from transformers import SqueezeBertForSequenceClassification as TransformersClassifier
 from typer.testing import CliRunner
 
-from conftest import WORDS
-from glue_runs import finetune
+from glue_runs import finetune, tiny
 from sqzb.cli import app
 from sqzb.errors import UserError
 from sqzb.finetuning import finetuned
@@ -36,11 +34,11 @@ from sqzb.finetuning.distillation.teachers import Taught
 from sqzb.finetuning.job import Finetuning
 from sqzb.glue.data import load_split, open_task
 from sqzb.glue.tasks import TASKS, task
-from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
+from sqzb.model import SqueezeBertForPreTraining
 from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
-from sqzb.tokenizer import load_tokenizer, train_tokenizer
+from sqzb.tokenizer import load_tokenizer
 from sqzb.training.run_folder import recipe_of
-from stopped_runs import lines, write_scored, write_task
+from stopped_runs import lines, write_task, write_worded
 
 MRPC, STSB = task("mrpc"), task("stsb")
 N, CHUNK = 40, 16
@@ -52,52 +50,19 @@ def small_files(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distillation, "CHUNK", CHUNK)
 
 
-def sizes(vocabulary: int, **changes: Any) -> SqueezeBertConfig:
-    return SqueezeBertConfig(
-        **{
-            "vocab_size": vocabulary,
-            "hidden_size": 16,
-            "num_hidden_layers": 1,
-            "num_attention_heads": 4,
-            "intermediate_size": 32,
-            "max_position_embeddings": 32,
-        }
-        | changes
-    )
-
-
 @pytest.fixture
 def start(tmp_path: Path, vocabulary: Path) -> Path:
     """A pretrained model."""
     torch.manual_seed(1)
     tokenizer = load_tokenizer(vocabulary)
-    SqueezeBertForPreTraining(sizes(tokenizer.get_vocab_size())).save_pretrained(tmp_path / "start", tokenizer)
+    SqueezeBertForPreTraining(tiny(tokenizer.get_vocab_size())).save_pretrained(tmp_path / "start", tokenizer)
     return tmp_path / "start"
-
-
-@pytest.fixture
-def teacher(tmp_path: Path) -> MakeTeacher:
-    """Makes a classifier with large random weights, of another width, and of a vocabulary that keeps capitals."""
-
-    def make(name: str, labels: tuple[str, ...] = MRPC.labels, seed: int = 0) -> Path:
-        torch.manual_seed(seed)
-        tokenizer = train_tokenizer([" ".join(WORDS)] * 2, 90, lowercase=False)
-        changes = {"hidden_size": 32, "initializer_range": 0.5, "id2label": dict(enumerate(labels))}
-        config = sizes(tokenizer.get_vocab_size(), **changes)
-        SqueezeBertForSequenceClassification(config).save_pretrained(tmp_path / name, tokenizer)
-        return tmp_path / name
-
-    return make
 
 
 @pytest.fixture
 def glue(tmp_path: Path) -> Path:
     """MRPC, and an STS-B of the same texts."""
-    write_task(tmp_path, N)
-    for name in ("train.tsv", "dev.tsv"):
-        path = tmp_path / "MRPC" / name
-        path.write_text(re.sub(r"light (\d+)", lambda found: f"light {WORDS[int(found[1]) % 33]}", path.read_text()))
-    write_scored(tmp_path)
+    write_worded(tmp_path, N)
     return tmp_path
 
 
