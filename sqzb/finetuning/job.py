@@ -28,11 +28,12 @@ from sqzb.finetuning.evaluation import (
     under_chance,
 )
 from sqzb.finetuning.order import Order
+from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.open import Classifier, Opened, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
-from sqzb.training.loop import NEVER, TrainingRun, check_folder, choose_kernels
+from sqzb.training.loop import NEVER, TrainingRun, check_folder
 from sqzb.training.optimizers import parameter_groups, rate
 from sqzb.training.run_folder import evaluations, write_card
 

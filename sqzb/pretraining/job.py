@@ -13,6 +13,7 @@ from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
+from sqzb.model.kernels.choice import choose_kernels
 from sqzb.pretraining.auto_micro_batch import fitting
 from sqzb.pretraining.batches import Examples, share_of
 from sqzb.pretraining.start import build_model
@@ -20,7 +21,7 @@ from sqzb.pretraining.teacher import distilled
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Engine, MicroBatch, start_accelerator
 from sqzb.training.lamb import Lamb
-from sqzb.training.loop import NEVER, TrainingRun, check_folder, choose_kernels
+from sqzb.training.loop import NEVER, TrainingRun, check_folder
 from sqzb.training.optimizers import parameter_groups, rate
 from sqzb.training.run_folder import write_card
 

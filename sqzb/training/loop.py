@@ -4,7 +4,6 @@ A step follows from the recipe, its number and the data alone, so a run goes on 
 had never been stopped, with as many processes as there are now.
 """
 
-import contextlib
 import errno
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -13,7 +12,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
 
-import torch
 from accelerate import Accelerator
 from tokenizers import Tokenizer
 from torch import nn
@@ -25,7 +23,7 @@ from sqzb.errors import Diverged, PeerLost, Stopped, UserError
 from sqzb.files import locked, whole_folder
 from sqzb.model.checkpoint import StoredModel
 from sqzb.model.costs import TRAINING
-from sqzb.model.layers import by_kernels, use_kernels
+from sqzb.model.layers import by_kernels
 from sqzb.recipe import REMOVED, TrainingRecipe, flat, without_removed
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
@@ -47,26 +45,6 @@ def check_folder(folder: Path, resume: str) -> None:
         raise UserError(
             f"{resume} is no checkpoint. Give --resume auto, or a folder such as RUN/checkpoints/step-0001000."
         )
-
-
-def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.device) -> None:
-    """Let the model run by Triton's kernels where the recipe says so; where it says nothing, there where
-    pretraining was measured to be faster: compiled, in bf16, on an NVIDIA GPU.
-
-    UserError when it says so and they cannot.
-    """
-    on_nvidia = device.type == "cuda" and torch.version.hip is None
-    if recipe.kernels is None:
-        if on_nvidia and recipe.compile and recipe.precision == "bf16":
-            with contextlib.suppress(ImportError, ValueError):
-                use_kernels(model)
-    elif recipe.kernels:
-        if not on_nvidia:
-            raise UserError(f"kernels: they run on an NVIDIA GPU, and this is {device}. Leave it null.")
-        try:
-            use_kernels(model)
-        except (ImportError, ValueError) as error:
-            raise UserError(f"kernels: {error}. Leave it null.") from error
 
 
 class TrainingRun(ABC):

@@ -1,4 +1,4 @@
-"""Which runs are by kernels. What else a run is, its trainers' tests and those of reliability hold."""
+"""Which models run by the kernels."""
 
 from typing import Any
 
@@ -7,8 +7,8 @@ import torch
 
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, layers
+from sqzb.model.kernels.choice import choose_kernels
 from sqzb.recipe import FinetuneRecipe
-from sqzb.training.loop import choose_kernels
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 GPU, FAST = torch.device("cuda"), {"compile": True, "precision": "bf16"}

@@ -1,0 +1,36 @@
+"""Which models run by the kernels."""
+
+import contextlib
+
+import torch
+from torch import nn
+
+from sqzb.errors import UserError
+from sqzb.model.layers import use_kernels
+from sqzb.recipe import TrainingRecipe
+
+
+def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.device) -> None:
+    """Let the model run by the kernels where the recipe asks for them.
+
+    With `kernels: null` the kernels run where pretraining was measured to be faster with them: compiled, in bf16, on
+    an NVIDIA GPU, by a model that they fit.
+
+    Raises:
+        UserError: the recipe asks for kernels that this device or this model cannot have.
+    """
+    on_nvidia = device.type == "cuda" and torch.version.hip is None
+
+    if recipe.kernels is None:
+        if on_nvidia and recipe.compile and recipe.precision == "bf16":
+            with contextlib.suppress(ImportError, ValueError):
+                use_kernels(model)
+        return
+
+    if recipe.kernels:
+        if not on_nvidia:
+            raise UserError(f"kernels: they run on an NVIDIA GPU, and this is {device}. Leave it null.")
+        try:
+            use_kernels(model)
+        except (ImportError, ValueError) as error:
+            raise UserError(f"kernels: {error}. Leave it null.") from error
