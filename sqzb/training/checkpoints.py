@@ -56,13 +56,27 @@ def of_step(folder: Path, step: int) -> Path:
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """The newest whole checkpoint of the run, None if there is none; `warn` is told of damaged ones."""
+    """Return the run's newest checkpoint that is whole, None where there is none; `warn` gets each damaged one.
+
+    The files of each checkpoint that is looked at are hashed, which takes long for a large model.
+    """
     for checkpoint in reversed(_all(folder)):
         problems = damage(checkpoint)
         if not problems:
             return checkpoint
         warn(f"The checkpoint {checkpoint} is passed over: {', '.join(problems)}.")
     return None
+
+
+def check_whole(checkpoint: Path) -> None:
+    """Compare a checkpoint's files with its manifest, as `newest` does.
+
+    Raises:
+        UserError: a file is missing or damaged.
+    """
+    problems = damage(checkpoint)
+    if problems:
+        raise UserError(f"The checkpoint {checkpoint} is damaged: {', '.join(problems)}. Give an older one.")
 
 
 def damage(checkpoint: Path) -> list[str]:
@@ -82,10 +96,7 @@ def damage(checkpoint: Path) -> list[str]:
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """What trainer.json holds. UserError when the checkpoint is not whole."""
-    problems = damage(checkpoint)
-    if problems:
-        raise UserError(f"The checkpoint {checkpoint} is damaged: {', '.join(problems)}. Give an older one.")
+    """Return the content of trainer.json of a checkpoint that is known to be whole."""
     state: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))
     return state
 
@@ -130,10 +141,31 @@ def _step(checkpoint: Path) -> int:
 
 
 def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """The optimizer's state under moment/parameter; counts become tensors without a dimension."""
-    return {
-        f"{moment}/{name}": torch.as_tensor(value).detach().cpu().contiguous()
-        for name, parameter in model.named_parameters()
-        for moment, value in optimizer.state[parameter].items()
-        if moment == "step" or (isinstance(value, torch.Tensor) and value.shape == parameter.shape)
-    }
+    """Return the optimizer's state as KEY/PARAMETER; counts become tensors without a dimension.
+
+    Raises:
+        ValueError: the optimizer has state that would be lost, which no optimizer of ours has.
+    """
+    parameters = dict(model.named_parameters())
+    strangers = set(optimizer.state) - set(parameters.values())
+    if strangers:
+        shapes = sorted(str(tuple(parameter.shape)) for parameter in strangers)
+        raise ValueError(f"the optimizer trains parameters that no checkpoint holds, of shapes {', '.join(shapes)}")
+
+    tensors = {}
+    for name, parameter in parameters.items():
+        for key, value in optimizer.state[parameter].items():
+            tensors[f"{key}/{name}"] = _tensor(value, parameter, name, key)
+    return tensors
+
+
+def _tensor(value: object, parameter: nn.Parameter, name: str, key: str) -> torch.Tensor:
+    if not isinstance(value, torch.Tensor | int | float):
+        raise ValueError(f"the optimizer's state {key!r} of {name} is a {type(value).__name__}: no checkpoint holds it")
+    tensor = torch.as_tensor(value).detach().cpu().contiguous()
+    if tensor.ndim and tensor.shape != parameter.shape:
+        raise ValueError(
+            f"the optimizer's state {key!r} of {name} has the shape {tuple(tensor.shape)}, and the parameter has "
+            f"{tuple(parameter.shape)}: no checkpoint holds it"
+        )
+    return tensor

@@ -165,7 +165,11 @@ class TrainingRun(ABC):
         return peak
 
     def _go_on(self, resume: str, extend: bool) -> None:
-        checkpoint = checkpoints.newest(self.folder, self._warn) if resume == AUTO else Path(resume)
+        if resume == AUTO:
+            checkpoint = checkpoints.newest(self.folder, self._warn)
+        else:
+            checkpoint = Path(resume)
+            checkpoints.check_whole(checkpoint)
         if checkpoint is not None:
             state = checkpoints.read_state(checkpoint)
             self._check_same(checkpoint, state, extend)

@@ -145,7 +145,7 @@ def test_damage_is_told(file: str, damage: str, tiny_config: SqueezeBertConfig, 
     if damage == "changed":
         (folder / file).write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     with pytest.raises(UserError, match=f"step-0000002.*{file}"):
-        checkpoints.read_state(folder)
+        checkpoints.check_whole(folder)
     assert checkpoints.newest(tmp_path, console.warn) == older
 
 
@@ -166,3 +166,39 @@ def test_another_models_checkpoint_is_refused(tiny_config: SqueezeBertConfig, co
         other = Model(tiny_config.model_copy(update=changes))
         with pytest.raises(UserError, match="other sizes"):
             checkpoints.load(folder, other, lamb(other))
+
+
+# State that a checkpoint cannot hold
+
+
+@pytest.mark.parametrize(
+    ("value", "complaint"),
+    [
+        (torch.zeros(3), r"'odd' of .* has the shape \(3,\), and the parameter has \(150, 16\)"),
+        (torch.zeros(16, 150), r"'odd' of .* has the shape \(16, 150\)"),
+        (None, "'odd' of .* is a NoneType"),
+        ([torch.zeros(3)], "'odd' of .* is a list"),
+    ],
+)
+def test_state_that_a_checkpoint_cannot_hold_is_an_error(
+    value: object, complaint: str, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    model = Model(tiny_config)
+    optimizer = adamw(model)
+    train(model, optimizer, range(1))
+    optimizer.state[model.transformer.embeddings.word_embeddings.weight]["odd"] = value
+    with pytest.raises(ValueError, match=complaint) as caught:
+        checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
+    assert "transformer.embeddings.word_embeddings.weight" in str(caught.value)
+    assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_state_of_a_parameter_that_is_not_the_models_is_an_error(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    model, other = Model(tiny_config), torch.nn.Parameter(torch.ones(7))
+    optimizer = AdamW([*model.parameters(), other], 0.01)
+    other.grad = torch.ones(7)
+    train(model, optimizer, range(1))
+    with pytest.raises(ValueError, match=r"trains parameters that no checkpoint holds, of shapes \(7,\)"):
+        checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
