@@ -11,12 +11,13 @@ from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.data.dataset import Classes, DataSet, Example, Kind
 from sqzb.errors import UserError
-from sqzb.finetuning import job as finetuning
 from sqzb.finetuning.evaluation import Encoded, confusion, decide, losses, measure, together, under_chance
 from sqzb.finetuning.finetuned import by_index, open_finetuned
+from sqzb.finetuning.report import print_validation_report
 from sqzb.model.open import open_for_pretraining
-from sqzb.pretraining import job as pretraining
 from sqzb.pretraining.batches import Examples, Share
+from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
+from sqzb.pretraining.report import print_heldout_report
 from sqzb.pretraining.start import check_fit, check_vocabulary
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Evaluator, start_accelerator
@@ -47,7 +48,7 @@ def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
     encoded = {name: finetuned.encode(examples[name]) for name in names}
     logits = {name: finetuned.logits(encoded[name]) for name in names}
     figures = together({name: measure(data, decide(kind, logits[name]), encoded[name]) for name in names})
-    finetuning.report(f"{path} on {data.name}", data, figures, encoded)
+    print_validation_report(f"{path} on {data.name}", data, figures, encoded)
     details = {name: _details(kind, name, examples[name], encoded[name], logits[name]) for name in names}
     return found | figures | {"splits": details}
 
@@ -131,11 +132,10 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
         assert isinstance(recipe.micro_batch, int)  # a run's recipe holds the one that was found
         share = Share(recipe.micro_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
         examples = Examples(recipe, corpus, share)
-        measured = Evaluator(accelerator, model, pretraining.LABELS).evaluate(examples.of_heldout(None))
-        figures = {
-            f"heldout_{name}": value for name, value in measured.items() if has_sop or not name.startswith("sop")
-        }
-        pretraining.report(f"{path} at length {recipe.sequence_length}", figures, corpus)
+        figures = evaluate_heldout(Evaluator(accelerator, model, LABELS), examples, None)
+        if not has_sop:
+            figures = {name: value for name, value in figures.items() if not name.startswith("heldout_sop")}
+        print_heldout_report(f"{path} at length {recipe.sequence_length}", figures, corpus)
         found[f"length_{recipe.sequence_length}"] = figures | {"sequences": len(examples.heldout)}
     return found | {"heldout_unigram_nats": corpus.manifest["heldout_unigram_nats"]}
 

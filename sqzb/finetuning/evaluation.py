@@ -84,12 +84,38 @@ def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, k
     )
 
 
-@torch.no_grad()
 def predict(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> NDArray[np.float32]:
-    """Logits (examples, labels) in the examples' order; batches are of similar lengths, to pad little."""
+    """Return logits (examples, labels) in the examples' order; batches are of similar lengths, to pad little.
+
+    This process predicts all of them, whatever the others do.
+    """
+    return _logits_of(model, encoded, accelerator, list(_by_length(encoded)))
+
+
+def predict_together(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> NDArray[np.float32]:
+    """Return the logits of `predict` in every process, each of which predicts its share of the batches.
+
+    All processes of the run have to call this function.
+    """
+    processes, rank = accelerator.num_processes, accelerator.process_index
+    logits = _logits_of(model, encoded, accelerator, list(_by_length(encoded))[rank::processes])
+    if processes == 1:
+        return logits
+    # Each row is computed by one process and zero in the others, so the sum is exact.
+    total: NDArray[np.float32] = (
+        accelerator.reduce(torch.from_numpy(logits).to(accelerator.device), "sum").cpu().numpy()
+    )
+    return total
+
+
+@torch.no_grad()
+def _logits_of(
+    model: Classifier, encoded: Encoded, accelerator: Accelerator, batches: Sequence[NDArray[np.int64]]
+) -> NDArray[np.float32]:
+    """Logits (examples, labels), zero for the examples that are in no batch."""
     model.eval()
-    logits = np.empty((len(encoded.ids), model.config.num_labels), np.float32)
-    for rows in _by_length(encoded):
+    logits = np.zeros((len(encoded.ids), model.config.num_labels), np.float32)
+    for rows in batches:
         inputs = {name: t.to(accelerator.device) for name, t in encoded.batch(rows).items() if name != "labels"}
         with accelerator.autocast():
             logits[rows] = model(**inputs).logits.float().cpu().numpy()
@@ -103,8 +129,8 @@ def _by_length(encoded: Encoded) -> Iterator[NDArray[np.int64]]:
 
 
 def evaluate(model: Classifier, encoded: Encoded, data: DataSet, accelerator: Accelerator) -> dict[str, float]:
-    """The data set's metrics on labelled examples, and their mean as `score`."""
-    return measure(data, decide(data.kind, predict(model, encoded, accelerator)), encoded)
+    """Return the data set's metrics on labelled examples, and their mean as `score`; all processes share the work."""
+    return measure(data, decide(data.kind, predict_together(model, encoded, accelerator)), encoded)
 
 
 def decide(kind: Kind, logits: NDArray[np.float32]) -> NDArray[Any]:
@@ -122,7 +148,7 @@ def measure(data: DataSet, predictions: NDArray[Any], encoded: Encoded) -> dict[
 def evaluate_splits(
     model: Classifier, splits: Mapping[str, Encoded], data: DataSet, accelerator: Accelerator
 ) -> dict[str, float]:
-    """The figures of `together` on the validation splits."""
+    """Return the figures of `together` on the validation splits; all processes share the work."""
     return together({split: evaluate(model, encoded, data, accelerator) for split, encoded in splits.items()})
 
 

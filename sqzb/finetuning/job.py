@@ -22,12 +22,11 @@ from sqzb.finetuning.evaluation import (
     decide,
     encode,
     evaluate_splits,
-    majority,
     measure,
-    together,
     under_chance,
 )
 from sqzb.finetuning.order import Order
+from sqzb.finetuning.report import count_examples, print_validation_report
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.open import Classifier, Opened, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe
@@ -240,7 +239,7 @@ class Finetuning(TrainingRun):
         if self.main:
             write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
             which = f", the best model, of step {step:,} of {self.done:,}" if self.recipe.keep_best else ""
-            report(f"Finetuned {self.folder}{which}", self.data, self.figures, self.validation)
+            print_validation_report(f"Finetuned {self.folder}{which}", self.data, self.figures, self.validation)
 
     def show_plan(self) -> None:
         """Every number that follows from the recipe, before anything runs."""
@@ -248,7 +247,7 @@ class Finetuning(TrainingRun):
             recipe = self.recipe
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
-                f"{self.data.name.upper()}: {self._labelled():,} training and {_counts(self.validation)} "
+                f"{self.data.name.upper()}: {self._labelled():,} training and {count_examples(self.validation)} "
                 f"validation examples, {recipe.model} ({start}), {self.form}\n{self.steps:,} steps = {recipe.epochs} "
                 f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, seed {recipe.seed}"
             )
@@ -284,14 +283,3 @@ def build_model(recipe: FinetuneRecipe, data: DataSet, source: Source) -> Opened
     if recipe.max_length > positions:
         raise UserError(f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it.")
     return opened
-
-
-def report(title: str, data: DataSet, figures: dict[str, float], validation: Mapping[str, Encoded]) -> None:
-    """The closing table, beside what the commonest label alone gives; validation: by split."""
-    baseline = together({split: majority(data, encoded) for split, encoded in validation.items()})
-    rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
-    console.table(title, (f"validation ({_counts(validation)})", "measured", "majority"), rows)
-
-
-def _counts(splits: Mapping[str, Encoded]) -> str:
-    return " + ".join(f"{len(encoded.ids):,}" for encoded in splits.values())

@@ -1,6 +1,5 @@
 """pretrain: a corpus and a recipe to a run folder with a pretrained model."""
 
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -16,6 +15,8 @@ from sqzb.model.costs import costs, total
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.pretraining.auto_micro_batch import fitting
 from sqzb.pretraining.batches import Examples, share_of
+from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
+from sqzb.pretraining.report import print_heldout_report
 from sqzb.pretraining.start import build_model
 from sqzb.pretraining.teacher import distilled
 from sqzb.recipe import PretrainRecipe
@@ -24,8 +25,6 @@ from sqzb.training.lamb import Lamb
 from sqzb.training.loop import NEVER, TrainingRun, check_folder
 from sqzb.training.optimizers import parameter_groups, rate
 from sqzb.training.run_folder import write_card
-
-LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
 
 
 def pretrain(recipe: PretrainRecipe, resume: str = NEVER, extend: bool = False, dry_run: bool = False) -> Path:
@@ -114,24 +113,17 @@ class Pretraining(TrainingRun):
         return self.done % self.recipe.evaluate_every == 0 and self.done < self.steps
 
     def evaluate(self) -> dict[str, float]:
-        return self.measure(self.recipe.evaluate_sequences)
-
-    def measure(self, at_most: int | None) -> dict[str, float]:
-        """The figures on the held-out part; none where there is no such part."""
-        if not len(self.examples.heldout):
-            return {}
-        measured = self.engine.evaluate(self.examples.of_heldout(at_most))
-        return {f"heldout_{name}": value for name, value in measured.items()}
+        return evaluate_heldout(self.engine, self.examples, self.recipe.evaluate_sequences)
 
     def finish(self) -> None:
         """Write final/, then measure it on all that was held out."""
         self.write_final()
-        heldout = self.measure(None)
+        heldout = evaluate_heldout(self.engine, self.examples, None)
         if heldout and not self.log.evaluated(self.done):
             self.log.log(self.done, **heldout)
         if self.main:
             write_card(self.folder / "final", self.folder.name, self.recipe, heldout)
-            report(f"Pretrained {self.folder}", heldout, self.corpus)
+            print_heldout_report(f"Pretrained {self.folder}", heldout, self.corpus)
 
     def show_plan(self) -> None:
         """Every number that follows from the recipe, before anything runs."""
@@ -157,22 +149,3 @@ class Pretraining(TrainingRun):
                 f"taught by {settings.teacher} ({teacher.parameters:,} parameters): alpha {settings.alpha:g}, "
                 f"temperature {settings.temperature:g}"
             )
-
-
-def report(title: str, figures: dict[str, float], corpus: Corpus) -> None:
-    """The closing table of what was learnt, beside what knows nothing but frequencies."""
-    baseline = corpus.manifest["heldout_unigram_nats"]
-    rows = []
-    if "heldout_mlm_loss" in figures:
-        rows.append(("MLM loss", f"{figures['heldout_mlm_loss']:.3f} nats", f"{baseline:.3f} (unigram)"))
-        perplexity = (_perplexity(figures["heldout_mlm_loss"]), _perplexity(baseline))
-        rows.append(("MLM perplexity", f"{perplexity[0]:.1f}", f"{perplexity[1]:.1f}"))
-        rows.append(("MLM accuracy", f"{figures['heldout_mlm_accuracy']:.1%}", ""))
-    if "heldout_sop_accuracy" in figures:
-        rows.append(("SOP loss", f"{figures['heldout_sop_loss']:.3f} nats", f"{math.log(2):.3f}"))
-        rows.append(("SOP accuracy", f"{figures['heldout_sop_accuracy']:.1%}", "50 %"))
-    console.table(title, ("held out", "measured", "baseline"), rows)
-
-
-def _perplexity(nats: float) -> float:
-    return math.exp(nats) if nats < 700 else math.inf

@@ -14,7 +14,6 @@ from typing import Any, ClassVar
 
 from accelerate import Accelerator
 from tokenizers import Tokenizer
-from torch import nn
 from torch.distributed import DistError
 from torch.optim import Optimizer
 

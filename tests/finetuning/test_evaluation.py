@@ -1,4 +1,10 @@
+import json
+import os
+import socket
+import subprocess
+import sys
 from collections.abc import Callable, Sequence
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -105,6 +111,70 @@ def test_predictions_come_in_the_order_of_the_examples(
         inputs = {name: tensor for name, tensor in encoded.batch([row]).items() if name != "labels"}
         alone = model.eval()(**inputs).logits[0].detach().numpy()
         np.testing.assert_allclose(together[row], alone, atol=1e-5)
+
+
+# One of two processes; it writes the logits that it gets, and the number of examples that its model has seen.
+SHARED = """
+import json, os, sys
+from pathlib import Path
+import numpy as np
+from sqzb.finetuning.evaluation import encode, evaluate_splits, predict_together
+from sqzb.data.dataset import Example
+from sqzb.glue.data import open_task
+from sqzb.model import SqueezeBertForSequenceClassification as Model
+from sqzb.tokenizer import load_tokenizer
+from sqzb.training.engine import start_accelerator
+folder = Path(sys.argv[1])
+seen, whole = [], Model.forward
+def counted(self, input_ids, *rest, **named):
+    seen.append(len(input_ids))
+    return whole(self, input_ids, *rest, **named)
+Model.forward = counted
+accelerator = start_accelerator()
+examples = [Example(*row) for row in json.loads((folder / "examples.json").read_text())]
+encoded = encode(examples, load_tokenizer(folder), 32, open_task("mnli", None).kind)
+model = Model.from_pretrained(folder).to(accelerator.device)
+logits = predict_together(model, encoded, accelerator)
+own = sum(seen)
+splits = {"validation_matched": encoded, "validation_mismatched": encoded.first(40)}
+figures = evaluate_splits(model, splits, open_task("mnli", None), accelerator)
+rank = os.environ["RANK"]
+np.save(folder / f"logits-{rank}.npy", logits)
+(folder / f"told-{rank}.json").write_text(json.dumps({"seen": own, "figures": figures}))
+"""
+
+
+def test_two_processes_share_the_predictions_and_have_the_same_figures(
+    tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification, tmp_path: Path
+) -> None:
+    draw = np.random.default_rng(0)
+    texts = [(list(draw.choice(WORDS, draw.integers(1, 25))), None) for _ in range(150)]
+    model.save_pretrained(tmp_path, tokenizer)
+    (tmp_path / "examples.json").write_text(json.dumps(examples(texts)))
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    processes = [
+        subprocess.Popen(
+            [sys.executable, "-c", SHARED, str(tmp_path)],
+            env=os.environ | world | {"RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": os.pathsep.join(sys.path)},
+        )
+        for rank in "01"
+    ]
+    assert [process.wait(60) for process in processes] == [0, 0]
+
+    encoded = encode(examples(texts), tokenizer, 32, MNLI_CLASSES)
+    alone = predict(model, encoded, Accelerator())
+    splits = {"validation_matched": encoded, "validation_mismatched": encoded.first(40)}
+    figures = evaluate_splits(model, splits, MNLI, Accelerator())
+    told = [json.loads((tmp_path / f"told-{rank}.json").read_text()) for rank in "01"]
+    for rank in "01":
+        np.testing.assert_allclose(np.load(tmp_path / f"logits-{rank}.npy"), alone, atol=1e-6)
+    assert np.array_equal(np.load(tmp_path / "logits-0.npy"), np.load(tmp_path / "logits-1.npy"))
+    assert [one["figures"] for one in told] == [figures, figures]
+    # Five batches of at most 32, of which the last has 22.
+    assert [one["seen"] for one in told] == [86, 64]
 
 
 def test_score_is_the_mean_of_the_metrics(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:

@@ -27,7 +27,8 @@ from sqzb.model.heads import IGNORED
 from sqzb.pretraining import auto_micro_batch as fitting_module
 from sqzb.pretraining.auto_micro_batch import fitting
 from sqzb.pretraining.batches import Examples, Share
-from sqzb.pretraining.job import LABELS, pretrain
+from sqzb.pretraining.evaluation import LABELS
+from sqzb.pretraining.job import pretrain
 from sqzb.pretraining.teacher import Distilled, distilled
 from sqzb.recipe import MaskedLMDistillation, Optimizer, PretrainRecipe, dump_recipe
 from sqzb.tokenizer import save_tokenizer
