@@ -25,6 +25,7 @@ from sqzb.bench.report import parser, write_report
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.pretraining.job import Pretraining
 from sqzb.recipe import Masking, PretrainRecipe, load_recipe
+from sqzb.training.engine import dropout_key
 
 Step = Callable[[int], int]  # does step n; its tokens, padding left out
 TRAINING = "training"
@@ -62,7 +63,9 @@ def working(step: Step, seconds: float) -> Callable[[int], float]:
 
 
 def made(recipe: PretrainRecipe) -> Pretraining:
-    return Pretraining(recipe, Path(tempfile.gettempdir()) / "nothing-is-written-here")
+    job = Pretraining(recipe, Path(tempfile.gettempdir()) / "nothing-is-written-here")
+    job.prepare()
+    return job
 
 
 def count(batches: list[Any]) -> int:
@@ -70,20 +73,20 @@ def count(batches: list[Any]) -> int:
 
 
 def training(recipe: PretrainRecipe) -> Step:
-    run = made(recipe)
-    run.engine = run.make_engine(run.make_optimizer())
-    batches = run.micro_batches(0)
+    job = made(recipe)
+    engine, batches, rate = job.make_engine(), job.micro_batches(0), job.learning_rate(0)
 
     def step(number: int) -> int:
-        run.step(batches)
+        keys = [dropout_key(recipe.seed, number, micro_batch) for micro_batch in job.micro_batch_numbers()]
+        engine.step(batches, rate, keys)
         return count(batches)
 
     return step
 
 
 def sqzb(recipe: PretrainRecipe, masking: Masking) -> Step:
-    run = made(recipe.model_copy(update={"masking": masking}))
-    return lambda number: count(run.micro_batches(number))
+    job = made(recipe.model_copy(update={"masking": masking}))
+    return lambda number: count(job.micro_batches(number))
 
 
 def collator(recipe: PretrainRecipe) -> Step:

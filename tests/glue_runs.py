@@ -7,7 +7,7 @@ from sqzb.finetuning import job
 from sqzb.finetuning.data import open_data
 from sqzb.model import SqueezeBertConfig
 from sqzb.recipe import FinetuneRecipe
-from sqzb.training.loop import NEVER
+from sqzb.training.resume import NEVER
 
 
 def tiny(vocab_size: int, **changes: Any) -> SqueezeBertConfig:

@@ -10,6 +10,11 @@ from sqzb.draws import Permutation
 POOL = 32  # batches: what is sorted by length together, so that their makeup and order stay random
 
 
+def batches_in(examples: int, batch: int) -> int:
+    """Return the number of batches of an epoch, whose last one may be smaller."""
+    return -(-examples // batch)
+
+
 class Order:
     """The batches of a training set, which are of examples of similar lengths, as a batch is padded to its longest.
 
@@ -18,7 +23,7 @@ class Order:
 
     def __init__(self, lengths: ArrayLike, batch: int, seed: int) -> None:
         self._lengths, self._batch, self._seed = np.asarray(lengths), batch, seed
-        self.batches_per_epoch = -(-len(self._lengths) // batch)
+        self.batches_per_epoch = batches_in(len(self._lengths), batch)
         self._of_epoch = lru_cache(maxsize=2)(self._make)
 
     def rows_of_step(self, step: int) -> NDArray[np.int64]:

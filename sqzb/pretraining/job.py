@@ -4,13 +4,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from torch.optim import Optimizer
-
 from sqzb import console
 from sqzb.corpus.store import MANIFEST, Corpus
 from sqzb.errors import UserError
 from sqzb.files import sha256
-from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.pretraining.auto_micro_batch import fitting
@@ -20,132 +17,169 @@ from sqzb.pretraining.report import print_heldout_report
 from sqzb.pretraining.start import build_model
 from sqzb.pretraining.teacher import distilled
 from sqzb.recipe import PretrainRecipe
-from sqzb.training.engine import Engine, MicroBatch, start_accelerator
+from sqzb.training import checkpoints, loop
+from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
+from sqzb.training.job import device_summary
 from sqzb.training.lamb import Lamb
-from sqzb.training.loop import NEVER, TrainingRun, check_folder
 from sqzb.training.optimizers import parameter_groups, rate
-from sqzb.training.run_folder import write_card
+from sqzb.training.resume import NEVER, check_folder
+from sqzb.training.run_folder import RunLog, write_card
 
 
 def pretrain(recipe: PretrainRecipe, resume: str = NEVER, extend: bool = False, dry_run: bool = False) -> Path:
-    """Run the recipe, or go on with it as `resume` says: "never", "auto" or a checkpoint's path; the run's folder.
+    """Run the recipe, and return the run's folder.
 
-    extend: the recipe may have another number of steps than the run that goes on.
+    resume: "never", "auto" or the path of a checkpoint.
+    extend: the recipe may have another number of steps than the run that is resumed.
+    dry_run: show the plan and write nothing.
     """
     if recipe.output is None:
         raise UserError("The run has no folder: give --output DIR, or the recipe the key output.")
     folder = Path(recipe.output)
     if not dry_run:
         check_folder(folder, resume)
-    run = Pretraining(recipe, folder)
-    run.show_plan()
-    if not dry_run:
-        run.go(resume, extend)
+    job = Pretraining(recipe, folder)
+    job.print_plan()
+    if dry_run:
+        job.prepare()
+    else:
+        loop.run(job, resume, extend)
     return folder
 
 
-class Pretraining(TrainingRun):
-    """A run of masked tokens and sentence order on a prepared corpus, with LAMB."""
+class Pretraining:
+    """The job of learning masked tokens and sentence order from a prepared corpus, with LAMB."""
 
     title = "Pretraining"
-    kinds = tuple(LABELS)
-    recipe: PretrainRecipe
-    model: SqueezeBertForPreTraining
+    losses = tuple(LABELS)
+    needs_older_checkpoints = False
 
     def __init__(self, recipe: PretrainRecipe, folder: Path) -> None:
-        accelerator = start_accelerator(recipe.precision)
+        self.folder = folder
+        self.accelerator = start_accelerator(recipe.precision)
         self.corpus = Corpus(recipe.corpus)
-        self.model = build_model(recipe, self.corpus)
-        choose_kernels(recipe, self.model, accelerator.device)  # before it is seen how much fits
-        self.distilled = distilled(recipe, self.corpus, self.model, accelerator.device)
-        size, trained = recipe.micro_batch, self.distilled or self.model
-        micro_batch = size if isinstance(size, int) else fitting(recipe, trained, accelerator, folder)
-        self.share = share_of(recipe, micro_batch, accelerator)
-        self.examples = Examples(recipe, self.corpus, self.share)
         self.tokenizer = self.corpus.tokenizer
+        self.model = build_model(recipe, self.corpus)
+        choose_kernels(recipe, self.model, self.accelerator.device)  # before it is seen how much fits
+        self.distilled = distilled(recipe, self.corpus, self.model, self.accelerator.device)
         self.steps = recipe.steps
-        # As it is resolved: with the corpus's vocabulary and the micro-batch that fits.
-        config = self.model.config if recipe.model is not None else None
-        resolved = recipe.model_copy(update={"model": config, "micro_batch": micro_batch})
-        super().__init__(resolved, folder, accelerator)
 
-    def make_optimizer(self) -> Optimizer:
+        # The recipe as it is resolved: with the corpus's vocabulary, and after `prepare` with the micro-batch.
+        config = self.model.config if recipe.model is not None else None
+        self.recipe = recipe.model_copy(update={"model": config})
+        # With `auto` a micro-batch of 1 stands in, so that steps and corpus are checked right away.
+        self._divide(recipe.micro_batch if isinstance(recipe.micro_batch, int) else 1)
+
+    def _divide(self, micro_batch: int) -> None:
+        """Divide each step into micro-batches."""
+        self.share = share_of(self.recipe, micro_batch, self.accelerator)
+        self.examples = Examples(self.recipe, self.corpus, self.share)
+
+    def prepare(self) -> None:
+        """Find the micro-batch, where the recipe leaves it open."""
+        if not isinstance(self.recipe.micro_batch, int):
+            micro_batch = fitting(self.recipe, self.distilled or self.model, self.accelerator, self.folder)
+            self.recipe = self.recipe.model_copy(update={"micro_batch": micro_batch})
+            self._divide(micro_batch)
+            if self.accelerator.is_main_process:
+                console.out.print(self._plan_of_batch())
+
+    def input_hashes(self) -> dict[str, str]:
+        folder = self.corpus.folder
+        hashes = {"the corpus": sha256(folder / MANIFEST), "the vocabulary": sha256(folder / "vocab.txt")}
+        return hashes if self.distilled is None else hashes | {"the teacher": self.distilled.teacher.sha256}
+
+    def make_engine(self) -> Engine:
         settings = self.recipe.optimizer
         if not self.recipe.sop:
             # Without a gradient LAMB's trust ratio would turn the weight decay into a decay by the whole rate.
             for unused in (self.model.sop, self.model.transformer.pooler):
                 unused.requires_grad_(False)
         groups = parameter_groups(self.model, settings.weight_decay)
-        return Lamb(groups, settings.lr, settings.betas, settings.eps)
+        optimizer = Lamb(groups, settings.lr, settings.betas, settings.eps)
+        trained = self.distilled or self.model
+        return Engine(self.accelerator, trained, optimizer, LABELS, settings.clip_norm, self.recipe.compile)
 
-    def make_engine(self, optimizer: Optimizer) -> Engine:
-        recipe, trained = self.recipe, self.distilled or self.model
-        return Engine(self.accelerator, trained, optimizer, LABELS, recipe.optimizer.clip_norm, recipe.compile)
-
-    def identity(self) -> dict[str, str]:
-        folder = self.corpus.folder
-        hashes = {"the corpus": sha256(folder / MANIFEST), "the vocabulary": sha256(folder / "vocab.txt")}
-        return hashes if self.distilled is None else hashes | {"the teacher": self.distilled.teacher.sha256}
+    def on_restore(self, step: int) -> None:
+        """Nothing: a step follows from its number."""
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
         return self.examples.of_step(step)
+
+    def micro_batch_numbers(self) -> Sequence[int]:
+        return self.share.micro_batches
+
+    def learning_rate(self, step: int) -> float:
+        settings = self.recipe.optimizer
+        return rate(step, self.steps, settings.lr, settings.warmup, settings.decay_power)
 
     def forward_flops(self, batch: MicroBatch) -> int:
         (rows, length), predictions = batch["input_ids"].shape, batch["mlm_positions"].shape[1]
         return total(costs(self.model.config, rows, length, predictions, labels=2)).flops
 
-    def micro_batch_numbers(self) -> Sequence[int]:
-        return self.share.micro_batches
-
-    def made_of(self, step: int) -> list[Any]:
-        """(epoch, chunk) of each sequence."""
+    def example_ids(self, step: int) -> list[Any]:
+        """Return (epoch, chunk) of each sequence."""
         epochs, chunks = self.examples.chunks_of_step(step)
         return list(zip(epochs.tolist(), chunks.tolist(), strict=True))
 
-    def rate(self, step: int) -> float:
-        settings = self.recipe.optimizer
-        return rate(step, self.steps, settings.lr, settings.warmup, settings.decay_power)
+    def progress_text(self, result: StepResult) -> str:
+        return "  ".join(f"{name} {value:.1%}" for name, value in result.items() if name.endswith("_accuracy"))
 
-    def checkpoint_due(self) -> bool:
-        return self.done % self.recipe.checkpoint_every == 0
+    def is_finished(self, step: int) -> bool:
+        return step >= self.steps
 
-    def evaluation_due(self) -> bool:
-        return self.done % self.recipe.evaluate_every == 0 and self.done < self.steps
+    def checkpoint_due(self, step: int) -> bool:
+        return step % self.recipe.checkpoint_every == 0
 
-    def evaluate(self) -> dict[str, float]:
-        return evaluate_heldout(self.engine, self.examples, self.recipe.evaluate_sequences)
+    def needed_checkpoint(self, step: int) -> int | None:
+        return None
 
-    def finish(self) -> None:
-        """Write final/, then measure it on all that was held out."""
-        self.write_final()
-        heldout = evaluate_heldout(self.engine, self.examples, None)
-        if heldout and not self.log.evaluated(self.done):
-            self.log.log(self.done, **heldout)
-        if self.main:
-            write_card(self.folder / "final", self.folder.name, self.recipe, heldout)
-            print_heldout_report(f"Pretrained {self.folder}", heldout, self.corpus)
+    def evaluation_due(self, step: int) -> bool:
+        return step % self.recipe.evaluate_every == 0 and step < self.steps
 
-    def show_plan(self) -> None:
-        """Every number that follows from the recipe, before anything runs."""
-        if not self.main:
+    def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
+        return evaluate_heldout(engine, self.examples, self.recipe.evaluate_sequences)
+
+    def finish(self, engine: Engine, log: RunLog, step: int) -> None:
+        """Write final/, then evaluate it on all that was held out."""
+        main = self.accelerator.is_main_process
+        if main:
+            checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
+        figures = evaluate_heldout(engine, self.examples, None)
+        if figures and not log.evaluated(step):
+            log.log(step, **figures)
+        if main:
+            write_card(self.folder / "final", self.folder.name, self.recipe, figures)
+            print_heldout_report(f"Pretrained {self.folder}", figures, self.corpus)
+
+    def print_plan(self) -> None:
+        """Print every number that follows from the recipe, before anything runs."""
+        if not self.accelerator.is_main_process:
             return
-        recipe, share, config, n_train = self.recipe, self.share, self.model.config, len(self.examples.train)
+        recipe, config, n_train = self.recipe, self.model.config, len(self.examples.train)
         parameters = sum(p.numel() for p in self.model.parameters())
-        places = share.global_batch * recipe.sequence_length
-        console.out.print(
+        places = recipe.global_batch * recipe.sequence_length
+        lines = [
             f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} parameters, "
-            f"{f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, "
-            f"{self.form}\n"
-            f"global batch {share.global_batch:,} = {share.micro_batch} x {len(share.micro_batches)} accumulation x "
-            f"{share.processes} process{'es' if share.processes > 1 else ''}\n"
+            f"{f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, {device_summary(self)}",
             f"{recipe.steps:,} steps of {places:,} token places: {recipe.steps * places:,} in all, "
-            f"{recipe.steps * share.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "
-            f"{len(self.examples.heldout):,} held out\n"
-            f"LAMB, rate {recipe.optimizer.lr:g} after {round(recipe.optimizer.warmup * recipe.steps):,} warmup steps"
-        )
+            f"{recipe.steps * recipe.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "
+            f"{len(self.examples.heldout):,} held out",
+            f"LAMB, rate {recipe.optimizer.lr:g} after {round(recipe.optimizer.warmup * recipe.steps):,} warmup steps",
+        ]
+        if isinstance(recipe.micro_batch, int):
+            lines.insert(1, self._plan_of_batch())
         if self.distilled is not None:
             settings, teacher = recipe.distillation, self.distilled.teacher
-            console.out.print(
+            lines.append(
                 f"taught by {settings.teacher} ({teacher.parameters:,} parameters): alpha {settings.alpha:g}, "
                 f"temperature {settings.temperature:g}"
             )
+        console.out.print("\n".join(lines))
+
+    def _plan_of_batch(self) -> str:
+        share = self.share
+        return (
+            f"global batch {share.global_batch:,} = {share.micro_batch} x {len(share.micro_batches)} accumulation x "
+            f"{share.processes} process{'es' if share.processes > 1 else ''}"
+        )

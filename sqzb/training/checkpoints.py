@@ -1,4 +1,4 @@
-"""Checkpoints: the Hugging Face folder, the optimizer's tensors and trainer.json, each folder whole or absent."""
+"""Checkpoints (the Hugging Face folder, the optimizer's tensors and trainer.json) and final/: whole or absent."""
 
 import json
 import shutil
@@ -16,6 +16,8 @@ from torch.optim import Optimizer
 from sqzb.errors import UserError
 from sqzb.files import ASIDE, sha256, whole_folder, write_json
 from sqzb.model.checkpoint import StoredModel, write_tensors
+from sqzb.recipe import Section
+from sqzb.training.run_folder import write_card
 
 CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = "checkpoints", "optimizer.safetensors", "trainer.json", "manifest.json"
 
@@ -48,6 +50,13 @@ def save(
         if old not in kept | needed_too:
             shutil.rmtree(of_step(folder, old))
     return path
+
+
+def write_final(folder: Path, model: StoredModel, tokenizer: Tokenizer, recipe: Section) -> None:
+    """Write final/ under the run `folder`: the model as a Hugging Face folder, before it is measured."""
+    with whole_folder(folder / "final") as aside:
+        model.save_pretrained(aside, tokenizer)
+        write_card(aside, folder.name, recipe, {})
 
 
 def of_step(folder: Path, step: int) -> Path:

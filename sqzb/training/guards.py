@@ -1,4 +1,4 @@
-"""What keeps a run from being lost: signals, steps that are not finite, spikes of the loss, and full disks."""
+"""What guards a run: signals that are caught, a monitor of the losses, and the room on the disk. Imports no torch."""
 
 import os
 import shutil
@@ -13,11 +13,15 @@ from types import FrameType
 from typing import Any
 
 from sqzb import console
-from sqzb.errors import UserError
+from sqzb.errors import Stopped, UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 AGAIN = 1.0  # seconds: what comes sooner is the same signal, from the terminal and once more from torchrun
 RECENT, RECENT_LEAST = 100, 20  # losses of which the running median is taken
+
+
+class _Interrupted(BaseException):
+    """A signal came where it ends the work at once. No `except Exception` on the way may take it for an error."""
 
 
 class Signals:
@@ -25,6 +29,7 @@ class Signals:
 
     def __init__(self) -> None:
         self.received, self._at = 0, 0.0
+        self._end_at_once = False
 
     @contextmanager
     def caught(self) -> Iterator[None]:
@@ -35,28 +40,48 @@ class Signals:
             for number, handler in before.items():
                 signal.signal(number, handler)
 
+    @contextmanager
+    def ending_at_once(self, what: str) -> Iterator[None]:
+        """End the block at the first signal, where `caught` alone waits for the end of a step.
+
+        Raises:
+            Stopped: with the sentence "NAME: `what`".
+        """
+        try:
+            try:
+                self._end_at_once = True
+                if self.received:
+                    raise _Interrupted
+                yield
+            finally:
+                self._end_at_once = False
+        except _Interrupted:
+            raise Stopped(f"{signal.Signals(self.received).name}: {what}", self.received) from None
+
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
             if time.monotonic() - self._at >= AGAIN:
                 os._exit(128 + number)
             return
         self.received, self._at = number, time.monotonic()
+        if self._end_at_once:
+            raise _Interrupted
         name = signal.Signals(number).name
         # Not through the console: a handler may run while it holds its lock.
         os.write(2, f"\n{name}: ending after this step, once it is saved. A second one ends at once.\n".encode())
 
 
-class Watch:
-    """Steps that must not count: those in a row that were not finite, and losses far over the running median."""
+class LossMonitor:
+    """Finds steps that must not count: non-finite ones in a row, and losses far over the running median."""
 
     def __init__(self, spike_factor: float | None) -> None:
         self._spike_factor = spike_factor
         self.skipped_in_a_row = 0
-        self.left_out: set[int] = set()  # steps that made the loss spike, and were rolled back
+        self.left_out: set[int] = set()  # steps that made the loss spike and were rolled back
         self._recent: deque[float] = deque(maxlen=RECENT)
 
-    def see(self, loss: float, finite: bool) -> bool:
-        """Note a step's loss; whether it is a spike."""
+    def note(self, loss: float, finite: bool) -> bool:
+        """Note a step's loss, and return whether it is a spike."""
         if not finite:
             self.skipped_in_a_row += 1
             return False

@@ -7,8 +7,11 @@ from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
+from accelerate import Accelerator
 from torch.nn.functional import linear
 from torch.utils.benchmark import Timer
+
+from sqzb.training.processes import warn
 
 # By the name that CUDA gives a device: the dense rates of matrix products in bf16 (None where the device has none) and
 # in fp32, of which torch makes no TF32 unless it is told to; FLOP/s, from NVIDIA's data sheets and, for GeForce, its
@@ -39,6 +42,19 @@ def peak_flops(device: torch.device, precision: str) -> float:
     return rate or _measured(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
+def own_peak_flops(accelerator: Accelerator, precision: str) -> float:
+    """Return the peak FLOP/s of this process's device, with a warning where bf16 is slower than fp32 on it."""
+    device = accelerator.device
+    peak = peak_flops(device, precision)
+    if precision == "bf16" and peak < (in_fp32 := peak_flops(device, "fp32")):
+        warn(
+            accelerator,
+            f"bf16: this {device.type.upper()} multiplies {in_fp32 / peak:.1f} times as fast in fp32. Set "
+            "precision=fp32.",
+        )
+    return peak
+
+
 def _measured(device: torch.device, number: torch.dtype) -> float:
     """The best of some products of large squares, whose numbers come from a generator of their own."""
     n = 1024 if device.type == "cpu" else 4096
@@ -62,7 +78,7 @@ class Throughput(NamedTuple):
         return f"{self.tokens_per_second:,} tok/s  mfu {self.mfu:.0%}  data {self.data_wait:.0%}"
 
 
-class Pace:
+class ThroughputMeter:
     """The throughput since the last reading, pauses left out.
 
     peak: FLOP/s of the devices of all processes.

@@ -145,6 +145,7 @@ def test_ax_is_refused_with_the_model_that_predicts_it(pretrained: Path, glue: P
 @pytest.mark.usefixtures("known_products")
 def test_the_flops_are_those_of_each_batch_as_it_is_padded(pretrained: Path, glue: Path, tmp_path: Path) -> None:
     run = Finetuning(recipe(pretrained, tmp_path / "run", batch=1), open_task("mrpc", glue), tmp_path / "run")
+    run.prepare()
     lengths = set()
     for step in range(20):
         (batch,) = run.micro_batches(step)
@@ -317,7 +318,7 @@ def test_killed_around_saves_and_evaluations_the_best_is_the_same(
         if left == 0:
             raise Killed
 
-    for where, name in ((RunLog, "log"), (checkpoints, "save"), (Finetuning, "_measure"), (Finetuning, "write_final")):
+    for where, name in ((RunLog, "log"), (checkpoints, "save"), (Finetuning, "_measure"), (checkpoints, "write_final")):
         monkeypatch.setattr(where, name, fragile(getattr(where, name)))
     kills = 0
     while True:

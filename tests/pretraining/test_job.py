@@ -22,11 +22,12 @@ from sqzb.files import locked
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
 from sqzb.pretraining import auto_micro_batch
-from sqzb.pretraining.job import build_model, pretrain
+from sqzb.pretraining.job import pretrain
+from sqzb.pretraining.start import build_model
 from sqzb.recipe import CorpusRecipe, Optimizer, PretrainRecipe, load_recipe
-from sqzb.training import loop as run_module
 from sqzb.training import throughput
 from sqzb.training.engine import Engine, MicroBatch, StepResult
+from sqzb.training.prefetch import Prefetcher
 from stopped_runs import lines as lasting
 
 STEPS = 60
@@ -313,7 +314,7 @@ def test_a_device_without_units_for_bf16_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(run_module, "peak_flops", lambda device, precision: in_bf16 if precision == "bf16" else 4e8)
+    monkeypatch.setattr(throughput, "peak_flops", lambda device, precision: in_bf16 if precision == "bf16" else 4e8)
     pretrain(at(recipe, tmp_path / "run", precision="bf16", steps=1))
     told = " ".join(capsys.readouterr().err.split())
     assert ("this CPU multiplies 4.0 times as fast in fp32. Set precision=fp32." in told) == (in_bf16 < 4e8)
@@ -362,8 +363,8 @@ def test_the_throughput_is_that_of_training_alone(
         return call
 
     monkeypatch.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-    monkeypatch.setattr(run_module, "peak_flops", lambda device, precision: 1e8)
-    monkeypatch.setattr(run_module._Ahead, "take", timed(run_module._Ahead.take, 0.5))
+    monkeypatch.setattr(throughput, "peak_flops", lambda device, precision: 1e8)
+    monkeypatch.setattr(Prefetcher, "take", timed(Prefetcher.take, 0.5))
     step = Engine.step
     monkeypatch.setattr(Engine, "step", timed(noted, 2.0))
     monkeypatch.setattr(Engine, "evaluate", timed(Engine.evaluate, 1000.0))
@@ -496,7 +497,7 @@ def test_too_small_a_disk_is_told_before_anything_runs(
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(UserError, match="checkpoints and the model will take"):
         pretrain(at(recipe, tmp_path / "run"))
-    assert not any((tmp_path / "run").iterdir())
+    assert not (tmp_path / "run").exists()
 
 
 def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int], factor: float) -> None:

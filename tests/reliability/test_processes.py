@@ -83,7 +83,7 @@ MOMENTS = [
     (0, "sqzb.training.engine", "Evaluator", "evaluate"),
     (1, "sqzb.training.engine", "Evaluator", "evaluate"),
     (0, "shutil", "", "rmtree"),  # of the oldest checkpoint
-    (0, "sqzb.pretraining.job", "Pretraining", "write_final"),
+    (0, "sqzb.training.checkpoints", "", "write_final"),
     (1, "sqzb.pretraining.job", "Pretraining", "finish"),
 ]
 

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.errors import UserError
-from sqzb.training.guards import AGAIN, RECENT, RECENT_LEAST, Watch, check_space
+from sqzb.training.guards import AGAIN, RECENT, RECENT_LEAST, LossMonitor, check_space
 
 PROGRAM = """
 import time
@@ -57,36 +57,36 @@ def test_handlers_are_put_back() -> None:
 
 @given(st.lists(st.booleans(), max_size=30))
 def test_only_steps_in_a_row_are_counted(finite: list[bool]) -> None:
-    watch = Watch(None)
+    monitor = LossMonitor(None)
     for one in finite:
-        assert not watch.see(1.0, one)
+        assert not monitor.note(1.0, one)
     run = 0
     for one in finite:
         run = 0 if one else run + 1
-    assert watch.skipped_in_a_row == run
+    assert monitor.skipped_in_a_row == run
 
 
 def test_a_spike_is_over_the_running_median() -> None:
-    watch = Watch(1.5)
-    assert not any(watch.see(100.0, True) for _ in range(RECENT_LEAST - 1))  # too few to know
-    assert not any(watch.see(2.0, True) for _ in range(RECENT))
-    assert not watch.see(2.9, True) and not watch.see(float("nan"), False)
-    assert watch.see(3.1, True) and watch.see(3.1, True)  # a spike does not move the median
+    monitor = LossMonitor(1.5)
+    assert not any(monitor.note(100.0, True) for _ in range(RECENT_LEAST - 1))  # too few to know
+    assert not any(monitor.note(2.0, True) for _ in range(RECENT))
+    assert not monitor.note(2.9, True) and not monitor.note(float("nan"), False)
+    assert monitor.note(3.1, True) and monitor.note(3.1, True)  # a spike does not move the median
 
 
 def test_without_a_factor_nothing_is_a_spike() -> None:
-    watch = Watch(None)
-    assert not any(watch.see(loss, True) for loss in [1.0] * 50 + [1e9])
+    monitor = LossMonitor(None)
+    assert not any(monitor.note(loss, True) for loss in [1.0] * 50 + [1e9])
 
 
 @given(st.lists(st.tuples(st.floats(0.1, 9), st.booleans()), max_size=150), st.integers(0, 150))
-def test_a_restored_watch_goes_on_as_the_first(seen: list[tuple[float, bool]], at: int) -> None:
-    one, other = Watch(1.3), Watch(1.3)
+def test_a_restored_monitor_goes_on_as_the_first(seen: list[tuple[float, bool]], at: int) -> None:
+    one, other = LossMonitor(1.3), LossMonitor(1.3)
     before, after = seen[:at], seen[at:]
     for loss, finite in before:
-        one.see(loss, finite)
+        one.note(loss, finite)
     other.restore(one.state())
-    assert [one.see(*step) for step in after] == [other.see(*step) for step in after]
+    assert [one.note(*step) for step in after] == [other.note(*step) for step in after]
     assert one.state() == other.state()
 
 

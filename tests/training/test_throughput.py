@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sqzb.training import throughput
-from sqzb.training.throughput import Pace, Throughput, peak_flops
+from sqzb.training.throughput import Throughput, ThroughputMeter, peak_flops
 
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 seconds = st.floats(0.01, 100)
@@ -23,16 +23,16 @@ def test_a_reading_tells_of_the_steps_since_the_last(
     clock = [5.0]
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(throughput, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
-        pace = Pace(peak)
+        meter = ThroughputMeter(peak)
         for made in readings:
             for tokens, flops, waited, trained, paused in made:
-                with pace.waiting():
+                with meter.waiting():
                     clock[0] += waited
                 clock[0] += trained
-                pace.count(tokens, flops)
-                with pace.paused():
+                meter.count(tokens, flops)
+                with meter.paused():
                     clock[0] += paused
-            found = pace.read()
+            found = meter.read()
             all_tokens, all_flops, waited, trained, _ = (sum(column) for column in zip(*made, strict=True))
             spent = waited + trained
             assert found.tokens_per_second == pytest.approx(all_tokens / spent, rel=1e-6, abs=0.6)

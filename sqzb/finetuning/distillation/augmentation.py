@@ -56,40 +56,21 @@ def check(distillation: Distillation, source: ModelFolder) -> None:
         )
 
 
-def further_texts(
-    recipe: FinetuneRecipe, data: DataSet, source: ModelFolder, train: Sequence[Example], accelerator: Accelerator
-) -> dict[str, list[Example]]:
-    """By kind, "augmented" and "unlabelled", the examples without a label that the recipe asks for.
-
-    source: the folder of the model that the student starts from, whose MLM head makes the copies.
-
-    The copies of a training example lie together, in the order of the training set, and have its row. They are read
-    from the cache as far as they are there, and the rest is made by all processes that want them, of this run and of
-    others.
-
-    Raises:
-        UserError: A line has another number of texts than the data set, the head's logits are not finite, or the
-            cache is damaged.
-    """
-    found = {}
-    if recipe.distillation.unlabelled:
-        found["unlabelled"] = _unlabelled(Path(recipe.distillation.unlabelled), data)
-    if recipe.distillation.augment:
-        try:
-            found["augmented"] = _augmented(recipe, data, source, train, accelerator)
-        except UserError as error:
-            raise UserError(f"distillation.augment, of {recipe.model}: {error}") from error
-        clear_device_cache(garbage_collection=True)
-    return found
-
-
 def labelled(kind: Kind, examples: Sequence[Example], logits: NDArray[np.float32]) -> list[Example]:
     """The examples with the labels that follow from the teacher's logits (examples, labels)."""
     labels = evaluation.decide(kind, logits).tolist()
     return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
 
 
-def _unlabelled(file: Path, data: DataSet) -> list[Example]:
+def read_unlabelled(distillation: Distillation, data: DataSet) -> list[Example]:
+    """Return the examples of the recipe's file of texts without labels; none where it names no file.
+
+    Raises:
+        UserError: the file cannot be read, has no text, or a line has another number of texts than the data set.
+    """
+    if not distillation.unlabelled:
+        return []
+    file = Path(distillation.unlabelled)
     try:
         rows = read_lines(file)
         check_sentences(data.name, data.texts, rows, file)
@@ -103,7 +84,30 @@ def _unlabelled(file: Path, data: DataSet) -> list[Example]:
     return examples
 
 
-def _augmented(
+def augmented(
+    recipe: FinetuneRecipe, data: DataSet, source: ModelFolder, train: Sequence[Example], accelerator: Accelerator
+) -> list[Example]:
+    """Return the copies of training examples that the recipe asks for, without labels; none with `augment: 0`.
+
+    The copies of an example lie together, in the order of the training set, and have its row. They are read from the
+    cache as far as it has them, and the rest is made by all processes that want them, of this run and of others.
+
+    source: the folder of the model that the student starts from, whose MLM head makes the copies.
+
+    Raises:
+        UserError: the head's logits are not finite, or the cache is damaged.
+    """
+    if not recipe.distillation.augment:
+        return []
+    try:
+        examples = _copies(recipe, data, source, train, accelerator)
+    except UserError as error:
+        raise UserError(f"distillation.augment, of {recipe.model}: {error}") from error
+    clear_device_cache(garbage_collection=True)
+    return examples
+
+
+def _copies(
     recipe: FinetuneRecipe, data: DataSet, source: ModelFolder, train: Sequence[Example], accelerator: Accelerator
 ) -> list[Example]:
     copies = recipe.distillation.augment

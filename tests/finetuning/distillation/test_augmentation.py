@@ -85,7 +85,9 @@ def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc"
 
 def prepared(wanted: FinetuneRecipe, glue: Path) -> Finetuning:
     assert wanted.task is not None and wanted.output is not None
-    return Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
+    job = Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
+    job.prepare()
+    return job
 
 
 def augmenter(head: Path, copies: int, seed: int = 0) -> Augmenter:
@@ -201,7 +203,7 @@ def test_further_examples_have_the_teachers_labels_and_logits(
     """As transformers has them of the very texts that the student gets; the task's own keep their labels."""
     folder = teacher(labels=task(name).labels or ("score",))
     run = prepared(recipe(start, folder, name=name), glue)
-    assert run.further == {"unlabelled": 3, "augmented": N * COPIES} and run.teacher_logits is not None
+    assert run.extra_examples == {"unlabelled": 3, "augmented": N * COPIES} and run.teacher_logits is not None
     assert len(run.train_set.ids) == len(run.teacher_logits) == N * (1 + COPIES) + 3
     plain, own = prepared(recipe(start, name=name, augment=0, unlabelled=None), glue).train_set, run.train_set.first(N)
     assert plain.ids == own.ids and plain.types == own.types and np.array_equal(plain.labels, own.labels)
@@ -220,7 +222,7 @@ def test_further_examples_have_the_teachers_labels_and_logits(
     assert len(set(run.train_set.labels[N:].tolist())) > 1
     for step in range(run.steps):
         (batch,) = run.micro_batches(step)
-        rows = run.made_of(step)
+        rows = run.example_ids(step)
         assert np.array_equal(batch["teacher_logits"].numpy(), run.teacher_logits[rows])
         assert np.array_equal(batch["labels"].numpy(), run.train_set.labels[rows])
     assert run.steps == -(-(N * (1 + COPIES) + 3) // 7)

@@ -77,7 +77,9 @@ def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc"
 
 def prepared(wanted: FinetuneRecipe, glue: Path) -> Finetuning:
     assert wanted.task is not None and wanted.output is not None
-    return Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
+    job = Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
+    job.prepare()
+    return job
 
 
 def logits_of(wanted: FinetuneRecipe, glue: Path) -> np.ndarray:
@@ -228,7 +230,7 @@ def test_each_example_has_its_own_row(start: Path, teacher: MakeTeacher, glue: P
     assert run.teacher_logits is not None
     for step in range(run.steps):
         (batch,) = run.micro_batches(step)
-        assert np.array_equal(batch["teacher_logits"].numpy(), run.teacher_logits[run.made_of(step)])
+        assert np.array_equal(batch["teacher_logits"].numpy(), run.teacher_logits[run.example_ids(step)])
 
 
 @pytest.mark.parametrize("name", ["mrpc", "stsb"])

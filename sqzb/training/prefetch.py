@@ -1,0 +1,34 @@
+"""The next step's micro-batches are made while this step is computed."""
+
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
+
+from sqzb.training.engine import MicroBatch
+
+
+class Prefetcher:
+    """Makes micro-batches one step ahead, in a thread of its own."""
+
+    def __init__(self, make: Callable[[int], list[MicroBatch]], pool: ThreadPoolExecutor) -> None:
+        self._make, self._pool = make, pool
+        self._next: tuple[int, Future[list[MicroBatch]]] | None = None
+
+    def take(self, step: int) -> list[MicroBatch]:
+        """Return the micro-batches of `step`, and begin those of the step after it."""
+        if self._next is None or self._next[0] != step:
+            self._submit(step)
+        assert self._next is not None
+        batches = self._next[1].result()
+        self._submit(step + 1)
+        return batches
+
+    def _submit(self, step: int) -> None:
+        self._next = step, self._pool.submit(self._make, step)
+
+
+@contextmanager
+def prefetching(make: Callable[[int], list[MicroBatch]]) -> Iterator[Prefetcher]:
+    """Yield a prefetcher, whose thread ends with the block."""
+    with ThreadPoolExecutor(1) as pool:
+        yield Prefetcher(make, pool)

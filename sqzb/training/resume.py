@@ -1,0 +1,97 @@
+"""From which checkpoint a run resumes, and whether it would still be the same run."""
+
+from pathlib import Path
+from typing import Any
+
+from sqzb.errors import UserError
+from sqzb.recipe import REMOVED, flat, without_removed
+from sqzb.training import checkpoints
+from sqzb.training.job import Job
+from sqzb.training.processes import warn
+from sqzb.training.run_folder import RECIPE, refuse_used
+
+NEVER, AUTO = "never", "auto"  # the values of --resume, beside the path of a checkpoint
+
+
+def check_folder(folder: Path, resume: str) -> None:
+    """Check the run's folder against `--resume`.
+
+    Raises:
+        UserError: the folder is in use and the run is not resumed, or the path is no checkpoint.
+    """
+    if resume == NEVER:
+        refuse_used(folder, ", --resume auto to go on with it")
+    elif resume == AUTO:
+        if not (folder / RECIPE).exists():
+            refuse_used(folder)
+    elif not (Path(resume) / checkpoints.TRAINER).exists():
+        raise UserError(
+            f"{resume} is no checkpoint. Give --resume auto, or a folder such as RUN/checkpoints/step-0001000."
+        )
+
+
+def find_checkpoint(job: Job, resume: str) -> Path | None:
+    """Return the checkpoint to resume from, whose files have been compared with their hashes; None to start anew.
+
+    Raises:
+        UserError: the checkpoint that `resume` names is damaged.
+    """
+    if resume == NEVER:
+        return None
+    if resume == AUTO:
+        return checkpoints.newest(job.folder, lambda message: warn(job.accelerator, message))
+    checkpoints.check_whole(Path(resume))
+    return Path(resume)
+
+
+def check_same_run(job: Job, checkpoint: Path, extend: bool, prepared: bool) -> None:
+    """Compare the job's recipe and inputs with those of the checkpoint.
+
+    extend: the run may have another length.
+    prepared: `job.prepare` is through; before that, inputs that the job does not have yet are not compared.
+
+    Raises:
+        UserError: the run would become another one, or the checkpoint is past its last step.
+    """
+    state = checkpoints.read_state(checkpoint)
+    differing = _differing_keys(job, state, extend)
+    length = job.recipe.length
+    changed = _differing_inputs(job, state, prepared)
+    for key, (was, now) in differing.items():
+        changed.append(f"{key} was {was}, is {'no longer supported' if key in REMOVED else now}")
+    if changed:
+        hint = f" (--extend allows another {length})" if length in differing else ""
+        raise UserError(
+            f"The run cannot go on from {checkpoint}, since it would become another one: {'; '.join(changed)}"
+            f"{hint}. Put these back, or give another --output."
+        )
+    if state["step"] > job.steps:
+        raise UserError(
+            f"{checkpoint} is past the run's last step, {job.steps:,}. Give more {length}, or go on from an earlier "
+            "checkpoint (--resume PATH)."
+        )
+
+
+def _differing_inputs(job: Job, state: dict[str, Any], prepared: bool) -> list[str]:
+    hashes = job.input_hashes()
+    differing = []
+    for name, value in state["identity"].items():
+        known = prepared or name in hashes
+        if known and hashes.get(name) != value:
+            differing.append(f"{name} is another")
+    return differing
+
+
+def _differing_keys(job: Job, state: dict[str, Any], extend: bool) -> dict[str, tuple[Any, Any]]:
+    """By recipe key, the values (in the checkpoint, now) of those that differ and may not."""
+    recipe = job.recipe
+    may_change = recipe.may_change | ({recipe.length} if extend else set())
+    # A key that the run's version did not have yet had the value of today's default.
+    before = flat(type(recipe)().model_dump(mode="json")) | without_removed(flat(state["recipe"]))
+    now = flat(recipe.model_dump(mode="json"))
+
+    differing = {}
+    for key in before | now:
+        if not {key, key.split(".")[0]} & may_change and before.get(key) != now.get(key):
+            differing[key] = before.get(key), now.get(key)
+    return differing

@@ -1,0 +1,99 @@
+"""What surrounds a run: its folder is claimed, the disk has room, and errors of the outside are explained."""
+
+import errno
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from accelerate import Accelerator
+from torch.distributed import DistError
+
+from sqzb import console
+from sqzb.errors import PeerLost, UserError
+from sqzb.files import locked
+from sqzb.training import checkpoints
+from sqzb.training.guards import check_space
+from sqzb.training.job import Job
+from sqzb.training.processes import any_process, warn
+
+
+@contextmanager
+def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+    """Make and hold the folder while the block runs; a folder that is made and stays empty is removed.
+
+    Raises:
+        UserError: another run holds the folder; all processes raise.
+    """
+    if not accelerator.is_main_process:
+        if any_process(accelerator, False):
+            raise UserError(f"Another run is at work in {folder}.")
+        yield
+        return
+    is_new = not folder.exists()
+    folder.mkdir(parents=True, exist_ok=True)
+    with locked(folder) as ours:
+        if any_process(accelerator, not ours):
+            raise UserError(f"Another run is at work in {folder}. Wait for it, or give another --output.")
+        try:
+            yield
+        finally:
+            if is_new and not any(folder.iterdir()):
+                folder.rmdir()
+
+
+def check_disk(job: Job) -> None:
+    """Check that the disk has room for every checkpoint that the run will keep, and for the model.
+
+    Raises:
+        UserError: the first process finds that the disk is too small; all processes raise.
+    """
+    recipe = job.recipe
+    kept = recipe.keep_checkpoints
+    if recipe.keep_every is not None:
+        kept += job.steps // recipe.keep_every
+    if job.needs_older_checkpoints:
+        kept *= 2
+    kept += 1  # the one that is being written
+
+    refusal = None
+    if job.accelerator.is_main_process:
+        there = sum(file.stat().st_size for file in job.folder.rglob("*") if file.is_file())
+        need = max(0, checkpoints.size(job.model) * (kept + 1) - there)
+        try:
+            check_space(job.folder, need, f"{kept} checkpoints and the model")
+        except UserError as error:
+            refusal = error
+    if any_process(job.accelerator, refusal is not None):
+        raise refusal or UserError(f"The disk of {job.folder} is too small.")
+
+
+@contextmanager
+def explained_errors(job: Job) -> Iterator[None]:
+    """Turn the error of a full disk and that of a lost process into what the user can do about it.
+
+    Raises:
+        UserError: the disk is full.
+        PeerLost: another process of the run has ended or does not answer.
+    """
+    try:
+        yield
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        last = checkpoints.newest(job.folder, lambda message: warn(job.accelerator, message))
+        raise UserError(
+            f"The disk of {job.folder} is full: a checkpoint takes {console.size(checkpoints.size(job.model))}. "
+            f"The last whole one: {last or 'none'}. Make room, then --resume auto."
+        ) from error
+    except RuntimeError as error:
+        if job.accelerator.num_processes == 1 or not _is_about_peers(error):
+            raise
+        raise PeerLost(
+            f"Process {job.accelerator.process_index} cannot go on: another process of the run has ended or does "
+            f"not answer ({str(error).splitlines()[0]}). Start all of them again with --resume auto."
+        ) from error
+
+
+def _is_about_peers(error: RuntimeError) -> bool:
+    """Whether the error is about the other processes: some of gloo's and NCCL's have no class of their own."""
+    return isinstance(error, DistError) or any(name in str(error).lower() for name in ("gloo", "nccl"))
