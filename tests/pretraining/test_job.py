@@ -25,7 +25,7 @@ from sqzb.pretraining import auto_micro_batch
 from sqzb.pretraining.job import pretrain
 from sqzb.pretraining.start import build_model
 from sqzb.recipe import CorpusRecipe, Optimizer, PretrainRecipe, load_recipe
-from sqzb.training import throughput
+from sqzb.training import checkpoints, throughput
 from sqzb.training.engine import Engine, MicroBatch, StepResult
 from sqzb.training.prefetch import Prefetcher
 from stopped_runs import lines as lasting
@@ -481,6 +481,22 @@ def test_a_damaged_checkpoint_is_passed_over(recipe: PretrainRecipe, run: Path, 
     moments.write_bytes(moments.read_bytes()[:-1])
     pretrain(at(recipe, tmp_path / "run"), resume="auto")
     assert lasting(tmp_path / "run") == lasting(run) and equal(weights(tmp_path / "run"), weights(run))
+
+
+@pytest.mark.parametrize("named", [False, True])
+def test_a_checkpoint_is_hashed_once_on_resume(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
+) -> None:
+    shutil.copytree(run, tmp_path / "run")
+    newest, hashed, own = tmp_path / "run" / "checkpoints" / "step-0000012", [], checkpoints.sha256
+
+    def noted(path: Path) -> str:
+        hashed.append(path)
+        return own(path)
+
+    monkeypatch.setattr(checkpoints, "sha256", noted)
+    pretrain(at(recipe, tmp_path / "run"), resume=str(newest) if named else "auto")
+    assert sorted(hashed) == sorted(path for path in newest.iterdir() if path.name != "manifest.json")
 
 
 def test_a_second_run_in_the_folder_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:

@@ -283,6 +283,26 @@ def test_killed_while_it_makes_texts_it_goes_on_to_the_same_bytes(
     assert found == due and len(due) == N + 1
 
 
+def test_a_signal_while_texts_are_made_stops_the_run_at_once(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+    wanted, cache = recipe(start, teacher()), start.parent / "cache"
+    (start.parent / "wanted.yaml").write_text(dump_recipe(wanted))
+    process = subprocess.Popen(
+        [sys.executable, "-c", SMALL_FILES, "finetune", "--recipe", "wanted.yaml", "--glue-dir", str(glue)],
+        cwd=start.parent,
+        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while len(made(cache)) < 3 and process.poll() is None:
+        time.sleep(0.001)
+    process.send_signal(signal.SIGTERM)
+    said = process.communicate(timeout=60)[1]
+    assert process.returncode == 128 + signal.SIGTERM
+    assert "SIGTERM: stopped during preparation" in said and "Traceback" not in said
+    assert 3 <= len(made(cache)) < N and not (start.parent / "run").exists()
+
+
 # Refusals
 
 

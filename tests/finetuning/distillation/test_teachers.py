@@ -28,7 +28,7 @@ from typer.testing import CliRunner
 from glue_runs import finetune, tiny
 from sqzb.cli import app
 from sqzb.errors import UserError
-from sqzb.finetuning import finetuned
+from sqzb.finetuning import finetuned, job
 from sqzb.finetuning.distillation import teachers as distillation
 from sqzb.finetuning.distillation.teachers import Taught
 from sqzb.finetuning.job import Finetuning
@@ -77,9 +77,9 @@ def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc"
 
 def prepared(wanted: FinetuneRecipe, glue: Path) -> Finetuning:
     assert wanted.task is not None and wanted.output is not None
-    job = Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
-    job.prepare()
-    return job
+    made = Finetuning(wanted, open_task(wanted.task, glue), Path(wanted.output))
+    made.prepare()
+    return made
 
 
 def logits_of(wanted: FinetuneRecipe, glue: Path) -> np.ndarray:
@@ -330,6 +330,16 @@ def test_a_teacher_that_is_the_student_is_refused(start: Path, teacher: MakeTeac
     # Its sizes alone, or another run from it, are no student.
     finetune(recipe(first, first, output="scratch", from_scratch=True, epochs=1), glue)
     finetune(recipe(first, finetune(recipe(first, output="second", epochs=1), glue), output="third", epochs=1), glue)
+
+
+def test_another_recipe_is_refused_before_the_teachers_are_asked(
+    start: Path, teacher: MakeTeacher, glue: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = teacher("teacher")
+    finetune(recipe(start, folder, epochs=1), glue)
+    monkeypatch.setattr(job, "ask_teachers", lambda *_: pytest.fail("they were asked"))
+    with pytest.raises(UserError, match="would become another one: seed was 0, is 1"):
+        finetune(recipe(start, folder, epochs=1, seed=1), glue, resume="auto")
 
 
 def test_another_teacher_is_refused_when_a_run_goes_on(start: Path, teacher: MakeTeacher, glue: Path) -> None:
