@@ -24,7 +24,7 @@ from sqzb.recipe import FinetuneRecipe
 from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.job import device_summary
-from sqzb.training.optimizers import parameter_groups, rate
+from sqzb.training.optimizers import learning_rate, parameter_groups
 from sqzb.training.processes import warn
 from sqzb.training.resume import NEVER, check_folder
 from sqzb.training.run_folder import RunLog, evaluations, write_card
@@ -170,7 +170,7 @@ class Finetuning:
         return [self.accelerator.process_index]
 
     def learning_rate(self, step: int) -> float:
-        return rate(step, self.steps, self.recipe.lr, self.recipe.warmup, decay_power=1.0)
+        return learning_rate(step, self.steps, self.recipe.lr, self.recipe.warmup, decay_power=1.0)
 
     def forward_flops(self, batch: MicroBatch) -> int:
         return self.model.forward_flops(*batch["input_ids"].shape)

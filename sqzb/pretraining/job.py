@@ -21,7 +21,7 @@ from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.job import device_summary
 from sqzb.training.lamb import Lamb
-from sqzb.training.optimizers import parameter_groups, rate
+from sqzb.training.optimizers import learning_rate, parameter_groups
 from sqzb.training.resume import NEVER, check_folder
 from sqzb.training.run_folder import RunLog, write_card
 
@@ -111,7 +111,7 @@ class Pretraining:
 
     def learning_rate(self, step: int) -> float:
         settings = self.recipe.optimizer
-        return rate(step, self.steps, settings.lr, settings.warmup, settings.decay_power)
+        return learning_rate(step, self.steps, settings.lr, settings.warmup, settings.decay_power)
 
     def forward_flops(self, batch: MicroBatch) -> int:
         (rows, length), predictions = batch["input_ids"].shape, batch["mlm_positions"].shape[1]

@@ -16,9 +16,12 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
     ]
 
 
-def rate(step: int, steps: int, peak: float, warmup: float, decay_power: float) -> float:
-    """The learning rate of step `step` (from 0) of `steps`: up in a line over the share `warmup` of them, then down
-    to zero as a polynomial, without a jump in between."""
+def learning_rate(step: int, steps: int, peak: float, warmup: float, decay_power: float) -> float:
+    """Return the learning rate of step `step` (from 0) of `steps`.
+
+    The rate rises in a line over the share `warmup` of the steps, then falls to zero as a polynomial, without a jump
+    in between.
+    """
     warmup_steps = round(warmup * steps)
     if step < warmup_steps:
         return peak * (step + 1) / warmup_steps

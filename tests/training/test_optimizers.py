@@ -13,7 +13,7 @@ from sqzb.model import (
     SqueezeBertForSequenceClassification,
 )
 from sqzb.model.checkpoint import SavedModel
-from sqzb.training.optimizers import parameter_groups, rate
+from sqzb.training.optimizers import learning_rate, parameter_groups
 
 
 @pytest.mark.parametrize(
@@ -46,7 +46,7 @@ plans = st.tuples(st.integers(1, 500), st.floats(1e-6, 10), st.floats(0, 1, excl
 @given(plans)
 def test_the_rate_climbs_to_the_peak_and_falls_from_there(plan: dict[str, float]) -> None:
     steps, peak = int(plan["steps"]), plan["peak"]
-    rates = [rate(step, **{**plan, "steps": steps}) for step in range(steps)]  # type: ignore[arg-type]
+    rates = [learning_rate(step, **{**plan, "steps": steps}) for step in range(steps)]  # type: ignore[arg-type]
     warm = round(plan["warmup"] * steps)
     assert all(0 < value <= peak * (1 + 1e-12) for value in rates)
     assert max(rates) == pytest.approx(peak)
@@ -59,9 +59,9 @@ def test_the_rate_has_no_jump_and_ends_at_zero(plan: dict[str, float]) -> None:
     steps, peak, power = int(plan["steps"]), plan["peak"], max(1.0, plan["decay_power"])
     plan = {**plan, "steps": steps, "decay_power": power}
     warm = round(plan["warmup"] * steps)
-    rates = [0.0, *(rate(step, **plan) for step in range(steps))]  # type: ignore[arg-type]
+    rates = [0.0, *(learning_rate(step, **plan) for step in range(steps))]  # type: ignore[arg-type]
     if warm < steps:
-        rates.append(rate(steps, **plan))  # type: ignore[arg-type]
+        rates.append(learning_rate(steps, **plan))  # type: ignore[arg-type]
         assert rates[-1] == 0
     largest = max(peak / warm if warm else peak, peak * power / max(1, steps - warm))
     for before, after in pairwise(rates if warm else rates[1:]):
@@ -70,6 +70,6 @@ def test_the_rate_has_no_jump_and_ends_at_zero(plan: dict[str, float]) -> None:
 
 def test_the_published_phase_one() -> None:
     plan = {"steps": 56_000, "peak": 2.5e-3, "warmup": 0.28, "decay_power": 1.0}
-    assert rate(0, **plan) == pytest.approx(2.5e-3 / 15_680)  # type: ignore[arg-type]
-    assert rate(15_679, **plan) == rate(15_680, **plan) == pytest.approx(2.5e-3)  # type: ignore[arg-type]
-    assert rate(15_680 + 20_160, **plan) == pytest.approx(1.25e-3)  # type: ignore[arg-type]
+    assert learning_rate(0, **plan) == pytest.approx(2.5e-3 / 15_680)  # type: ignore[arg-type]
+    assert learning_rate(15_679, **plan) == learning_rate(15_680, **plan) == pytest.approx(2.5e-3)  # type: ignore[arg-type]
+    assert learning_rate(15_680 + 20_160, **plan) == pytest.approx(1.25e-3)  # type: ignore[arg-type]
