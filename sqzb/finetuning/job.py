@@ -41,8 +41,8 @@ def finetune(recipe: FinetuneRecipe, data: DataSet, resume: str = NEVER, extend:
     """
     if data.train_split is None:
         raise UserError(
-            f"{data.name} has no training examples: finetune {data.model_of}, whose model predicts it (sqzb eval "
-            f"RUN --task {data.name} --split test)."
+            f"{data.name} has no training examples: finetune {data.model_of}, whose model "
+            f"predicts it (sqzb eval RUN --task {data.name} --split test)."
         )
     folder = Path(recipe.output or f"runs/{data.name}")
     check_folder(folder, resume)
@@ -53,7 +53,7 @@ def finetune(recipe: FinetuneRecipe, data: DataSet, resume: str = NEVER, extend:
 
 
 class Finetuning:
-    """The job of learning a labelled data set, with AdamW; from teachers too, where the recipe names some."""
+    """The job of learning a labelled data set with AdamW, from teachers too if the recipe names some."""
 
     title = "Finetuning"
     losses = tuple(LABELS)
@@ -68,7 +68,8 @@ class Finetuning:
         self.model, self.tokenizer = opened.model, opened.tokenizer
         choose_kernels(recipe, self.model, self.accelerator.device)
 
-        # Examples with labels. `prepare` adds those that the teachers label, whose number is known before.
+        # Examples with labels. `prepare` adds those that the teachers label, whose number is known
+        # before.
         self._train = self._load(data.train_split)
         self._unlabelled = augmentation.read_unlabelled(recipe.distillation, data)
         n_augmented = recipe.distillation.augment * len(self._train)
@@ -98,8 +99,9 @@ class Finetuning:
         if common:
             warn(
                 self.accelerator,
-                f"{common:,} of the {len(examples):,} examples in {self.data.name}'s {split} split have the very texts "
-                "of a training example: what is measured on them is memory too.",
+                f"{common:,} of the {len(examples):,} examples in {self.data.name}'s {split} "
+                "split have the very texts of a training example: what is measured on them is "
+                "memory too.",
             )
         return self._encode(examples)
 
@@ -109,14 +111,14 @@ class Finetuning:
     # Before the first step
 
     def prepare(self) -> None:
-        """Make the augmented texts and ask the teachers, as far as their caches lack the answers."""
+        """Make the augmented texts and ask the teachers, as far as their caches lack answers."""
         if self.recipe.distillation.teacher:
             self._learn_from_teachers()
         self._train, self._unlabelled = [], []  # the texts, which take room, have done their work
         self.order = Order([len(ids) for ids in self.train_set.ids], self.recipe.batch, self.recipe.seed)
 
     def _learn_from_teachers(self) -> None:
-        """Take the teachers' logits; the extra examples get their labels from them, and join the training set."""
+        """Take the teachers' logits, and the extra examples, labelled by them, into training."""
         recipe, data, n = self.recipe, self.data, len(self._train)
         augmented = augmentation.augmented(recipe, data, self._source, self._train, self.accelerator)
         extra = [*self._unlabelled, *augmented]
@@ -205,14 +207,15 @@ class Finetuning:
     def _measure(self, engine: Engine, step: int) -> dict[str, float]:
         """The figures to log of the model, which is that of `step`."""
         figures = evaluate_splits(self.model, self.validation, self.data, self.accelerator)
-        # The first process's, since all must agree on what is best, and on another device a digit may differ.
+        # The first process's, since all must agree on what is best, and on another device a digit
+        # may differ.
         main = self.accelerator.is_main_process
         self.figures = engine.totals({name: value * main for name, value in figures.items()})
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
         return {"epoch": round(step / self.steps_per_epoch, 3), **measured}
 
-    # The best model is a checkpoint that is never removed. It is identified from the log, so that a resumed run picks
-    # the same one.
+    # The best model is a checkpoint that is never removed. It is identified from the log, so that a
+    # resumed run picks the same one.
 
     def on_restore(self, step: int) -> None:
         self.scores = {}
@@ -221,7 +224,7 @@ class Finetuning:
                 self.scores[line["step"]] = line["validation_score"]
 
     def _best(self, until: int) -> int | None:
-        """The step with the best score up to `until`, the first of equals; None before any evaluation."""
+        """The step with the best score up to `until`, the first of equals; None if there is no score."""
         return max((step for step in sorted(self.scores) if step <= until), key=self.scores.__getitem__, default=None)
 
     def needed_checkpoint(self, step: int) -> int | None:
@@ -277,10 +280,11 @@ class Finetuning:
             recipe = self.recipe
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
-                f"{self.data.name.upper()}: {len(self._train):,} training and {count_examples(self.validation)} "
-                f"validation examples, {recipe.model} ({start}), {device_summary(self)}\n"
-                f"{self.steps:,} steps = {recipe.epochs} epochs x {self.steps_per_epoch} batches of {recipe.batch}, "
-                f"rate {recipe.lr:g}, seed {recipe.seed}"
+                f"{self.data.name.upper()}: {len(self._train):,} training and "
+                f"{count_examples(self.validation)} validation examples, {recipe.model} "
+                f"({start}), {device_summary(self)}\n{self.steps:,} steps = {recipe.epochs} "
+                f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, "
+                f"seed {recipe.seed}"
             )
 
     def _plan_of_teachers(self, figures: dict[str, float]) -> str:
@@ -290,8 +294,8 @@ class Finetuning:
         measured = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
         temperature = f", temperature {distillation.temperature:g}" if isinstance(self.data.kind, Classes) else ""
         plan = (
-            f"taught by {several}{' and '.join(distillation.teacher)} ({measured} on the training set): "
-            f"alpha {distillation.alpha:g}{temperature}"
+            f"taught by {several}{' and '.join(distillation.teacher)} ({measured} on the training "
+            f"set): alpha {distillation.alpha:g}{temperature}"
         )
         extra = " and ".join(f"{count:,} {kind}" for kind, count in self.extra_examples.items() if count)
         return plan + (f"\nand {extra} examples with its labels, in each epoch" if extra else "")

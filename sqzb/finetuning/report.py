@@ -10,7 +10,10 @@ from sqzb.finetuning.evaluation import Encoded, majority, together
 def print_validation_report(
     title: str, data: DataSet, figures: dict[str, float], validation: Mapping[str, Encoded]
 ) -> None:
-    """Print the figures beside those of a model that always gives the commonest label; validation: by split."""
+    """Print the figures beside those of a model that always gives the commonest label.
+
+    validation: the examples by split.
+    """
     baseline = together({split: majority(data, encoded) for split, encoded in validation.items()})
     rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
     console.table(title, (f"validation ({count_examples(validation)})", "measured", "majority"), rows)

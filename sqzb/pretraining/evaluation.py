@@ -10,7 +10,8 @@ LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
 def evaluate_heldout(evaluator: Evaluator, examples: Examples, at_most: int | None) -> dict[str, float]:
     """Return heldout_NAME_loss (nats) and heldout_NAME_accuracy, the same in every process.
 
-    at_most: number of held-out sequences to use, None for all. Without a held-out part there are no figures.
+    at_most: number of held-out sequences to use, None for all.
+    Without a held-out part there are no figures.
     """
     if not len(examples.heldout):
         return {}

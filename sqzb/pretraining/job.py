@@ -64,7 +64,8 @@ class Pretraining:
         self.distilled = distilled(recipe, self.corpus, self.model, self.accelerator.device)
         self.steps = recipe.steps
 
-        # The recipe as it is resolved: with the corpus's vocabulary, and after `prepare` with the micro-batch.
+        # The recipe as it is resolved: with the corpus's vocabulary, and after `prepare` with the
+        # micro-batch.
         config = self.model.config if recipe.model is not None else None
         self.recipe = recipe.model_copy(update={"model": config})
         # With `auto` a micro-batch of 1 stands in, so that steps and corpus are checked right away.
@@ -92,7 +93,8 @@ class Pretraining:
     def make_engine(self) -> Engine:
         settings = self.recipe.optimizer
         if not self.recipe.sop:
-            # Without a gradient LAMB's trust ratio would turn the weight decay into a decay by the whole rate.
+            # Without a gradient LAMB's trust ratio would turn the weight decay into a decay by the
+            # whole rate.
             for unused in (self.model.sop, self.model.transformer.pooler):
                 unused.requires_grad_(False)
         groups = parameter_groups(self.model, settings.weight_decay)
@@ -160,8 +162,9 @@ class Pretraining:
         parameters = sum(p.numel() for p in self.model.parameters())
         places = recipe.global_batch * recipe.sequence_length
         lines = [
-            f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} parameters, "
-            f"{f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, {device_summary(self)}",
+            f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} "
+            f"parameters, {f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, "
+            f"{device_summary(self)}",
             f"{recipe.steps:,} steps of {places:,} token places: {recipe.steps * places:,} in all, "
             f"{recipe.steps * recipe.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "
             f"{len(self.examples.heldout):,} held out",
@@ -172,14 +175,15 @@ class Pretraining:
         if self.distilled is not None:
             settings, teacher = recipe.distillation, self.distilled.teacher
             lines.append(
-                f"taught by {settings.teacher} ({teacher.parameters:,} parameters): alpha {settings.alpha:g}, "
-                f"temperature {settings.temperature:g}"
+                f"taught by {settings.teacher} ({teacher.parameters:,} parameters): alpha "
+                f"{settings.alpha:g}, temperature {settings.temperature:g}"
             )
         console.out.print("\n".join(lines))
 
     def _plan_of_batch(self) -> str:
         share = self.share
         return (
-            f"global batch {share.global_batch:,} = {share.micro_batch} x {len(share.micro_batches)} accumulation x "
-            f"{share.processes} process{'es' if share.processes > 1 else ''}"
+            f"global batch {share.global_batch:,} = {share.micro_batch} x "
+            f"{len(share.micro_batches)} accumulation x {share.processes} "
+            f"process{'es' if share.processes > 1 else ''}"
         )

@@ -1,4 +1,7 @@
-"""Checkpoints (the Hugging Face folder, the optimizer's tensors and trainer.json) and final/: whole or absent."""
+"""Checkpoints and final/, each whole or absent.
+
+A checkpoint is the Hugging Face folder, the optimizer's tensors and trainer.json.
+"""
 
 import json
 import shutil
@@ -33,8 +36,11 @@ def save(
     keep_every: int | None = None,
     needed: Callable[[int], int | None] = lambda step: None,
 ) -> Path:
-    """Write checkpoints/step-N under the run `folder`, then remove all but the newest `keep`, those of every
-    `keep_every`-th step, and those that these need: `needed` of a step is the step of another one, or None."""
+    """Write checkpoints/step-N under the run `folder`, then remove checkpoints.
+
+    The newest `keep` stay, those of every `keep_every`-th step, and those that these need: `needed`
+    of a step is the step of another one, or None.
+    """
     path = of_step(folder, step)
     with whole_folder(path) as aside:
         model.save_pretrained(aside, tokenizer)
@@ -53,7 +59,7 @@ def save(
 
 
 def write_final(folder: Path, model: StoredModel, tokenizer: Tokenizer, recipe: Section) -> None:
-    """Write final/ under the run `folder`: the model as a Hugging Face folder, before it is measured."""
+    """Write final/ under the run `folder`: the model as a Hugging Face folder, not yet measured."""
     with whole_folder(folder / "final") as aside:
         model.save_pretrained(aside, tokenizer)
         write_card(aside, folder.name, recipe, {})
@@ -65,8 +71,9 @@ def of_step(folder: Path, step: int) -> Path:
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the run's newest checkpoint that is whole, None where there is none; `warn` gets each damaged one.
+    """Return the run's newest checkpoint that is whole, None where there is none.
 
+    warn: takes a sentence about each damaged checkpoint.
     The files of each checkpoint that is looked at are hashed, which takes long for a large model.
     """
     for checkpoint in reversed(_all(folder)):
@@ -131,8 +138,8 @@ def load_model(checkpoint: Path, model: StoredModel) -> None:
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
     except RuntimeError as error:
         raise UserError(
-            f"The checkpoint {checkpoint} is of a model of other sizes. Resume with the recipe of its run, or give "
-            "another --output."
+            f"The checkpoint {checkpoint} is of a model of other sizes. Resume with the recipe of "
+            "its run, or give another --output."
         ) from error
 
 
@@ -174,7 +181,7 @@ def _tensor(value: object, parameter: nn.Parameter, name: str, key: str) -> torc
     tensor = torch.as_tensor(value).detach().cpu().contiguous()
     if tensor.ndim and tensor.shape != parameter.shape:
         raise ValueError(
-            f"the optimizer's state {key!r} of {name} has the shape {tuple(tensor.shape)}, and the parameter has "
-            f"{tuple(parameter.shape)}: no checkpoint holds it"
+            f"the optimizer's state {key!r} of {name} has the shape {tuple(tensor.shape)}, and "
+            f"the parameter has {tuple(parameter.shape)}: no checkpoint holds it"
         )
     return tensor

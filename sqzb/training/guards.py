@@ -1,4 +1,7 @@
-"""What guards a run: signals that are caught, a monitor of the losses, and the room on the disk. Imports no torch."""
+"""What guards a run: caught signals, a monitor of the losses, the room on the disk.
+
+This module does not import torch: a sweep uses it too.
+"""
 
 import os
 import shutil
@@ -16,16 +19,20 @@ from sqzb import console
 from sqzb.errors import Stopped, UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-AGAIN = 1.0  # seconds: what comes sooner is the same signal, from the terminal and once more from torchrun
+# Seconds: what comes sooner is the same signal, from the terminal and once more from torchrun.
+AGAIN = 1.0
 RECENT, RECENT_LEAST = 100, 20  # losses of which the running median is taken
 
 
 class _Interrupted(BaseException):
-    """A signal came where it ends the work at once. No `except Exception` on the way may take it for an error."""
+    """A signal that ends the work at once. No `except Exception` may take it for an error."""
 
 
 class Signals:
-    """The signal that asked for an end, 0 if none has. A second one, `AGAIN` later, ends the process at once."""
+    """The signal that asked for an end, 0 if none has.
+
+    A second signal, `AGAIN` later, ends the process at once.
+    """
 
     def __init__(self) -> None:
         self.received, self._at = 0, 0.0
@@ -68,11 +75,15 @@ class Signals:
             raise _Interrupted
         name = signal.Signals(number).name
         # Not through the console: a handler may run while it holds its lock.
-        os.write(2, f"\n{name}: ending after this step, once it is saved. A second one ends at once.\n".encode())
+        note = f"{name}: ending after this step, once it is saved. A second one ends at once."
+        os.write(2, f"\n{note}\n".encode())
 
 
 class LossMonitor:
-    """Finds steps that must not count: non-finite ones in a row, and losses far over the running median."""
+    """Finds steps that must not count: non-finite ones in a row, and spikes of the loss.
+
+    A spike is a loss far over the running median.
+    """
 
     def __init__(self, spike_factor: float | None) -> None:
         self._spike_factor = spike_factor
@@ -108,11 +119,14 @@ class LossMonitor:
 
 
 def check_space(folder: Path, need: int, what: str) -> None:
-    """UserError when the disk of `folder`, which need not be there yet, has fewer than `need` bytes free."""
+    """UserError when the disk of `folder` has fewer than `need` bytes free.
+
+    The folder need not exist yet.
+    """
     there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
     free = shutil.disk_usage(there).free
     if free < need:
         raise UserError(
-            f"The disk of {folder} has {console.size(free)} free, and {what} will take {console.size(need)}. Make "
-            "room, give another --output, or keep fewer checkpoints."
+            f"The disk of {folder} has {console.size(free)} free, and {what} will take "
+            f"{console.size(need)}. Make room, give another --output, or keep fewer checkpoints."
         )

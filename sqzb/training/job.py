@@ -1,4 +1,4 @@
-"""The job of a run: what pretraining and finetuning bring to the training loop, which is the same for both.
+"""The job of a run: what pretraining and finetuning bring to the training loop.
 
 The loop calls the job; a job never calls the loop.
 """
@@ -18,7 +18,7 @@ from sqzb.training.run_folder import RunLog
 
 
 class Job(Protocol):
-    """Steps count from 0; where a method gets "the number of finished steps", the run is behind that many.
+    """A training job. Steps count from 0.
 
     A constructor checks what can be checked quickly; what takes long is left to `prepare`.
     """
@@ -29,7 +29,7 @@ class Job(Protocol):
 
     @property
     def losses(self) -> Sequence[str]:
-        """Names of the losses: the figures of a loss that a step has no label for are null in the log."""
+        """Names of the losses; the figures of a loss without labels in a step are logged as null."""
 
     @property
     def recipe(self) -> TrainingRecipe:
@@ -57,8 +57,8 @@ class Job(Protocol):
     def prepare(self) -> None:
         """Do what may take hours, and print the part of the plan that was not known before.
 
-        The folder is claimed by then, and a signal ends the preparation at once: what takes long is kept in files, so
-        that the next start of the command finds it.
+        The folder is claimed by then, and a signal ends the preparation at once: what takes long is
+        kept in files, so that the next start of the command finds it.
         """
 
     def input_hashes(self) -> dict[str, str]:
@@ -71,7 +71,7 @@ class Job(Protocol):
         """Return the model with its optimizer; here the processes meet."""
 
     def on_restore(self, step: int) -> None:
-        """Follow the run to a checkpoint, whose weights are in the model: the number of finished steps is `step`."""
+        """Follow the run to a checkpoint after `step` steps, whose weights are in the model."""
 
     # A step
 
@@ -99,7 +99,7 @@ class Job(Protocol):
     def checkpoint_due(self, step: int) -> bool: ...
 
     def needed_checkpoint(self, step: int) -> int | None:
-        """Return the step of an older checkpoint that a run resumed from that of `step` will need, None for none."""
+        """Return the step of an older checkpoint that a run resumed at `step` will need, or None."""
 
     @property
     def needs_older_checkpoints(self) -> bool:

@@ -1,7 +1,7 @@
-"""The training loop: train a step, log it, save, evaluate; and so on to the last step, whatever happens.
+"""The training loop: train a step, log it, save, evaluate; to the last step, whatever happens.
 
-A step follows from the recipe, its number and the data alone, so a run resumes from any checkpoint exactly as if it
-had never been stopped, with any number of processes.
+A step follows from the recipe, its number and the data alone, so a run resumes from any checkpoint
+exactly as if it had never been stopped, with any number of processes.
 """
 
 import signal
@@ -29,7 +29,8 @@ STOPPED_EARLY = "stopped during preparation. The same command continues with wha
 def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
     """Train every step of the job that is left, and finish it.
 
-    resume: "never" from the first step, "auto" from the newest checkpoint, or from the checkpoint of that path.
+    resume: "never" from the first step, "auto" from the newest checkpoint, or from the checkpoint
+    of that path.
     extend: the recipe may have another length than the run that is resumed.
     """
     accelerator, recipe = job.accelerator, job.recipe
@@ -37,8 +38,8 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
     log = RunLog(job.folder, accelerator.is_main_process)
 
     with explained_errors(job), claimed_folder(job.folder, accelerator), signals.caught():
-        # Everything that can be refused before the preparation, which may take hours. Checkpoints are looked at in a
-        # claimed folder only: another run would remove them meanwhile.
+        # Everything that can be refused before the preparation, which may take hours. Checkpoints
+        # are looked at in a claimed folder only: another run would remove them meanwhile.
         checkpoint = find_checkpoint(job, resume)
         if checkpoint is not None:
             check_same_run(job, checkpoint, extend, prepared=False)
@@ -80,7 +81,8 @@ def train(
     ):
         if state.step and job.evaluation_due(state.step) and not log.evaluated(state.step):
             with meter.paused():
-                evaluate(job, engine, state, log)  # the run was stopped between saving and evaluating
+                # The run was stopped between saving and evaluating.
+                evaluate(job, engine, state, log)
 
         while not job.is_finished(state.step):
             if state.step in state.monitor.left_out:
@@ -105,7 +107,7 @@ def train(
                 if is_spike and rolled_back(job, engine, state, log, trained.result):
                     continue
 
-                # Saving comes first, so that neither an evaluation nor a signal can cost what was learnt.
+                # Saving comes first: neither an evaluation nor a signal can cost what was learnt.
                 if job.checkpoint_due(state.step) or trained.signal or is_last:
                     save(job, engine, state)
                 if trained.signal:
@@ -121,7 +123,10 @@ def train(
 
 
 class TrainedStep(NamedTuple):
-    """One optimizer step. Tokens, FLOPs and the signal are those of all processes; the signal is 0 if none came."""
+    """One optimizer step.
+
+    Tokens, FLOPs and the signal are those of all processes; the signal is 0 where none came.
+    """
 
     learning_rate: float
     result: StepResult
@@ -193,17 +198,18 @@ def stop_if_diverged(job: Job, engine: Engine, state: TrainingState) -> None:
     save(job, engine, state)
     job.accelerator.wait_for_everyone()
     raise Diverged(
-        f"{most} steps in a row, up to step {state.step:,}, had a loss or gradient that is not finite, and were "
-        f"skipped. The last checkpoint from before is {good or 'not there'}; what made these steps is in "
-        f"{job.folder / 'metrics.jsonl'}. Go on from it with a lower rate in another --output, or with a "
-        "higher max_skipped_steps."
+        f"{most} steps in a row, up to step {state.step:,}, had a loss or gradient that is not "
+        f"finite, and were skipped. The last checkpoint from before is {good or 'not there'}; "
+        f"what made these steps is in {job.folder / 'metrics.jsonl'}. Go on from it with a lower "
+        "rate in another --output, or with a higher max_skipped_steps."
     )
 
 
 def rolled_back(job: Job, engine: Engine, state: TrainingState, log: RunLog, result: StepResult) -> bool:
     """Warn of a spike of the loss in the last step.
 
-    Where the recipe says so, the run goes back to its newest checkpoint, and will leave the step out; True then.
+    Where the recipe says so, the run goes back to its newest checkpoint and will leave the step out.
+    Return whether it has gone back.
     """
     step, accelerator = state.step, job.accelerator
     warn(accelerator, f"step {step}: the loss {result.loss:.3f} is over {job.recipe.spike_factor} x its median.")

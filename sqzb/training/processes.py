@@ -13,6 +13,6 @@ def warn(accelerator: Accelerator, message: str) -> None:
 
 
 def any_process(accelerator: Accelerator, flag: bool) -> bool:
-    """Return whether the flag is true in at least one process; all processes have to call this function."""
+    """Return whether the flag is true in at least one process. All processes have to call this."""
     count = torch.tensor(float(flag), device=accelerator.device)
     return bool(accelerator.reduce(count, "sum") > 0)

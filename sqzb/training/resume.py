@@ -31,7 +31,9 @@ def check_folder(folder: Path, resume: str) -> None:
 
 
 def find_checkpoint(job: Job, resume: str) -> Path | None:
-    """Return the checkpoint to resume from, whose files have been compared with their hashes; None to start anew.
+    """Return the checkpoint to resume from, None to start anew.
+
+    The files of the checkpoint have been compared with their hashes.
 
     Raises:
         UserError: the checkpoint that `resume` names is damaged.
@@ -48,7 +50,8 @@ def check_same_run(job: Job, checkpoint: Path, extend: bool, prepared: bool) -> 
     """Compare the job's recipe and inputs with those of the checkpoint.
 
     extend: the run may have another length.
-    prepared: `job.prepare` is through; before that, inputs that the job does not have yet are not compared.
+    prepared: `job.prepare` is through; before that, inputs that the job does not have yet are not
+    compared.
 
     Raises:
         UserError: the run would become another one, or the checkpoint is past its last step.
@@ -62,13 +65,13 @@ def check_same_run(job: Job, checkpoint: Path, extend: bool, prepared: bool) -> 
     if changed:
         hint = f" (--extend allows another {length})" if length in differing else ""
         raise UserError(
-            f"The run cannot go on from {checkpoint}, since it would become another one: {'; '.join(changed)}"
-            f"{hint}. Put these back, or give another --output."
+            f"The run cannot go on from {checkpoint}, since it would become another one: "
+            f"{'; '.join(changed)}{hint}. Put these back, or give another --output."
         )
     if state["step"] > job.steps:
         raise UserError(
-            f"{checkpoint} is past the run's last step, {job.steps:,}. Give more {length}, or go on from an earlier "
-            "checkpoint (--resume PATH)."
+            f"{checkpoint} is past the run's last step, {job.steps:,}. Give more {length}, or go "
+            "on from an earlier checkpoint (--resume PATH)."
         )
 
 

@@ -1,4 +1,4 @@
-"""What surrounds a run: its folder is claimed, the disk has room, and errors of the outside are explained."""
+"""Safety around a run: the claim on its folder, the room on its disk, errors explained."""
 
 import errno
 from collections.abc import Iterator
@@ -19,7 +19,7 @@ from sqzb.training.processes import any_process, warn
 
 @contextmanager
 def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Make and hold the folder while the block runs; a folder that is made and stays empty is removed.
+    """Make and hold the folder while the block runs; remove a new folder that stays empty.
 
     Raises:
         UserError: another run holds the folder; all processes raise.
@@ -82,18 +82,20 @@ def explained_errors(job: Job) -> Iterator[None]:
             raise
         last = checkpoints.newest(job.folder, lambda message: warn(job.accelerator, message))
         raise UserError(
-            f"The disk of {job.folder} is full: a checkpoint takes {console.size(checkpoints.size(job.model))}. "
-            f"The last whole one: {last or 'none'}. Make room, then --resume auto."
+            f"The disk of {job.folder} is full: a checkpoint takes "
+            f"{console.size(checkpoints.size(job.model))}. The last whole one: {last or 'none'}. "
+            "Make room, then --resume auto."
         ) from error
     except RuntimeError as error:
         if job.accelerator.num_processes == 1 or not _is_about_peers(error):
             raise
         raise PeerLost(
-            f"Process {job.accelerator.process_index} cannot go on: another process of the run has ended or does "
-            f"not answer ({str(error).splitlines()[0]}). Start all of them again with --resume auto."
+            f"Process {job.accelerator.process_index} cannot go on: another process of the run "
+            f"has ended or does not answer ({str(error).splitlines()[0]}). Start all of them "
+            "again with --resume auto."
         ) from error
 
 
 def _is_about_peers(error: RuntimeError) -> bool:
-    """Whether the error is about the other processes: some of gloo's and NCCL's have no class of their own."""
+    """Whether the error is about other processes; some of gloo's and NCCL's have no class."""
     return isinstance(error, DistError) or any(name in str(error).lower() for name in ("gloo", "nccl"))

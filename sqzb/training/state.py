@@ -19,7 +19,7 @@ class TrainingState:
 
 
 def save(job: Job, engine: Engine, state: TrainingState) -> None:
-    """Write the checkpoint of this step, in the first process; older ones that nothing needs are removed."""
+    """Write the checkpoint of this step in the first process; remove those that nothing needs."""
     if not job.accelerator.is_main_process:
         return
     content = {
@@ -43,7 +43,7 @@ def save(job: Job, engine: Engine, state: TrainingState) -> None:
 
 
 def restore(checkpoint: Path, job: Job, engine: Engine, state: TrainingState) -> None:
-    """Put a checkpoint that is known to be whole into the model, the optimizer, the state and the job."""
+    """Put a checkpoint that is known to be whole into model, optimizer, state and job."""
     content = checkpoints.read_state(checkpoint)
     checkpoints.load(checkpoint, job.model, engine.optimizer)
     state.step, state.tokens = content["step"], content["tokens"]

@@ -13,9 +13,10 @@ from torch.utils.benchmark import Timer
 
 from sqzb.training.processes import warn
 
-# By the name that CUDA gives a device: the dense rates of matrix products in bf16 (None where the device has none) and
-# in fp32, of which torch makes no TF32 unless it is told to; FLOP/s, from NVIDIA's data sheets and, for GeForce, its
-# white papers (halved where they give the sparse rate). A part of a device (MIG) is another name, and is measured.
+# By the name that CUDA gives a device: the dense rates of matrix products in bf16 (None where the
+# device has none) and in fp32, of which torch makes no TF32 unless it is told to; FLOP/s, from
+# NVIDIA's data sheets and, for GeForce, its white papers (halved where they give the sparse rate).
+# A part of a device (MIG) is another name, and is measured.
 PEAKS: dict[str, tuple[float | None, float]] = {
     r"NVIDIA H200": (989.5e12, 67e12),
     r"NVIDIA H200 NVL": (835.5e12, 60e12),
@@ -43,14 +44,14 @@ def peak_flops(device: torch.device, precision: str) -> float:
 
 
 def own_peak_flops(accelerator: Accelerator, precision: str) -> float:
-    """Return the peak FLOP/s of this process's device, with a warning where bf16 is slower than fp32 on it."""
+    """Return the peak FLOP/s of this process's device; warn where bf16 is slower than fp32."""
     device = accelerator.device
     peak = peak_flops(device, precision)
     if precision == "bf16" and peak < (in_fp32 := peak_flops(device, "fp32")):
         warn(
             accelerator,
-            f"bf16: this {device.type.upper()} multiplies {in_fp32 / peak:.1f} times as fast in fp32. Set "
-            "precision=fp32.",
+            f"bf16: this {device.type.upper()} multiplies {in_fp32 / peak:.1f} times as fast in "
+            "fp32. Set precision=fp32.",
         )
     return peak
 
@@ -67,8 +68,8 @@ def _measured(device: torch.device, number: torch.dtype) -> float:
 
 class Throughput(NamedTuple):
     """tokens_per_second: of all processes, padding not among them; mfu: model FLOP utilisation, the share of the
-    devices' peak that the training's FLOPs make, padding computed like the rest; data_wait: the share of the time in
-    which this process waited for micro-batches."""
+    devices' peak that the training's FLOPs make, padding computed like the rest; data_wait: the
+    share of the time in which this process waited for micro-batches."""
 
     tokens_per_second: int
     mfu: float
