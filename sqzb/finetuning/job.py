@@ -14,7 +14,7 @@ from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, in_common
 from sqzb.errors import UserError
 from sqzb.finetuning.distillation import augmentation
-from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers
+from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers, find_teachers
 from sqzb.finetuning.evaluation import Encoded, confusion, decide, encode, evaluate_splits, measure, under_chance
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import count_examples, print_validation_report
@@ -64,6 +64,7 @@ class Finetuning:
         assert data.train_split is not None  # as `finetune` checks
         self._source = model_folder(recipe.model)
         augmentation.check(recipe.distillation, self._source)
+        self._teachers = find_teachers(recipe.distillation, data, folder)
         opened = build_model(recipe, data, self._source)
         self.model, self.tokenizer = opened.model, opened.tokenizer
         choose_kernels(recipe, self.model, self.accelerator.device)
@@ -116,6 +117,7 @@ class Finetuning:
             self._learn_from_teachers()
         self._train, self._unlabelled = [], []  # the texts, which take room, have done their work
         self.order = Order([len(ids) for ids in self.train_set.ids], self.recipe.batch, self.recipe.seed)
+        assert self.order.batches_per_epoch == self.steps_per_epoch
 
     def _learn_from_teachers(self) -> None:
         """Take the teachers' logits, and the extra examples, labelled by them, into training."""
@@ -123,7 +125,7 @@ class Finetuning:
         augmented = augmentation.augmented(recipe, data, self._source, self._train, self.accelerator)
         extra = [*self._unlabelled, *augmented]
         logits = ask_teachers(
-            recipe.distillation, data, [*self._train, *extra], self.model, self.folder, self.accelerator
+            recipe.distillation, self._teachers, data, [*self._train, *extra], self.model, self.accelerator
         )
         if isinstance(data.kind, Classes):
             problem = under_chance(confusion(data.kind, decide(data.kind, logits[:n]), self.train_set))
@@ -205,7 +207,7 @@ class Finetuning:
         return figures
 
     def _measure(self, engine: Engine, step: int) -> dict[str, float]:
-        """The figures to log of the model, which is that of `step`."""
+        """Return the figures to log; the model is that of `step`."""
         figures = evaluate_splits(self.model, self.validation, self.data, self.accelerator)
         # The first process's, since all must agree on what is best, and on another device a digit
         # may differ.
@@ -224,14 +226,14 @@ class Finetuning:
                 self.scores[line["step"]] = line["validation_score"]
 
     def _best(self, until: int) -> int | None:
-        """The step with the best score up to `until`, the first of equals; None if there is no score."""
+        """Return the step of the best score up to `until`, the first of equals; None without one."""
         return max((step for step in sorted(self.scores) if step <= until), key=self.scores.__getitem__, default=None)
 
     def needed_checkpoint(self, step: int) -> int | None:
         return self._best(step) if self.needs_older_checkpoints else None
 
     def _take_best(self, engine: Engine, log: RunLog, step: int) -> int:
-        """Put the best weights into the model; their step."""
+        """Put the best weights into the model; return their step."""
         if step not in self.scores:
             log.log(step, **self.evaluate(engine, step))
         best = self._best(step)
@@ -288,7 +290,7 @@ class Finetuning:
             )
 
     def _plan_of_teachers(self, figures: dict[str, float]) -> str:
-        """What is known once the teachers have been asked; figures: theirs on the training set."""
+        """Return the lines on the teachers; figures: theirs on the training set."""
         distillation = self.recipe.distillation
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
         measured = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
@@ -302,7 +304,7 @@ class Finetuning:
 
 
 def build_model(recipe: FinetuneRecipe, data: DataSet, source: Source) -> Opened[Classifier]:
-    """The model to start from, under a new head with the data set's labels."""
+    """Return the model to start from, under a new head with the data set's labels."""
     torch.manual_seed(recipe.seed)
     changes: dict[str, Any] = {"id2label": data.kind.id2label}
     if recipe.dropout is not None:

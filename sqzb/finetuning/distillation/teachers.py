@@ -59,28 +59,50 @@ class Taught(nn.Module):
         return SequenceClassificationOutput(logits, {"task": tally})
 
 
+def find_teachers(distillation: Distillation, data: DataSet, run: Path) -> list[ModelFolder]:
+    """Return the teachers' folders, checked as far as that goes without opening a model.
+
+    run: the student's folder.
+
+    Raises:
+        UserError: a teacher cannot be found, is of the run itself, or was finetuned on another task.
+    """
+    folders = []
+    for path in distillation.teacher:
+        try:
+            folder = model_folder(path)
+            _refuse_other_run(folder, data, run)
+        except UserError as error:
+            raise UserError(f"distillation.teacher={path}: {error}") from error
+        folders.append(folder)
+    return folders
+
+
 def ask_teachers(
     distillation: Distillation,
+    teachers: Sequence[ModelFolder],
     data: DataSet,
     examples: Sequence[Example],
     student: Classifier,
-    run: Path,
     accelerator: Accelerator,
 ) -> Logits:
     """Return the mean of the teachers' logits over a training set, (examples, labels).
 
     The labels stand in the order of the data set's.
 
-    student: the model as it starts; run: its folder. Each teacher's logits are read from the cache as far as it has
-    them, and the rest is computed by all processes that want them, of this run and of others.
+    teachers: as `find_teachers` returns them.
+    student: the model as it starts.
+    Each teacher's logits are read from the cache as far as it has them, and the rest is computed by
+    all processes that want them, of this run and of others.
 
-    Raises UserError when a teacher cannot be opened, is of another task, has weights or logits that are not finite,
-    or is the student, and when the cache is of other data or damaged.
+    Raises:
+        UserError: a teacher cannot be opened, has other labels, has weights or logits that are not
+            finite, or is the student, or the cache is of other data or damaged.
     """
     logits = []
-    for path in distillation.teacher:
+    for path, folder in zip(distillation.teacher, teachers, strict=True):
         try:
-            logits.append(_logits_of(path, Path(distillation.cache), data, examples, student, run, accelerator))
+            logits.append(_logits_of(path, folder, Path(distillation.cache), data, examples, student, accelerator))
         except UserError as error:
             raise UserError(f"distillation.teacher={path}: {error}") from error
         clear_device_cache(garbage_collection=True)
@@ -89,15 +111,13 @@ def ask_teachers(
 
 def _logits_of(
     path: str,
+    folder: ModelFolder,
     cache: Path,
     data: DataSet,
     examples: Sequence[Example],
     student: Classifier,
-    run: Path,
     accelerator: Accelerator,
 ) -> Logits:
-    folder = model_folder(path)
-    _refuse_other_run(folder, data, run)
     teacher = open_finetuned(folder, data, accelerator)
     weights = teacher.model.state_dict()
     _refuse_weights(weights, student)
