@@ -315,7 +315,7 @@ def test_a_resume_with_another_teacher_is_refused(
     if change == "alpha":
         other = taught(recipe, saved("bert"), alpha=0.5)
     elif change == "none":
-        other, complaint = recipe, "the teacher is another"
+        other = recipe
     elif change == "path":
         other, complaint = taught(recipe, saved("own")), "the teacher is another"
     path, kept = saved("bert") / "model.safetensors", tmp_path / "kept"
