@@ -1,13 +1,13 @@
 # make demo: the whole road on a text that every Python carries. make test: all tests. Both need Python and make alone.
 # make test-hub: the commands against a hub on this machine, whose server has an environment of its own; needs git too.
-# make soak: the tests that kill processes, fifty times over.
+# make soak: the tests that kill processes, fifty times over. make docs: the documentation, as a web site in site/.
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
 HUB_VENV := .venv-hub
 HUB_READY := $(HUB_VENV)/.ready
 
-.PHONY: demo test test-hub soak lint clean
+.PHONY: demo test test-hub soak lint docs clean
 
 demo: $(READY)
 	$(VENV)/bin/python scripts/demo.py
@@ -26,6 +26,9 @@ lint: $(READY)
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/mypy
 
+docs: $(READY)
+	$(VENV)/bin/mkdocs build --strict
+
 $(READY): pyproject.toml constraints.txt
 	$(PYTHON) -m venv $(VENV)
 	$(VENV)/bin/python -m pip install -q -c constraints.txt -e '.[dev]'
@@ -37,4 +40,4 @@ $(HUB_READY): constraints-hub.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(HUB_VENV)
+	rm -rf $(VENV) $(HUB_VENV) site
