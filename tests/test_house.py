@@ -1,4 +1,4 @@
-"""The house: imports point down only, and what the README promises about files is so."""
+"""The house: imports point down only, and every package is installed."""
 
 import ast
 from pathlib import Path
