@@ -6,7 +6,6 @@ import os
 import random
 import re
 import shutil
-import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
@@ -16,6 +15,7 @@ import pytest
 import torch
 import yaml
 
+import fork_server
 from sqzb.cli import main
 
 ROOT = Path(__file__).parents[2]
@@ -54,14 +54,7 @@ METRICS = {
 def run(folder: Path, *arguments: str, code: int = 0) -> str:
     """What the command printed; it must end with `code`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    ended = subprocess.run(
-        [sys.executable, "-m", "sqzb", *arguments],
-        cwd=folder,
-        env=environment,
-        capture_output=True,
-        text=True,
-        timeout=240,
-    )
+    ended = fork_server.run([sys.executable, "-m", "sqzb", *arguments], cwd=folder, env=environment, timeout=240)
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert code == 0 or "Traceback" not in ended.stderr
     return ended.stdout + ended.stderr

@@ -5,7 +5,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+import fork_server
 from sqzb.corpus.store import Corpus
 from sqzb.errors import PeerLost
 from stopped_runs import lines, write_task
@@ -88,7 +88,7 @@ MOMENTS = [
 ]
 
 
-class Processes(list[subprocess.Popen[str]]):
+class Processes(list[fork_server.Popen]):
     """The processes of a run, by rank; what they say lies beside the run's folder."""
 
     def __init__(self, folder: Path, output: str, n: int, arguments: list[str]) -> None:
@@ -101,8 +101,8 @@ class Processes(list[subprocess.Popen[str]]):
             with path.open("w") as said:
                 command = [sys.executable, *arguments, "--output", output, "--resume", "auto"]
                 environment = os.environ | {"OMP_NUM_THREADS": "1", **world}
-                started = subprocess.Popen(
-                    command, cwd=folder, env=environment, stdout=said, stderr=said, text=True, start_new_session=True
+                started = fork_server.Popen(
+                    command, cwd=folder, env=environment, stdout=said, stderr=said, start_new_session=True
                 )
                 self.append(started)
 

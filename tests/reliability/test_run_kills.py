@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
+import fork_server
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.files import ASIDE
 from stopped_runs import lines, write_task
 
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 KILLS = int(os.environ.get("SQZB_KILLS", "3"))
 RECIPE = """
 corpus: {corpus}
@@ -39,7 +41,9 @@ def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     (folder / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
     write_task(folder, 60)
     for command in COMMANDS:
-        assert start(folder, command, "whole").wait(120) == 0
+        # By a Python with a seed of its own for hashes: what the fork server runs has one in common.
+        whole = [sys.executable, *arguments(command, "whole")]
+        subprocess.run(whole, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True, timeout=120)
     assert 3 * len(corpus.split(TRAIN, 16)) < 80 * 96  # so that moments lie in epochs and between them
     return folder
 
@@ -47,19 +51,22 @@ def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
 COMMANDS = ("pretrain", "phase2", "finetune")
 
 
-def start(folder: Path, command: str, output: str) -> subprocess.Popen[str]:
-    arguments = {
+def arguments(command: str, output: str) -> list[str]:
+    own = {
         "pretrain": ["pretrain", "recipe.yaml"],
         "phase2": ["pretrain", "recipe.yaml", *PHASE2],
         "finetune": ["finetune", "--task", "mrpc", "--model", "pretrain-whole", "--glue-dir", ".", *FINETUNE],
     }
-    return subprocess.Popen(
-        [sys.executable, "-m", "sqzb", *arguments[command], "--output", f"{command}-{output}", "--resume", "auto"],
+    return ["-m", "sqzb", *own[command], "--output", f"{command}-{output}", "--resume", "auto"]
+
+
+def start(folder: Path, command: str, output: str) -> fork_server.Popen:
+    return fork_server.Popen(
+        [sys.executable, *arguments(command, output)],
         cwd=folder,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
+        env=ENVIRONMENT,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
@@ -75,10 +82,10 @@ def command(request: pytest.FixtureRequest) -> str:
 
 
 @pytest.fixture
-def begin(place: Path) -> Iterator[Callable[[str, str], subprocess.Popen[str]]]:
-    begun: list[subprocess.Popen[str]] = []
+def begin(place: Path) -> Iterator[Callable[[str, str], fork_server.Popen]]:
+    begun: list[fork_server.Popen] = []
 
-    def run(command: str, output: str) -> subprocess.Popen[str]:
+    def run(command: str, output: str) -> fork_server.Popen:
         begun.append(start(place, command, output))
         return begun[-1]
 
@@ -94,7 +101,7 @@ def same(folder: Path, whole: Path) -> None:
         assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes(), path.name
 
 
-def wait_for_steps(process: subprocess.Popen[str], folder: Path, more: int) -> None:
+def wait_for_steps(process: fork_server.Popen, folder: Path, more: int) -> None:
     """Until so many lines more are written, or the run is over."""
     before = len(lines(folder))
     while process.poll() is None and len(lines(folder)) < before + more:
@@ -102,7 +109,7 @@ def wait_for_steps(process: subprocess.Popen[str], folder: Path, more: int) -> N
 
 
 def test_killed_at_random_moments_it_ends_in_the_same_weights(
-    place: Path, command: str, begin: Callable[[str, str], subprocess.Popen[str]]
+    place: Path, command: str, begin: Callable[[str, str], fork_server.Popen]
 ) -> None:
     draw = random.Random(os.environ.get("SQZB_SEED", "0"))
     folder, whole = place / f"{command}-killed", place / f"{command}-whole"
@@ -127,7 +134,7 @@ def test_killed_at_random_moments_it_ends_in_the_same_weights(
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_saves_the_step_and_the_run_goes_on_exactly(
-    place: Path, begin: Callable[[str, str], subprocess.Popen[str]], number: signal.Signals
+    place: Path, begin: Callable[[str, str], fork_server.Popen], number: signal.Signals
 ) -> None:
     folder = place / f"pretrain-{number.name}"
     process = begin("pretrain", number.name)
