@@ -31,12 +31,13 @@ from typing import IO, Any, NamedTuple
 
 ADDRESS = "SQZB_FORK_SERVER"  # the variable with the path of the server's socket
 IMPORTS = (
+    "torch._dynamo",  # which the first optimizer would import
     "torch.distributed",
     "accelerate",
-    "datasets",
+    "sqzb.cli",
     "sqzb.corpus.build",
     "sqzb.evaluate",
-    "sqzb.finetuning.sweep",
+    "sqzb.finetuning.sweep.run",
     "sqzb.finetuning.job",
     "sqzb.predict",
     "sqzb.pretraining.inspection",

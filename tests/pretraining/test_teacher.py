@@ -2,8 +2,8 @@
 
 import json
 import math
+import os
 import shutil
-import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -18,6 +18,7 @@ from accelerate.state import AcceleratorState
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+import fork_server
 from pretraining_runs import at, equal, weights
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
@@ -335,11 +336,12 @@ def test_the_command_line(saved: Saved, recipe: PretrainRecipe, tmp_path: Path) 
     text = yaml.safe_load(dump_recipe(at(taught(recipe, "absent"), tmp_path / "run", steps=2)))
     (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(text))
     command = [sys.executable, "-m", "sqzb", "pretrain", str(tmp_path / "recipe.yaml")]
-    ended = subprocess.run([*command, "--dry-run"], capture_output=True, text=True, timeout=60)
+    environment = os.environ | {"OMP_NUM_THREADS": "1"}
+    ended = fork_server.run([*command, "--dry-run"], env=environment, timeout=60)
     assert ended.returncode == 1 and "distillation.teacher=absent" in ended.stderr
     command.append(f"distillation.teacher={saved('bert')}")
     for more in (["--dry-run"], []):
-        ended = subprocess.run([*command, *more], capture_output=True, text=True, timeout=60)
+        ended = fork_server.run([*command, *more], env=environment, timeout=60)
         assert ended.returncode == 0, ended.stderr
         assert "alpha 0.7, temperature 3" in " ".join(ended.stdout.split())
         assert (tmp_path / "run" / "final").exists() == (not more)

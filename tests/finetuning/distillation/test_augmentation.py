@@ -22,6 +22,7 @@ from transformers import AutoTokenizer, SqueezeBertForMaskedLM
 from transformers import SqueezeBertForSequenceClassification as TransformersClassifier
 from typer.testing import CliRunner
 
+import fork_server
 from conftest import WORDS, prose
 from glue_runs import finetune, tiny
 from sqzb.cli import app
@@ -262,7 +263,7 @@ def test_killed_while_it_makes_texts_it_goes_on_to_the_same_bytes(
     monkeypatch.setattr(augmentation, "CHUNK", 1)
     wanted, cache = recipe(start, teacher()), start.parent / "cache"
     (start.parent / "wanted.yaml").write_text(dump_recipe(wanted))
-    process = subprocess.Popen(
+    process = fork_server.Popen(
         [sys.executable, "-c", SMALL_FILES, "finetune", "--recipe", "wanted.yaml", "--glue-dir", str(glue)],
         cwd=start.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},

@@ -25,6 +25,7 @@ from transformers import AutoTokenizer
 from transformers import SqueezeBertForSequenceClassification as TransformersClassifier
 from typer.testing import CliRunner
 
+import fork_server
 from glue_runs import finetune, tiny
 from sqzb.cli import app
 from sqzb.errors import UserError
@@ -452,10 +453,10 @@ def test_killed_it_goes_on_and_two_processes_share_the_work(
     whole = finetune(recipe(start, folder, output="whole", cache=str(tmp_path / "undisturbed"), **settings), glue)
     (tmp_path / "wanted.yaml").write_text(dump_recipe(recipe(start, folder, output="killed", **settings)))
 
-    def begin(rank: int = 0, port: int = 0) -> subprocess.Popen[bytes]:
+    def begin(rank: int = 0, port: int = 0) -> fork_server.Popen:
         world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
         world |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
-        return subprocess.Popen(
+        return fork_server.Popen(
             [sys.executable, "-c", SMALL_FILES, "finetune", "--recipe", "wanted.yaml", "--glue-dir", str(glue)],
             cwd=tmp_path,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | (world if port else {}),

@@ -16,6 +16,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+import fork_server
 from glue_runs import finetune
 from sqzb.errors import UserError
 from sqzb.finetuning.finetuned import _best_runs
@@ -57,20 +58,28 @@ def recipe(place: Path, **changes: Any) -> SweepRecipe:
 # The processes
 
 
-def start(place: Path, recipe: Path, output: Path) -> subprocess.Popen[str]:
+# A sweep whose runs come from the fork server too.
+SWEEP = """
+import subprocess, fork_server
+subprocess.Popen = fork_server.Popen
+from sqzb.cli import main
+main()
+"""
+
+
+def start(place: Path, recipe: Path, output: Path) -> fork_server.Popen:
     arguments = ["--recipe", recipe, "--task", "mrpc,rte", "--model", place / "model", "--glue-dir", place]
     sweeping = ["--output", output, "--seeds", "2", "--jobs", "2"]
     settings = ["epochs=1", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=20", "lr=1e-3"]
-    return subprocess.Popen(
-        [sys.executable, "-m", "sqzb", "finetune", *map(str, arguments + sweeping), *settings],
+    return fork_server.Popen(
+        [sys.executable, "-c", SWEEP, "finetune", *map(str, arguments + sweeping), *settings],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        text=True,
     )
 
 
-def wait_until(true: Callable[[], bool], process: subprocess.Popen[str]) -> None:
+def wait_until(true: Callable[[], bool], process: fork_server.Popen) -> None:
     while not true():
         assert process.poll() is None, process.communicate()
         time.sleep(0.01)
@@ -124,6 +133,7 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(subprocess, "Popen", fork_server.Popen)
     output = tmp_path / "out"
     too_long = {"rte": {"max_length": 64}}  # for the model's 32 positions
     both = recipe(place, glue_dir=str(place), task="rte,mrpc", output=str(output), sweep={"seed": [3]}, tasks=too_long)
