@@ -226,10 +226,10 @@ class Request(NamedTuple):
 
 
 class Server:
-    """Who forks: the socket at `path`, the running children, and who wants to know of their end."""
+    """Who forks: its socket, the environment at its start, the children, and who wants to know of their end."""
 
-    def __init__(self, path: str) -> None:
-        self.path = path
+    def __init__(self, path: str, environment: dict[str, str]) -> None:
+        self.environment = environment
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self.listening.bind(path)
         self.listening.listen(100)
@@ -265,7 +265,7 @@ class Server:
         _, files, *_ = socket.recv_fds(connection, 1, 3)
         try:
             request = Request(**json.loads(_line(connection)), files=files)
-            _check_environment(request.environment)
+            _check_environment(request.environment, self.environment)
             return request
         except ValueError as error:
             self._tell(connection, error=str(error))
@@ -307,19 +307,22 @@ class Server:
             connection.sendall(json.dumps(what).encode() + b"\n")
 
 
-def _check_environment(wanted: Mapping[str, str]) -> None:
-    """ValueError for a value that a library may have read otherwise while the server imported it."""
-    differing = [
-        key
-        for key in sorted(os.environ.keys() | wanted.keys())
-        if os.environ.get(key) != wanted.get(key) and key not in FREE | OURS and not key.startswith("PYTEST_")
-    ]
+def _check_environment(wanted: Mapping[str, str], had: Mapping[str, str]) -> None:
+    """ValueError for a value that a library may have read otherwise while the server imported it.
+
+    had: what the server began with. Libraries have put more into its environment, which a child's child has too.
+    """
+    keys = {key for key in had.keys() | wanted.keys() if not key.startswith("PYTEST_")} - FREE - OURS
+    differing = [key for key in sorted(keys) if wanted.get(key) not in (had.get(key), os.environ.get(key))]
     if differing:
         raise ValueError(f"The fork server has other values of {', '.join(differing)}. Start a Python for it.")
 
 
-def become(request: Request, path: str) -> None:
-    """Be the program, as `python ARGUMENTS` would be."""
+def become(request: Request, added: dict[str, str]) -> None:
+    """Be the program, as `python ARGUMENTS` would be.
+
+    added: what the libraries have put into the environment when they were imported, and the server's address.
+    """
     if request.new_session:
         os.setsid()
     for number, descriptor in enumerate(request.files):
@@ -327,7 +330,7 @@ def become(request: Request, path: str) -> None:
         os.close(descriptor)
     os.chdir(request.cwd)
     os.environ.clear()
-    os.environ.update(request.environment | {ADDRESS: path})
+    os.environ.update(request.environment | added)
     numpy, torch = sys.modules["numpy"], sys.modules["torch"]
     for draws in (numpy.random, torch.default_generator):  # each Python has a seed of its own
         draws.seed()
@@ -380,11 +383,11 @@ class End:
 
 
 if __name__ == "__main__":
-    end = End()
+    end, path, at_start = End(), sys.argv[1], dict(os.environ)
     for name in IMPORTS:
         import_module(name)
     assert threading.active_count() == 1  # a child would have no copy of another
     gc.freeze()
-    server = Server(sys.argv[1])
-    request = server.serve()
-    end.of(lambda: become(request, server.path))
+    added = {key: value for key, value in os.environ.items() if key not in at_start}
+    request = Server(path, at_start).serve()
+    end.of(lambda: become(request, added | {ADDRESS: path}))
