@@ -126,6 +126,14 @@ class _Predictions(nn.Module):
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
 
 
+def aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """F.linear, with as many outputs in its product as a GPU is fast at."""
+    missing = -len(bias) % ALIGNED
+    if not missing:
+        return F.linear(x, weight, bias)
+    return F.linear(x, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))[..., : len(bias)]
+
+
 class MLMHead(nn.Module):
     """Predicts tokens with the embedding matrix as output weight: tied, and so held once in memory and on disk."""
 
@@ -137,9 +145,7 @@ class MLMHead(nn.Module):
     def forward(self, x: Tensor, word_embeddings: nn.Embedding) -> Tensor:
         """Map (..., width) to logits (..., vocabulary)."""
         x, weight, bias = self.predictions.transform(x), word_embeddings.weight, self.predictions.bias
-        if x.is_cuda and (missing := -len(bias) % ALIGNED):
-            return F.linear(x, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))[..., : len(bias)]
-        return F.linear(x, weight, bias)
+        return (aligned_linear if x.is_cuda else F.linear)(x, weight, bias)
 
 
 class SqueezeBertForMaskedLM(SavedModel):

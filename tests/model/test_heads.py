@@ -22,6 +22,7 @@ from sqzb.model import (
 from sqzb.model.heads import (
     IGNORED,
     Tally,
+    aligned_linear,
     classification_tally,
     regression_tally,
     soft_classification_tally,
@@ -101,6 +102,22 @@ def test_the_mlm_head_is_that_of_masked_lm(pretraining: nn.Module, tiny: Config,
     model = SqueezeBertForMaskedLM(tiny()).eval()
     model.load_state_dict({n: t for n, t in pretraining.state_dict().items() if not n.startswith("sop.")})
     assert_close(pretraining(**batch(tiny())).mlm_logits, model(**batch(tiny())).logits)
+
+
+@pytest.mark.parametrize("outputs", [1, 60, 64, 65])
+def test_outputs_that_a_gpu_pads_are_those_of_a_plain_product(outputs: int) -> None:
+    """And so are their gradients: what is padded is cut off again."""
+    draw = torch.Generator().manual_seed(outputs)
+    shapes = ((3, 5, 8), (outputs, 8), (outputs,))
+    inputs = [torch.randn(*shape, generator=draw, dtype=torch.double) for shape in shapes]
+    weights = torch.randn(3, 5, outputs, generator=draw, dtype=torch.double)
+    found = []
+    for product in (aligned_linear, F.linear):
+        leaves = [tensor.clone().requires_grad_() for tensor in inputs]
+        out = product(*leaves)
+        (out * weights).sum().backward()
+        found.append((out, *(leaf.grad for leaf in leaves)))
+    assert_close(found[0], found[1])
 
 
 def test_sentence_order_is_read_from_the_first_token_and_counts_pairs_alone(
