@@ -12,11 +12,21 @@ class Lamb(TorchOptimizerLamb):
 
     The library's own clamps |w| to 10, which a large embedding passes, and adapts every tensor. Here |w| is not
     clamped, the moments are not corrected for bias, and a group with `adapt` off (LayerNorm and biases) has ratio 1.
-    Its step reads back two norms of each tensor, for which a GPU has to wait; here all tensors take each operation
-    together, and the ratios stay where they are.
+    Its step reads back two norms of each tensor, for which a GPU has to wait; here the ratios stay where they are.
+
+    together: whether all tensors take each operation at once, in few launches; by default on a GPU alone, for a CPU
+    gains nothing from that, and has the better part of a tensor still in its cache.
     """
 
-    def __init__(self, params: Iterable[dict[str, Any]], lr: float, betas: tuple[float, float], eps: float) -> None:
+    def __init__(
+        self,
+        params: Iterable[dict[str, Any]],
+        lr: float,
+        betas: tuple[float, float],
+        eps: float,
+        together: bool | None = None,
+    ) -> None:
+        self._together = together
         super().__init__(params, lr=lr, betas=betas, eps=eps, clamp_value=float("inf"), debias=False)
         for group in self.param_groups:
             group.setdefault("adapt", True)
@@ -27,10 +37,11 @@ class Lamb(TorchOptimizerLamb):
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
-            on_gpu = any(parameter.is_cuda for parameter in parameters)
-            # A CPU gains nothing from that, and has the better part of a tensor still in its cache.
-            for together in [parameters] if on_gpu else [[parameter] for parameter in parameters]:
-                self._update(together, group)
+            together = self._together
+            if together is None:
+                together = any(parameter.is_cuda for parameter in parameters)
+            for some in [parameters] if together else [[parameter] for parameter in parameters]:
+                self._update(some, group)
         return loss
 
     def _update(self, parameters: list[torch.Tensor], group: dict[str, Any]) -> None:

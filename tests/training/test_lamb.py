@@ -27,23 +27,27 @@ def reference(w: Array, gradients: list[Array], rates: list[float], decay: float
     return w
 
 
-def run(w: Array, gradients: list[Array], rates: list[float], decay: float, adapt: bool) -> Array:
-    """The same with Lamb, beside a parameter of the other group, which must not disturb it."""
+def run(
+    w: Array, gradients: list[Array], rates: list[float], decay: float, adapt: bool, together: bool | None = None
+) -> Array:
+    """The same with Lamb, beside parameters of its own and of the other group, which must not disturb it."""
     parameter = torch.nn.Parameter(torch.tensor(w))
-    other = torch.nn.Parameter(torch.ones(3, dtype=torch.float64))
+    beside, other = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
     groups = [
-        {"params": [parameter], "weight_decay": decay, "adapt": adapt},
+        {"params": [beside, parameter], "weight_decay": decay, "adapt": adapt},
         {"params": [other], "weight_decay": 0.3, "adapt": not adapt},
     ]
-    optimizer = Lamb(groups, 1.0, BETAS, EPS)
+    optimizer = Lamb(groups, 1.0, BETAS, EPS, together)
     for g, lr in zip(gradients, rates, strict=True):
-        parameter.grad, other.grad = torch.tensor(g), torch.ones(3, dtype=torch.float64)
+        parameter.grad = torch.tensor(g)
+        beside.grad, other.grad = (torch.ones(3, dtype=torch.float64) for _ in range(2))
         for group in optimizer.param_groups:
             group["lr"] = lr
         optimizer.step()
     return parameter.detach().numpy()
 
 
+@pytest.mark.parametrize("together", [False, True])
 @given(
     st.integers(0, 2**32 - 1),
     st.integers(1, 6),
@@ -53,15 +57,14 @@ def run(w: Array, gradients: list[Array], rates: list[float], decay: float, adap
     st.booleans(),
 )
 def test_lamb_is_the_published_update(
-    seed: int, steps: int, scale: float, gradient: float, decay: float, adapt: bool
+    together: bool, seed: int, steps: int, scale: float, gradient: float, decay: float, adapt: bool
 ) -> None:
     draw = np.random.default_rng(seed)
     w = scale * draw.standard_normal((3, 4))
     gradients = [gradient * draw.standard_normal((3, 4)) for _ in range(steps)]
     rates = draw.uniform(1e-4, 1e-2, steps).tolist()
-    np.testing.assert_allclose(
-        run(w, gradients, rates, decay, adapt), reference(w, gradients, rates, decay, adapt), rtol=1e-9, atol=1e-12
-    )
+    found = run(w, gradients, rates, decay, adapt, together)
+    np.testing.assert_allclose(found, reference(w, gradients, rates, decay, adapt), rtol=1e-9, atol=1e-12)
 
 
 def test_a_large_tensor_takes_its_whole_step() -> None:
@@ -72,15 +75,34 @@ def test_a_large_tensor_takes_its_whole_step() -> None:
     assert np.linalg.norm(moved) == pytest.approx(0.97, rel=1e-9)
 
 
-def test_zero_weights_move_and_zero_gradients_do_not() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_many_tensors_of_several_shapes_each_take_their_own_step(together: bool) -> None:
+    draw = np.random.default_rng(0)
+    start = [draw.standard_normal(shape) * 3**n for n, shape in enumerate([(5, 4), (7,), (3, 2, 1), (1,)])]
+    gradients = [[draw.standard_normal(w.shape) for _ in range(3)] for w in start]
+    parameters = [torch.nn.Parameter(torch.tensor(w)) for w in start]
+    group = {"params": parameters, "weight_decay": 0.01}
+    optimizer = Lamb([group], 0.02, BETAS, EPS, together)
+    for of_step in zip(*gradients, strict=True):
+        for parameter, gradient in zip(parameters, of_step, strict=True):
+            parameter.grad = torch.tensor(gradient)
+        optimizer.step()
+    for w, own, parameter in zip(start, gradients, parameters, strict=True):
+        due = reference(w, own, [0.02] * 3, 0.01, True)
+        np.testing.assert_allclose(parameter.detach().numpy(), due, rtol=1e-9, atol=1e-12)
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_zero_weights_move_and_zero_gradients_do_not(together: bool) -> None:
     zero, ones = np.zeros((2, 2)), np.ones((2, 2))
-    assert (run(zero, [ones], [0.1], 0.01, True) < 0).all()
-    assert (run(ones, [zero], [0.1], 0.0, True) == ones).all()
+    assert (run(zero, [ones], [0.1], 0.01, True, together) < 0).all()
+    assert (run(ones, [zero], [0.1], 0.0, True, together) == ones).all()
 
 
-def test_a_parameter_without_a_gradient_is_left_alone() -> None:
+@pytest.mark.parametrize("together", [False, True])
+def test_a_parameter_without_a_gradient_is_left_alone(together: bool) -> None:
     used, unused = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
-    optimizer = Lamb([{"params": [used, unused], "weight_decay": 0.1, "adapt": True}], 0.1, BETAS, EPS)
+    optimizer = Lamb([{"params": [used, unused], "weight_decay": 0.1, "adapt": True}], 0.1, BETAS, EPS, together)
     used.grad = torch.ones(2, 2)
     optimizer.step()
     assert (unused == 1).all() and not (used == 1).any()
