@@ -1,6 +1,7 @@
 """Our tokenizers are BERT's: AutoTokenizer, from the files that we save, encodes every text as ours do."""
 
 import json
+import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterable
@@ -17,7 +18,7 @@ from sqzb import tokenizer as tokenizer_module
 from sqzb.errors import UserError
 from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, special_ids, train_tokenizer
 
-BERTS_VOCABULARY = Path(__file__).parents[2] / "shared" / "data" / "vocab" / "vocab.txt"
+DATA = os.environ.get("SQZB_DATA")  # a folder with the real vocabulary in it
 TEXTS = [
     "The café is OPEN today; naïve résumés don't cost $5.00, do they?",
     "Die Straße nach Zürich, ÀÉÎ, 日本語 and 中文, ελληνικά, Ещё раз!",
@@ -70,9 +71,9 @@ def from_vocabulary(tokens: list[str], config: dict[str, Any] | None = None) -> 
 
 
 def berts(folder: Path) -> Tokenizer:
-    if not BERTS_VOCABULARY.exists():
-        pytest.skip(f"no {BERTS_VOCABULARY}")
-    return load_tokenizer(BERTS_VOCABULARY)
+    if DATA is None:
+        pytest.skip("SQZB_DATA names no folder with vocab/vocab.txt")
+    return load_tokenizer(Path(DATA) / "vocab" / "vocab.txt")
 
 
 KINDS: dict[str, Callable[[Path], Tokenizer]] = {

