@@ -20,8 +20,9 @@ from sqzb.errors import PeerLost
 from stopped_runs import lines, write_task
 
 LOST = max(1, int(os.environ.get("SQZB_KILLS", "3")) // 10)  # processes to kill of each rank
-BOUND = 60.0  # seconds in which all that happens here has happened
-NOTICED = 10.0  # seconds in which a lost process has ended the other
+# Seconds in which all that happens here has happened: far fewer than the minutes that a process waits for another that
+# says nothing (engine.PATIENCE), so a lost one has been noticed.
+BOUND = 60.0
 RECIPE = """
 corpus: {corpus}
 sequence_length: 16
@@ -227,14 +228,12 @@ def test_a_lost_process_ends_the_other_and_costs_nothing(whole: Path, begin: Beg
         processes.wait_for_lines(draw.randrange(1, 40))
         time.sleep(draw.random() * 0.05)  # anywhere in a step, a save or an evaluation
         processes[killed].kill()
-        lost = time.monotonic()
         codes = processes.codes()
         if 0 in codes:  # the run was over sooner, or needed the other no more: once more from the beginning
             shutil.rmtree(processes.run)
             continue
         kills += 1
         assert codes[1 - killed] == PeerLost.exit_code, processes.said(1 - killed)
-        assert time.monotonic() - lost < NOTICED
         said = processes.said(1 - killed)
         assert "another process of the run has ended" in said and "--resume auto" in said and "Traceback" not in said
     assert begin("lost", 2).codes() == [0, 0]
@@ -248,9 +247,7 @@ def test_a_process_killed_in_a_save_or_an_evaluation_ends_the_other_and_costs_no
     for killed, *place in MOMENTS:
         processes = begin("aimed", 2, program=("aimed.py", str(killed), *place))
         assert processes[killed].wait(BOUND) == -signal.SIGKILL, (place, processes.said(killed))
-        lost = time.monotonic()
         assert processes.codes()[1 - killed] == PeerLost.exit_code, (place, processes.said(1 - killed))
-        assert time.monotonic() - lost < NOTICED
         assert "another process of the run has ended" in processes.said(1 - killed), place
     assert begin("aimed", 2).codes() == [0, 0]
     same(processes.run, whole)
