@@ -142,7 +142,7 @@ def datasets_map(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple
     from transformers import PreTrainedTokenizerFast
 
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(vocab), unk_token=UNK)  # type: ignore[no-untyped-call]
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=load_tokenizer(vocab), unk_token=UNK)
 
     def tokenise(rows: dict[str, list[str]]) -> Any:
         return tokenizer(rows["text"], add_special_tokens=False, return_token_type_ids=False)

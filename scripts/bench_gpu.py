@@ -106,7 +106,7 @@ def gradients(
     with torch.autocast(bench.DEVICE, torch.bfloat16, enabled=number is torch.bfloat16):
         tallies = forward(**batch).tallies
     loss = bench.mean_loss(tallies, batch)
-    loss.backward()  # type: ignore[no-untyped-call]
+    loss.backward()
     # Each row of a key's bias gets what softmax takes away again: its gradient is 0 but for rounding.
     named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and "key.bias" not in name}
     return {"loss": loss.detach().double(), **{name: grad.double() for name, grad in named.items()}}

@@ -1,6 +1,7 @@
 """Races are in turns, and a spread is the middle with both ends."""
 
 import statistics
+from collections.abc import Callable
 
 import pytest
 from hypothesis import given
@@ -14,7 +15,7 @@ numbers = st.floats(-1e6, 1e6)
 def test_contestants_take_turns_in_every_round() -> None:
     called: list[tuple[str, int]] = []
 
-    def contestant(name: str):
+    def contestant(name: str) -> Callable[[int], str]:
         def measure(number: int) -> str:
             called.append((name, number))
             return f"{name}{number}"

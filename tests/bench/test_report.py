@@ -1,6 +1,7 @@
 """A report says what it was measured on; the benchmarks have one set of options."""
 
 import json
+import os
 from importlib.metadata import version
 from pathlib import Path
 
@@ -38,7 +39,7 @@ def test_hardware_is_the_gpu_or_the_cores(monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr(torch.cuda, "get_device_name", lambda: "NVIDIA X")
     assert hardware() == "NVIDIA X"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    monkeypatch.setattr(report.os, "cpu_count", lambda: 3)
+    monkeypatch.setattr(os, "cpu_count", lambda: 3)
     assert hardware().startswith("3 cores of ")
 
 

@@ -2,6 +2,8 @@
 
 import math
 import warnings
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ import scipy.stats
 import sklearn.metrics
 from hypothesis import given
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 
 from sqzb.data.metrics import METRICS, accuracy, compute, f1, matthews, pearson, score, spearman
 from sqzb.glue.tasks import task
@@ -16,6 +19,7 @@ from sqzb.glue.tasks import task
 pytestmark = pytest.mark.filterwarnings("error")
 
 Pairs = list[tuple[float, float]]
+Metric = Callable[[Any, Any], float]
 binary = st.lists(st.tuples(st.integers(0, 1), st.integers(0, 1)), min_size=1, max_size=40)
 classes = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, max_size=40)
 # Few distinct values, so that ties and constants are common.
@@ -28,7 +32,7 @@ numbers = st.lists(
 any_numbers = st.lists(st.tuples(st.floats(), st.floats()), max_size=10)
 
 
-def columns(pairs: Pairs) -> tuple[np.ndarray, np.ndarray]:
+def columns(pairs: Pairs) -> tuple[NDArray[Any], NDArray[Any]]:
     table = np.array(pairs).reshape(-1, 2)
     return table[:, 0], table[:, 1]
 
@@ -65,7 +69,7 @@ def test_matthews_is_sklearns(pairs: Pairs) -> None:
     ids=["pearson", "spearman"],
 )
 @given(pairs=numbers)
-def test_correlations_are_scipys(ours, theirs, pairs: Pairs) -> None:
+def test_correlations_are_scipys(ours: Metric, theirs: Any, pairs: Pairs) -> None:
     predictions, labels = columns(pairs)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of constants
@@ -94,7 +98,7 @@ def test_every_metric_of_any_numbers_is_a_number_without_a_warning(pairs: Pairs)
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
-def test_perfect_is_one_and_no_examples_is_zero(metric) -> None:
+def test_perfect_is_one_and_no_examples_is_zero(metric: Metric) -> None:
     assert metric([0, 1, 1, 0], [0, 1, 1, 0]) == pytest.approx(1.0)
     assert metric([], []) == 0.0
 
@@ -112,7 +116,7 @@ def test_ties_share_their_mean_rank() -> None:
 
 @pytest.mark.parametrize("constant", [0.0, 0.1, 1e300])
 @pytest.mark.parametrize("metric", [matthews, pearson, spearman])
-def test_a_constant_earns_nothing(metric, constant: float) -> None:
+def test_a_constant_earns_nothing(metric: Metric, constant: float) -> None:
     # 0.1 seven times has a mean that is not 0.1 in floating point
     assert metric([constant] * 7, [0.1, 0.2, 0.3, 1.1, 0.7, 0.2, 0.9]) == 0.0
     assert metric([0.1, 0.2, 0.3, 1.1, 0.7, 0.2, 0.9], [constant] * 7) == 0.0
@@ -131,7 +135,7 @@ def test_rounding_does_not_lift_a_correlation_over_one() -> None:
 
 
 @pytest.mark.parametrize("metric", [pearson, spearman])
-def test_predictions_of_a_diverged_model_earn_nothing(metric) -> None:
+def test_predictions_of_a_diverged_model_earn_nothing(metric: Metric) -> None:
     assert metric([math.nan, 1.0, 2.0], [0.0, 1.0, 2.0]) == 0.0
 
 
@@ -142,7 +146,7 @@ def test_matthews_counts_do_not_overflow_at_the_size_of_qqp() -> None:
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
 @pytest.mark.parametrize(("predictions", "labels"), [([0, 1], [0]), ([[0.1, 0.9]], [[0, 1]]), ([[0], [1]], [0, 1])])
-def test_shapes_that_numpy_would_broadcast_are_refused(metric, predictions, labels) -> None:
+def test_shapes_that_numpy_would_broadcast_are_refused(metric: Metric, predictions: Any, labels: Any) -> None:
     with pytest.raises(ValueError, match="equal length"):
         metric(predictions, labels)
 

@@ -5,6 +5,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -12,6 +13,7 @@ import torch
 from accelerate import Accelerator
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from sklearn.metrics import confusion_matrix
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, mse_loss
@@ -32,8 +34,8 @@ from sqzb.finetuning.evaluation import (
 )
 from sqzb.glue.data import open_task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
+from sqzb.model.heads import IGNORED
 from sqzb.tokenizer import train_tokenizer
-from sqzb.training.engine import IGNORED
 
 WORDS = [chr(ord("a") + i) for i in range(20)]
 MRPC, MNLI, STSB = (open_task(name, None) for name in ("mrpc", "mnli", "stsb"))
@@ -248,7 +250,7 @@ def test_a_regression_has_one_output_of_any_name() -> None:
     assert outputs_of(STSB, {0: "LABEL_0"}, "it", refuse) == outputs_of(STSB, {0: "score"}, "it", refuse) == [0]
 
 
-def labelled(labels: Sequence[float], kind: type = np.int64) -> Encoded:
+def labelled(labels: Sequence[float] | NDArray[Any], kind: type = np.int64) -> Encoded:
     return Encoded([[]] * len(labels), [[]] * len(labels), np.array(labels, kind), 0)
 
 

@@ -35,7 +35,7 @@ def tokenizer() -> Tokenizer:
 def small_splits(monkeypatch: pytest.MonkeyPatch) -> None:
     for task in TASKS.values():
         for split in task.test_splits:
-            monkeypatch.setitem(task.counts, split, N)  # type: ignore[arg-type]
+            monkeypatch.setitem(task.counts, split, N)
 
 
 @pytest.fixture
@@ -108,7 +108,8 @@ def test_the_zip_has_what_the_best_model_of_each_task_says(sweep: Path, glue: Pa
                 rows = list(csv.DictReader(io.StringIO(archive.read(file).decode()), delimiter="\t"))
                 assert [row["index"] for row in rows] == [str(n) for n in range(N)]
                 for n, row in enumerate(rows):
-                    ids = tokenizer.encode(*texts(task, n))
+                    first, *second = texts(task, n)
+                    ids = tokenizer.encode(first, second[0] if second else None)
                     logits = model(torch.tensor([ids.ids]), None, torch.tensor([ids.type_ids])).logits[0]
                     if task.regression:
                         assert float(row["prediction"]) == pytest.approx(min(5, max(0, logits.item())), abs=1e-4)

@@ -161,9 +161,9 @@ def test_from_scratch_takes_the_sizes_and_not_the_weights(pretrained: Path) -> N
     scratch = build_model(recipe(pretrained, pretrained, from_scratch=True), MRPC, pretrained).model
     kept = build_model(recipe(pretrained, pretrained), MRPC, pretrained).model
     words = source.transformer.embeddings.word_embeddings.weight
-    assert scratch.transformer.embeddings.word_embeddings.weight.shape == words.shape
-    assert not torch.equal(scratch.transformer.embeddings.word_embeddings.weight, words)
-    assert torch.equal(kept.transformer.embeddings.word_embeddings.weight, words)
+    assert scratch.get_parameter("transformer.embeddings.word_embeddings.weight").shape == words.shape
+    assert not torch.equal(scratch.get_parameter("transformer.embeddings.word_embeddings.weight"), words)
+    assert torch.equal(kept.get_parameter("transformer.embeddings.word_embeddings.weight"), words)
 
 
 def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer: Tokenizer) -> None:
@@ -178,6 +178,7 @@ def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer
         )
         SqueezeBertForSequenceClassification(changed).save_pretrained(tmp_path / new.name, tokenizer)
         model = build_model(recipe(tmp_path / new.name, tmp_path), new, tmp_path / new.name).model
+        assert isinstance(model, SqueezeBertForSequenceClassification)
         assert model.config.id2label == wanted
         assert model.config.problem_type is None
         assert model.classifier.out_features == len(wanted)
@@ -186,6 +187,7 @@ def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer
 def test_dropout_is_the_models_own_unless_given(pretrained: Path) -> None:
     own = build_model(recipe(pretrained, pretrained), MRPC, pretrained).model.config
     given_ = build_model(recipe(pretrained, pretrained, dropout=0.3), MRPC, pretrained).model.config
+    assert isinstance(own, SqueezeBertConfig) and isinstance(given_, SqueezeBertConfig)
     assert (own.hidden_dropout_prob, own.attention_probs_dropout_prob) == (0.1, 0.1)
     assert (given_.hidden_dropout_prob, given_.attention_probs_dropout_prob) == (0.3, 0.3)
 

@@ -500,14 +500,19 @@ def serve(monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], lab
 
 def test_the_hub_by_label_name(monkeypatch: pytest.MonkeyPatch) -> None:
     order = datasets.ClassLabel(names=["equivalent", "not_equivalent"])
-    columns = {"sentence2": ["b", "d"], "idx": [9, 7], "sentence1": ["a", "c"], "label": [0, 1]}
+    columns: dict[str, list[object]] = {
+        "sentence2": ["b", "d"],
+        "idx": [9, 7],
+        "sentence1": ["a", "c"],
+        "label": [0, 1],
+    }
     calls = serve(monkeypatch, columns, order)
     assert load_split(MRPC, "train") == [Example("a", "b", 1, 0), Example("c", "d", 0, 1)]
     assert calls == [("nyu-mll/glue", "mrpc", "train")]
 
 
 def test_the_hubs_test_labels_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": [-1, -1]}
+    columns: dict[str, list[object]] = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": [-1, -1]}
     serve(monkeypatch, columns, datasets.ClassLabel(names=list(RTE.labels)))
     assert load_split(RTE, "test") == [Example("a", "b", None, 0), Example("c", "d", None, 1)]
 
@@ -516,7 +521,7 @@ def test_the_hubs_test_labels_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_hub_label_that_the_table_has_not(
     monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], values: list[object]
 ) -> None:
-    columns = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": values}
+    columns: dict[str, list[object]] = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": values}
     serve(monkeypatch, columns, datasets.ClassLabel(names=list(names)))
     assert refusal(RTE, "train", None).startswith(
         f"Row 1 of rte's train split in nyu-mll/glue has label {values[1]} of"
@@ -524,7 +529,12 @@ def test_a_hub_label_that_the_table_has_not(
 
 
 def test_the_hubs_idx_of_a_test_split_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": [-1, -1], "idx": [9, 7]}
+    columns: dict[str, list[object]] = {
+        "sentence1": ["a", "c"],
+        "sentence2": ["b", "d"],
+        "label": [-1, -1],
+        "idx": [9, 7],
+    }
     serve(monkeypatch, columns, datasets.ClassLabel(names=list(RTE.labels)))
     assert load_split(RTE, "test") == [Example("a", "b", None, 9), Example("c", "d", None, 7)]
 
@@ -544,7 +554,7 @@ def test_a_single_sentence_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None
 
 
 def test_a_regression_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns = {"sentence1": ["a"], "sentence2": ["b"], "label": [3.5]}
+    columns: dict[str, list[object]] = {"sentence1": ["a"], "sentence2": ["b"], "label": [3.5]}
     serve(monkeypatch, columns, datasets.Value("float32"))
     assert load_split(STSB, "train") == [Example("a", "b", 3.5, 0)]
     assert load_split(STSB, "test") == [Example("a", "b", None, 0)]

@@ -37,7 +37,7 @@ def script() -> Any:
     return module
 
 
-def columns_of(of: Task, split: str, count: int) -> dict[str, list[object]]:
+def columns_of(of: Task, split: str, count: int) -> dict[str, list[Any]]:
     text = {column: [f'"{column} {n} é' for n in range(count)] for column in of.columns}
     unknown = split.startswith("test")
     labels = [-1.0 if unknown else n % 26 / 5 for n in range(count)]

@@ -70,7 +70,7 @@ def test_it_is_eleven_files_of_glues_form_that_a_tsv_reader_reads(whole: Path, p
 
 
 def test_equal_predictions_are_equal_bytes(whole: Path, predictions: Predictions, tmp_path: Path) -> None:
-    backwards = {key: dict(reversed(values.items())) for key, values in reversed(predictions.items())}
+    backwards = {key: dict(reversed([*values.items()])) for key, values in reversed([*predictions.items()])}
     write(tmp_path / "again.zip", backwards)
     assert (tmp_path / "again.zip").read_bytes() == whole.read_bytes()
 

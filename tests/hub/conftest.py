@@ -42,7 +42,7 @@ class Hub:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *options: str) -> None:
-        arguments = [Path(__file__).with_name("serve.py"), self.folder, str(self.port), *options]
+        arguments = [str(Path(__file__).with_name("serve.py")), str(self.folder), str(self.port), *options]
         log = self.folder.with_suffix(".log")
         with log.open("a") as to:
             self.server = subprocess.Popen([HUB_PYTHON, *arguments], stdout=to, stderr=to)
@@ -148,7 +148,12 @@ def write_model(vocabulary: Path) -> Callable[[Path, str], None]:
         import torch
         from transformers import SqueezeBertConfig, SqueezeBertForMaskedLM
 
-        sizes = {"hidden_size": 32, "embedding_size": 32, "num_hidden_layers": 2, "intermediate_size": 64}
+        sizes: dict[str, Any] = {
+            "hidden_size": 32,
+            "embedding_size": 32,
+            "num_hidden_layers": 2,
+            "intermediate_size": 64,
+        }
         torch.manual_seed(0)
         config = SqueezeBertConfig(vocab_size=150, num_attention_heads=4, max_position_embeddings=128, **sizes)
         model = SqueezeBertForMaskedLM(config)

@@ -33,7 +33,7 @@ RANGE = re.compile(r"bytes=(\d+)-(\d*)")
 
 
 def add_what_is_missing(folder: Path, dies_at: str | None) -> None:
-    @app.middleware("http")
+    @app.middleware("http")  # type: ignore[untyped-decorator]
     async def _(request: Request, answer: Callable[[Request], Awaitable[Response]]) -> Response:
         path = request.url.path
         asked = FILE.fullmatch(path) or API.match(path)

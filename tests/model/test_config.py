@@ -75,7 +75,12 @@ def fits_transformers(config: SqueezeBertConfig) -> bool:
 @pytest.mark.parametrize("changed", ["num_attention_heads", *GROUPS])
 @pytest.mark.parametrize("parts", [1, 5, 8, 9, 12])
 def test_problems_are_the_divisions_that_transformers_cannot_build(changed: str, parts: int) -> None:
-    base = {"hidden_size": 24, "intermediate_size": 36, "num_hidden_layers": 1, "num_attention_heads": 1}
+    base: dict[str, Any] = {
+        "hidden_size": 24,
+        "intermediate_size": 36,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 1,
+    }
     config = SqueezeBertConfig(**base | dict.fromkeys(GROUPS, 1) | {changed: parts})
     assert fits_transformers(config) == (not config.problems())
 

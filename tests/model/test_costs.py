@@ -60,7 +60,7 @@ def cases(draw: st.DrawFn) -> tuple[SqueezeBertConfig, int, int, int]:
         type_vocab_size=draw(st.integers(2, 3)),
         hidden_act=draw(st.sampled_from(["gelu", "gelu_new", "relu"])),
         id2label={n: str(n) for n in range(draw(st.integers(1, 4)))},
-        **dict(zip(names, groups, strict=True)),
+        **dict[str, Any](zip(names, groups, strict=True)),
     )
     assume(config.problems() == [])
     return config, draw(st.integers(1, 4)), draw(st.integers(2, 16)), draw(st.integers(1, 5))
@@ -131,7 +131,7 @@ class Traffic(TorchDispatchMode):
     """Adds up the numbers that operations read and write, of all tensors but the `known` ones."""
 
     def __init__(self, model: nn.Module) -> None:
-        super().__init__()
+        super().__init__()  # type: ignore[no-untyped-call]
         self.known = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
         self.numbers = 0
 

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -53,7 +54,7 @@ def test_a_whole_model_is_the_same_with_kernels(post_groups: int, precision: tor
         ({"num_attention_heads": 32}, "and these have 24"),
     ],
 )
-def test_kernels_are_refused_where_the_model_does_not_go_with_them(shape: dict[str, int], message: str) -> None:
+def test_kernels_are_refused_where_the_model_does_not_go_with_them(shape: dict[str, Any], message: str) -> None:
     model = SqueezeBertModel(SqueezeBertConfig(num_hidden_layers=1, vocab_size=40, **shape))
     with pytest.raises(ValueError, match=message):
         use_kernels(model)

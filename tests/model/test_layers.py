@@ -1,6 +1,7 @@
 """A grouped layer is torch's grouped convolution, and a dense layer whose weight is block-diagonal."""
 
 from collections.abc import Callable
+from typing import Literal
 
 import pytest
 import torch
@@ -43,7 +44,8 @@ def as_dense(layer: GroupedLinear, x: Tensor) -> Tensor:
 
 
 def ours(layer: GroupedLinear, x: Tensor) -> Tensor:
-    return layer(x.flatten(0, 1)).view(*x.shape[:2], -1)
+    y: Tensor = layer(x.flatten(0, 1))
+    return y.view(*x.shape[:2], -1)
 
 
 @settings(max_examples=60)
@@ -70,9 +72,11 @@ def test_the_operators_keep_torchs_rules(activation: str) -> None:
     weights = (first.weight, first.bias, second.weight, second.bias)
     opcheck(torch.ops.sqzb.grouped_linear, (x, first.weight, first.bias, 2))
     opcheck(torch.ops.sqzb.feed_forward, (x, *weights, 2, activation, True))
-    assert torch.autograd.gradcheck(
-        lambda *of: grouped.feed_forward(*of, 2, activation), (x, *weights), check_undefined_grad=False
-    )
+
+    def product(x: Tensor, weight: Tensor, bias: Tensor, second: Tensor, last: Tensor) -> Tensor:
+        return grouped.feed_forward(x, weight, bias, second, last, 2, activation)
+
+    assert torch.autograd.gradcheck(product, (x, *weights), check_undefined_grad=False)
 
 
 def test_parameters_have_the_shapes_of_a_convolution() -> None:
@@ -90,7 +94,9 @@ def test_parameters_have_the_shapes_of_a_convolution() -> None:
         ("relu", lambda x: x.clamp(min=0)),
     ],
 )
-def test_activations_are_what_their_names_say(name: str, formula: Callable[[Tensor], Tensor]) -> None:
+def test_activations_are_what_their_names_say(
+    name: Literal["gelu", "gelu_new", "relu"], formula: Callable[[Tensor], Tensor]
+) -> None:
     x = torch.linspace(-4, 4, 81, dtype=torch.float64)
     assert_close(activation(SqueezeBertConfig(hidden_act=name))(x), formula(x))
 
@@ -184,24 +190,18 @@ def test_attention_with_and_without_gradients_is_torchs() -> None:
 
 
 def test_initial_weights_are_berts() -> None:
-    model = nn.ModuleDict(
-        {
-            "grouped": GroupedLinear(256, 256, 4),
-            "dense": nn.Linear(128, 128),
-            "embedding": nn.Embedding(128, 128, padding_idx=3),
-            "norm": nn.LayerNorm(128),
-        }
-    )
+    grouped, dense = GroupedLinear(256, 256, 4), nn.Linear(128, 128)
+    embedding, norm = nn.Embedding(128, 128, padding_idx=3), nn.LayerNorm(128)
+    model = nn.ModuleList([grouped, dense, embedding, norm])
     for parameter in model.parameters():
         nn.init.constant_(parameter, 7.0)
-    nn.init.ones_(model["norm"].weight)
-    nn.init.zeros_(model["norm"].bias)
+    nn.init.ones_(norm.weight)
+    nn.init.zeros_(norm.bias)
     initialize(model, SqueezeBertConfig(initializer_range=0.05))
-    for name in ("grouped", "dense", "embedding"):
-        weight = model[name].weight
+    for weight in (grouped.weight, dense.weight, embedding.weight):
         assert weight.mean().item() == pytest.approx(0, abs=0.002)
         assert weight.std().item() == pytest.approx(0.05, rel=0.05)
-    assert not model["grouped"].bias.any()
-    assert not model["dense"].bias.any()
-    assert not model["embedding"].weight[3].any()
-    assert model["norm"].weight.eq(1).all()
+    assert not grouped.bias.any()
+    assert not dense.bias.any()
+    assert not embedding.weight[3].any()
+    assert norm.weight.eq(1).all()

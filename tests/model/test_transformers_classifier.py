@@ -15,6 +15,7 @@ import torch
 from accelerate import Accelerator
 from safetensors.torch import load_file, save_file
 from tokenizers import ByteLevelBPETokenizer
+from torch import Tensor
 from typer.testing import CliRunner
 
 from glue_runs import finetune
@@ -155,7 +156,7 @@ def test_a_new_head_stands_on_the_old_encoder(save: Save, kind: str, head: str) 
     folder = save(kind, head, id2label=LABELS)
     prefix = kind.lower()
     stored = load_file(folder / "model.safetensors")
-    found = {}
+    found: dict[int, dict[str, Tensor]] = {}
     for seed in (1, 1, 2):
         torch.manual_seed(seed)
         model = open_classifier(folder, id2label={0: "x", 1: "y"}).model
@@ -183,7 +184,7 @@ def test_sizes_alone_give_random_weights(save: Save) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_dropout_has_the_models_own_names(save: Save, kind: str) -> None:
-    given = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.4}
+    given: dict[str, Any] = {"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.4}
     model = open_classifier(save(kind), **given).model
     assert isinstance(model, TransformersClassifier)
     rates = {module.p for module in model.modules() if isinstance(module, torch.nn.Dropout)}
@@ -254,7 +255,14 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
     write_task(tmp_path, 24)
 
     def go(name: str, resume: str = "never") -> Path:
-        settings = {"epochs": 3, "batch": 8, "lr": 1e-3, "max_length": PLACES, "dropout": 0.1, "checkpoint_every": 2}
+        settings: dict[str, Any] = {
+            "epochs": 3,
+            "batch": 8,
+            "lr": 1e-3,
+            "max_length": PLACES,
+            "dropout": 0.1,
+            "checkpoint_every": 2,
+        }
         settings |= {"task": "mrpc", "model": str(folder), "output": str(tmp_path / name), "log_every": 1}
         return finetune(FinetuneRecipe.model_validate(settings), tmp_path, resume)
 
@@ -292,7 +300,12 @@ def test_numbers_that_are_not_finite_are_told_by_name(
     save: Save, value: float, ours: bool, vocabulary: Path, tmp_path: Path
 ) -> None:
     if ours:
-        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 16}
+        sizes: dict[str, Any] = {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "intermediate_size": 16,
+        }
         model = SqueezeBertForSequenceClassification(SqueezeBertConfig(vocab_size=150, **sizes))
         model.save_pretrained(tmp_path, load_tokenizer(vocabulary))
         folder, name = tmp_path, "transformer.pooler.dense.weight"
@@ -301,9 +314,10 @@ def test_numbers_that_are_not_finite_are_told_by_name(
     tensors = load_file(folder / "model.safetensors")
     tensors[name][1, 2] = value
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
-    for changes in ({}, {"id2label": LABELS}):
+    changes: list[dict[str, Any]] = [{}, {"id2label": LABELS}]
+    for change in changes:
         with pytest.raises(UserError, match=re.escape(f"{name} that are not finite")):
-            open_classifier(folder, **changes)
+            open_classifier(folder, **change)
 
 
 def test_without_transformers_the_extra_is_named(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -315,7 +329,12 @@ def test_without_transformers_the_extra_is_named(save: Save, monkeypatch: pytest
 
 def test_a_squeezebert_needs_no_transformers(vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 16}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 16,
+    }
     model = SqueezeBertForSequenceClassification(SqueezeBertConfig(vocab_size=150, **sizes))
     model.save_pretrained(tmp_path, load_tokenizer(vocabulary))
     assert isinstance(open_classifier(tmp_path).model, SqueezeBertForSequenceClassification)

@@ -1,5 +1,6 @@
 """micro_batch: auto takes the largest that fits, and a run keeps what it has found."""
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,6 @@ from accelerate import Accelerator
 
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
-from sqzb.pretraining import auto_micro_batch as module
 from sqzb.pretraining.auto_micro_batch import divisors, fitting, most
 from sqzb.recipe import PretrainRecipe, dump_recipe
 
@@ -54,7 +54,7 @@ def test_a_cpu_takes_at_most_64_and_a_quarter_of_the_memory(
     assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == 48
     for n in (1, 6, 24):
         need = total(costs(model.config, n, 16, 3, labels=2)).bytes
-        monkeypatch.setattr(module.os, "sysconf", {"SC_PHYS_PAGES": 4 * need, "SC_PAGE_SIZE": 1}.__getitem__)
+        monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4 * need, "SC_PAGE_SIZE": 1}.__getitem__)
         assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == n
 
 

@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from scipy import stats
 
 from sqzb.corpus.store import Chunks, write_arrays
-from sqzb.pretraining.examples import IGNORED, Batch, Objectives, _fitting
+from sqzb.model.heads import IGNORED
+from sqzb.pretraining.examples import Batch, Objectives, _fitting
 from sqzb.recipe import Masking
 from sqzb.tokenizer import SpecialIds
 
@@ -38,7 +40,7 @@ def chunks(tmp_path_factory: pytest.TempPathFactory) -> Chunks:
     return written(tmp_path_factory.mktemp("objectives"), tokens, sentences, bounds)
 
 
-def written(folder: Path, tokens: np.ndarray, sentences: np.ndarray, bounds: np.ndarray) -> Chunks:
+def written(folder: Path, tokens: NDArray[Any], sentences: NDArray[Any], bounds: NDArray[Any]) -> Chunks:
     shard, table = folder / "shard.safetensors", folder / "table.safetensors"
     write_arrays(shard, {"tokens": tokens.astype(np.uint16), "sentences": sentences.astype(np.uint32)})
     write_arrays(table, {f"train_{LENGTH}": bounds.astype(np.uint32)})
@@ -56,7 +58,7 @@ def all_rows(chunks: Chunks, epoch: int = 0, **options: Any) -> Batch:
     return objectives(**options).batch(chunks, np.full_like(numbers, epoch), numbers)
 
 
-def unmasked(batch: Batch) -> np.ndarray:
+def unmasked(batch: Batch) -> NDArray[Any]:
     """The input with the labels put back."""
     ids = batch.input_ids.copy()
     for row, (places, labels) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, strict=True)):
@@ -95,7 +97,7 @@ def test_the_number_of_predictions_is_exact(
     assert not (np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed).any()
 
 
-def words_of(ids: np.ndarray) -> list[list[int]]:
+def words_of(ids: NDArray[Any]) -> list[list[int]]:
     """The places of each whole word of a row without masks, read from left to right."""
     words: list[list[int]] = []
     for place, token in enumerate(ids):

@@ -126,7 +126,8 @@ def test_a_crash_and_a_resume_change_nothing(
     begun = at(recipe, tmp_path / "crashed")
     folder = tmp_path / "crashed"
     with monkeypatch.context() as patched:
-        own, calls = Engine.step, []
+        own = Engine.step
+        calls: list[None] = []
 
         def step(*args: Any) -> StepResult:
             calls.append(None)
@@ -323,13 +324,14 @@ def test_a_device_without_units_for_bf16_is_told(
 def test_a_step_that_is_not_finite_is_told_and_left_out(
     recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    own, calls = Engine.step, []
+    own = Engine.step
+    calls: list[None] = []
 
     def step(engine: Engine, *args: Any) -> StepResult:
         calls.append(None)
         if len(calls) != 3:
             return own(engine, *args)
-        bias = engine.model.transformer.embeddings.LayerNorm.bias
+        bias = engine.model.get_parameter("transformer.embeddings.LayerNorm.bias")
         hook = bias.register_hook(lambda gradient: gradient * float("nan"))
         result = own(engine, *args)
         hook.remove()
@@ -376,7 +378,10 @@ def test_the_throughput_is_that_of_training_alone(
     tokens = [0, *(line["tokens"] for line in lines)]
     assert recipe.model is not None
     config = recipe.model.model_copy(update={"vocab_size": corpus.manifest["vocab_size"]})
-    flops = [3 * sum(total(costs(config, *shape, labels=2)).flops for shape in of_step) for of_step in shapes]
+    flops = []
+    for of_step in shapes:
+        each = [total(costs(config, n, length, asked, labels=2)) for n, length, asked in of_step]
+        flops.append(3 * sum(cost.flops for cost in each))
     assert {rows for of_step in shapes for rows, *_ in of_step} == {recipe.micro_batch} and len({*map(str, shapes)}) > 1
     for number, line in enumerate(lines):
         assert line["tokens_per_second"] == round((tokens[number + 1] - tokens[number]) / 10)
@@ -523,7 +528,9 @@ def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int], factor: float
     def step(engine: Engine, *args: Any) -> StepResult:
         if next(calls) not in broken:
             return own(engine, *args)
-        hook = engine.model.transformer.embeddings.LayerNorm.bias.register_hook(lambda gradient: gradient * factor)
+        hook = engine.model.get_parameter("transformer.embeddings.LayerNorm.bias").register_hook(
+            lambda gradient: gradient * factor
+        )
         result = own(engine, *args)
         hook.remove()
         return StepResult({name: value * factor for name, value in result.items()})

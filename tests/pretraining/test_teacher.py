@@ -25,7 +25,6 @@ from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForMaskedLM, SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
 from sqzb.model.heads import IGNORED
-from sqzb.pretraining import auto_micro_batch as fitting_module
 from sqzb.pretraining.auto_micro_batch import fitting
 from sqzb.pretraining.batches import Examples, Share
 from sqzb.pretraining.evaluation import LABELS
@@ -40,8 +39,14 @@ from stopped_runs import lines as lasting
 
 CPU = torch.device("cpu")
 TEMPERATURE, ALPHA = 3.0, 0.7
-SMALL = {"vocab_size": 150, "max_position_embeddings": 40}
-BERT = {**SMALL, "hidden_size": 24, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+SMALL: dict[str, Any] = {"vocab_size": 150, "max_position_embeddings": 40}
+BERT: dict[str, Any] = {
+    **SMALL,
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 32,
+}
 # Of differing heads, names and arguments.
 FOREIGN: dict[str, Callable[[], Any]] = {
     "bert": lambda: transformers.BertForMaskedLM(transformers.BertConfig(**BERT)),
@@ -55,7 +60,7 @@ FOREIGN: dict[str, Callable[[], Any]] = {
 }
 
 
-def scattered(model: nn.Module) -> nn.Module:
+def scattered(model: Any) -> Any:
     """With weights so far from zero that its probabilities differ."""
     random = torch.Generator().manual_seed(5)
     with torch.no_grad():
@@ -90,7 +95,12 @@ def saved(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Saved:
 @pytest.fixture(scope="module")
 def recipe(corpus: Corpus) -> PretrainRecipe:
     """Six steps with dropout."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+    }
     return PretrainRecipe(
         corpus=str(corpus.folder),
         sequence_length=16,
@@ -362,7 +372,7 @@ def test_a_cpu_counts_the_teachers_memory(
     student = student_of(tiny_config)
     model = wrapped(taught(recipe, saved("bert")), corpus, student)
     own = {n: total(costs(tiny_config, n, 16, 3, labels=2)).bytes for n in (8, 16, 32)}
-    monkeypatch.setattr(fitting_module.os, "sysconf", {"SC_PHYS_PAGES": 4 * own[32], "SC_PAGE_SIZE": 1}.__getitem__)
+    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4 * own[32], "SC_PAGE_SIZE": 1}.__getitem__)
     assert fitting(recipe, student, Accelerator(cpu=True), tmp_path) == 32
     assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == 16
     assert own[16] + 4 * model.teacher.parameters + 2 * 4 * 16 * 3 * 150 < own[32]  # so 16 was right

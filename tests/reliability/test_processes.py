@@ -190,7 +190,7 @@ def test_two_processes_finetune_as_one(folder: Path, whole: Path, begin: Begin) 
     and on an early end."""
     write_task(folder, 61)
     command = ("finetune", "--task", "mrpc", "--model", whole.name, "--glue-dir", ".")
-    settings = ("epochs=3", "batch=8", "max_length=16", "log_every=1", "lr=1e-3")
+    settings: tuple[str, ...] = ("epochs=3", "batch=8", "max_length=16", "log_every=1", "lr=1e-3")
     settings += ("keep_best=true", "evaluate_every=3", "early_stopping=3")
     assert begin("finetuned-by-1", 1, *settings, command=command).codes() == [0]
     assert begin("finetuned-by-2", 2, *settings, command=command).codes() == [0, 0]

@@ -19,6 +19,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from numpy.typing import NDArray
 from safetensors.torch import load_file, save_file
 from torch.testing import assert_close
 from transformers import AutoTokenizer
@@ -83,7 +84,7 @@ def prepared(wanted: FinetuneRecipe, glue: Path) -> Finetuning:
     return made
 
 
-def logits_of(wanted: FinetuneRecipe, glue: Path) -> np.ndarray:
+def logits_of(wanted: FinetuneRecipe, glue: Path) -> NDArray[np.float32]:
     found = prepared(wanted, glue).teacher_logits
     assert found is not None
     return found
@@ -240,7 +241,7 @@ def test_the_student_comes_to_say_what_the_teacher_says(
 ) -> None:
     """And not the labels, which the teacher, of random weights, does not know."""
     folder = teacher("teacher", labels=task(name).labels or ("score",))
-    changes = {"epochs": 40, "batch": 8, "dropout": 0.0, "checkpoint_every": 200, "evaluate_every": 200}
+    changes: dict[str, Any] = {"epochs": 40, "batch": 8, "dropout": 0.0, "checkpoint_every": 200, "evaluate_every": 200}
     wanted = recipe(start, folder, name=name, alpha=1.0, **changes)
     said = logits_of(wanted, glue)
     run = finetune(wanted, glue)
@@ -401,10 +402,17 @@ def chunk(**tensors: torch.Tensor) -> Callable[[Path], None]:
     return lambda folder: save_file(tensors, folder / "00001.safetensors")
 
 
+def written(text: str) -> Callable[[Path], None]:
+    def write(folder: Path) -> None:
+        (folder / "about.json").write_text(text)
+
+    return write
+
+
 DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "other data": (about_of_other_data, r"about.json tells of other data \(examples\)"),
-    "no JSON": (lambda folder: (folder / "about.json").write_text("{") and None, "about.json cannot be read"),
-    "no object": (lambda folder: (folder / "about.json").write_text("[]") and None, "about.json cannot be read"),
+    "no JSON": (written("{"), "about.json cannot be read"),
+    "no object": (written("[]"), "about.json cannot be read"),
     "no about.json": (lambda folder: (folder / "about.json").unlink(), "it has no about.json"),
     "torn": (lambda folder: os.truncate(folder / "00001.safetensors", 100), "00001.safetensors cannot be read"),
     "empty": (lambda folder: os.truncate(folder / "00001.safetensors", 0), "00001.safetensors cannot be read"),
@@ -449,7 +457,7 @@ def test_killed_it_goes_on_and_two_processes_share_the_work(
     write_task(glue, 400)
     monkeypatch.setattr(distillation, "CHUNK", 4)
     folder = teacher("teacher")
-    settings = {"epochs": 1, "batch": 100, "dropout": 0.0, "lr": 1e-3}
+    settings: dict[str, Any] = {"epochs": 1, "batch": 100, "dropout": 0.0, "lr": 1e-3}
     whole = finetune(recipe(start, folder, output="whole", cache=str(tmp_path / "undisturbed"), **settings), glue)
     (tmp_path / "wanted.yaml").write_text(dump_recipe(recipe(start, folder, output="killed", **settings)))
 

@@ -38,7 +38,12 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a tiny model and the files of MRPC and RTE, and no other task's."""
     folder = tmp_path_factory.mktemp("sweep")
     tokenizer = train_tokenizer(["water river stone winter light"] * 3, 100, lowercase=True)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
+    sizes: dict[str, Any] = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+    }
     torch.manual_seed(0)
     config = SqueezeBertConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=32, **sizes)
     SqueezeBertForPreTraining(config).save_pretrained(folder / "model", tokenizer)
@@ -326,8 +331,8 @@ def test_the_best_setting_is_that_of_the_highest_mean(tmp_path: Path, capsys: py
 
 def test_stages_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     better = {"teacher": 0.3, "without": 0.0, "with": 0.1}
-    values = {"task": "all", "sweep": {"lr": [1e-5, 3e-5], "seed": [1, 2]}, "stages": {"teacher": {}, "without": {}}}
-    values["stages"] |= {"with": {"teacher": "teacher"}}
+    stages = {"teacher": {}, "without": {}, "with": {"teacher": "teacher"}}
+    values = {"task": "all", "sweep": {"lr": [1e-5, 3e-5], "seed": [1, 2]}, "stages": stages}
 
     def score(run: Run) -> float:
         return 0.5 + better[run.stage] + (run.recipe.lr == 1e-5) * 0.05 * (run.stage != "teacher")

@@ -42,7 +42,8 @@ def by_head(qkv: Tensor, batch: int, heads: int, groups: int) -> tuple[Tensor, .
 def packed_from(parts: tuple[Tensor, ...], groups: int) -> Tensor:
     query, heads = parts[0], parts[0].shape[1]
     by_group = torch.stack(parts, 1).unflatten(2, (groups, heads // groups))  # batch, part, group, head, length, width
-    return by_group.permute(0, 4, 2, 1, 3, 5).reshape(len(query) * query.shape[2], -1)
+    packed: Tensor = by_group.permute(0, 4, 2, 1, 3, 5).reshape(len(query) * query.shape[2], -1)
+    return packed
 
 
 def kept(qkv: Tensor, batch: int, heads: int, groups: int, dropout: float, seed: Tensor) -> Tensor:
@@ -62,7 +63,8 @@ def kept(qkv: Tensor, batch: int, heads: int, groups: int, dropout: float, seed:
 
 def with_gradient(context: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor]:
     direction = torch.randn(context.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(context)
-    return context.detach(), *torch.autograd.grad(context, qkv, direction)
+    (gradient,) = torch.autograd.grad(context, qkv, direction)
+    return context.detach(), gradient
 
 
 def plain(
@@ -175,8 +177,8 @@ def test_inputs_and_gradients_may_lie_in_memory_in_any_order() -> None:
     close(with_gradient(context, qkv), plain(qkv, bias, None, 2, 2, 1, 1.0), 1e-5)
     context = attention(qkv, bias, None, 2, 2, 1, 0.0, torch.tensor(0))
     one, all_ones = torch.ones(1).expand(context.shape), torch.ones_like(context)
-    gradients = (torch.autograd.grad(context, qkv, ones, retain_graph=True) for ones in (one, all_ones))
-    close(*gradients, 1e-6)
+    by_one, by_all = (torch.autograd.grad(context, qkv, ones, retain_graph=True) for ones in (one, all_ones))
+    close(by_one, by_all, 1e-6)
 
 
 @pytest.mark.parametrize(

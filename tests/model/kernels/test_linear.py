@@ -74,16 +74,16 @@ def plain(
         for number, tensor in enumerate((*layers, x)[: len(layers)])
     )
     x = x.detach().to(dtype).double().requires_grad_()
-    y = product(x, *copies[:2], groups)
+    y = product(x, copies[0], copies[1], groups)
     if activation:
-        y = product(ACTIVATIONS[activation](y), *copies[2:], groups)
+        y = product(ACTIVATIONS[activation](y), copies[2], copies[3], groups)
     return with_gradients(y, (x, *copies))
 
 
 def fused(x: Tensor, layers: tuple[Tensor, ...], groups: int, activation: str = "") -> tuple[Tensor, ...]:
     if not activation:
-        return with_gradients(grouped_linear(x, *layers, groups), (x, *layers))
-    y = feed_forward(x, *layers[:3], groups, activation)
+        return with_gradients(grouped_linear(x, layers[0], layers[1], groups), (x, *layers))
+    y = feed_forward(x, layers[0], layers[1], layers[2], groups, activation)
     return with_gradients(y + layers[3].to(y.dtype), (x, *layers))
 
 
@@ -117,7 +117,7 @@ def test_the_feed_forward_block_is_the_plain_one(sizes: tuple[int, ...], activat
         close(fused(x, layers, groups, activation), plain(x, layers, groups, activation), 1e-5)
 
 
-@triton.jit
+@triton.jit  # type: ignore[untyped-decorator]
 def gelu_of_16_bits(x, value, slope, SIZE: tl.constexpr):  # type: ignore[no-untyped-def]
     index = tl.program_id(0) * SIZE + tl.arange(0, SIZE)
     h = tl.load(x + index)
@@ -170,22 +170,26 @@ def test_the_tiles_that_a_gpu_gets_cover_every_row_and_width(
 
 @pytest.mark.parametrize("activation", ["", "gelu"])
 def test_inputs_and_gradients_may_lie_in_memory_in_any_order(activation: str) -> None:
-    layers = *parameters(2, 8, 16), *parameters(2, 16, 8)
+    layers: tuple[Tensor, ...] = (*parameters(2, 8, 16), *parameters(2, 16, 8))
     layers = layers if activation else layers[:2]
     x = torch.randn(16, 5).t().requires_grad_()
     turned = tuple(tensor.detach().flip(0).flip(0).mT.contiguous().mT.requires_grad_() for tensor in layers[::2])
     shuffled = tuple(turned[n // 2] if n % 2 == 0 else tensor for n, tensor in enumerate(layers))
     close(fused(x, shuffled, 2, activation), plain(x, layers, 2, activation), 1e-5)
     wrt = layers[:3] if activation else layers
-    y = feed_forward(x, *wrt, 2, activation) if activation else grouped_product(x, *layers, 2)
+    if activation:
+        y = feed_forward(x, layers[0], layers[1], layers[2], 2, activation)
+    else:
+        y = grouped_product(x, layers[0], layers[1], 2)
     expanded, whole = torch.ones(1).expand(y.shape), torch.ones(y.shape)
     found = [torch.autograd.grad(y, (x, *wrt), ones, retain_graph=True) for ones in (expanded, whole)]
-    close(*found, 1e-6)
+    close(found[0], found[1], 1e-6)
 
 
 @pytest.mark.parametrize("activation", ["", "gelu"])
 def test_autocast_sets_the_type_of_the_activations_alone(activation: str) -> None:
-    layers, x = (*parameters(2, 16, 32), *parameters(2, 32, 16)), rows_of(6, 32)
+    layers: tuple[Tensor, ...] = (*parameters(2, 16, 32), *parameters(2, 32, 16))
+    x = rows_of(6, 32)
     layers = layers if activation else layers[:2]
     with torch.autocast("cpu", BF16):
         got = fused(x, layers, 2, activation)

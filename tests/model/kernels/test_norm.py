@@ -37,6 +37,11 @@ def norm_inputs(rows: int, width: int, x_type: torch.dtype, residual_type: torch
     )
 
 
+def fused_norm(inputs: tuple[Tensor, ...], dropout: float, seed: Tensor) -> Tensor:
+    x, offset, residual, weight, bias = inputs
+    return dropout_add_norm(x, offset, residual, weight, bias, dropout, EPS, seed)
+
+
 def kept(rows: int, width: int, dropout: float, seed: Tensor) -> Tensor:
     """What dropout leaves: of equal numbers, those above the mean of their row."""
     ones, zeros = torch.ones(rows, width), torch.zeros(rows, width)
@@ -64,7 +69,7 @@ def test_fused_dropout_and_norm_are_the_plain_ones_with_the_same_places_dropped(
     mask = kept(rows, width, dropout, seed) if dropout else torch.ones(rows, width)
     # A row that is dropped whole or kept whole cannot be told from its output.
     assume(not dropout or mask.any(1).all())
-    got = with_gradients(dropout_add_norm(*inputs, dropout, EPS, seed), inputs)
+    got = with_gradients(fused_norm(inputs, dropout, seed), inputs)
     assert [tensor.dtype for tensor in got] == [(inputs[0] + inputs[2]).dtype, *(tensor.dtype for tensor in inputs)]
     close(got, plain_norm(inputs, mask / (1 - dropout)), max(TOLERANCE[x_type], TOLERANCE[residual_type]))
 
@@ -83,7 +88,7 @@ def test_without_dropout_it_is_what_follows_the_linear_layer() -> None:
 def test_a_program_may_have_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
     inputs, seed = norm_inputs(11, 40, torch.float32, torch.float32), torch.tensor(3)
     monkeypatch.setattr(module, "PARTS", 3)
-    got = with_gradients(dropout_add_norm(*inputs, 0.2, EPS, seed), inputs)
+    got = with_gradients(fused_norm(inputs, 0.2, seed), inputs)
     close(got, plain_norm(inputs, kept(11, 40, 0.2, seed) / 0.8), 1e-5)
 
 
@@ -106,7 +111,7 @@ def test_torch_compile_takes_it_whole_and_forward_and_backward() -> None:
     inputs, seed = norm_inputs(5, 48, torch.bfloat16, torch.bfloat16), torch.tensor(7)
 
     def block(*inputs: Tensor) -> Tensor:
-        return 2 * dropout_add_norm(*inputs, 0.1, EPS, seed)
+        return 2 * fused_norm(inputs, 0.1, seed)
 
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
     close(with_gradients(compiled(*inputs), inputs), with_gradients(block(*inputs), inputs), 1e-6)
