@@ -1,7 +1,6 @@
 import json
 import os
 import socket
-import subprocess
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -18,6 +17,7 @@ from sklearn.metrics import confusion_matrix
 from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, mse_loss
 
+import fork_server
 from sqzb.data.dataset import Classes, Example, Kind
 from sqzb.errors import UserError
 from sqzb.finetuning.evaluation import (
@@ -158,9 +158,9 @@ def test_two_processes_share_the_predictions_and_have_the_same_figures(
         port = str(free.getsockname()[1])
     world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
     processes = [
-        subprocess.Popen(
+        fork_server.Popen(
             [sys.executable, "-c", SHARED, str(tmp_path)],
-            env=os.environ | world | {"RANK": rank, "LOCAL_RANK": rank, "PYTHONPATH": os.pathsep.join(sys.path)},
+            env=os.environ | world | {"RANK": rank, "LOCAL_RANK": rank},
         )
         for rank in "01"
     ]

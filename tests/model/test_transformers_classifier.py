@@ -267,7 +267,8 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
         return finetune(FinetuneRecipe.model_validate(settings), tmp_path, resume)
 
     whole = go("whole")
-    step, calls = Engine.step, []
+    step = Engine.step
+    calls: list[None] = []
 
     def fragile(*arguments: Any) -> Any:
         calls.append(None)

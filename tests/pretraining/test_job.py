@@ -18,7 +18,7 @@ from pretraining_runs import at, equal, weights
 from sqzb.corpus.build import build
 from sqzb.corpus.store import Corpus
 from sqzb.errors import Diverged, UserError
-from sqzb.files import locked
+from sqzb.files import locked, sha256
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
 from sqzb.pretraining import auto_micro_batch
@@ -493,7 +493,7 @@ def test_a_checkpoint_is_hashed_once_on_resume(
     recipe: PretrainRecipe, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: bool
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
-    newest, hashed, own = tmp_path / "run" / "checkpoints" / "step-0000012", [], checkpoints.sha256
+    newest, hashed, own = tmp_path / "run" / "checkpoints" / "step-0000012", [], sha256
 
     def noted(path: Path) -> str:
         hashed.append(path)

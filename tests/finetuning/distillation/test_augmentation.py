@@ -287,13 +287,12 @@ def test_killed_while_it_makes_texts_it_goes_on_to_the_same_bytes(
 def test_a_signal_while_texts_are_made_stops_the_run_at_once(start: Path, teacher: MakeTeacher, glue: Path) -> None:
     wanted, cache = recipe(start, teacher()), start.parent / "cache"
     (start.parent / "wanted.yaml").write_text(dump_recipe(wanted))
-    process = subprocess.Popen(
+    process = fork_server.Popen(
         [sys.executable, "-c", SMALL_FILES, "finetune", "--recipe", "wanted.yaml", "--glue-dir", str(glue)],
         cwd=start.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
-        text=True,
     )
     while len(made(cache)) < 3 and process.poll() is None:
         time.sleep(0.001)

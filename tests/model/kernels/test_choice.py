@@ -11,12 +11,13 @@ from sqzb.model.kernels.choice import choose_kernels
 from sqzb.recipe import FinetuneRecipe
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
-GPU, FAST = torch.device("cuda"), {"compile": True, "precision": "bf16"}
+GPU = torch.device("cuda")
+FAST: dict[str, Any] = {"compile": True, "precision": "bf16"}
 
 
 def by_kernels(device: torch.device = GPU, heads: int = 4, **settings: Any) -> bool:
     """Of a model whose heads, with 4 of them, are 16 wide."""
-    sizes = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64}
+    sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64}
     model = SqueezeBertForPreTraining(SqueezeBertConfig(vocab_size=20, num_attention_heads=heads, **sizes))
     choose_kernels(FinetuneRecipe(**settings), model, device)
     (found,) = {layer.by_kernels for layer in model.transformer.encoder.layers}
