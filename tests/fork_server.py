@@ -45,9 +45,8 @@ IMPORTS = (
 )
 # The environment of the server: Arrow's allocator would start a thread, and torch as many as there are cores.
 SETTINGS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
-# What nothing reads while it is imported, so that a program may have a value of its own.
-FREE = {"CUDA_VISIBLE_DEVICES", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT", "RANK", "WORLD_SIZE"}
-OURS = {"JE_ARROW_MALLOC_CONF", ADDRESS}
+# How the names of variables begin which libraries read while they are imported.
+READ = ("OMP_", "MKL_", "HF_", "TRITON_", "PYTHON", "NO_COLOR", "COLUMNS", "TERM")
 LARGEST = 1 << 16  # signals that wake the server at once
 _TruePopen = subprocess.Popen  # where a test puts this module's in its place
 
@@ -312,7 +311,7 @@ def _check_environment(wanted: Mapping[str, str], had: Mapping[str, str]) -> Non
 
     had: what the server began with. Libraries have put more into its environment, which a child's child has too.
     """
-    keys = {key for key in had.keys() | wanted.keys() if not key.startswith("PYTEST_")} - FREE - OURS
+    keys = {key for key in had.keys() | wanted.keys() if key.startswith(READ)}
     differing = [key for key in sorted(keys) if wanted.get(key) not in (had.get(key), os.environ.get(key))]
     if differing:
         raise ValueError(f"The fork server has other values of {', '.join(differing)}. Start a Python for it.")
