@@ -46,7 +46,7 @@ IMPORTS = (
 # The environment of the server: Arrow's allocator would start a thread, and torch as many as there are cores.
 SETTINGS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # How the names of variables begin which libraries read while they are imported.
-READ = ("OMP_", "MKL_", "HF_", "TRITON_", "PYTHON", "NO_COLOR", "COLUMNS", "TERM")
+READ = ("OMP_", "MKL_", "HF_", "TRITON_", "NO_COLOR", "COLUMNS", "TERM", "PYTHONHASHSEED", "PYTHONPATH", "PYTHONUTF8")
 LARGEST = 1 << 16  # signals that wake the server at once
 _TruePopen = subprocess.Popen  # where a test puts this module's in its place
 
