@@ -130,3 +130,40 @@ def test_a_closure_gives_the_loss() -> None:
     parameter = torch.nn.Parameter(torch.ones(2, 2))
     optimizer = Lamb([{"params": [parameter]}], 0.1, BETAS, EPS)
     assert optimizer.step(lambda: 3.0) == 3.0
+
+
+@pytest.mark.parametrize("together", [False, True])
+def test_an_update_that_must_not_happen_changes_nothing(together: bool) -> None:
+    torch.manual_seed(0)
+    matrix, vector = torch.nn.Parameter(torch.randn(4, 3)), torch.nn.Parameter(torch.randn(3))
+    groups = [{"params": [matrix], "weight_decay": 0.1}, {"params": [vector], "adapt": False}]
+    optimizer = Lamb(groups, 0.1, BETAS, EPS, together)
+
+    def step(is_bad: bool) -> list[torch.Tensor]:
+        for parameter in (matrix, vector):
+            parameter.grad = torch.zeros_like(parameter) if is_bad else torch.ones_like(parameter)
+        optimizer.found_inf = torch.tensor(float(is_bad))
+        optimizer.step()
+        moments = [moment for p in (matrix, vector) for moment in optimizer.state[p].values()]
+        return [tensor.detach().clone() for tensor in (matrix, vector, *moments)]
+
+    before, after, later = step(False), step(True), step(False)
+    assert all(map(torch.equal, before, after)) and not any(map(torch.equal, before, later))
+
+
+def test_all_tensors_take_each_operation_together() -> None:
+    """More tensors are no more operations, which on a GPU are launches; a ratio for each tensor is the exception."""
+
+    def operations(n: int) -> int:
+        parameters = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(n)]
+        optimizer = Lamb([{"params": parameters, "weight_decay": 0.1}], 0.1, BETAS, EPS, together=True)
+        for parameter in parameters:
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+            optimizer.step()
+        names = [event.name for event in profiler.events() if event.cpu_parent is None]
+        assert "aten::item" not in names
+        return len([name for name in names if name.startswith("aten::_foreach")])
+
+    assert operations(2) == operations(20)
