@@ -129,7 +129,7 @@ def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
     for key, tensor in tensors.items():
         moment, name = key.split("/")
         parameter = parameters[name]
-        optimizer.state[parameter][moment] = tensor.to(parameter.device) if tensor.ndim else tensor
+        optimizer.state[parameter][moment] = tensor.to(parameter.device)
 
 
 def load_model(checkpoint: Path, model: StoredModel) -> None:

@@ -12,7 +12,7 @@ from sqzb.errors import Diverged, Stopped
 from sqzb.model.costs import TRAINING
 from sqzb.model.layers import by_kernels
 from sqzb.training import checkpoints
-from sqzb.training.engine import Engine, MicroBatch, StepResult, dropout_key
+from sqzb.training.engine import Engine, PreparedStep, StepResult, dropout_key
 from sqzb.training.guards import SIGNALS, LossMonitor, Signals
 from sqzb.training.job import Job
 from sqzb.training.prefetch import prefetching
@@ -76,7 +76,7 @@ def train(
     """
     recipe, main, speed = job.recipe, job.accelerator.is_main_process, ""
     with (
-        prefetching(job.micro_batches) as prefetcher,
+        prefetching(lambda step: engine.prepare(job.micro_batches(step))) as prefetcher,
         console.bar(job.title, job.steps, state.step, main) as bar,
     ):
         if state.step and job.evaluation_due(state.step) and not log.evaluated(state.step):
@@ -84,74 +84,104 @@ def train(
                 # The run was stopped between saving and evaluating.
                 evaluate(job, engine, state, log)
 
-        while not job.is_finished(state.step):
-            if state.step in state.monitor.left_out:
-                leave_out_step(job, engine, state, log)
+        # A step that a GPU may still compute.
+        launched: LaunchedStep | None = None
+        while launched is not None or not job.is_finished(state.step):
+            following: LaunchedStep | None = None
+            if launched is None or not launched.look_first:
+                # A GPU continues with this step while the figures of the one before are looked at.
+                if state.step in state.monitor.left_out and launched is None:
+                    leave_out_step(job, engine, state, log)
+                    continue
+                if not job.is_finished(state.step) and state.step not in state.monitor.left_out:
+                    with meter.waiting():
+                        prepared = prefetcher.take(state.step)
+                    following = launch_step(job, engine, state, signals, prepared)
+            if launched is None:
+                launched = following
                 continue
 
-            with meter.waiting():
-                batches = prefetcher.take(state.step)
-            trained = train_step(job, engine, state, signals, batches)
-            meter.count(trained.tokens, trained.flops)
-            is_last = state.step == job.steps
-
-            if state.step % recipe.log_every == 0 or is_last or not trained.result.finite:
+            result = launched.result
+            meter.count(launched.tokens, launched.flops)
+            if launched.step % recipe.log_every == 0 or launched.step == job.steps or not result.finite:
                 throughput = meter.read()
-                log_step(job, state, log, trained, throughput)
+                log_step(job, log, launched, throughput)
                 speed = f"  {throughput}"
-            bar.to(state.step, f"loss {trained.result.loss:.3f}  {job.progress_text(trained.result)}{speed}")
+            bar.to(launched.step, f"loss {result.loss:.3f}  {job.progress_text(result)}{speed}")
 
             with meter.paused():
-                is_spike = state.monitor.note(trained.result.loss, trained.result.finite)
+                is_spike = state.monitor.note(result.loss, result.finite)
                 stop_if_diverged(job, engine, state)
-                if is_spike and rolled_back(job, engine, state, log, trained.result):
+                if is_spike and rolled_back(job, engine, state, log, launched):
+                    launched = None  # and what follows it, which is not of the run any more
                     continue
-
-                # Saving comes first: neither an evaluation nor a signal can cost what was learnt.
-                if job.checkpoint_due(state.step) or trained.signal or is_last:
-                    save(job, engine, state)
-                if trained.signal:
-                    # Launchers end the other processes as soon as one has ended.
-                    job.accelerator.wait_for_everyone()
-                    name = signal.Signals(trained.signal).name
-                    raise Stopped(
-                        f"{name}: stopped after step {state.step:,}, which is saved. --resume auto goes on.",
-                        trained.signal,
-                    )
-                if job.evaluation_due(state.step):
-                    evaluate(job, engine, state, log)
+                if launched.look_first:
+                    save_and_evaluate(job, engine, state, log, launched.signal)
+            launched = following
 
 
-class TrainedStep(NamedTuple):
-    """One optimizer step.
+def save_and_evaluate(job: Job, engine: Engine, state: TrainingState, log: RunLog, received: int) -> None:
+    """Do what is due after the last step; received: the signal that came, or 0.
 
-    Tokens, FLOPs and the signal are those of all processes; the signal is 0 where none came.
+    Raises:
+        Stopped: a signal came.
+    """
+    # Saving comes first: neither an evaluation nor a signal can cost what was learnt.
+    if job.checkpoint_due(state.step) or received or state.step == job.steps:
+        save(job, engine, state)
+    if received:
+        # Launchers end the other processes as soon as one has ended.
+        job.accelerator.wait_for_everyone()
+        name = signal.Signals(received).name
+        raise Stopped(f"{name}: stopped after step {state.step:,}, which is saved. --resume auto goes on.", received)
+    if job.evaluation_due(state.step):
+        evaluate(job, engine, state, log)
+
+
+class LaunchedStep(NamedTuple):
+    """An optimizer step, whose figures a GPU may still compute.
+
+    step: its number from 1; run_tokens: those of the run until then. Tokens, FLOPs and the signal
+    are those of all processes; the signal is 0 where none came.
+    look_first: nothing may be launched before the figures of this step are looked at.
     """
 
+    step: int
     learning_rate: float
     result: StepResult
     tokens: float
+    run_tokens: int
     flops: float
     signal: int
+    look_first: bool
 
 
-def train_step(
-    job: Job, engine: Engine, state: TrainingState, signals: Signals, batches: list[MicroBatch]
-) -> TrainedStep:
+def launch_step(
+    job: Job, engine: Engine, state: TrainingState, signals: Signals, prepared: PreparedStep
+) -> LaunchedStep:
     """Take one optimizer step on this process's micro-batches, and count it."""
     learning_rate = job.learning_rate(state.step)
     keys = [dropout_key(job.recipe.seed, state.step, number) for number in job.micro_batch_numbers()]
-    result = engine.step(batches, learning_rate, keys)
+    result = engine.step(prepared, learning_rate, keys)
 
-    tokens = float(sum(int(batch["attention_mask"].sum()) for batch in batches))
-    flops = float(TRAINING * sum(job.forward_flops(batch) for batch in batches))
+    flops = float(TRAINING * sum(job.forward_flops(batch) for batch in prepared))
     received = {number.name: float(signals.received == number) for number in SIGNALS}
-    totals = engine.totals({"tokens": tokens, "flops": flops, **received})
+    totals = engine.totals({"tokens": prepared.tokens, "flops": flops, **received})
 
     state.step += 1
     state.tokens += int(totals["tokens"])
     stop = next((int(number) for number in SIGNALS if totals[number.name]), 0)
-    return TrainedStep(learning_rate, result, totals["tokens"], totals["flops"], stop)
+    step = state.step
+    look_first = (
+        not engine.deferred
+        or bool(stop)
+        or step == job.steps
+        or job.checkpoint_due(step)
+        or job.evaluation_due(step)
+        # This step may end the run: the one before, which is not looked at yet, may be bad too.
+        or state.monitor.skipped_in_a_row + 2 >= job.recipe.max_skipped_steps
+    )
+    return LaunchedStep(step, learning_rate, result, totals["tokens"], state.tokens, totals["flops"], stop, look_first)
 
 
 def leave_out_step(job: Job, engine: Engine, state: TrainingState, log: RunLog) -> None:
@@ -162,21 +192,21 @@ def leave_out_step(job: Job, engine: Engine, state: TrainingState, log: RunLog) 
         save(job, engine, state)
 
 
-def log_step(job: Job, state: TrainingState, log: RunLog, trained: TrainedStep, throughput: Throughput) -> None:
-    """Log the figures of the last step; those of a loss that the step had no label for are null."""
-    result = trained.result
-    figures: dict[str, Any] = {"tokens": state.tokens, "loss": result.loss}
+def log_step(job: Job, log: RunLog, launched: LaunchedStep, throughput: Throughput) -> None:
+    """Log the figures of a step; those of a loss that the step had no label for are null."""
+    result = launched.result
+    figures: dict[str, Any] = {"tokens": launched.run_tokens, "loss": result.loss}
     for loss in job.losses:
         figures |= {f"{loss}_loss": None, f"{loss}_accuracy": None}
-    figures |= {**result, "lr": trained.learning_rate, **throughput._asdict()}
+    figures |= {**result, "lr": launched.learning_rate, **throughput._asdict()}
 
     if not result.finite:
-        figures |= {"skipped": True, "made_of": job.example_ids(state.step - 1)}
+        figures |= {"skipped": True, "made_of": job.example_ids(launched.step - 1)}
         warn(
             job.accelerator,
-            f"step {state.step}: loss or gradient is not finite; the weights were left as they were.",
+            f"step {launched.step}: loss or gradient is not finite; the weights were left as they were.",
         )
-    log.log(state.step, **figures)
+    log.log(launched.step, **figures)
 
 
 def evaluate(job: Job, engine: Engine, state: TrainingState, log: RunLog) -> None:
@@ -205,13 +235,13 @@ def stop_if_diverged(job: Job, engine: Engine, state: TrainingState) -> None:
     )
 
 
-def rolled_back(job: Job, engine: Engine, state: TrainingState, log: RunLog, result: StepResult) -> bool:
-    """Warn of a spike of the loss in the last step.
+def rolled_back(job: Job, engine: Engine, state: TrainingState, log: RunLog, launched: LaunchedStep) -> bool:
+    """Warn of a spike of the loss in a step.
 
     Where the recipe says so, the run goes back to its newest checkpoint and will leave the step out.
     Return whether it has gone back.
     """
-    step, accelerator = state.step, job.accelerator
+    step, result, accelerator = launched.step, launched.result, job.accelerator
     warn(accelerator, f"step {step}: the loss {result.loss:.3f} is over {job.recipe.spike_factor} x its median.")
     if job.recipe.on_spike != "rollback":
         return False

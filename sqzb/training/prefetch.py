@@ -3,18 +3,19 @@
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
+from typing import Generic, TypeVar
 
-from sqzb.training.engine import MicroBatch
+Made = TypeVar("Made")
 
 
-class Prefetcher:
+class Prefetcher(Generic[Made]):
     """Makes micro-batches one step ahead, in a thread of its own."""
 
-    def __init__(self, make: Callable[[int], list[MicroBatch]], pool: ThreadPoolExecutor) -> None:
+    def __init__(self, make: Callable[[int], Made], pool: ThreadPoolExecutor) -> None:
         self._make, self._pool = make, pool
-        self._next: tuple[int, Future[list[MicroBatch]]] | None = None
+        self._next: tuple[int, Future[Made]] | None = None
 
-    def take(self, step: int) -> list[MicroBatch]:
+    def take(self, step: int) -> Made:
         """Return the micro-batches of `step`, and begin those of the step after it."""
         if self._next is None or self._next[0] != step:
             self._submit(step)
@@ -28,7 +29,7 @@ class Prefetcher:
 
 
 @contextmanager
-def prefetching(make: Callable[[int], list[MicroBatch]]) -> Iterator[Prefetcher]:
+def prefetching(make: Callable[[int], Made]) -> Iterator[Prefetcher[Made]]:
     """Yield a prefetcher, whose thread ends with the block."""
     with ThreadPoolExecutor(1) as pool:
         yield Prefetcher(make, pool)

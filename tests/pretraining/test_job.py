@@ -7,6 +7,7 @@ import shutil
 import socket
 import subprocess
 import sys
+from functools import partialmethod
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -321,6 +322,7 @@ def test_a_device_without_units_for_bf16_is_told(
     assert ("this CPU multiplies 4.0 times as fast in fp32. Set precision=fp32." in told) == (in_bf16 < 4e8)
 
 
+@pytest.mark.usefixtures("_deferred")
 def test_a_step_that_is_not_finite_is_told_and_left_out(
     recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -521,6 +523,13 @@ def test_too_small_a_disk_is_told_before_anything_runs(
     assert not (tmp_path / "run").exists()
 
 
+@pytest.fixture(params=[False, True], ids=["at once", "deferred"])
+def _deferred(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Steps as a CPU takes them, and as a GPU: the figures are looked at when the next step is on its way."""
+    own = Engine.__init__
+    monkeypatch.setattr(Engine, "__init__", partialmethod(own, deferred=request.param))
+
+
 def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int], factor: float) -> None:
     """Multiply the figures of these calls of Engine.step; their gradients are lost if it is not finite."""
     own, calls = Engine.step, iter(range(1, 10**6))
@@ -538,6 +547,7 @@ def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int], factor: float
     monkeypatch.setattr(Engine, "step", step)
 
 
+@pytest.mark.usefixtures("_deferred")
 def test_too_many_bad_steps_in_a_row_end_the_run(
     recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -552,6 +562,7 @@ def test_too_many_bad_steps_in_a_row_end_the_run(
     assert all(len(line["made_of"]) == 256 and line["made_of"][0][0] == 0 for line in skipped[:2])
 
 
+@pytest.mark.usefixtures("_deferred")
 @pytest.mark.parametrize(("spike", "saved"), [(26, 24), (30, 28)], ids=["within", "last"])
 def test_a_spike_is_rolled_back_and_left_out(
     recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, spike: int, saved: int
@@ -570,6 +581,7 @@ def test_a_spike_is_rolled_back_and_left_out(
     assert state["watch"]["left_out"] == [spike - 1]
 
 
+@pytest.mark.usefixtures("_deferred")
 def test_a_spike_is_told(
     recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

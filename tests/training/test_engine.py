@@ -1,6 +1,7 @@
 """A step is one sum: the same however it is divided, and harmless where it is not finite."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import numpy as np
 import pytest
@@ -44,12 +45,14 @@ def divided(batch: Mapping[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
     return [{name: tensors[part] for name, tensors in split.items()} for part in range(parts)]
 
 
-def engine_for(config: SqueezeBertConfig) -> Engine:
+def engine_for(config: SqueezeBertConfig, deferred: bool = False, adam: bool = False) -> Engine:
     torch.manual_seed(0)
     model = SqueezeBertForPreTraining(config)
-    return Engine(
-        Accelerator(), model, Lamb(parameter_groups(model, 0.01), 1.0, (0.9, 0.999), 1e-6), LABELS, 1.0, False
+    groups = parameter_groups(model, 0.01)
+    optimizer = (
+        torch.optim.AdamW(groups, fused=True) if adam else Lamb(groups, 1.0, (0.9, 0.999), 1e-6, together=deferred)
     )
+    return Engine(Accelerator(), model, optimizer, LABELS, 1.0, False, deferred=deferred)
 
 
 def weights(engine: Engine) -> dict[str, Tensor]:
@@ -158,3 +161,54 @@ def test_dropout_keys_are_seeds_of_their_own(seed: int, step: int, number: int) 
     key = dropout_key(seed, step, number)
     assert 0 <= key < 2**63
     assert len({key, dropout_key(seed, step + 1, number), dropout_key(seed, step, number + 1)}) == 3
+
+
+@pytest.mark.parametrize("adam", [False, True], ids=["Lamb", "AdamW"])
+def test_a_deferred_step_is_the_same_step(tiny_config: SqueezeBertConfig, adam: bool) -> None:
+    """As a GPU takes it, which waits for no number: the fourth step of six has no finite gradient."""
+    found = []
+    for deferred in (False, True):
+        engine = engine_for(tiny_config, deferred, adam)
+        results = []
+        for number in range(6):
+            bias: Tensor = engine.model.get_parameter("transformer.embeddings.LayerNorm.bias")
+            hook = bias.register_hook(partial(torch.mul, float("nan") if number == 3 else 1.0))
+            before = weights(engine)
+            results.append(engine.step(divided(examples(tiny_config.vocab_size, number), 4), 0.01, range(4)))
+            hook.remove()
+            same = [torch.equal(tensor, before[name]) for name, tensor in weights(engine).items()]
+            assert all(same) if number == 3 else not any(same)
+        assert [result.finite for result in results] == [number != 3 for number in range(6)]
+        moments = [value for state in engine.optimizer.state.values() for value in state.values()]
+        found.append((results, [*weights(engine).values(), *moments]))
+    for one, other in zip(found[0][0], found[1][0], strict=True):
+        assert dict(other) == pytest.approx(dict(one), rel=1e-5, nan_ok=True)
+    for tensor, deferred_one in zip(found[0][1], found[1][1], strict=True):
+        torch.testing.assert_close(deferred_one, tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_the_figures_of_a_deferred_step_are_read_when_they_are_asked_for() -> None:
+    calls: list[None] = []
+
+    def read() -> dict[str, float]:
+        calls.append(None)
+        return {"mlm_loss": 2.0, "grad_norm": 1.0}
+
+    result = StepResult(read)
+    assert not calls
+    assert result.loss == 2.0 and result.finite and dict(result) == {"mlm_loss": 2.0, "grad_norm": 1.0}
+    assert len(calls) == 1
+
+
+def test_whole_numbers_of_32_bits_are_the_same_batch(tiny_config: SqueezeBertConfig) -> None:
+    batch = examples(tiny_config.vocab_size, 0)
+    small = {name: tensor.int() for name, tensor in batch.items()}
+    results = [engine_for(tiny_config).step(divided(one, 2), 0.01, range(2)) for one in (batch, small)]
+    assert dict(results[0]) == dict(results[1])
+
+
+def test_a_prepared_step_knows_its_labels_and_tokens(tiny_config: SqueezeBertConfig) -> None:
+    batch = examples(tiny_config.vocab_size, 0)
+    prepared = engine_for(tiny_config).prepare(divided(batch, 4))
+    assert prepared.counts == {name: float((batch[label] != IGNORED).sum()) for name, label in LABELS.items()}
+    assert prepared.tokens == float(batch["attention_mask"].sum()) and len(prepared) == 4

@@ -1,0 +1,99 @@
+"""CUDA graphs of forward and backward: a micro-batch is one launch, for which a GPU need not wait for Python."""
+
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import torch
+from accelerate import Accelerator
+from torch import Tensor
+
+from sqzb.training.processes import warn
+
+Inputs = Mapping[str, Tensor]
+Signature = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
+
+ROOM = 0.45  # of the device's memory: a graph's own memory comes beside what a run without one takes
+
+
+def choose_graphs(asked: bool | str, accelerator: Accelerator, measured: bool) -> bool:
+    """Return whether a run computes by CUDA graphs.
+
+    asked: the recipe's true, false or "auto", which means: in a run of the kind that was measured
+    to be faster with graphs, in one process on an NVIDIA GPU. A run that asks for graphs and
+    cannot have them continues without, with one line that says why.
+    """
+    on_nvidia = accelerator.device.type == "cuda" and torch.version.hip is None
+    possible = on_nvidia and accelerator.num_processes == 1
+    if asked == "auto":
+        return measured and possible
+    if asked and not possible:
+        reason = f"they need an NVIDIA GPU, and this is {accelerator.device}"
+        warn(accelerator, f"graphs: off: {reason if not on_nvidia else 'they are for one process'}.")
+    return bool(asked) and possible
+
+
+class Graphs:
+    """Runs `compute` on micro-batches: each shape from its second time on as a CUDA graph.
+
+    compute: reads its inputs and tensors that stay where they are, writes into such tensors, and
+    returns nothing. The first micro-batch of a shape runs as it is, which compiles what has to be
+    compiled.
+
+    torch gives a graph the seed of torch.manual_seed at each replay, so dropout is that of a run
+    without graphs. All graphs share one pool of memory: what a replay leaves there means nothing to
+    the next one.
+    """
+
+    def __init__(self, compute: Callable[[Inputs], None], accelerator: Accelerator) -> None:
+        self._compute, self._accelerator, self._device = compute, accelerator, accelerator.device
+        self._seen: set[Signature] = set()
+        self._graphs: dict[Signature, tuple[torch.cuda.CUDAGraph, dict[str, Tensor]]] = {}
+        self._pool: Any = None
+        self._is_off = False
+
+    def __call__(self, batch: Inputs, may_record: bool) -> None:
+        """Compute a micro-batch that is in pinned memory of the host.
+
+        may_record: whether everything that `compute` writes into is where it will stay.
+        """
+        signature = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items())
+        if may_record and signature in self._seen and signature not in self._graphs and not self._is_off:
+            self._record(signature, batch)
+
+        if signature not in self._graphs:
+            self._seen.add(signature)
+            self._compute({name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()})
+            return
+        graph, inputs = self._graphs[signature]
+        for name, tensor in batch.items():
+            inputs[name].copy_(tensor, non_blocking=True)
+        graph.replay()
+
+    def _record(self, signature: Signature, batch: Inputs) -> None:
+        """Record the graph of a shape, which computes nothing yet; or give graphs up."""
+        if self._pool is None:
+            taken = torch.cuda.max_memory_allocated(self._device)
+            memory = torch.cuda.get_device_properties(self._device).total_memory
+            if taken > ROOM * memory:
+                share = f"{taken / memory:.0%} of the memory"
+                self._give_up(f"a micro-batch takes {share}, and graphs as much again. Lower micro_batch")
+                return
+            self._pool = torch.cuda.graph_pool_handle()
+
+        before = torch.cuda.current_stream(self._device)
+        graph = torch.cuda.CUDAGraph()
+        inputs = {name: torch.empty_like(tensor, device=self._device) for name, tensor in batch.items()}
+        try:
+            # The thread that makes micro-batches takes pinned memory at the same time, which must
+            # not end the recording.
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                self._compute(inputs)
+        except RuntimeError as error:
+            torch.cuda.set_stream(before)  # not the recording's, whose end may have failed too
+            self._give_up(str(error).splitlines()[0])
+            return
+        self._graphs[signature] = graph, inputs
+
+    def _give_up(self, reason: str) -> None:
+        self._is_off = True
+        warn(self._accelerator, f"graphs: off: {reason}.")
