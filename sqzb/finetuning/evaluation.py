@@ -46,10 +46,14 @@ class Encoded(NamedTuple):
         labels = np.concatenate([self.labels, other.labels])
         return Encoded(self.ids + other.ids, self.types + other.types, labels, self.pad)
 
-    def batch(self, rows: Sequence[int] | NDArray[np.int64]) -> MicroBatch:
-        """The examples `rows`, padded to the longest; a row under 0 is padding alone, without a label."""
+    def batch(self, rows: Sequence[int] | NDArray[np.int64], unit: int = 1, most: int = 0) -> MicroBatch:
+        """The examples `rows`, padded to the longest; a row under 0 is padding alone, without a label.
+
+        unit, most: pad further to a multiple of `unit`, but not over `most`.
+        """
         there = [(place, row) for place, row in enumerate(rows) if row >= 0]
         width = max((len(self.ids[row]) for _, row in there), default=1)
+        width = max(width, min(-(-width // unit) * unit, most))
         ids = np.full((len(rows), width), self.pad)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
         for place, row in there:

@@ -19,10 +19,12 @@ from sqzb.finetuning.evaluation import Encoded, confusion, decide, encode, evalu
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import count_examples, print_validation_report
 from sqzb.model.kernels.choice import choose_kernels
+from sqzb.model.layers import by_kernels
 from sqzb.model.open import Classifier, Opened, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
+from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.optimizers import learning_rate, parameter_groups
 from sqzb.training.processes import warn
@@ -30,6 +32,7 @@ from sqzb.training.resume import NEVER, check_folder
 from sqzb.training.run_folder import RunLog, evaluations, write_card
 
 LABELS = {"task": "labels"}
+LENGTH_UNIT = 16  # tokens: with CUDA graphs, batches have a multiple of it
 OF_STEP = "of_step"  # in the log: the figures are those of an earlier step's model, which is in final/
 
 
@@ -68,6 +71,8 @@ class Finetuning:
         opened = build_model(recipe, data, self._source)
         self.model, self.tokenizer = opened.model, opened.tokenizer
         choose_kernels(recipe, self.model, self.accelerator.device)
+        measured = by_kernels(self.model) and not recipe.distillation.teacher
+        self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
 
         # Examples with labels. `prepare` adds those that the teachers label, whose number is known
         # before.
@@ -154,7 +159,7 @@ class Finetuning:
         trained: nn.Module = self.model
         if self.teacher_logits is not None:
             trained = Taught(self.model, recipe.distillation)
-        return Engine(self.accelerator, trained, optimizer, LABELS, recipe.clip_norm, recipe.compile)
+        return Engine(self.accelerator, trained, optimizer, LABELS, recipe.clip_norm, recipe.compile, self.graphs)
 
     # A step
 
@@ -164,7 +169,8 @@ class Finetuning:
         # All processes get as many, filled up with -1.
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
         own = filled[self.accelerator.process_index :: processes]
-        batch = self.train_set.batch(own)
+        # A CUDA graph is of one length, so there are few.
+        batch = self.train_set.batch(own, LENGTH_UNIT if self.graphs else 1, self.recipe.max_length)
         if self.teacher_logits is None:
             return [batch]
         logits = np.where(own[:, None] < 0, np.float32(0), self.teacher_logits[own])

@@ -22,7 +22,9 @@ CPU_MOST = 64  # sequences: a CPU gains nothing from more
 Trained = SqueezeBertForPreTraining | Distilled
 
 
-def fitting(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, folder: Path) -> int:
+def fitting(
+    recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, folder: Path, graphs: bool = False
+) -> int:
     """What the run in `folder` has recorded, where that still divides its steps; else the largest divisor of a
     process's share of a step that fits all devices.
 
@@ -30,6 +32,8 @@ def fitting(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, fo
     quarter of the machine's memory, shared by its processes; a teacher's part is counted in. On anything else: what a
     forward and a backward on a made-up batch go through with, beside the optimizer's moments. A recorded one is kept,
     for dropout depends on it.
+
+    graphs: whether CUDA graphs will take as much memory again.
     """
     if recipe.global_batch % accelerator.num_processes:
         return 1  # no micro-batch divides it, which is told where it is divided
@@ -42,7 +46,7 @@ def fitting(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, fo
         found = max(n for n in share if n == 1 or (n <= CPU_MOST and _traffic(recipe, model, n) <= room))
     else:
         model.to(accelerator.device)
-        found = most(share, lambda n: _attempt(recipe, model, accelerator, n))
+        found = most(share, lambda n: _attempt(recipe, model, accelerator, 2 * n if graphs else n))
     return int(min(gather_object([found])))
 
 

@@ -44,10 +44,15 @@ class Share(NamedTuple):
 
 
 class Examples:
-    """The micro-batches of any step, and of the held-out part."""
+    """The micro-batches of any step, and of the held-out part.
 
-    def __init__(self, recipe: PretrainRecipe, corpus: Corpus, share: Share) -> None:
+    graphs: whether the model runs by CUDA graphs. Then, as in a compiled run, micro-batches of training have few
+    lengths, since something is made for each.
+    """
+
+    def __init__(self, recipe: PretrainRecipe, corpus: Corpus, share: Share, graphs: bool = False) -> None:
         self._recipe, self._share = recipe, share
+        self._unit = -(-recipe.sequence_length // LENGTHS) if recipe.compile or graphs else 1
         self._special = SpecialIds(**corpus.manifest["special_ids"])
         tokens = corpus.tokenizer.get_vocab().items()
         self._continuing = np.zeros(corpus.manifest["vocab_size"], bool)
@@ -72,8 +77,7 @@ class Examples:
         """
         epochs, numbers = self.chunks_of_step(step)
         rows = self._share.of(_by_length(self.train, numbers))
-        unit = -(-self._recipe.sequence_length // LENGTHS) if self._recipe.compile else 1
-        return list(self._micro_batches(self._objectives, self.batch(epochs[rows], numbers[rows]), unit))
+        return list(self._micro_batches(self._objectives, self.batch(epochs[rows], numbers[rows]), self._unit))
 
     def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
         """This process's part of the held-out examples, some of similar lengths at a time."""

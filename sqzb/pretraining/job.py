@@ -10,6 +10,7 @@ from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.model.costs import costs, total
 from sqzb.model.kernels.choice import choose_kernels
+from sqzb.model.layers import by_kernels
 from sqzb.pretraining.auto_micro_batch import fitting
 from sqzb.pretraining.batches import Examples, share_of
 from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
@@ -19,6 +20,7 @@ from sqzb.pretraining.teacher import distilled
 from sqzb.recipe import PretrainRecipe
 from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
+from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.lamb import Lamb
 from sqzb.training.optimizers import learning_rate, parameter_groups
@@ -62,6 +64,8 @@ class Pretraining:
         self.model = build_model(recipe, self.corpus)
         choose_kernels(recipe, self.model, self.accelerator.device)  # before it is seen how much fits
         self.distilled = distilled(recipe, self.corpus, self.model, self.accelerator.device)
+        measured = by_kernels(self.model) and self.distilled is None
+        self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
         self.steps = recipe.steps
 
         # The recipe as it is resolved: with the corpus's vocabulary, and after `prepare` with the
@@ -74,12 +78,13 @@ class Pretraining:
     def _divide(self, micro_batch: int) -> None:
         """Divide each step into micro-batches."""
         self.share = share_of(self.recipe, micro_batch, self.accelerator)
-        self.examples = Examples(self.recipe, self.corpus, self.share)
+        self.examples = Examples(self.recipe, self.corpus, self.share, self.graphs)
 
     def prepare(self) -> None:
         """Find the micro-batch, where the recipe leaves it open."""
         if not isinstance(self.recipe.micro_batch, int):
-            micro_batch = fitting(self.recipe, self.distilled or self.model, self.accelerator, self.folder)
+            trained = self.distilled or self.model
+            micro_batch = fitting(self.recipe, trained, self.accelerator, self.folder, self.graphs)
             self.recipe = self.recipe.model_copy(update={"micro_batch": micro_batch})
             self._divide(micro_batch)
             if self.accelerator.is_main_process:
@@ -100,7 +105,8 @@ class Pretraining:
         groups = parameter_groups(self.model, settings.weight_decay)
         optimizer = Lamb(groups, settings.lr, settings.betas, settings.eps)
         trained = self.distilled or self.model
-        return Engine(self.accelerator, trained, optimizer, LABELS, settings.clip_norm, self.recipe.compile)
+        compile, clip_norm = self.recipe.compile, settings.clip_norm
+        return Engine(self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs)
 
     def on_restore(self, step: int) -> None:
         """Nothing: a step follows from its number."""

@@ -30,6 +30,15 @@ def without_removed(values: Mapping[str, Any], prefix: str = "") -> dict[str, An
 MicroBatchSize = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], PlainValidator(_size_or_auto)]
 
 
+def _switch(value: Any) -> Any:
+    if value == "auto" or isinstance(value, bool):
+        return value
+    raise PydanticCustomError("switch", "Input should be true, false or auto")
+
+
+Switch = Annotated[bool | Literal["auto"], PlainValidator(_switch)]
+
+
 class Section(BaseModel):
     """A part of a recipe: unknown keys and wrong types are refused, nothing is converted but whole numbers to real."""
 
@@ -153,8 +162,8 @@ class TrainingRecipe(Section):
 
     may_change: ClassVar[frozenset[str]] = frozenset(
         [
-            *("output", "compile", "kernels", "log_every", "checkpoint_every", "keep_checkpoints", "keep_every"),
-            *("max_skipped_steps", "spike_factor", "on_spike"),
+            *("output", "compile", "kernels", "graphs", "log_every", "checkpoint_every", "keep_checkpoints"),
+            *("keep_every", "max_skipped_steps", "spike_factor", "on_spike"),
         ]
     )
     length: ClassVar[str]
@@ -163,8 +172,9 @@ class TrainingRecipe(Section):
     seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the run")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the computation; bf16: autocast")
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
-    kernels: bool | None = Field(
-        None, description="use the Triton kernels; null: on an NVIDIA GPU with compile and bf16"
+    kernels: bool | None = Field(None, description="use the Triton kernels; null: on an NVIDIA GPU in bf16")
+    graphs: Switch = Field(
+        "auto", description="one CUDA graph for each length; auto: with the Triton kernels, one process, no teacher"
     )
     log_every: int = Field(10, ge=1, description="steps between two log lines")
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")

@@ -49,6 +49,10 @@ class Job(Protocol):
     def tokenizer(self) -> Tokenizer: ...
 
     @property
+    def graphs(self) -> bool:
+        """Whether forward and backward are CUDA graphs."""
+
+    @property
     def steps(self) -> int:
         """The number of steps of the whole run."""
 
@@ -120,4 +124,5 @@ def device_summary(job: Job) -> str:
     """Return where and how the model is computed, as "on cuda in bf16, compiled, by kernels"."""
     compiled = ", compiled" if job.recipe.compile else ""
     kernels = ", by kernels" if by_kernels(job.model) else ""
-    return f"on {job.accelerator.device} in {job.recipe.precision}{compiled}{kernels}"
+    graphs = ", in CUDA graphs" if job.graphs else ""
+    return f"on {job.accelerator.device} in {job.recipe.precision}{compiled}{kernels}{graphs}"
