@@ -98,7 +98,7 @@ def _sums(sums, row, length):
     return tl.load(sums + row, mask=inside, other=0.0), tl.load(sums + length + row, mask=inside, other=0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _forward_kernel(
     qkv, bias, mask, context, sums, seed, length, scale, dropout,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr, DROP: tl.constexpr,
@@ -140,7 +140,7 @@ def _forward_kernel(
     _put(context + item * length * (H * D) + head * D, y / total[:, None], row, place, length, H * D)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["length"])
 def _backward_kernel(
     dcontext, qkv, bias, mask, context, sums, dqkv, seed, length, scale, dropout,
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr, DROP: tl.constexpr,

@@ -13,8 +13,8 @@ from sqzb.recipe import TrainingRecipe
 def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.device) -> None:
     """Let the model run by the kernels where the recipe asks for them.
 
-    With `kernels: null` the kernels run where pretraining was measured to be faster with them:
-    compiled, in bf16, on an NVIDIA GPU, by a model that they fit.
+    With `kernels: null` the kernels run where they were measured to be faster, compiled or not: in
+    bf16, on an NVIDIA GPU, by a model that they fit.
 
     Raises:
         UserError: the recipe asks for kernels that this device or this model cannot have.
@@ -22,7 +22,7 @@ def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.devic
     on_nvidia = device.type == "cuda" and torch.version.hip is None
 
     if recipe.kernels is None:
-        if on_nvidia and recipe.compile and recipe.precision == "bf16":
+        if on_nvidia and recipe.precision == "bf16":
             with contextlib.suppress(ImportError, ValueError):
                 use_kernels(model)
         return

@@ -106,7 +106,7 @@ def _slope(h, ACTIVATION: tl.constexpr, HALF: tl.constexpr):
         return tl.where(h > 0.0, 1.0, 0.0)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _activation_kernel(
     h, bias, by, out, rows, N: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
     R_TILE: tl.constexpr, N_TILE: tl.constexpr,
@@ -241,7 +241,7 @@ def _weight_tile(
             _store(dweight, dw11, n1, k1, N, K, K, K_FIT)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _weight_gradient_kernel(
     dy, x, dweight, dbias, rows,
     G: tl.constexpr, K: tl.constexpr, N: tl.constexpr,

@@ -58,7 +58,7 @@ def _norm_kernel(
     tl.store(statistics + 2 * row + 1, scale)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def _norm_gradient_kernel(
     dy, x, offset, residual, weight, statistics, dx, dresidual, sums, seed, dropout, rows,
     DROP: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,

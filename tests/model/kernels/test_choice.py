@@ -26,12 +26,12 @@ def by_kernels(device: torch.device = GPU, heads: int = 4, **settings: Any) -> b
 
 
 @pytest.mark.skipif(torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU")
-def test_a_compiled_run_in_bf16_on_a_gpu_is_by_kernels() -> None:
+def test_a_run_in_bf16_on_a_gpu_is_by_kernels() -> None:
     assert by_kernels(**FAST)
+    assert by_kernels(precision="bf16")
     assert by_kernels(kernels=True)
     assert not by_kernels(**FAST, kernels=False)
     assert not by_kernels(compile=True)
-    assert not by_kernels(precision="bf16")
     assert not by_kernels(torch.device("cpu"), **FAST)
 
 
