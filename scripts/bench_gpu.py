@@ -1,106 +1,345 @@
-"""All that is asked of one GPU, in one command of less than nine minutes: whether its numbers are right, and how fast.
+"""What one GPU does in a step, part by part, with each switch on and off, in a few minutes.
 
-    python scripts/bench_gpu.py [--corpus DIR] [--minutes 9] [--layers 12] [--json FILE]
+    python scripts/bench_gpu.py --corpus DIR [--glue-dir DIR --vocab VOCAB.TXT] [--minutes 8]
+        [--only NAME ...] [--layers 12] [--json FILE] [--logs DIR]
 
-    right    loss and gradients of each form of the model against the plain one in fp64, as the length of the difference
-             to the length of the tensor, the worst of all tensors: fp32 within 1e-5, bf16 within 2e-2
-    command  `sqzb pretrain` at both lengths with the recipe's global batch, micro_batch: auto, compiled, with kernels
-             and without, on a corpus (or the text that every Python carries): medians of the last steps
-    race     training steps beside BERT-base and SqueezeBERT of transformers (scripts/bench_model.py), compiled, bf16
+Sections, each in a process of its own, so that none can spoil another, and each alone callable
+(--only, the beginning of a name):
 
-What the time does not suffice for is said and left out. Without a GPU it runs through too, so that it can be tried
-(--layers 1), and leaves the kernels out.
+    right   loss and gradients of each form of the model against the plain one in fp64, as the length
+            of the difference to the length of the tensor, the worst of all tensors: fp32 within
+            1e-5, bf16 within 2e-2
+    step    training steps of a recipe as `sqzb pretrain` takes them, with a thread that makes the
+            examples: nominal positions a second, and milliseconds of a step's parts: `wall`, the
+            whole; `made`, examples made by the thread; `data`, waiting for it; `host`, Python's
+            part; on the GPU `compute`, from the step's begin to the last backward, and `update`,
+            clip and optimizer; `idle`, the share of the wall in which no kernel runs. --logs keeps
+            the kernels that take most of the time
+    tune    finetuning on MRPC's files, whole commands: sqzb, and transformers' Trainer
+            (scripts/trainer_peer.py) with its SqueezeBERT and with BERT-base, from random weights of
+            the published sizes
+    race    training steps beside BERT-base and SqueezeBERT of transformers (scripts/bench_model.py)
+
+Without --corpus the text that every Python carries is prepared first. A section that may take
+longer than what is left is left out, with a line that says so. Without a GPU everything runs through
+too, so that it can be tried (--layers 1 --tiny).
 """
 
 import argparse
 import json
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import torch
 
-import bench_model as bench
-from sqzb import console
 from sqzb.bench.commands import run_sqzb
-from sqzb.bench.report import hardware
-from sqzb.files import write_json
-from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.model.layers import use_kernels
-from sqzb.recipe import PretrainRecipe, load_recipe
 
-KERNELS = ("", "kernels") if bench.CUDA else ("",)
+SCRIPTS = Path(__file__).parent
+RESULT = "RESULT "
 LIMITS = {"fp32": 1e-5, "bf16": 2e-2}
-# Length, sequences of a step's race, so many that a GPU does not wait for Python, and the recipe.
-PHASES = ((128, 640, "phase1_128"), (512, 160, "phase2_512")) if bench.CUDA else ((128, 2, "phase1_128"),)
+ONE = ["global_batch=512", "micro_batch=512"]  # a step of 512 x 128 in one micro-batch
+
+EAGER = ["compile=false", "kernels=true"] if torch.cuda.is_available() else ["compile=false"]
+
+# Name: the most seconds that it may take, the recipe, its overrides and the number of steps.
+Step = tuple[int, str, list[str], int]
+STEPS: dict[str, Step] = {
+    "step 512x128, compiled": (90, "phase1_128", [*ONE, "graphs=false"], 24),
+    "step 512x128, compiled, graphs": (60, "phase1_128", [*ONE, "graphs=true"], 24),
+    "step 512x128, eager": (40, "phase1_128", [*ONE, *EAGER, "graphs=false"], 16),
+    "step 512x128, eager, graphs": (40, "phase1_128", [*ONE, *EAGER, "graphs=true"], 30),
+    "step phase 1, by 512, eager, graphs": (50, "phase1_128", ["micro_batch=512", *EAGER, "graphs=true"], 10),
+    "step phase 1, by 256, eager, graphs": (50, "phase1_128", ["micro_batch=256", *EAGER, "graphs=true"], 10),
+    "step phase 1, by 1024, eager, graphs": (50, "phase1_128", ["micro_batch=1024", *EAGER, "graphs=true"], 10),
+    "step phase 2, by 128, eager, graphs": (70, "phase2_512", ["micro_batch=128", *EAGER, "graphs=true"], 5),
+    "step phase 1, by 512, compiled, graphs": (240, "phase1_128", ["micro_batch=512", "graphs=true"], 10),
+    "step phase 1, by 1024, compiled, graphs": (170, "phase1_128", ["micro_batch=1024", "graphs=true"], 8),
+    "step phase 1, by 2048, compiled": (200, "phase1_128", ["micro_batch=2048", "graphs=false"], 8),
+    "step phase 2, by 128, compiled, graphs": (240, "phase2_512", ["micro_batch=128", "graphs=true"], 5),
+}
+TINY = ["precision=fp32", "compile=false", "global_batch=8", "micro_batch=4"]
+# Name: the contestant, whose model, and the overrides of sqzb's recipe.
+TUNE: dict[str, tuple[str, str, dict[str, Any]]] = {
+    "tune sqzb, bf16, kernels, graphs": ("sqzb", "squeezebert", {"precision": "bf16", "kernels": True, "graphs": True}),
+    "tune sqzb, fp32": ("sqzb", "squeezebert", {}),
+    "tune Trainer, SqueezeBERT": ("transformers", "squeezebert", {}),
+    "tune Trainer, BERT-base": ("transformers", "bert", {}),
+}
+RACES = {"race 128": (128, 640), "race 512": (512, 160)}
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--corpus", type=Path)
-    parser.add_argument("--minutes", type=float, default=9)
+    parser.add_argument("--glue-dir", type=Path)
+    parser.add_argument("--vocab", type=Path)
+    parser.add_argument("--minutes", type=float, default=8)
+    parser.add_argument("--only", action="append", help="a section's name, or its beginning")
     parser.add_argument("--layers", type=int, default=12)
+    parser.add_argument("--epochs", type=int, default=1, help="of finetuning")
+    parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
     parser.add_argument("--json", type=Path)
+    parser.add_argument("--logs", type=Path, help="a folder for what each section says")
+    parser.add_argument("--starts", type=Path, help="a folder to keep the models in that finetuning starts from")
+    parser.add_argument("--make-starts", action="store_true", help="make these and nothing else")
+    parser.add_argument("--alone", help=argparse.SUPPRESS)  # the section of a child process
     given = parser.parse_args()
-    end = time.monotonic() + 60 * given.minutes
-    report: dict[str, Any] = {"hardware": hardware(), "torch": torch.__version__, "left_out": []}
+    if given.make_starts:
+        for kind in ("squeezebert", "bert"):
+            start(kind, given.vocab, given.starts / kind, given.layers, given.tiny)
+        return
+    if given.alone:
+        print(RESULT + json.dumps(section(given.alone)(given)), flush=True)
+        return
     with tempfile.TemporaryDirectory() as folder:
-        for name, seconds, measure in parts(given.layers, given.corpus, Path(folder)):
-            if time.monotonic() + seconds > end:
-                report["left_out"].append(name)
-                console.warn(f"{name}: left out, for it may take {seconds} s more than there are")
-                continue
-            started = time.monotonic()
-            report[name] = measure()
-            console.out.print(f"{name}: {time.monotonic() - started:.0f} s")
-            if given.json:
-                write_json(given.json, report)
-    wrong = [name for name, error in report.get("right", {}).items() if error > LIMITS[name.split()[0]]]
-    if wrong:
-        sys.exit(f"not right: {', '.join(wrong)}")
+        if given.corpus is None:
+            given.corpus = Path(folder) / "corpus"
+            docs = ["sources.bookcorpus=null", "sources.wikipedia={path: python-docs}", "vocabulary.size=8000"]
+            run_sqzb("prepare-corpus", "corpus", "--output", str(given.corpus), *docs)
+        report = run_sections(given, Path(folder))
+    show(report)
 
 
-def parts(layers: int, corpus: Path | None, folder: Path) -> Iterator[tuple[str, int, Any]]:
-    """Name, the seconds that it may take, what measures it; the most needed first."""
-    yield "right", 90, right
-    for kernels in KERNELS[::-1]:
-        for length, _, recipe in PHASES:
-            name = f"command {length} {kernels}".strip()
-            yield name, 90, lambda recipe=recipe, kernels=kernels: command(recipe, kernels, layers, corpus, folder)
-        if kernels or not bench.CUDA:
-            for length, batch, _ in PHASES:
-                yield f"race {length}", 120, lambda length=length, batch=batch: race(length, batch, layers)
+def names(given: argparse.Namespace) -> list[str]:
+    every = ["right", *STEPS, *TUNE, *RACES]
+    if not given.glue_dir or not given.vocab:
+        every = [name for name in every if name not in TUNE]
+    if not given.only:
+        return every
+    return [name for wanted in given.only for name in every if name == wanted or name.startswith(wanted + " ")]
+
+
+def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
+    end = time.monotonic() + 60 * given.minutes
+    report: dict[str, Any] = {}
+    logs = given.logs or folder
+    logs.mkdir(parents=True, exist_ok=True)
+    options = {"--corpus": given.corpus, "--glue-dir": given.glue_dir, "--vocab": given.vocab}
+    options |= {"--layers": given.layers, "--epochs": given.epochs, "--starts": given.starts}
+    arguments = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    for name in names(given):
+        left = end - time.monotonic()
+        limit = STEPS[name][0] if name in STEPS else 90
+        if left < limit / 2:
+            report[name] = {"left out": f"{left:.0f} s left"}
+            continue
+        started = time.monotonic()
+        command = [sys.executable, __file__, *arguments, *["--tiny"] * given.tiny, "--alone", name]
+        log = logs / (name.replace(" ", "_").replace(",", "") + ".log")
+        try:
+            ended = subprocess.run(
+                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=min(left, limit)
+            )
+            said, code = ended.stdout, ended.returncode
+        except subprocess.TimeoutExpired as error:
+            said, code = (error.stdout or b"").decode(), -1
+        log.write_text(said, encoding="utf-8")
+        lines = [line for line in said.splitlines() if line.startswith(RESULT)]
+        report[name] = json.loads(lines[-1].removeprefix(RESULT)) if lines else {"failed": said[-1500:], "code": code}
+        report[name]["took"] = round(time.monotonic() - started)
+        warned = [line for line in said.splitlines() if "graphs:" in line]
+        print(f"{name}: {json.dumps(report[name])[:900]} {warned}", flush=True)
+        if given.json:
+            given.json.write_text(json.dumps(report, indent=1))
+    return report
+
+
+def section(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
+    if name == "right":
+        return lambda given: right()
+    if name in STEPS:
+        return lambda given: steps(name, given)
+    if name in TUNE:
+        return lambda given: tune(name, given)
+    return lambda given: race(name, given.layers)
+
+
+def show(report: dict[str, Any]) -> None:
+    """One table of what was measured, at most 40 lines."""
+    columns = ("wall", "made", "data", "host", "compute", "update", "idle")
+    print(f"{'section':42} {'M places/s':>10}" + "".join(f"{column:>9}" for column in columns))
+    for name, found in report.items():
+        if "wall" in found:
+            parts = [found.get(column) for column in columns]
+            shown = "".join("        -" if part is None else f"{part:9.2f}" for part in parts)
+            print(f"{name:42} {found['places'] / 1e6:10.3f}{shown}")
+        else:
+            rest = {key: value for key, value in found.items() if key not in ("took", "peak_bytes")}
+            print(f"{name:42} {json.dumps(rest)[:160]}")
+
+
+# Steps
+
+
+def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Medians of a step's parts, its first losses, and how much of its time the device works."""
+    from sqzb.pretraining.job import Pretraining
+    from sqzb.recipe import PretrainRecipe, load_recipe
+    from sqzb.recipe.shipped import named
+
+    _, recipe_name, overrides, count = STEPS[name]
+    model = ["start_from=null", f"model={{num_hidden_layers: {given.layers}}}", f"corpus={given.corpus}"]
+    small = [*TINY, "model={hidden_size: 64, num_attention_heads: 4, num_hidden_layers: 1, intermediate_size: 64}"]
+    wanted = [*model, *overrides, *(small if given.tiny else [])]
+    with tempfile.TemporaryDirectory() as folder:
+        recipe = load_recipe(PretrainRecipe, named(recipe_name), wanted, output=folder)
+        job = Pretraining(recipe, Path(folder))
+        job.prepare()
+        engine = job.make_engine()
+        cuda = torch.cuda.is_available()
+        events = watch_update(engine) if cuda else []
+        ran = Driven(job, engine)
+        ran.go(count)
+        kept = slice(count // 2, None)  # compiled, captured and warm
+        found: dict[str, Any] = {
+            "wall": round(1e3 * statistics.median(ran.walls[kept][:-1]), 2),
+            "data": round(1e3 * statistics.median(ran.waits[kept]), 2),
+            "host": round(1e3 * statistics.median(ran.hosts[kept]), 2),
+            "made": round(1e3 * statistics.median(ran.made[kept]), 2),
+            "losses": ran.losses[:8],
+            "walls": [round(1e3 * wall, 1) for wall in ran.walls],
+        }
+        if cuda:
+            torch.cuda.synchronize()
+            parts = [(begin.elapsed_time(middle), middle.elapsed_time(end)) for begin, middle, end in events[kept]]
+            if parts:
+                found["compute"], found["update"] = (
+                    round(statistics.median(part), 2) for part in zip(*parts, strict=True)
+                )
+            found["gigabytes"] = round(torch.cuda.max_memory_allocated() / 1e9, 1)
+            found["reserved"] = round(torch.cuda.max_memory_reserved() / 1e9, 1)
+        places = recipe.global_batch * recipe.sequence_length
+        computed = sum(batch["input_ids"].numel() for batch in job.micro_batches(0))
+        found |= {"places": round(1e3 * places / found["wall"]), "computed": round(computed / places, 3)}
+        if cuda:
+            found |= busy(ran, found["wall"], 4 if found["wall"] < 200 else 1)
+        ran.pool.shutdown()
+    return found
+
+
+class Driven:
+    """Steps as a training loop makes them: examples by a thread, figures read once the next step is launched."""
+
+    def __init__(self, job: Any, engine: Any) -> None:
+        self.job, self.engine, self.pool, self.step = job, engine, ThreadPoolExecutor(1), 0
+        self.walls: list[float] = []
+        self.waits: list[float] = []
+        self.hosts: list[float] = []
+        self.losses: list[float] = []
+        self.made: list[float] = []
+
+    def _make(self, step: int) -> Any:
+        began = time.perf_counter()
+        prepared = self.engine.prepare(self.job.micro_batches(step))
+        self.made.append(time.perf_counter() - began)
+        return prepared
+
+    def go(self, count: int) -> None:
+        from sqzb.training.engine import dropout_key
+
+        job, pending = self.job, None
+        future = self.pool.submit(self._make, self.step)
+        last = time.perf_counter()
+        for _ in range(count):
+            began = time.perf_counter()
+            batches = future.result()
+            made = time.perf_counter()
+            future = self.pool.submit(self._make, self.step + 1)
+            keys = [dropout_key(0, self.step, number) for number in job.micro_batch_numbers()]
+            result = self.engine.step(batches, job.learning_rate(self.step), keys)
+            self.hosts.append(time.perf_counter() - made)
+            self.waits.append(made - began)
+            if pending is not None:
+                self.losses.append(pending.loss)
+                now = time.perf_counter()
+                self.walls.append(now - last)
+                last = now
+            pending, self.step = result, self.step + 1
+        if pending is not None:
+            self.losses.append(pending.loss)
+            self.walls.append(time.perf_counter() - last)
+        future.result()
+
+
+def watch_update(engine: Any) -> list[Any]:
+    """Events before a step, before its update and behind it, three a step."""
+    events: list[Any] = []
+    step, update = engine.step, engine._update_deferred
+
+    def watched_step(*arguments: Any) -> Any:
+        events.append([torch.cuda.Event(enable_timing=True) for _ in range(3)])
+        events[-1][0].record()
+        return step(*arguments)
+
+    def watched_update() -> Any:
+        events[-1][1].record()
+        values = update()
+        events[-1][2].record()
+        return values
+
+    engine.step, engine._update_deferred = watched_step, watched_update
+    return events
+
+
+def busy(ran: Driven, wall: float, count: int) -> dict[str, Any]:
+    """The share of a step in which no kernel runs, by torch's profiler, and where the others' time goes."""
+    from torch.profiler import ProfilerActivity, profile
+
+    with profile(activities=[ProfilerActivity.CUDA]) as profiler:
+        ran.go(count)
+        torch.cuda.synchronize()
+    kernels = [event for event in profiler.key_averages() if event.self_device_time_total > 0]
+    total = sum(event.self_device_time_total for event in kernels) / 1e3 / count
+    most = sorted(kernels, key=lambda event: -event.self_device_time_total)[:14]
+    for event in most:
+        print(f"{event.self_device_time_total / 1e3 / count:9.3f} ms {event.count // count:6} {event.key[:110]}")
+    launches = sum(event.count for event in kernels) // count
+    return {"busy": round(total, 2), "idle": round(1 - total / wall, 3), "launches": launches}
+
+
+# Correctness
 
 
 def right() -> dict[str, float]:
-    """The largest error of a loss or gradient by form, printed too."""
+    """The largest error of a loss or gradient by form."""
+    import bench_model as bench
+    from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+    from sqzb.model.layers import use_kernels
+
     torch.manual_seed(0)
     rates: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
     plain = SqueezeBertForPreTraining(SqueezeBertConfig(num_hidden_layers=2, initializer_range=0.05, **rates))
     batch = bench.batch(bench.Case("training", 4, 64, 1, "fp32"))
     due = gradients(plain, batch, torch.float64, False)
     found = {}
-    for precision, kernels, compiled in [(p, k, c) for p in bench.DTYPES for k in KERNELS for c in (False, True)]:
-        model = SqueezeBertForPreTraining(plain.config)
-        model.load_state_dict(plain.state_dict())
-        if kernels:
-            use_kernels(model)
-        got = gradients(model, batch, bench.DTYPES[precision], compiled)
-        errors = [float((got[n] - due[n]).norm() / due[n].norm().clamp(min=1e-12)) for n in due]
-        found[" ".join(filter(None, (precision, kernels, "compiled" if compiled else "eager")))] = max(errors)
-    rows = [(name, f"{error:.1e}", f"{LIMITS[name.split()[0]]:.0e}") for name, error in found.items()]
-    console.table("Against fp64", ("form", "largest error", "limit"), rows)
+    for precision in bench.DTYPES:
+        for kernels in ("", "kernels") if bench.CUDA else ("",):
+            for compiled in (False, True):
+                model = SqueezeBertForPreTraining(plain.config)
+                model.load_state_dict(plain.state_dict())
+                if kernels:
+                    use_kernels(model)
+                got = gradients(model, batch, bench.DTYPES[precision], compiled)
+                errors = [float((got[n] - due[n]).norm() / due[n].norm().clamp(min=1e-12)) for n in due]
+                form = " ".join(filter(None, (precision, kernels, "compiled" if compiled else "eager")))
+                found[form] = max(errors)
+    wrong = [form for form, error in found.items() if error > LIMITS[form.split()[0]]]
+    if wrong:
+        sys.exit(f"not right: {', '.join(wrong)}")
     return found
 
 
-def gradients(
-    model: SqueezeBertForPreTraining, batch: bench.Batch, number: torch.dtype, compiled: bool
-) -> dict[str, torch.Tensor]:
+def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, Any]:
     """Loss and gradients in fp64; bf16 is autocast, as in training."""
+    import bench_model as bench
+
     model = model.to(bench.DEVICE, torch.float64 if number is torch.float64 else torch.float32).train()
     forward = torch.compile(model, dynamic=False) if compiled else model
     with torch.autocast(bench.DEVICE, torch.bfloat16, enabled=number is torch.bfloat16):
@@ -112,38 +351,73 @@ def gradients(
     return {"loss": loss.detach().double(), **{name: grad.double() for name, grad in named.items()}}
 
 
-def command(recipe: str, kernels: str, layers: int, corpus: Path | None, folder: Path) -> dict[str, float]:
-    """Medians of the last steps that `sqzb pretrain` logs, and places_per_second, padding among them."""
-    run = folder / f"{recipe}{kernels}"
-    if corpus is None:
-        corpus = folder / "corpus"
-        docs = ["sources.bookcorpus=null", "sources.wikipedia={path: python-docs}", "vocabulary.size=8000"]
-        if not corpus.exists():
-            run_sqzb("prepare-corpus", "recipes/corpus.yaml", "--output", str(corpus), *docs)
-    sizes = ["steps=7"] if bench.CUDA else ["global_batch=4", "steps=4", "precision=fp32"]
-    settings = ["micro_batch=auto", "log_every=1", "compile=true", f"kernels={str(bool(kernels)).lower()}"]
-    # A model of its own in phase 2 too, so that none has to be trained first.
-    model = ["start_from=null", f"model={{num_hidden_layers: {layers}}}"]
-    run_sqzb("pretrain", f"recipes/{recipe}.yaml", f"corpus={corpus}", "--output", str(run), *sizes, *settings, *model)
-    ran = load_recipe(PretrainRecipe, run / "recipe.yaml")
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
-    steps = [line for line in lines if "tokens_per_second" in line]
-    names = ("tokens_per_second", "mfu", "data_wait")
-    found = {name: statistics.median(line[name] for line in steps[-5:]) for name in names}
-    places = len(steps) * ran.global_batch * ran.sequence_length
-    found |= {"places_per_second": round(found["tokens_per_second"] * places / steps[-1]["tokens"])}
-    found |= {"micro_batch": ran.micro_batch}
-    console.out.print(f"{recipe} {kernels}: {found}")
+# Finetuning
+
+
+def tune(name: str, given: argparse.Namespace) -> dict[str, Any]:
+    """Seconds of one whole command."""
+    from sqzb.glue.tasks import task
+    from sqzb.recipe import FinetuneRecipe
+    from trainer_peer import copy_data, timed
+
+    contestant, kind, changes = TUNE[name]
+    if given.tiny:
+        changes = {}
+    with tempfile.TemporaryDirectory() as temporary:
+        folder = Path(temporary)
+        made = (given.starts or folder) / kind
+        start(kind, given.vocab, made, given.layers, given.tiny)
+        copy_data(task("mrpc"), given.glue_dir, folder / "glue", 64 if given.tiny else None)
+        recipe = FinetuneRecipe(
+            task="mrpc",
+            model=str(made),
+            epochs=given.epochs,
+            output=str(folder / "run"),
+            **changes,
+        )
+        found: dict[str, Any] = dict(timed(contestant, recipe, folder / "glue"))
+        print((folder / "run.log").read_text()[-3000:])
+        metrics = folder / "run" / "metrics.jsonl"
+        if metrics.exists():
+            lines = [json.loads(line) for line in metrics.read_text().splitlines()]
+            found["tokens_per_second"] = [line.get("tokens_per_second") for line in lines if "lr" in line][:40]
     return found
 
 
-def race(length: int, batch: int, layers: int) -> dict[str, list[float]]:
-    """Milliseconds of steps by contestant."""
-    case = bench.Case("training", batch, length, torch.get_num_threads(), "bf16")
-    models = [bench.BERT, bench.THEIRS, bench.KERNELS if bench.CUDA else bench.OURS]
+def start(kind: str, vocab: Path, folder: Path, layers: int, tiny: bool) -> None:
+    """A classifier with random weights, unless it is there."""
+    if folder.exists():
+        return
+    import transformers
+
+    from sqzb.tokenizer import load_tokenizer, save_tokenizer
+
+    torch.manual_seed(0)
+    sizes: dict[str, Any] = {"num_hidden_layers": layers}
+    if tiny:
+        sizes |= {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 64, "embedding_size": 64}
+    if kind == "bert":
+        sizes.pop("embedding_size", None)
+        config: Any = transformers.BertConfig(**sizes)
+        transformers.BertForSequenceClassification(config).save_pretrained(folder)
+    else:
+        config = transformers.SqueezeBertConfig(**sizes)
+        transformers.SqueezeBertForSequenceClassification(config).save_pretrained(folder)
+    save_tokenizer(load_tokenizer(vocab), folder, config.max_position_embeddings)
+
+
+# Races
+
+
+def race(name: str, layers: int) -> dict[str, Any]:
+    """Medians in milliseconds of steps by contestant."""
+    import bench_model as bench
+
+    length, batch = RACES[name] if bench.CUDA else (128, 2)
+    case = bench.Case("training", batch, length, torch.get_num_threads(), "bf16" if bench.CUDA else "fp32")
+    models: Sequence[str] = [bench.BERT, bench.THEIRS, bench.KERNELS if bench.CUDA else bench.OURS]
     found = bench.race(case, [(model, "compiled") for model in models], layers, rounds=5)
-    bench.show(case, found, {"flops": bench.matrix_rate(case), "bytes": bench.copy_rate(case)}, layers)
-    return {f"{model}, {form}": figures.milliseconds for (model, form), figures in found.items()}
+    return {model: round(statistics.median(figures.milliseconds), 1) for (model, _), figures in found.items()}
 
 
 if __name__ == "__main__":
