@@ -172,7 +172,7 @@ class TrainingRecipe(Section):
     seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the run")
     precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the computation; bf16: autocast")
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
-    kernels: bool | None = Field(None, description="use the Triton kernels; null: on an NVIDIA GPU in bf16")
+    kernels: bool | None = Field(None, description="use the Triton kernels; null: in bf16 on an H100 or H200")
     graphs: Switch = Field(
         "auto", description="one CUDA graph for each length; auto: with the Triton kernels, one process, no teacher"
     )

@@ -1,5 +1,6 @@
 """Which models run by the kernels."""
 
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -13,6 +14,14 @@ from sqzb.recipe import FinetuneRecipe
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 GPU = torch.device("cuda")
 FAST: dict[str, Any] = {"compile": True, "precision": "bf16"}
+
+
+@pytest.fixture(autouse=True)
+def shared_memory(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
+    """What a block may have on the made-up GPU: an H100's."""
+    properties = SimpleNamespace(shared_memory_per_block_optin=232_448)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda _: properties)
+    return properties
 
 
 def by_kernels(device: torch.device = GPU, heads: int = 4, **settings: Any) -> bool:
@@ -33,6 +42,13 @@ def test_a_run_in_bf16_on_a_gpu_is_by_kernels() -> None:
     assert not by_kernels(**FAST, kernels=False)
     assert not by_kernels(compile=True)
     assert not by_kernels(torch.device("cpu"), **FAST)
+
+
+@pytest.mark.skipif(torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU")
+def test_a_gpu_with_less_shared_memory_is_not_unless_it_is_asked_for(shared_memory: SimpleNamespace) -> None:
+    shared_memory.shared_memory_per_block_optin = 166_912  # an A100's
+    assert not by_kernels(**FAST)
+    assert by_kernels(kernels=True)
 
 
 def test_a_model_that_does_not_go_with_them_is_not_unless_it_is_asked_for() -> None:
