@@ -126,7 +126,7 @@ def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     arguments = [text for name, value in options.items() if value is not None for text in (name, str(value))]
     for name in names(given):
         left = end - time.monotonic()
-        limit = STEPS[name][0] if name in STEPS else 90
+        limit = STEPS[name][0] if name in STEPS else 120
         if left < limit / 2:
             report[name] = {"left out": f"{left:.0f} s left"}
             continue
