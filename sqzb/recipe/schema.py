@@ -174,7 +174,7 @@ class TrainingRecipe(Section):
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
     kernels: bool | None = Field(None, description="use the Triton kernels; null: in bf16 on an H100 or H200")
     graphs: Switch = Field(
-        "auto", description="one CUDA graph for each length; auto: with the Triton kernels, one process, no teacher"
+        False, description="one CUDA graph for each length; auto: with the Triton kernels, one process, no teacher"
     )
     log_every: int = Field(10, ge=1, description="steps between two log lines")
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")

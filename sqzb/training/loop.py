@@ -5,6 +5,7 @@ exactly as if it had never been stopped, with any number of processes.
 """
 
 import signal
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 from sqzb import console
@@ -24,6 +25,24 @@ from sqzb.training.state import TrainingState, restore, save
 from sqzb.training.throughput import Throughput, ThroughputMeter, own_peak_flops
 
 STOPPED_EARLY = "stopped during preparation. The same command continues with what is prepared."
+
+
+class LaunchedStep(NamedTuple):
+    """An optimizer step, whose figures a GPU may still compute.
+
+    step: its number from 1; run_tokens: those of the run until then. Tokens, FLOPs and the signal
+    are those of all processes; the signal is 0 where none came.
+    look_first: nothing may be launched before the figures of this step are looked at.
+    """
+
+    step: int
+    learning_rate: float
+    result: StepResult
+    tokens: float
+    run_tokens: int
+    flops: float
+    signal: int
+    look_first: bool
 
 
 def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
@@ -74,33 +93,14 @@ def train(
         Stopped: a signal came; the last step is saved.
         Diverged: too many steps in a row were not finite.
     """
-    recipe, main, speed = job.recipe, job.accelerator.is_main_process, ""
-    with (
-        prefetching(lambda step: engine.prepare(job.micro_batches(step))) as prefetcher,
-        console.bar(job.title, job.steps, state.step, main) as bar,
-    ):
+    recipe, speed = job.recipe, ""
+    with console.bar(job.title, job.steps, state.step, job.accelerator.is_main_process) as bar:
         if state.step and job.evaluation_due(state.step) and not log.evaluated(state.step):
             with meter.paused():
                 # The run was stopped between saving and evaluating.
                 evaluate(job, engine, state, log)
 
-        # A step that a GPU may still compute.
-        launched: LaunchedStep | None = None
-        while launched is not None or not job.is_finished(state.step):
-            following: LaunchedStep | None = None
-            if launched is None or not launched.look_first:
-                # A GPU continues with this step while the figures of the one before are looked at.
-                if state.step in state.monitor.left_out and launched is None:
-                    leave_out_step(job, engine, state, log)
-                    continue
-                if not job.is_finished(state.step) and state.step not in state.monitor.left_out:
-                    with meter.waiting():
-                        prepared = prefetcher.take(state.step)
-                    following = launch_step(job, engine, state, signals, prepared)
-            if launched is None:
-                launched = following
-                continue
-
+        for launched in launched_steps(job, engine, state, log, signals, meter):
             result = launched.result
             meter.count(launched.tokens, launched.flops)
             if launched.step % recipe.log_every == 0 or launched.step == job.steps or not result.finite:
@@ -113,11 +113,42 @@ def train(
                 is_spike = state.monitor.note(result.loss, result.finite)
                 stop_if_diverged(job, engine, state)
                 if is_spike and rolled_back(job, engine, state, log, launched):
-                    launched = None  # and what follows it, which is not of the run any more
                     continue
                 if launched.look_first:
                     save_and_evaluate(job, engine, state, log, launched.signal)
-            launched = following
+
+
+def launched_steps(
+    job: Job, engine: Engine, state: TrainingState, log: RunLog, signals: Signals, meter: ThroughputMeter
+) -> Iterator[LaunchedStep]:
+    """Take every step that is left, and yield each when its figures are to be looked at.
+
+    A step is yielded once the step after it is launched, so that a GPU never waits for the look;
+    one with `look_first` is yielded at once, and nothing is launched before. Whoever looks may roll
+    the run back: a step that was launched after that one is not of the run any more.
+    """
+    with prefetching(lambda step: engine.prepare(job.micro_batches(step))) as prefetcher:
+        pending: LaunchedStep | None = None
+        while pending is not None or not job.is_finished(state.step):
+            launched: LaunchedStep | None = None
+            if state.step in state.monitor.left_out:
+                if pending is None:
+                    leave_out_step(job, engine, state, log)
+                    continue
+            elif not job.is_finished(state.step):
+                with meter.waiting():
+                    prepared = prefetcher.take(state.step)
+                launched = launch_step(job, engine, state, signals, prepared)
+
+            if pending is not None:
+                reached = state.step
+                yield pending
+                if state.step < reached:
+                    launched = None
+            if launched is not None and launched.look_first:
+                yield launched
+                launched = None
+            pending = launched
 
 
 def save_and_evaluate(job: Job, engine: Engine, state: TrainingState, log: RunLog, received: int) -> None:
@@ -136,24 +167,6 @@ def save_and_evaluate(job: Job, engine: Engine, state: TrainingState, log: RunLo
         raise Stopped(f"{name}: stopped after step {state.step:,}, which is saved. --resume auto goes on.", received)
     if job.evaluation_due(state.step):
         evaluate(job, engine, state, log)
-
-
-class LaunchedStep(NamedTuple):
-    """An optimizer step, whose figures a GPU may still compute.
-
-    step: its number from 1; run_tokens: those of the run until then. Tokens, FLOPs and the signal
-    are those of all processes; the signal is 0 where none came.
-    look_first: nothing may be launched before the figures of this step are looked at.
-    """
-
-    step: int
-    learning_rate: float
-    result: StepResult
-    tokens: float
-    run_tokens: int
-    flops: float
-    signal: int
-    look_first: bool
 
 
 def launch_step(
