@@ -230,7 +230,8 @@ def evaluate(
         raise typer.BadParameter("--split test has predictions in place of figures: give --json FILE, which holds them")
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
-    from sqzb.finetuning.finetuned import data_for, submit
+    from sqzb.finetuning.finetuned import data_for
+    from sqzb.finetuning.submit import submit
     from sqzb.glue.data import open_task
 
     figures: dict[str, Any]

@@ -11,8 +11,10 @@ from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.data.dataset import Classes, DataSet, Example, Kind
 from sqzb.errors import UserError
-from sqzb.finetuning.evaluation import Encoded, confusion, decide, losses, measure, together, under_chance
+from sqzb.finetuning.encode import Encoded
+from sqzb.finetuning.evaluation import decide, losses, measure, together
 from sqzb.finetuning.finetuned import by_index, open_finetuned
+from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.report import print_validation_report
 from sqzb.model.open import open_for_pretraining
 from sqzb.pretraining.batches import Examples, Share

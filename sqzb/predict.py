@@ -10,8 +10,8 @@ from sqzb.data.dataset import Classes, Example, Number
 from sqzb.data.lines import Sentences, check_sentences
 from sqzb.errors import UserError
 from sqzb.finetuning.data import open_data
-from sqzb.finetuning.evaluation import encode
-from sqzb.finetuning.evaluation import predict as logits_of
+from sqzb.finetuning.encode import encode
+from sqzb.finetuning.predict import predict as logits_of
 from sqzb.model.open import model_folder, open_classifier, open_squeezebert_mlm
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import MASK, special_ids

@@ -15,7 +15,9 @@ from sqzb.data.dataset import Classes, DataSet, Example, in_common
 from sqzb.errors import UserError
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers, find_teachers
-from sqzb.finetuning.evaluation import Encoded, confusion, decide, encode, evaluate_splits, measure, under_chance
+from sqzb.finetuning.encode import Encoded, encode
+from sqzb.finetuning.evaluation import decide, evaluate_splits, measure
+from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import count_examples, print_validation_report
 from sqzb.model.kernels.choice import choose_kernels

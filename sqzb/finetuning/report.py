@@ -4,7 +4,8 @@ from collections.abc import Mapping
 
 from sqzb import console
 from sqzb.data.dataset import DataSet
-from sqzb.finetuning.evaluation import Encoded, majority, together
+from sqzb.finetuning.encode import Encoded
+from sqzb.finetuning.evaluation import majority, together
 
 
 def print_validation_report(

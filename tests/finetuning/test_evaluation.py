@@ -20,18 +20,10 @@ from torch.nn.functional import cross_entropy, mse_loss
 import fork_server
 from sqzb.data.dataset import Classes, Example, Kind
 from sqzb.errors import UserError
-from sqzb.finetuning.evaluation import (
-    Encoded,
-    confusion,
-    encode,
-    evaluate,
-    evaluate_splits,
-    losses,
-    majority,
-    outputs_of,
-    predict,
-    under_chance,
-)
+from sqzb.finetuning.encode import Encoded, encode
+from sqzb.finetuning.evaluation import evaluate, evaluate_splits, losses, majority
+from sqzb.finetuning.labels import confusion, outputs_of, under_chance
+from sqzb.finetuning.predict import predict
 from sqzb.glue.data import open_task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.model.heads import IGNORED
@@ -120,7 +112,9 @@ SHARED = """
 import json, os, sys
 from pathlib import Path
 import numpy as np
-from sqzb.finetuning.evaluation import encode, evaluate_splits, predict_together
+from sqzb.finetuning.encode import encode
+from sqzb.finetuning.evaluation import evaluate_splits
+from sqzb.finetuning.predict import predict_together
 from sqzb.data.dataset import Example
 from sqzb.glue.data import open_task
 from sqzb.model import SqueezeBertForSequenceClassification as Model

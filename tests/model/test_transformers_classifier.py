@@ -22,7 +22,8 @@ from glue_runs import finetune
 from sqzb.cli import app
 from sqzb.data.dataset import Classes, Example, Kind, Number
 from sqzb.errors import UserError
-from sqzb.finetuning.evaluation import encode, predict
+from sqzb.finetuning.encode import encode
+from sqzb.finetuning.predict import predict
 from sqzb.glue.tasks import task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.model.layers import use_kernels

@@ -22,8 +22,9 @@ from sqzb.data.lines import check_sentences, read_lines
 from sqzb.draws import uniform
 from sqzb.errors import UserError
 from sqzb.files import sha256, whole_file
-from sqzb.finetuning import evaluation
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
+from sqzb.finetuning.evaluation import decide
+from sqzb.finetuning.predict import EVALUATION_BATCH
 from sqzb.model.checkpoint import CONFIG, sha256_of
 from sqzb.model.open import ModelFolder, Source, open_squeezebert_mlm
 from sqzb.recipe import Distillation, FinetuneRecipe
@@ -58,7 +59,7 @@ def check(distillation: Distillation, source: ModelFolder) -> None:
 
 def labelled(kind: Kind, examples: Sequence[Example], logits: NDArray[np.float32]) -> list[Example]:
     """The examples with the labels that follow from the teacher's logits (examples, labels)."""
-    labels = evaluation.decide(kind, logits).tolist()
+    labels = decide(kind, logits).tolist()
     return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
 
 
@@ -228,8 +229,8 @@ class Augmenter:
         words = [self._words(example) for example in examples]
         drafts = [draft for number, of_one in enumerate(words, first) for draft in self._drafts(of_one, number)]
         order = sorted(range(len(drafts)), key=lambda n: drafts[n].tokens)
-        for start in range(0, len(order), evaluation.EVALUATION_BATCH):
-            self._fill([drafts[n] for n in order[start : start + evaluation.EVALUATION_BATCH]])
+        for start in range(0, len(order), EVALUATION_BATCH):
+            self._fill([drafts[n] for n in order[start : start + EVALUATION_BATCH]])
         found = []
         for number, draft in enumerate(drafts):
             example, of_example = examples[number // self._copies], words[number // self._copies]

@@ -19,7 +19,7 @@ from hypothesis import strategies as st
 import fork_server
 from glue_runs import finetune
 from sqzb.errors import UserError
-from sqzb.finetuning.finetuned import _best_runs
+from sqzb.finetuning.submit import _best_runs
 from sqzb.finetuning.sweep.plan import Run, plan
 from sqzb.finetuning.sweep.processes import _environments
 from sqzb.finetuning.sweep.run import sweep

@@ -14,7 +14,7 @@ import torch
 from tokenizers import Tokenizer
 
 from sqzb.errors import UserError
-from sqzb.finetuning.finetuned import submit
+from sqzb.finetuning.submit import submit
 from sqzb.glue.data import open_task
 from sqzb.glue.tasks import TASKS, Task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification

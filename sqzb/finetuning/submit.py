@@ -1,0 +1,65 @@
+"""GLUE's submission from the best finetuned run of each task."""
+
+from collections.abc import Callable, Sequence
+from glob import escape, glob
+from pathlib import Path
+
+from sqzb import console
+from sqzb.data.dataset import DataSet
+from sqzb.errors import UserError
+from sqzb.finetuning.finetuned import by_index, open_finetuned
+from sqzb.glue import submission
+from sqzb.glue.data import differing_count
+from sqzb.glue.tasks import TASKS
+from sqzb.recipe import FinetuneRecipe
+from sqzb.training.run_folder import RECIPE, final_figures, recipe_of
+
+
+def submit(paths: Sequence[str], target: Path, open_task: Callable[[str], DataSet]) -> dict[str, object]:
+    """Write GLUE's zip from finetuned runs, one of each task, and return which were taken.
+
+    paths: runs, or folders that hold runs at any depth; open_task: makes the data set of a task. Of several runs of a
+    task the one with the best validation score is taken; MNLI's predicts AX too.
+
+    Raises:
+        UserError: A task has no run, or a test split is not GLUE's whole one. Nothing has been predicted then.
+    """
+    best = _best_runs(paths)
+    lacking = [name for name, row in TASKS.items() if not row.model_of and name not in best]
+    if lacking:
+        raise UserError(
+            f"A submission needs a finished run of every task, and there is none of {', '.join(lacking)} in "
+            f"{', '.join(paths)}. Finetune these first (sqzb finetune --task NAME)."
+        )
+    data = {name: open_task(name) for name in TASKS}
+    tests = {(name, split): data[name].read(split).examples for name in TASKS for split in data[name].test_splits}
+    differing = [differing_count(TASKS[name], split, examples) for (name, split), examples in tests.items()]
+    if any(differing):
+        raise UserError(f"GLUE takes whole test splits only: {' '.join(filter(None, differing))}")
+    predictions: dict[tuple[str, str], dict[int, float]] = {}
+    for name, row in TASKS.items():
+        finetuned = open_finetuned(str(best[row.model_of or name][1]), data[name])
+        predictions |= {(name, split): by_index(finetuned, tests[name, split]) for split in row.test_splits}
+    submission.write(target, predictions)
+    rows = [(name, str(run), f"{score:.1%}") for name, (score, run) in best.items()]
+    console.table(f"{target}, by these runs", ("task", "run", "validation score"), rows)
+    return {
+        "submission": str(target),
+        "runs": {name: {"path": str(run), "validation_score": score} for name, (score, run) in best.items()},
+    }
+
+
+def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
+    """By task, in the order of TASKS, the best validation score of the finished runs, and the first run that has it."""
+    found: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
+    for path in paths:
+        # Not rglob, which passes over the links of a sweep to runs that are in two of its stages.
+        runs = sorted(Path(recipe).parent for recipe in glob(f"{escape(path)}/**/{RECIPE}", recursive=True))
+        finished = [(run, figures) for run in runs if (figures := final_figures(run)) is not None]
+        if not finished:
+            raise UserError(f"{path} neither is nor holds a finished run. Give run folders, or a folder of them.")
+        for run, figures in finished:
+            recipe = recipe_of(str(run), FinetuneRecipe)
+            if recipe is not None and recipe.task in found:
+                found[recipe.task].append((figures["score"], run))
+    return {name: max(runs, key=lambda run: run[0]) for name, runs in found.items() if runs}
