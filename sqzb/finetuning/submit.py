@@ -10,7 +10,7 @@ from sqzb.errors import UserError
 from sqzb.finetuning.finetuned import by_index, open_finetuned
 from sqzb.glue import submission
 from sqzb.glue.data import differing_count
-from sqzb.glue.tasks import TASKS
+from sqzb.glue.tasks import NINE, TASKS
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training.run_folder import RECIPE, final_figures, recipe_of
 
@@ -24,25 +24,26 @@ def submit(paths: Sequence[str], target: Path, open_task: Callable[[str], DataSe
     Raises:
         UserError: A task has no run, or a test split is not GLUE's whole one. Nothing has been predicted then.
     """
-    best = _best_runs(paths)
-    lacking = [name for name, row in TASKS.items() if not row.model_of and name not in best]
+    best = {name: run for name, run in _best_runs(paths).items() if name in NINE}
+    lacking = [name for name in NINE if name not in best]
     if lacking:
         raise UserError(
             f"A submission needs a finished run of every task, and there is none of {', '.join(lacking)} in "
             f"{', '.join(paths)}. Finetune these first (sqzb finetune --task NAME)."
         )
-    data = {name: open_task(name) for name in TASKS}
-    tests = {(name, split): data[name].read(split).examples for name in TASKS for split in data[name].test_splits}
+    rows = {name: row for name, row in TASKS.items() if row.submission}
+    data = {name: open_task(name) for name in rows}
+    tests = {(name, split): data[name].read(split).examples for name in rows for split in data[name].test_splits}
     differing = [differing_count(TASKS[name], split, examples) for (name, split), examples in tests.items()]
     if any(differing):
         raise UserError(f"GLUE takes whole test splits only: {' '.join(filter(None, differing))}")
     predictions: dict[tuple[str, str], dict[int, float]] = {}
-    for name, row in TASKS.items():
+    for name, row in rows.items():
         finetuned = open_finetuned(str(best[row.model_of or name][1]), data[name])
         predictions |= {(name, split): by_index(finetuned, tests[name, split]) for split in row.test_splits}
     submission.write(target, predictions)
-    rows = [(name, str(run), f"{score:.1%}") for name, (score, run) in best.items()]
-    console.table(f"{target}, by these runs", ("task", "run", "validation score"), rows)
+    taken = [(name, str(run), f"{score:.1%}") for name, (score, run) in best.items()]
+    console.table(f"{target}, by these runs", ("task", "run", "validation score"), taken)
     return {
         "submission": str(target),
         "runs": {name: {"path": str(run), "validation_score": score} for name, (score, run) in best.items()},

@@ -2,7 +2,7 @@
 
 from collections.abc import Mapping
 
-from sqzb.glue.tasks import TASKS
+from sqzb.glue.tasks import NINE
 
 
 def average(scores: Mapping[tuple[str, str], float], wnli: bool) -> float:
@@ -11,7 +11,7 @@ def average(scores: Mapping[tuple[str, str], float], wnli: bool) -> float:
     `scores` is by task and split; a task in several splits (MNLI's two halves) counts once, with their mean. AX is no
     task of GLUE's average. Raises ValueError when a task is missing, as a mean over others could not be compared.
     """
-    counted = [name for name, task in TASKS.items() if not task.model_of and (wnli or name != "wnli")]
+    counted = [name for name in NINE if wnli or name != "wnli"]
     splits = {name: [value for (task, _), value in scores.items() if task == name] for name in counted}
     missing = [name for name in counted if not splits[name]]
     if missing:

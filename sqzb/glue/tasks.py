@@ -34,7 +34,7 @@ class Task:
     folders       names that the folder of GLUE's own files may have, in any case, with or without hyphens
     hub_config    the configuration of nyu-mll/glue
     counts        examples by split, of the Hub's copy
-    submission    from test split to the file with its predictions in a submission
+    submission    from test split to the file with its predictions in a submission; none for a task that is not GLUE's
     files         from split (the Hub's name) to GLUE's own file; the order is that of use
     file_index    the column of test files that submissions are keyed by
     header        the columns of the train and validation files where these have no header line (CoLA)
@@ -249,8 +249,10 @@ TASKS: dict[str, Task] = {
 }
 
 
-# The names of the tasks that a model can be finetuned on: all but AX, which has a test split alone.
+# The tasks that a model can be finetuned on: all but AX, which has a test split alone.
 FINETUNED = tuple(name for name, row in TASKS.items() if not row.model_of)
+# Those of GLUE's average and submission. A row of another benchmark has no place in either.
+NINE = tuple(name for name in FINETUNED if TASKS[name].submission)
 
 
 def task(name: str) -> Task:

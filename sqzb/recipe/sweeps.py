@@ -21,7 +21,7 @@ from pydantic.fields import FieldInfo
 from pydantic_core import PydanticCustomError
 
 from sqzb.errors import Problem
-from sqzb.glue.tasks import FINETUNED
+from sqzb.glue.tasks import FINETUNED, NINE
 from sqzb.recipe.schema import FinetuneRecipe, Section, flat
 
 ALL = "all"
@@ -124,7 +124,7 @@ class SweepRecipe(FinetuneRecipe):
     def names(self) -> list[str]:
         """The tasks that `task` names, whether there are such or not."""
         if self.task == ALL:
-            return list(FINETUNED)
+            return list(NINE)
         return list(dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip()))
 
     def grid(self) -> dict[str, list[Any]]:

@@ -1,12 +1,17 @@
 """GLUE's table: each row is whole, and a name that is not in it is answered with the nearest."""
 
-from dataclasses import FrozenInstanceError
+from dataclasses import FrozenInstanceError, replace
+from pathlib import Path
 
 import pytest
 
+from sqzb.data.dataset import Example
 from sqzb.data.metrics import METRICS
 from sqzb.errors import UserError
-from sqzb.glue.tasks import TASKS, Task, task
+from sqzb.glue.average import average
+from sqzb.glue.data import open_task
+from sqzb.glue.submission import PLACES
+from sqzb.glue.tasks import NINE, TASKS, Task, task
 
 
 @pytest.mark.parametrize("row", TASKS.values(), ids=TASKS)
@@ -79,3 +84,17 @@ def test_a_name_like_none_is_answered_with_the_list() -> None:
     assert str(caught.value) == (
         "There is no GLUE task 'imagenet'. The tasks are cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, ax."
     )
+
+
+def test_a_task_of_another_benchmark_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Its files are read like GLUE's, and it has no part in GLUE's average and submission."""
+    row = replace(task("rte"), name="cb", folders=("CB",), submission={})
+    monkeypatch.setitem(TASKS, "cb", row)
+    (tmp_path / "CB").mkdir()
+    lines = ["index\tsentence1\tsentence2\tlabel", "0\tA fire.\tIt burns.\tentailment"]
+    (tmp_path / "CB" / "train.tsv").write_text("\n".join(lines) + "\n", encoding="utf-8")
+
+    data = open_task("cb", tmp_path)
+    assert data.read("train").examples == [Example("A fire.", "It burns.", 0, 0)]
+    assert average({(name, "validation"): 0.5 for name in NINE}, wnli=True) == 0.5
+    assert "cb" not in {row.name for row, _ in PLACES.values()}
