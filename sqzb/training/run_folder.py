@@ -15,7 +15,7 @@ from sqzb import __version__
 from sqzb.errors import RecipeError, UserError
 from sqzb.files import whole_file, write_json
 from sqzb.model.config import MODEL_TYPE, model_type
-from sqzb.recipe import Recipe, Section, dump_recipe, load_recipe
+from sqzb.recipe import REMOVED, FinetuneRecipe, Recipe, Section, dump_recipe, load_recipe
 
 METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
 EVALUATED = {"heldout_mlm_loss", "validation_score"}
@@ -104,11 +104,15 @@ def final_figures(folder: Path) -> dict[str, float] | None:
 
 
 def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
-    """The resolved recipe of the run that `path` is, or is the final/ of, where it is of this kind."""
+    """Return the resolved recipe of the run that `path` is, or is the final/ of, where it is of this kind.
+
+    Keys that an older version had are left out: the run is there, and its model can be used.
+    """
+    removed = [f"{key}=0" for key in sorted(REMOVED)] if kind is FinetuneRecipe else []
     for resolved in (Path(path) / RECIPE, Path(path).parent / RECIPE):
         if resolved.exists():
             with contextlib.suppress(RecipeError):
-                return load_recipe(kind, resolved)
+                return load_recipe(kind, resolved, removed)
     return None
 
 

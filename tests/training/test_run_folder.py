@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from sqzb.errors import UserError
 from sqzb.recipe import FinetuneRecipe, load_recipe
-from sqzb.training.run_folder import METRICS, RECIPE, RUN, RunLog, evaluations, final_figures, refuse_used
+from sqzb.training.run_folder import METRICS, RECIPE, RUN, RunLog, evaluations, final_figures, recipe_of, refuse_used
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -112,3 +112,10 @@ def test_a_run_is_finished_by_its_last_line(tmp_path: Path) -> None:
         assert final_figures(tmp_path) == found
     (tmp_path / "final").rmdir()
     assert final_figures(tmp_path) is None
+
+
+def test_a_finished_run_with_removed_keys_is_still_read(tmp_path: Path) -> None:
+    text = "task: mrpc\ndistillation: {teacher: [x], hidden: 0.5, attention: 1.0}\n"
+    (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
+    recipe = recipe_of(str(tmp_path), FinetuneRecipe)
+    assert recipe is not None and (recipe.task, recipe.distillation.teacher) == ("mrpc", ("x",))
