@@ -1,5 +1,6 @@
 """What several test files share: text, a corpus made from it, and a model small enough to train in a second."""
 
+import gc
 import json
 import os
 import signal
@@ -35,6 +36,14 @@ forest paper harbour bridge music village history method number reason travel an
 """
 WORDS = TEXT.split()
 UNIT_BYTES = 25_000
+
+
+def pytest_collection_finish() -> None:
+    """Keep the garbage collector from the million objects that torch and the tests are made of.
+
+    They live as long as the process. Each full collection would look at all of them, for half a second.
+    """
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True, scope="session")
