@@ -151,3 +151,8 @@ def test_the_terminal_shows_texts_as_they_are_and_cut(
     said = capsys.readouterr()
     assert f"[bold]{'x' * 54}..." in said.out and "x" * 55 not in said.out
     assert "sst2's validation split has 4 examples" in said.err
+
+
+def test_a_model_that_is_not_there_is_named_before_its_task_is_asked_for(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
+        data_for(str(tmp_path / "nowhere"), None, None)

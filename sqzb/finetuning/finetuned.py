@@ -58,6 +58,7 @@ def data_for(path: str, task_name: str | None, glue_dir: Path | None) -> DataSet
         changes["glue_dir"] = str(glue_dir)
     recipe = recipe.model_copy(update=changes)
     if recipe.task is None:
+        model_folder(path)  # raises where there is no such model, of which nothing else needs to be said
         raise UserError(
             f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained."
         )

@@ -4,6 +4,7 @@ import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -56,8 +57,12 @@ def own_peak_flops(accelerator: Accelerator, precision: str) -> float:
     return peak
 
 
+@cache
 def _measured(device: torch.device, number: torch.dtype) -> float:
-    """The best of some products of large squares, whose numbers come from a generator of their own."""
+    """Return the best of some products of large squares, measured once for a process.
+
+    Their numbers come from a generator of their own.
+    """
     n = 1024 if device.type == "cpu" else 4096
     square = torch.rand(n, n, generator=torch.Generator().manual_seed(0)).to(device, number)
     timer = Timer(

@@ -196,10 +196,9 @@ class Person:
         self.folder, self.hub = folder, hub
 
     def runs(self, *arguments: str, code: int = 0, timeout: float = 60, **environment: str) -> SimpleNamespace:
-        """What the command printed (out, err), and how long it took; it must end with `code`."""
+        """What the command printed (out, err); it must end with `code`."""
         ours = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "hf"), "HF_HUB_OFFLINE": "0"}
         ours |= {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
-        started = time.monotonic()
         ended = subprocess.run(
             [sys.executable, "-m", "sqzb", *arguments],
             cwd=self.folder,
@@ -210,7 +209,7 @@ class Person:
         )
         assert ended.returncode == code, ended.stdout + ended.stderr
         assert "Traceback" not in ended.stderr
-        return SimpleNamespace(out=ended.stdout, err=ended.stderr, seconds=time.monotonic() - started)
+        return SimpleNamespace(out=ended.stdout, err=ended.stderr)
 
     def prepares(self, output: str, *overrides: str, code: int = 0, **how: Any) -> SimpleNamespace:
         """prepare-corpus with the shipped recipe, in small."""

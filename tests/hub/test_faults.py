@@ -1,8 +1,5 @@
 """What a hub does not have, or a hub that is not there, is told at once: what, where, and what to do next."""
 
-import subprocess
-import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -18,7 +15,7 @@ configs:
   - {split: train, path: data/train-*}
 ---
 """
-SOON = 15.0  # seconds, imports included; a client that waited for an answer would take longer
+RETRYING = "Retrying in"  # as the client says before it waits and tries again, for half a minute in all
 
 
 def assert_told(ended: Any, *said: str) -> None:
@@ -26,7 +23,7 @@ def assert_told(ended: Any, *said: str) -> None:
     assert last.startswith("error: ")
     for part in said:
         assert part in last
-    assert ended.seconds < SOON
+    assert RETRYING not in ended.err
 
 
 def write_only(hub: Any, repository: str, name: str, text: str) -> None:
@@ -75,7 +72,7 @@ def test_a_hub_that_is_not_there(mortal: Any, write_model: Callable[[Path, str],
     assert_told(mortal.runs("eval", "owner/name", code=1), "owner/name", "cannot be reached", "Connect to the network")
     ended = mortal.runs("finetune", "--task", "mrpc", "--model", "model", code=1)
     assert "mrpc's train split could not be had from nyu-mll/glue on the Hub" in ended.err and "--glue-dir" in ended.err
-    assert "Retrying in" in ended.err
+    assert RETRYING in ended.err
 
 
 @pytest.mark.parametrize(
@@ -93,10 +90,6 @@ def test_offline_what_is_not_in_the_cache_is_told_at_once(
     (person.folder / "model").mkdir()
     write_model(person.folder / "model", "model.safetensors")
     recipe = str(Path(__file__).parents[2] / "recipes" / "corpus.yaml")
-    began = time.monotonic()
-    subprocess.run([sys.executable, "-c", "import sqzb.finetuning.job, datasets"], check=True)
-    imports = time.monotonic() - began
     given = [recipe if argument == "RECIPE" else argument for argument in arguments]
     ended = person.runs(*given, code=1, HF_HUB_OFFLINE="1")
     assert_told(ended, *said)
-    assert ended.seconds < 2 * imports + 2  # twice, as others may be at work on the machine
