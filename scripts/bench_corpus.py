@@ -41,9 +41,13 @@ Figures = dict[str, float]
 
 def main() -> None:
     arguments = parser(__doc__, rounds=3)
-    arguments.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
+    arguments.add_argument(
+        "--text", action="append", required=True, help="a file, folder or glob; repeat it for more"
+    )
     arguments.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
-    arguments.add_argument("--megabytes", type=float, default=100, help="of text to measure on, taken evenly from all")
+    arguments.add_argument(
+        "--megabytes", type=float, default=100, help="of text to measure on, taken evenly from all"
+    )
     arguments.add_argument("--workers", type=int, default=os.cpu_count() or 1)
     arguments.add_argument("--run", choices=CONTESTANTS, help=argparse.SUPPRESS)
     given = arguments.parse_args()
@@ -53,8 +57,12 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         sample = Path(folder) / "sample.parquet"
         size = write_sample(sample, given.text, given.megabytes * 1e6)
-        console.out.print(f"{console.size(size)} of text, {given.workers} cores, {given.rounds} rounds")
-        contestants = {name: process(name, sample, given.vocab, given.workers) for name in CONTESTANTS}
+        console.out.print(
+            f"{console.size(size)} of text, {given.workers} cores, {given.rounds} rounds"
+        )
+        contestants = {
+            name: process(name, sample, given.vocab, given.workers) for name in CONTESTANTS
+        }
         runs = race(contestants, given.rounds)
     show(runs)
     write_report(given.json, runs=runs)
@@ -91,15 +99,25 @@ def write_sample(path: Path, texts: list[str], size: float) -> int:
                     rows.append(document)
                     due -= len(document.encode())
                 taken += sum(len(row.encode()) for row in rows)
-                writer.write_table(pa.table({"text": rows}, schema=writer.schema), row_group_size=100)
+                writer.write_table(
+                    pa.table({"text": rows}, schema=writer.schema), row_group_size=100
+                )
     return taken
 
 
 def measure(name: str, sample: Path, vocab: Path, workers: int) -> Figures:
     with tempfile.TemporaryDirectory() as folder:
         seconds, size = CONTESTANTS[name](sample, vocab, workers, Path(folder))
-    peaks = [resource.getrusage(who).ru_maxrss * 1024 for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return {"bytes": size, "seconds": seconds, "peak_bytes": max(peaks), "cores": 1 if name == "BERT" else workers}
+    peaks = [
+        resource.getrusage(who).ru_maxrss * 1024
+        for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+    ]
+    return {
+        "bytes": size,
+        "seconds": seconds,
+        "peak_bytes": max(peaks),
+        "cores": 1 if name == "BERT" else workers,
+    }
 
 
 def texts_of(sample: Path) -> list[str]:
@@ -131,7 +149,15 @@ def prepare_corpus(sample: Path, vocab: Path, workers: int, folder: Path) -> tup
         sequence_lengths=[128, 512],
     )
     (folder / "recipe.yaml").write_text(json.dumps(recipe.model_dump()))
-    command = [sys.executable, "-m", "sqzb", "prepare-corpus", str(folder / "recipe.yaml"), "--workers", str(workers)]
+    command = [
+        sys.executable,
+        "-m",
+        "sqzb",
+        "prepare-corpus",
+        str(folder / "recipe.yaml"),
+        "--workers",
+        str(workers),
+    ]
     started = time.perf_counter()
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
     return time.perf_counter() - started, size_of(texts_of(sample))
@@ -150,22 +176,31 @@ def datasets_map(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple
     def group(rows: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
         together = {key: [token for row in column for token in row] for key, column in rows.items()}
         end = len(together["input_ids"]) // 128 * 128
-        return {key: [column[n : n + 128] for n in range(0, end, 128)] for key, column in together.items()}
+        return {
+            key: [column[n : n + 128] for n in range(0, end, 128)]
+            for key, column in together.items()
+        }
 
     started = time.perf_counter()
     data = load_dataset("parquet", data_files=str(sample), split="train", cache_dir=str(folder))
-    data = data.map(tokenise, batched=True, batch_size=64, num_proc=workers, remove_columns=["text"])
+    data = data.map(
+        tokenise, batched=True, batch_size=64, num_proc=workers, remove_columns=["text"]
+    )
     data.map(group, batched=True, batch_size=64, num_proc=workers)
     return time.perf_counter() - started, size_of(texts_of(sample))
 
 
 def google_bert(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple[float, int]:
-    numbers = {token: number for number, token in enumerate(vocab.read_text(encoding="utf-8").split("\n"))}
+    numbers = {
+        token: number for number, token in enumerate(vocab.read_text(encoding="utf-8").split("\n"))
+    }
     texts = texts_of(sample)[::BERT_SHARE]
     started = time.perf_counter()
     with (folder / "examples.jsonl").open("w") as out:
         for text in texts:
-            sentences = [pieces for line in text.split("\n") if (pieces := list(word_pieces(line, numbers)))]
+            sentences = [
+                pieces for line in text.split("\n") if (pieces := list(word_pieces(line, numbers)))
+            ]
             chunk: list[str] = []
             for sentence in sentences:
                 if chunk and len(chunk) + len(sentence) > 125:
@@ -224,12 +259,19 @@ CONTESTANTS: dict[str, Callable[[Path, Path, int, Path], tuple[float, int]]] = {
 
 
 def show(runs: dict[str, list[Figures]]) -> None:
-    speeds = {name: Spread.of([run["bytes"] / run["seconds"] for run in of_one]) for name, of_one in runs.items()}
+    speeds = {
+        name: Spread.of([run["bytes"] / run["seconds"] for run in of_one])
+        for name, of_one in runs.items()
+    }
     rows = []
     for name, of_one in runs.items():
         speed, cores = speeds[name].middle, of_one[0]["cores"]
         peak = console.size(int(max(run["peak_bytes"] for run in of_one)))
-        figures = (f"{speed / 1e6:.2f}", speeds[name].ends(".2f", 1e-6), f"{speed / cores / 1e6:.2f}")
+        figures = (
+            f"{speed / 1e6:.2f}",
+            speeds[name].ends(".2f", 1e-6),
+            f"{speed / cores / 1e6:.2f}",
+        )
         share = f"{speed / speeds['tokenizers'].middle:.0%}"
         rows.append((name, *figures, share, peak, console.duration(PROJECTED / speed)))
     header = ("", "MB/s", "spread", "a core", "share", "largest process", "25 GB")

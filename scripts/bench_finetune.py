@@ -28,8 +28,12 @@ def main() -> None:
     arguments = parser(__doc__, rounds=2)
     start = arguments.add_mutually_exclusive_group(required=True)
     start.add_argument("--model", help="a saved model or a Hub id, with a tokenizer")
-    start.add_argument("--vocab", type=Path, help="vocab.txt or tokenizer.json, for a model with random weights")
-    arguments.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files, in MRPC/")
+    start.add_argument(
+        "--vocab", type=Path, help="vocab.txt or tokenizer.json, for a model with random weights"
+    )
+    arguments.add_argument(
+        "--glue-dir", type=Path, required=True, help="GLUE's own files, in MRPC/"
+    )
     arguments.add_argument("--epochs", type=int, default=1)
     arguments.add_argument("--examples", type=int, help="train on the first so many only")
     given = arguments.parse_args()

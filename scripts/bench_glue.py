@@ -34,24 +34,38 @@ from trainer_peer import Figures, copy_data, timed
 
 TASKS, SAMPLED = ("mrpc", "rte", "cola", "sst2"), "sst2"
 SEEDS = (1, 2, 3)
-CONTESTANTS = {"sqzb": "sqzb", "transformers": "transformers", "random": "sqzb"}  # and whose command it is
+CONTESTANTS = {
+    "sqzb": "sqzb",
+    "transformers": "transformers",
+    "random": "sqzb",
+}  # and whose command it is
 SETTINGS = "settings.json"
 
 
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("--model", required=True, help="a saved model, with a tokenizer")
-    arguments.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files, MRPC/, RTE/ ...")
+    arguments.add_argument(
+        "--glue-dir", type=Path, required=True, help="GLUE's own files, MRPC/, RTE/ ..."
+    )
     arguments.add_argument("--recipe", type=Path, default=Path("recipes/small_finetune.yaml"))
     arguments.add_argument("--output", type=Path, default=Path("runs/bench_glue"))
-    arguments.add_argument("--sample", type=int, default=4000, help="examples that SST-2 is trained on")
-    arguments.add_argument("--examples", type=int, help="train each task on no more, to try this out")
+    arguments.add_argument(
+        "--sample", type=int, default=4000, help="examples that SST-2 is trained on"
+    )
+    arguments.add_argument(
+        "--examples", type=int, help="train each task on no more, to try this out"
+    )
     arguments.add_argument("--json", type=Path)
     arguments.add_argument("overrides", nargs="*", metavar="KEY=VALUE", help="of the recipe")
     given = arguments.parse_args()
-    recipe = load_recipe(FinetuneRecipe, given.recipe, given.overrides).model_copy(update={"model": given.model})
+    recipe = load_recipe(FinetuneRecipe, given.recipe, given.overrides).model_copy(
+        update={"model": given.model}
+    )
     most = {
-        name: min(filter(None, (given.examples, given.sample if name == SAMPLED else None)), default=None)
+        name: min(
+            filter(None, (given.examples, given.sample if name == SAMPLED else None)), default=None
+        )
         for name in TASKS
     }
     settings = {"recipe": recipe.model_dump(mode="json"), "examples": most}
@@ -59,7 +73,10 @@ def main() -> None:
     runs: dict[str, dict[str, list[Figures]]] = {}
     for name in TASKS:
         copy_data(task(name), given.glue_dir, given.output / "glue", most[name])
-        contestants = {contestant: finetuning(name, contestant, recipe, given.output) for contestant in CONTESTANTS}
+        contestants = {
+            contestant: finetuning(name, contestant, recipe, given.output)
+            for contestant in CONTESTANTS
+        }
         runs[name] = race(contestants, rounds=len(SEEDS))
     rows = [row for name in TASKS for row in compare(name, runs[name])]
     show(rows)
@@ -75,7 +92,9 @@ def keep_to(path: Path, settings: dict[str, Any]) -> None:
         sys.exit(f"The runs in {path.parent} have other settings ({path}): give another --output.")
 
 
-def finetuning(name: str, contestant: str, recipe: FinetuneRecipe, output: Path) -> Callable[[int], Figures]:
+def finetuning(
+    name: str, contestant: str, recipe: FinetuneRecipe, output: Path
+) -> Callable[[int], Figures]:
     """A contestant of the race in a task, whose rounds are the seeds."""
     return lambda number: figures(name, contestant, SEEDS[number], recipe, output)
 
@@ -87,7 +106,12 @@ def figures(name: str, contestant: str, seed: int, recipe: FinetuneRecipe, outpu
     if not kept.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        of_run = {"task": name, "seed": seed, "output": str(folder), "from_scratch": contestant == "random"}
+        of_run = {
+            "task": name,
+            "seed": seed,
+            "output": str(folder),
+            "from_scratch": contestant == "random",
+        }
         run = recipe.model_copy(update=of_run)
         if contestant == "transformers":
             run = run.model_copy(update={"model": str(start(run))})
@@ -118,7 +142,9 @@ def compare(name: str, found: dict[str, list[Figures]]) -> list[dict[str, Any]]:
 
 
 def as_json(row: dict[str, Any]) -> dict[str, Any]:
-    return {key: value._asdict() if isinstance(value, Spread) else value for key, value in row.items()}
+    return {
+        key: value._asdict() if isinstance(value, Spread) else value for key, value in row.items()
+    }
 
 
 def show(rows: list[dict[str, Any]]) -> None:

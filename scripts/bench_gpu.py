@@ -55,19 +55,58 @@ STEPS: dict[str, Step] = {
     "step 512x128, compiled, graphs": (60, "phase1_128", [*ONE, "graphs=true"], 24),
     "step 512x128, eager": (40, "phase1_128", [*ONE, *EAGER, "graphs=false"], 16),
     "step 512x128, eager, graphs": (40, "phase1_128", [*ONE, *EAGER, "graphs=true"], 30),
-    "step phase 1, by 512, eager, graphs": (50, "phase1_128", ["micro_batch=512", *EAGER, "graphs=true"], 10),
-    "step phase 1, by 256, eager, graphs": (50, "phase1_128", ["micro_batch=256", *EAGER, "graphs=true"], 10),
-    "step phase 1, by 1024, eager, graphs": (50, "phase1_128", ["micro_batch=1024", *EAGER, "graphs=true"], 10),
-    "step phase 2, by 128, eager, graphs": (70, "phase2_512", ["micro_batch=128", *EAGER, "graphs=true"], 5),
-    "step phase 1, by 512, compiled, graphs": (240, "phase1_128", ["micro_batch=512", "graphs=true"], 10),
-    "step phase 1, by 1024, compiled, graphs": (170, "phase1_128", ["micro_batch=1024", "graphs=true"], 8),
+    "step phase 1, by 512, eager, graphs": (
+        50,
+        "phase1_128",
+        ["micro_batch=512", *EAGER, "graphs=true"],
+        10,
+    ),
+    "step phase 1, by 256, eager, graphs": (
+        50,
+        "phase1_128",
+        ["micro_batch=256", *EAGER, "graphs=true"],
+        10,
+    ),
+    "step phase 1, by 1024, eager, graphs": (
+        50,
+        "phase1_128",
+        ["micro_batch=1024", *EAGER, "graphs=true"],
+        10,
+    ),
+    "step phase 2, by 128, eager, graphs": (
+        70,
+        "phase2_512",
+        ["micro_batch=128", *EAGER, "graphs=true"],
+        5,
+    ),
+    "step phase 1, by 512, compiled, graphs": (
+        240,
+        "phase1_128",
+        ["micro_batch=512", "graphs=true"],
+        10,
+    ),
+    "step phase 1, by 1024, compiled, graphs": (
+        170,
+        "phase1_128",
+        ["micro_batch=1024", "graphs=true"],
+        8,
+    ),
     "step phase 1, by 2048, compiled": (200, "phase1_128", ["micro_batch=2048", "graphs=false"], 8),
-    "step phase 2, by 128, compiled, graphs": (240, "phase2_512", ["micro_batch=128", "graphs=true"], 5),
+    "step phase 2, by 128, compiled, graphs": (
+        240,
+        "phase2_512",
+        ["micro_batch=128", "graphs=true"],
+        5,
+    ),
 }
 TINY = ["precision=fp32", "compile=false", "global_batch=8", "micro_batch=4"]
 # Name: the contestant, whose model, and the overrides of sqzb's recipe.
 TUNE: dict[str, tuple[str, str, dict[str, Any]]] = {
-    "tune sqzb, bf16, kernels, graphs": ("sqzb", "squeezebert", {"precision": "bf16", "kernels": True, "graphs": True}),
+    "tune sqzb, bf16, kernels, graphs": (
+        "sqzb",
+        "squeezebert",
+        {"precision": "bf16", "kernels": True, "graphs": True},
+    ),
     "tune sqzb, fp32": ("sqzb", "squeezebert", {}),
     "tune Trainer, SqueezeBERT": ("transformers", "squeezebert", {}),
     "tune Trainer, BERT-base": ("transformers", "bert", {}),
@@ -76,7 +115,9 @@ RACES = {"race 128": (128, 640), "race 512": (512, 160)}
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--corpus", type=Path)
     parser.add_argument("--glue-dir", type=Path)
     parser.add_argument("--vocab", type=Path)
@@ -87,7 +128,9 @@ def main() -> None:
     parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--logs", type=Path, help="a folder for what each section says")
-    parser.add_argument("--starts", type=Path, help="a folder to keep the models in that finetuning starts from")
+    parser.add_argument(
+        "--starts", type=Path, help="a folder to keep the models in that finetuning starts from"
+    )
     parser.add_argument("--make-starts", action="store_true", help="make these and nothing else")
     parser.add_argument("--alone", help=argparse.SUPPRESS)  # the section of a child process
     given = parser.parse_args()
@@ -101,7 +144,11 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if given.corpus is None:
             given.corpus = Path(folder) / "corpus"
-            docs = ["sources.bookcorpus=null", "sources.wikipedia={path: python-docs}", "vocabulary.size=8000"]
+            docs = [
+                "sources.bookcorpus=null",
+                "sources.wikipedia={path: python-docs}",
+                "vocabulary.size=8000",
+            ]
             run_sqzb("prepare-corpus", "corpus", "--output", str(given.corpus), *docs)
         report = run_sections(given, Path(folder))
     show(report)
@@ -113,7 +160,12 @@ def names(given: argparse.Namespace) -> list[str]:
         every = [name for name in every if name not in TUNE]
     if not given.only:
         return every
-    return [name for wanted in given.only for name in every if name == wanted or name.startswith(wanted + " ")]
+    return [
+        name
+        for wanted in given.only
+        for name in every
+        if name == wanted or name.startswith(wanted + " ")
+    ]
 
 
 def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -123,7 +175,9 @@ def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     logs.mkdir(parents=True, exist_ok=True)
     options = {"--corpus": given.corpus, "--glue-dir": given.glue_dir, "--vocab": given.vocab}
     options |= {"--layers": given.layers, "--epochs": given.epochs, "--starts": given.starts}
-    arguments = [text for name, value in options.items() if value is not None for text in (name, str(value))]
+    arguments = [
+        text for name, value in options.items() if value is not None for text in (name, str(value))
+    ]
     for name in names(given):
         left = end - time.monotonic()
         limit = STEPS[name][0] if name in STEPS else 120
@@ -135,14 +189,22 @@ def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
         log = logs / (name.replace(" ", "_").replace(",", "") + ".log")
         try:
             ended = subprocess.run(
-                command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=min(left, limit)
+                command,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                text=True,
+                timeout=min(left, limit),
             )
             said, code = ended.stdout, ended.returncode
         except subprocess.TimeoutExpired as error:
             said, code = (error.stdout or b"").decode(), -1
         log.write_text(said, encoding="utf-8")
         lines = [line for line in said.splitlines() if line.startswith(RESULT)]
-        report[name] = json.loads(lines[-1].removeprefix(RESULT)) if lines else {"failed": said[-1500:], "code": code}
+        report[name] = (
+            json.loads(lines[-1].removeprefix(RESULT))
+            if lines
+            else {"failed": said[-1500:], "code": code}
+        )
         report[name]["took"] = round(time.monotonic() - started)
         warned = [line for line in said.splitlines() if "graphs:" in line]
         print(f"{name}: {json.dumps(report[name])[:900]} {warned}", flush=True)
@@ -185,8 +247,15 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
     from sqzb.recipe.shipped import named
 
     _, recipe_name, overrides, count = STEPS[name]
-    model = ["start_from=null", f"model={{num_hidden_layers: {given.layers}}}", f"corpus={given.corpus}"]
-    small = [*TINY, "model={hidden_size: 64, num_attention_heads: 4, num_hidden_layers: 1, intermediate_size: 64}"]
+    model = [
+        "start_from=null",
+        f"model={{num_hidden_layers: {given.layers}}}",
+        f"corpus={given.corpus}",
+    ]
+    small = [
+        *TINY,
+        "model={hidden_size: 64, num_attention_heads: 4, num_hidden_layers: 1, intermediate_size: 64}",
+    ]
     wanted = [*model, *overrides, *(small if given.tiny else [])]
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(PretrainRecipe, named(recipe_name), wanted, output=folder)
@@ -208,7 +277,10 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
         }
         if cuda:
             torch.cuda.synchronize()
-            parts = [(begin.elapsed_time(middle), middle.elapsed_time(end)) for begin, middle, end in events[kept]]
+            parts = [
+                (begin.elapsed_time(middle), middle.elapsed_time(end))
+                for begin, middle, end in events[kept]
+            ]
             if parts:
                 found["compute"], found["update"] = (
                     round(statistics.median(part), 2) for part in zip(*parts, strict=True)
@@ -217,7 +289,10 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
             found["reserved"] = round(torch.cuda.max_memory_reserved() / 1e9, 1)
         places = recipe.global_batch * recipe.sequence_length
         computed = sum(batch["input_ids"].numel() for batch in job.micro_batches(0))
-        found |= {"places": round(1e3 * places / found["wall"]), "computed": round(computed / places, 3)}
+        found |= {
+            "places": round(1e3 * places / found["wall"]),
+            "computed": round(computed / places, 3),
+        }
         if cuda:
             found |= busy(ran, found["wall"], 4 if found["wall"] < 200 else 1)
         ran.pool.shutdown()
@@ -299,7 +374,9 @@ def busy(ran: Driven, wall: float, count: int) -> dict[str, Any]:
     total = sum(event.self_device_time_total for event in kernels) / 1e3 / count
     most = sorted(kernels, key=lambda event: -event.self_device_time_total)[:14]
     for event in most:
-        print(f"{event.self_device_time_total / 1e3 / count:9.3f} ms {event.count // count:6} {event.key[:110]}")
+        print(
+            f"{event.self_device_time_total / 1e3 / count:9.3f} ms {event.count // count:6} {event.key[:110]}"
+        )
     launches = sum(event.count for event in kernels) // count
     return {"busy": round(total, 2), "idle": round(1 - total / wall, 3), "launches": launches}
 
@@ -315,7 +392,9 @@ def right() -> dict[str, float]:
 
     torch.manual_seed(0)
     rates: dict[str, Any] = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
-    plain = SqueezeBertForPreTraining(SqueezeBertConfig(num_hidden_layers=2, initializer_range=0.05, **rates))
+    plain = SqueezeBertForPreTraining(
+        SqueezeBertConfig(num_hidden_layers=2, initializer_range=0.05, **rates)
+    )
     batch = bench.batch(bench.Case("training", 4, 64, 1, "fp32"))
     due = gradients(plain, batch, torch.float64, False)
     found = {}
@@ -327,8 +406,12 @@ def right() -> dict[str, float]:
                 if kernels:
                     use_kernels(model)
                 got = gradients(model, batch, bench.DTYPES[precision], compiled)
-                errors = [float((got[n] - due[n]).norm() / due[n].norm().clamp(min=1e-12)) for n in due]
-                form = " ".join(filter(None, (precision, kernels, "compiled" if compiled else "eager")))
+                errors = [
+                    float((got[n] - due[n]).norm() / due[n].norm().clamp(min=1e-12)) for n in due
+                ]
+                form = " ".join(
+                    filter(None, (precision, kernels, "compiled" if compiled else "eager"))
+                )
                 found[form] = max(errors)
     wrong = [form for form, error in found.items() if error > LIMITS[form.split()[0]]]
     if wrong:
@@ -340,14 +423,20 @@ def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, 
     """Loss and gradients in fp64; bf16 is autocast, as in training."""
     import bench_model as bench
 
-    model = model.to(bench.DEVICE, torch.float64 if number is torch.float64 else torch.float32).train()
+    model = model.to(
+        bench.DEVICE, torch.float64 if number is torch.float64 else torch.float32
+    ).train()
     forward = torch.compile(model, dynamic=False) if compiled else model
     with torch.autocast(bench.DEVICE, torch.bfloat16, enabled=number is torch.bfloat16):
         tallies = forward(**batch).tallies
     loss = bench.mean_loss(tallies, batch)
     loss.backward()
     # Each row of a key's bias gets what softmax takes away again: its gradient is 0 but for rounding.
-    named = {name: p.grad for name, p in model.named_parameters() if p.grad is not None and "key.bias" not in name}
+    named = {
+        name: p.grad
+        for name, p in model.named_parameters()
+        if p.grad is not None and "key.bias" not in name
+    }
     return {"loss": loss.detach().double(), **{name: grad.double() for name, grad in named.items()}}
 
 
@@ -380,7 +469,9 @@ def tune(name: str, given: argparse.Namespace) -> dict[str, Any]:
         metrics = folder / "run" / "metrics.jsonl"
         if metrics.exists():
             lines = [json.loads(line) for line in metrics.read_text().splitlines()]
-            found["tokens_per_second"] = [line.get("tokens_per_second") for line in lines if "lr" in line][:40]
+            found["tokens_per_second"] = [
+                line.get("tokens_per_second") for line in lines if "lr" in line
+            ][:40]
     return found
 
 
@@ -395,7 +486,12 @@ def start(kind: str, vocab: Path, folder: Path, layers: int, tiny: bool) -> None
     torch.manual_seed(0)
     sizes: dict[str, Any] = {"num_hidden_layers": layers}
     if tiny:
-        sizes |= {"hidden_size": 64, "num_attention_heads": 4, "intermediate_size": 64, "embedding_size": 64}
+        sizes |= {
+            "hidden_size": 64,
+            "num_attention_heads": 4,
+            "intermediate_size": 64,
+            "embedding_size": 64,
+        }
     if kind == "bert":
         sizes.pop("embedding_size", None)
         config: Any = transformers.BertConfig(**sizes)
@@ -414,10 +510,15 @@ def race(name: str, layers: int) -> dict[str, Any]:
     import bench_model as bench
 
     length, batch = RACES[name] if bench.CUDA else (128, 2)
-    case = bench.Case("training", batch, length, torch.get_num_threads(), "bf16" if bench.CUDA else "fp32")
+    case = bench.Case(
+        "training", batch, length, torch.get_num_threads(), "bf16" if bench.CUDA else "fp32"
+    )
     models: Sequence[str] = [bench.BERT, bench.THEIRS, bench.KERNELS if bench.CUDA else bench.OURS]
     found = bench.race(case, [(model, "compiled") for model in models], layers, rounds=5)
-    return {model: round(statistics.median(figures.milliseconds), 1) for (model, _), figures in found.items()}
+    return {
+        model: round(statistics.median(figures.milliseconds), 1)
+        for (model, _), figures in found.items()
+    }
 
 
 if __name__ == "__main__":

@@ -35,15 +35,21 @@ def main() -> None:
     arguments = parser(__doc__, rounds=5)
     arguments.add_argument("recipe", type=Path)
     arguments.add_argument("overrides", nargs="*", metavar="KEY=VALUE")
-    arguments.add_argument("--seconds", type=float, default=2.0, help="that each contestant works in a round")
+    arguments.add_argument(
+        "--seconds", type=float, default=2.0, help="that each contestant works in a round"
+    )
     given = arguments.parse_args()
     recipe = load_recipe(PretrainRecipe, given.recipe, given.overrides)
     contestants = {TRAINING: training(recipe)}
-    contestants |= {f"sqzb, {masking} masking": sqzb(recipe, masking) for masking in get_args(Masking)}
+    contestants |= {
+        f"sqzb, {masking} masking": sqzb(recipe, masking) for masking in get_args(Masking)
+    }
     contestants["transformers, token masking"] = collator(recipe)
     for step in contestants.values():
         step(0)  # what is compiled, read or allocated once
-    rates = race({name: working(step, given.seconds) for name, step in contestants.items()}, given.rounds)
+    rates = race(
+        {name: working(step, given.seconds) for name, step in contestants.items()}, given.rounds
+    )
     show(recipe, rates)
     write_report(given.json, tokens_per_second=rates)
 
@@ -77,7 +83,10 @@ def training(recipe: PretrainRecipe) -> Step:
     engine, batches, rate = job.make_engine(), job.micro_batches(0), job.learning_rate(0)
 
     def step(number: int) -> int:
-        keys = [dropout_key(recipe.seed, number, micro_batch) for micro_batch in job.micro_batch_numbers()]
+        keys = [
+            dropout_key(recipe.seed, number, micro_batch)
+            for micro_batch in job.micro_batch_numbers()
+        ]
         engine.step(batches, rate, keys)
         return count(batches)
 
@@ -103,7 +112,9 @@ def collator(recipe: PretrainRecipe) -> Step:
 
     def step(number: int) -> int:
         starts = range(0, recipe.global_batch, n_rows)
-        micro_batches = ([rows[(number + n + i) % len(rows)] for i in range(n_rows)] for n in starts)
+        micro_batches = (
+            [rows[(number + n + i) % len(rows)] for i in range(n_rows)] for n in starts
+        )
         return count([collate(micro_batch) for micro_batch in micro_batches])
 
     return step

@@ -111,19 +111,25 @@ def cases(given: argparse.Namespace) -> list[Case]:
         training = work == "training"
         batches = [TRAINING_BATCH] if training and not given.batch else given.batch or [1, 16]
         counts = threads[-1:] if training and not given.threads else threads
-        found += [Case(work, *rest) for rest in itertools.product(batches, lengths, counts, precisions)]
+        found += [
+            Case(work, *rest) for rest in itertools.product(batches, lengths, counts, precisions)
+        ]
     return found
 
 
 # The contest
 
 
-def race(case: Case, contestants: list[tuple[str, str]], layers: int, rounds: int) -> dict[tuple[str, str], Figures]:
+def race(
+    case: Case, contestants: list[tuple[str, str]], layers: int, rounds: int
+) -> dict[tuple[str, str], Figures]:
     context = multiprocessing.get_context("spawn")
     lines: dict[tuple[str, str], Connection] = {}
     for contestant in contestants:
         lines[contestant], theirs = context.Pipe()
-        context.Process(target=compete, args=(theirs, case, *contestant, layers), daemon=True).start()
+        context.Process(
+            target=compete, args=(theirs, case, *contestant, layers), daemon=True
+        ).start()
         theirs.close()
     for contestant, line in lines.items():
         answer(contestant, line)  # warm
@@ -139,7 +145,9 @@ def race(case: Case, contestants: list[tuple[str, str]], layers: int, rounds: in
     peaks = in_turns({contestant: told("peak", contestant) for contestant in contestants}, rounds=1)
     for line in lines.values():
         line.close()
-    return {contestant: Figures(times[contestant], peaks[contestant][0]) for contestant in contestants}
+    return {
+        contestant: Figures(times[contestant], peaks[contestant][0]) for contestant in contestants
+    }
 
 
 def answer(contestant: tuple[str, str], line: Connection) -> Any:
@@ -158,7 +166,9 @@ def compete(line: Connection, case: Case, model: str, form: str, layers: int) ->
     if model in (TUNED, OURS, KERNELS):
         tune_cpu()
     torch.manual_seed(0)
-    call = {"inference": inference, "training": training}[case.work](case, model, form == "compiled", layers)
+    call = {"inference": inference, "training": training}[case.work](
+        case, model, form == "compiled", layers
+    )
     for _ in range(3):
         timed(call)
     line.send("warm")
@@ -183,7 +193,9 @@ def peak_bytes() -> int:
     if CUDA:
         return torch.cuda.max_memory_allocated()
     status = Path("/proc/self/status").read_text()  # getrusage has that of the process before, too
-    return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM"))
+    return next(
+        int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")
+    )
 
 
 # What is timed
@@ -192,7 +204,9 @@ def peak_bytes() -> int:
 def inference(case: Case, name: str, compiled: bool, layers: int) -> Call:
     model = encoder(name, layers).eval().to(DEVICE, DTYPES[case.precision])
     forward = torch.compile(model, dynamic=False) if compiled else model
-    inputs = {key: value for key, value in batch(case).items() if key in ("input_ids", "attention_mask")}
+    inputs = {
+        key: value for key, value in batch(case).items() if key in ("input_ids", "attention_mask")
+    }
 
     @torch.inference_mode()
     def call() -> object:
@@ -220,11 +234,15 @@ def training(case: Case, name: str, compiled: bool, layers: int) -> Call:
 
 def batch(case: Case) -> Batch:
     shape = (case.batch, case.length)
-    positions = torch.stack([torch.randperm(case.length)[: case.predictions].sort().values for _ in range(case.batch)])
+    positions = torch.stack(
+        [torch.randperm(case.length)[: case.predictions].sort().values for _ in range(case.batch)]
+    )
     made = {
         "input_ids": torch.randint(1000, 30000, shape),
         "attention_mask": torch.ones(shape, dtype=torch.long),
-        "token_type_ids": (torch.arange(case.length) >= case.length // 2).long().repeat(case.batch, 1),
+        "token_type_ids": (torch.arange(case.length) >= case.length // 2)
+        .long()
+        .repeat(case.batch, 1),
         "mlm_positions": positions,
         "mlm_labels": torch.randint(1000, 30000, (case.batch, case.predictions)),
         "sop_labels": torch.randint(0, 2, (case.batch,)),
@@ -266,7 +284,9 @@ class Ours(nn.Module):
 
 def mean_loss(tallies: Mapping[str, Tally], inputs: Batch) -> Tensor:
     """The sum of the mean losses of a batch in which every label counts, as in `batch`."""
-    return torch.stack([tally.loss / inputs[f"{name}_labels"].numel() for name, tally in tallies.items()]).sum()
+    return torch.stack(
+        [tally.loss / inputs[f"{name}_labels"].numel() for name, tally in tallies.items()]
+    ).sum()
 
 
 class Theirs(nn.Module):
@@ -276,9 +296,15 @@ class Theirs(nn.Module):
         super().__init__()
         if name in (BERT, TUNED):
             whole: Any = transformers.BertForPreTraining(bert_base(layers))
-            self.encoder, self.head, self.pair = whole.bert, whole.cls.predictions, whole.cls.seq_relationship
+            self.encoder, self.head, self.pair = (
+                whole.bert,
+                whole.cls.predictions,
+                whole.cls.seq_relationship,
+            )
         else:
-            whole = transformers.SqueezeBertForMaskedLM(transformers.SqueezeBertConfig(num_hidden_layers=layers))
+            whole = transformers.SqueezeBertForMaskedLM(
+                transformers.SqueezeBertConfig(num_hidden_layers=layers)
+            )
             self.encoder, self.head, self.pair = whole.transformer, whole.cls, nn.Linear(768, 2)
 
     def forward(
@@ -334,13 +360,17 @@ def needs(case: Case, name: str, layers: int) -> Cost:
     return Cost(times * cost.flops, cost.parameters, times * (cost.bytes + size * cost.parameters))
 
 
-def show(case: Case, found: Mapping[tuple[str, str], Figures], machine: Mapping[str, float], layers: int) -> None:
+def show(
+    case: Case, found: Mapping[tuple[str, str], Figures], machine: Mapping[str, float], layers: int
+) -> None:
     spreads = {contestant: Spread.of(figures.milliseconds) for contestant, figures in found.items()}
     medians = {contestant: spread.middle for contestant, spread in spreads.items()}
     rows = []
     for (model, form), figures in found.items():
         median = medians[model, form]
-        peers = (medians.get((peer, EAGER), medians.get((peer, COMPILED))) for peer in (BERT, THEIRS))
+        peers = (
+            medians.get((peer, EAGER), medians.get((peer, COMPILED))) for peer in (BERT, THEIRS)
+        )
         ratios = ("" if peer is None else f"{peer / median:.2f}" for peer in peers)
         rows.append(
             (

@@ -28,7 +28,9 @@ from sqzb.tokenizer import CONTINUATION, UNK
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("--text", action="append", required=True, help="a file, folder or glob; repeat it for more")
+    arguments.add_argument(
+        "--text", action="append", required=True, help="a file, folder or glob; repeat it for more"
+    )
     arguments.add_argument("--vocab", required=True, help="vocab.txt or tokenizer.json")
     arguments.add_argument("--kills", type=int, default=5)
     arguments.add_argument("--chunks", type=int, default=1000)
@@ -41,14 +43,20 @@ def main() -> None:
         console.out.print(f"Undisturbed: {seconds:.1f} s")
         for _ in range(given.kills):
             process = start(killed, given.text, given.vocab)
-            time.sleep(random.uniform(0.05, 0.3) * seconds)  # so that there is still something to do
+            time.sleep(
+                random.uniform(0.05, 0.3) * seconds
+            )  # so that there is still something to do
             if process.poll() is not None:
                 sys.exit("It ended before it could be killed: give more text.")
             subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)
-            console.out.print(f"SIGKILL: {len(list(killed.glob('shards/*.json')))} shards are finished")
+            console.out.print(
+                f"SIGKILL: {len(list(killed.glob('shards/*.json')))} shards are finished"
+            )
         start(killed, given.text, given.vocab).wait()
         one, other = hashes(whole), hashes(killed)
-        console.out.print(f"{sum(one[name] == other.get(name) for name in one)} of {len(one)} files are the same")
+        console.out.print(
+            f"{sum(one[name] == other.get(name) for name in one)} of {len(one)} files are the same"
+        )
         verify(killed)
         n = found(Corpus(killed), load_recipe(CorpusRecipe, killed / RECIPE), given.chunks)
         console.out.print(f"{n:,} of {given.chunks:,} chunks stand in their source")
@@ -57,8 +65,22 @@ def main() -> None:
 
 def start(output: Path, texts: list[str], vocab: str) -> "subprocess.Popen[bytes]":
     sources = [f"sources.text{number}.path={text}" for number, text in enumerate(texts)]
-    given = ["sources.wikipedia=null", "sources.bookcorpus=null", *sources, f"vocabulary.path={vocab}"]
-    command = [sys.executable, "-m", "sqzb", "prepare-corpus", "recipes/corpus.yaml", "--output", str(output), *given]
+    given = [
+        "sources.wikipedia=null",
+        "sources.bookcorpus=null",
+        *sources,
+        f"vocabulary.path={vocab}",
+    ]
+    command = [
+        sys.executable,
+        "-m",
+        "sqzb",
+        "prepare-corpus",
+        "recipes/corpus.yaml",
+        "--output",
+        str(output),
+        *given,
+    ]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, start_new_session=True)
 
 
@@ -71,15 +93,24 @@ def hashes(folder: Path) -> dict[str, str]:
 def found(corpus: Corpus, recipe: CorpusRecipe, n: int) -> int:
     """How many of `n` random chunks stand in the text, without white space; [UNK] stands for anything."""
     chunks = corpus.split(TRAIN, recipe.sequence_lengths[0])
-    wanted = [pieces(corpus.tokenizer, chunks[random.randrange(len(chunks))].tokens.tolist()) for _ in range(n)]
+    wanted = [
+        pieces(corpus.tokenizer, chunks[random.randrange(len(chunks))].tokens.tolist())
+        for _ in range(n)
+    ]
     missing = set(range(n))
     for name, source in recipe.sources.items():
         cleaner = Cleaner(recipe, source)
         for unit in units(name, source):
-            kept = [cleaner.document(row) for row in documents(unit, source) if isinstance(row, str)]
-            said = "\n".join(" ".join(document.sentences) for document in kept if document is not None)
+            kept = [
+                cleaner.document(row) for row in documents(unit, source) if isinstance(row, str)
+            ]
+            said = "\n".join(
+                " ".join(document.sentences) for document in kept if document is not None
+            )
             text = "".join(corpus.tokenizer.normalizer.normalize_str(said).split(" "))
-            missing -= {number for number in missing if all(piece in text for piece in wanted[number])}
+            missing -= {
+                number for number in missing if all(piece in text for piece in wanted[number])
+            }
     return n - len(missing)
 
 

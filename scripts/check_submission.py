@@ -46,7 +46,9 @@ FILES = {
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("runs", nargs="+", help="runs, or folders that hold runs")
-    arguments.add_argument("--glue-dir", type=Path, required=True, help="GLUE's own files of the runs' tasks")
+    arguments.add_argument(
+        "--glue-dir", type=Path, required=True, help="GLUE's own files of the runs' tasks"
+    )
     arguments.add_argument("--submission", type=Path, required=True)
     given = arguments.parse_args()
     with tempfile.TemporaryDirectory() as temporary:
@@ -57,17 +59,38 @@ def main() -> None:
         random_model(folder / "start")
         for task in TASKS.values():
             name = task.folders[0]
-            if all((given.glue_dir / name / task.files[split]).exists() for split in task.test_splits):
+            if all(
+                (given.glue_dir / name / task.files[split]).exists() for split in task.test_splits
+            ):
                 (data / name).symlink_to((given.glue_dir / name).resolve())
                 continue
             write_files(task, data / name)
             if not task.model_of:
                 places = ["--model", str(folder / "start"), "--glue-dir", str(data)]
                 output = str(random_runs / task.name)
-                sqzb("finetune", "--task", task.name, *places, "--output", output, "epochs=1", "max_length=32")
-        sqzb("eval", *given.runs, str(random_runs), "--submission", str(given.submission), "--glue-dir", str(data))
+                sqzb(
+                    "finetune",
+                    "--task",
+                    task.name,
+                    *places,
+                    "--output",
+                    output,
+                    "epochs=1",
+                    "max_length=32",
+                )
+        sqzb(
+            "eval",
+            *given.runs,
+            str(random_runs),
+            "--submission",
+            str(given.submission),
+            "--glue-dir",
+            str(data),
+        )
     problems = check(given.submission)
-    said = "\n".join(problems) or f"{given.submission}: all {len(FILES)} files are as GLUE takes them."
+    said = (
+        "\n".join(problems) or f"{given.submission}: all {len(FILES)} files are as GLUE takes them."
+    )
     console.out.print(said)
     sys.exit(bool(problems))
 
@@ -93,7 +116,11 @@ def write_files(task: Task, folder: Path) -> None:
     labels = [*task.file_labels] or ["1.5", "4.0"]
     for split, name in task.files.items():
         rows = [
-            [str(row), *(" ".join(draw.choices(WORDS, k=4)) for _ in task.file_columns), draw.choice(labels)]
+            [
+                str(row),
+                *(" ".join(draw.choices(WORDS, k=4)) for _ in task.file_columns),
+                draw.choice(labels),
+            ]
             for row in range(task.counts[split] if is_test(split) else LABELLED)
         ]
         columns = [task.file_index, *task.file_columns, task.file_label]
@@ -119,7 +146,11 @@ def check(path: Path) -> Sequence[str]:
             indices, predictions = zip(*(row.split("\t") for row in rows), strict=True)
             if indices != tuple(str(index) for index in range(count)):
                 problems.append(f"{name}: the indices are not 0 to {count - 1:,}")
-            if not (set(predictions) <= values if values else all(0 <= float(value) <= 5 for value in predictions)):
+            if not (
+                set(predictions) <= values
+                if values
+                else all(0 <= float(value) <= 5 for value in predictions)
+            ):
                 problems.append(f"{name}: there are other predictions than {values or '0 to 5'}")
     return problems
 

@@ -30,9 +30,21 @@ def main() -> None:
     write_paraphrases(GLUE / "MRPC")
     run_sqzb("finetune", "--recipe", "recipes/demo_paraphrase.yaml", "--glue-dir", str(GLUE))
     run_sqzb(
-        "eval", str(FOLDER / "phase2"), "--corpus", str(FOLDER / "corpus"), "--json", str(FOLDER / "pretrained.json")
+        "eval",
+        str(FOLDER / "phase2"),
+        "--corpus",
+        str(FOLDER / "corpus"),
+        "--json",
+        str(FOLDER / "pretrained.json"),
     )
-    run_sqzb("eval", str(FOLDER / "paraphrase"), "--glue-dir", str(GLUE), "--json", str(FOLDER / "paraphrase.json"))
+    run_sqzb(
+        "eval",
+        str(FOLDER / "paraphrase"),
+        "--glue-dir",
+        str(GLUE),
+        "--json",
+        str(FOLDER / "paraphrase.json"),
+    )
     show(time.monotonic() - started)
 
 
@@ -43,7 +55,11 @@ def write_paraphrases(folder: Path) -> None:
     the opposite from another one of the same length. No sentence of the validation part is in the training part.
     """
     draw = random.Random(0)
-    found = {sentence for document in python_docs.read() for sentence in re.split(r"(?<=[.:])\s+", document)}
+    found = {
+        sentence
+        for document in python_docs.read()
+        for sentence in re.split(r"(?<=[.:])\s+", document)
+    }
     sentences = sorted(sentence for sentence in found if 6 <= len(sentence.split()) <= 20)
     draw.shuffle(sentences)
     held = len(sentences) // 6
@@ -53,7 +69,10 @@ def write_paraphrases(folder: Path) -> None:
     ):
         rows = [pair(draw, part) for _ in range(n)]
         lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
-        lines += [f"{label}\t{2 * i}\t{2 * i + 1}\t{first}\t{second}" for i, (label, first, second) in enumerate(rows)]
+        lines += [
+            f"{label}\t{2 * i}\t{2 * i + 1}\t{first}\t{second}"
+            for i, (label, first, second) in enumerate(rows)
+        ]
         folder.mkdir(parents=True, exist_ok=True)
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
@@ -62,8 +81,14 @@ def pair(draw: random.Random, sentences: list[str]) -> tuple[int, str, str]:
     label = draw.randrange(2)
     first = draw.choice(sentences)
     length = len(first.split())
-    others = [other for other in sentences if other != first and abs(len(other.split()) - length) <= 2]
-    return label, reword(draw, first), reword(draw, first if label or not others else draw.choice(others))
+    others = [
+        other for other in sentences if other != first and abs(len(other.split()) - length) <= 2
+    ]
+    return (
+        label,
+        reword(draw, first),
+        reword(draw, first if label or not others else draw.choice(others)),
+    )
 
 
 def reword(draw: random.Random, sentence: str) -> str:
@@ -82,9 +107,17 @@ def show(seconds: float) -> None:
         ("masked tokens, loss", nats, f"{corpus['heldout_unigram_nats']:.2f} (unigram)"),
         ("masked tokens, accuracy", f"{pretrained['heldout_mlm_accuracy']:.1%}", ""),
         ("sentence order, accuracy", f"{pretrained['heldout_sop_accuracy']:.1%}", "50.0%"),
-        ("paraphrase, accuracy", f"{paraphrase['accuracy']:.1%}", f"{max(positive, 1 - positive):.1%} (majority)"),
+        (
+            "paraphrase, accuracy",
+            f"{paraphrase['accuracy']:.1%}",
+            f"{max(positive, 1 - positive):.1%} (majority)",
+        ),
     ]
-    console.table(f"What was learnt in {console.duration(seconds)}", ("held out", "measured", "baseline"), rows)
+    console.table(
+        f"What was learnt in {console.duration(seconds)}",
+        ("held out", "measured", "baseline"),
+        rows,
+    )
     console.out.print(
         f"The pretrained model is in {FOLDER / 'phase2/final'}, the finetuned one in {FOLDER / 'paraphrase/final'}:\n"
         "folders that sqzb and transformers open."

@@ -40,7 +40,9 @@ COLUMNS = {
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("out", type=Path)
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="all by default")
     given = parser.parse_args(arguments)
@@ -50,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         console.error(f"{error} Called again, this goes on where it ended.")
         return 1
     for found in differing:
-        console.warn(f"{found} {HUB_DATASET} has changed, or its copy in the local cache is another.")
+        console.warn(
+            f"{found} {HUB_DATASET} has changed, or its copy in the local cache is another."
+        )
     return 1 if differing else 0
 
 
@@ -85,7 +89,9 @@ def file_lines(chosen: Task, split: str, examples: Sequence[Example]) -> list[st
     named = COLUMNS[chosen.name][is_test(split)]
     columns = named.split("|" if "|" in named else " ")
     headed = is_test(split) or not chosen.header
-    return ["\t".join(columns)] * headed + [row(chosen, split, columns, example) for example in examples]
+    return ["\t".join(columns)] * headed + [
+        row(chosen, split, columns, example) for example in examples
+    ]
 
 
 def row(chosen: Task, split: str, columns: Sequence[str], example: Example) -> str:
@@ -95,7 +101,9 @@ def row(chosen: Task, split: str, columns: Sequence[str], example: Example) -> s
         cells[chosen.file_index] = str(example.row)
     if example.label is not None:
         score = chosen.regression
-        cells[chosen.file_label] = f"{example.label:.3f}" if score else chosen.file_labels[int(example.label)]
+        cells[chosen.file_label] = (
+            f"{example.label:.3f}" if score else chosen.file_labels[int(example.label)]
+        )
     if any(mark in cell for cell in cells.values() for mark in "\t\n"):
         raise UserError(
             f"Row {example.row} of {chosen.name}'s {split} split in {HUB_DATASET} has a tab or a line's end in it, "

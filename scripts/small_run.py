@@ -26,7 +26,10 @@ TASKS, SEEDS, STARTS = ("mrpc", "rte"), (1, 2, 3), ("pretrained", "random")
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument(
-        "--text", action="append", required=True, help="a file, folder or glob of text; repeat it for more"
+        "--text",
+        action="append",
+        required=True,
+        help="a file, folder or glob of text; repeat it for more",
     )
     arguments.add_argument("--glue-dir", required=True, help="GLUE's own files: MRPC/ and RTE/")
     given = arguments.parse_args()
@@ -34,7 +37,9 @@ def main() -> None:
     for phase in PHASES:
         if not Path("runs", phase, "final").exists():
             run_sqzb("pretrain", f"recipes/{phase}.yaml", "--resume", "auto")
-        run_sqzb("eval", f"runs/{phase}", "--corpus", str(CORPUS), "--json", f"runs/{phase}/heldout.json")
+        run_sqzb(
+            "eval", f"runs/{phase}", "--corpus", str(CORPUS), "--json", f"runs/{phase}/heldout.json"
+        )
     runs = [(task, start, seed) for task in TASKS for start in STARTS for seed in SEEDS]
     # Models this small use a core each better than all cores together.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
@@ -57,7 +62,12 @@ def finetune(task: str, start: str, seed: int, glue_dir: str) -> None:
         return
     shutil.rmtree(output, ignore_errors=True)
     settings = ["--recipe", "recipes/small_finetune.yaml", "--task", task, "--glue-dir", glue_dir]
-    settings += ["--output", str(output), f"seed={seed}", f"from_scratch={str(start == 'random').lower()}"]
+    settings += [
+        "--output",
+        str(output),
+        f"seed={seed}",
+        f"from_scratch={str(start == 'random').lower()}",
+    ]
     run_sqzb("finetune", *settings, threads=1)
 
 
@@ -69,7 +79,10 @@ def show() -> None:
     rows = []
     for phase, length in PHASES.items():
         heldout = json.loads(Path("runs", phase, "heldout.json").read_text(encoding="utf-8"))
-        figures, unigram = heldout[f"length_{length}"], f"{heldout['heldout_unigram_nats']:.3f} (unigram)"
+        figures, unigram = (
+            heldout[f"length_{length}"],
+            f"{heldout['heldout_unigram_nats']:.3f} (unigram)",
+        )
         rows += [
             (f"MLM loss at length {length}", f"{figures['heldout_mlm_loss']:.3f} nats", unigram),
             (f"MLM accuracy at length {length}", f"{figures['heldout_mlm_accuracy']:.1%}", ""),
@@ -84,7 +97,9 @@ def show() -> None:
                 values = [last(task, start, seed)[f"validation_{metric}"] for seed in SEEDS]
                 cells.append(Spread.of(values, statistics.fmean).text(".1%"))
             scores.append((f"{task} {metric}", *cells))
-    console.table(f"Finetuned, {len(SEEDS)} seeds: mean (lowest to highest)", ("validation", *STARTS), scores)
+    console.table(
+        f"Finetuned, {len(SEEDS)} seeds: mean (lowest to highest)", ("validation", *STARTS), scores
+    )
 
 
 def last(task: str, start: str, seed: int) -> dict[str, float]:

@@ -31,7 +31,9 @@ Figures = dict[str, float]
 
 def main() -> None:
     arguments = parser(__doc__)
-    arguments.add_argument("recipe", type=Path, help="of one task that is no regression, with model and output")
+    arguments.add_argument(
+        "recipe", type=Path, help="of one task that is no regression, with model and output"
+    )
     arguments.add_argument("--glue-dir", type=Path, required=True)
     given = arguments.parse_args()
     train(load_recipe(FinetuneRecipe, given.recipe), given.glue_dir)
@@ -41,8 +43,13 @@ def copy_data(chosen: Task, glue_dir: Path, folder: Path, examples: int | None) 
     """GLUE's own training and validation file under `folder`, of the first only its first so many examples."""
     (folder / chosen.folders[0]).mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        lines = None if examples is None or split != "train" else examples + (not chosen.header)  # 1: the header line
-        with file(chosen, split, glue_dir).open("rb") as source, file(chosen, split, folder).open("wb") as copy:
+        lines = (
+            None if examples is None or split != "train" else examples + (not chosen.header)
+        )  # 1: the header line
+        with (
+            file(chosen, split, glue_dir).open("rb") as source,
+            file(chosen, split, folder).open("wb") as copy,
+        ):
             copy.writelines(islice(source, lines))
 
 
@@ -81,7 +88,9 @@ def timed(contestant: str, recipe: FinetuneRecipe, glue_dir: Path, **environment
             [sys.executable, *arguments, str(given), "--glue-dir", str(glue_dir)],
             stdout=said,
             stderr=subprocess.STDOUT,
-            env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,  # nothing that is timed waits for the network
+            env=os.environ
+            | {"HF_HUB_OFFLINE": "1"}
+            | environment,  # nothing that is timed waits for the network
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
@@ -90,7 +99,11 @@ def timed(contestant: str, recipe: FinetuneRecipe, glue_dir: Path, **environment
     if process.returncode:
         sys.exit(f"{output} failed:\n{log.read_text()}")
     console.out.print(f"{recipe.task}, {output.name}: {seconds:.1f} s")
-    return {"seconds": seconds, "peak_bytes": usage.ru_maxrss * 1024, **figures(output, task(recipe.task or ""))}
+    return {
+        "seconds": seconds,
+        "peak_bytes": usage.ru_maxrss * 1024,
+        **figures(output, task(recipe.task or "")),
+    }
 
 
 def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
@@ -111,13 +124,17 @@ def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
     files = {split: str(file(chosen, split, glue_dir)) for split in SPLITS}
     reading = {"delimiter": "\t", "quoting": csv.QUOTE_NONE, "keep_default_na": False}
     columns = {"column_names": list(chosen.header)} if chosen.header else {}
-    splits = load_dataset("csv", data_files=files, cache_dir=str(output / "cache"), **reading, **columns)
+    splits = load_dataset(
+        "csv", data_files=files, cache_dir=str(output / "cache"), **reading, **columns
+    )
     tokenizer = AutoTokenizer.from_pretrained(recipe.model)
 
     def tokenise(rows: dict[str, list[Any]]) -> Any:
         texts = [rows[column] for column in chosen.file_columns]
         encoded = tokenizer(*texts, max_length=recipe.max_length, truncation=True)
-        return encoded | {"labels": [chosen.file_labels.index(str(label)) for label in rows[chosen.file_label]]}
+        return encoded | {
+            "labels": [chosen.file_labels.index(str(label)) for label in rows[chosen.file_label]]
+        }
 
     splits = splits.map(tokenise, batched=True, remove_columns=splits["train"].column_names)
 

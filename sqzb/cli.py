@@ -36,11 +36,17 @@ Recipe = Annotated[Path, typer.Argument(help=RECIPE_HELP)]
 Name = Annotated[str, typer.Argument(help="The name of a recipe that `sqzb recipes` lists.")]
 Output = Annotated[Path | None, typer.Option(help="The folder to write; by default the recipe's.")]
 Resume = Annotated[
-    str, typer.Option(help="auto: go on from the newest whole checkpoint, if there is one; or the path of one.")
+    str,
+    typer.Option(
+        help="auto: go on from the newest whole checkpoint, if there is one; or the path of one."
+    ),
 ]
 Executor = Literal["processes", "ray"]
 GlueDir = Annotated[
-    Path | None, typer.Option(help="Folder of GLUE's own files (MRPC/, RTE/ ...); by default they come from the Hub.")
+    Path | None,
+    typer.Option(
+        help="Folder of GLUE's own files (MRPC/, RTE/ ...); by default they come from the Hub."
+    ),
 ]
 
 
@@ -86,7 +92,8 @@ def _show_version(wanted: bool) -> None:
 @app.callback()
 def _options(
     version: Annotated[
-        bool, typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True)
+        bool,
+        typer.Option("--version", help="Show the version.", callback=_show_version, is_eager=True),
     ] = False,
 ) -> None:
     pass
@@ -97,11 +104,15 @@ def prepare_corpus(
     recipe: Annotated[Path | None, typer.Argument(help=RECIPE_HELP)] = None,
     overrides: Overrides = None,
     output: Output = None,
-    workers: Annotated[int | None, typer.Option(min=1, help="Processes; by default one a core.")] = None,
+    workers: Annotated[
+        int | None, typer.Option(min=1, help="Processes; by default one a core.")
+    ] = None,
     executor: Annotated[
         Executor, typer.Option(help="Who does the work: processes here, or a Ray cluster.")
     ] = "processes",
-    verify: Annotated[Path | None, typer.Option(help="Check the files of this corpus, and do nothing else.")] = None,
+    verify: Annotated[
+        Path | None, typer.Option(help="Check the files of this corpus, and do nothing else.")
+    ] = None,
 ) -> None:
     """Read documents, clean and split them, tokenise them, and cut them into chunks for pretraining.
 
@@ -127,8 +138,12 @@ def prepare_corpus(
 def inspect_corpus(
     corpus: Annotated[Path, typer.Argument(help="A folder written by prepare-corpus.")],
     n: Annotated[int, typer.Option("--n", min=1, help="So many examples.")] = 5,
-    length: Annotated[int | None, typer.Option(min=8, help="Sequence length; by default the corpus's first.")] = None,
-    seed: Annotated[int, typer.Option(min=0, help="Of which examples, and how they are masked.")] = 0,
+    length: Annotated[
+        int | None, typer.Option(min=8, help="Sequence length; by default the corpus's first.")
+    ] = None,
+    seed: Annotated[
+        int, typer.Option(min=0, help="Of which examples, and how they are masked.")
+    ] = 0,
 ) -> None:
     """Show training examples as a person reads them: segments, order, and what the model is asked."""
     from sqzb.pretraining.inspection import inspect
@@ -142,8 +157,12 @@ def pretrain(
     overrides: Overrides = None,
     output: Output = None,
     resume: Resume = "never",
-    extend: Annotated[bool, typer.Option("--extend", help="Go on with another number of steps.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Check everything, show the plan, train nothing.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Go on with another number of steps.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Check everything, show the plan, train nothing.")
+    ] = False,
 ) -> None:
     """Train a model on a prepared corpus: masked tokens and sentence order, LAMB, exact global batches."""
     from sqzb.recipe import PretrainRecipe, load_recipe
@@ -158,23 +177,32 @@ def pretrain(
 def finetune(
     overrides: Overrides = None,
     task: Annotated[
-        str | None, typer.Option(help="The GLUE task, such as mrpc; several, as mrpc,rte; or all nine: all.")
+        str | None,
+        typer.Option(help="The GLUE task, such as mrpc; several, as mrpc,rte; or all nine: all."),
     ] = None,
     recipe: Annotated[
         Path | None,
         typer.Option(help=f"{RECIPE_HELP} By default, the model card's settings."),
     ] = None,
     seeds: Annotated[str | None, typer.Option(help="A run with each seed, such as 1,2,3.")] = None,
-    jobs: Annotated[int | None, typer.Option(min=1, help="So many of several runs at once; by default 1.")] = None,
-    model: Annotated[str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, help="So many of several runs at once; by default 1.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")
+    ] = None,
     teacher: Annotated[
         list[str] | None,
-        typer.Option(help="A model finetuned on the task, to learn from too; given several times, from their mean."),
+        typer.Option(
+            help="A model finetuned on the task, to learn from too; given several times, from their mean."
+        ),
     ] = None,
     glue_dir: GlueDir = None,
     output: Output = None,
     resume: Resume = "never",
-    extend: Annotated[bool, typer.Option("--extend", help="Go on with another number of epochs.")] = False,
+    extend: Annotated[
+        bool, typer.Option("--extend", help="Go on with another number of epochs.")
+    ] = False,
 ) -> None:
     """Train a pretrained model on a GLUE task, or on several, with several seeds and settings: a sweep.
 
@@ -191,13 +219,17 @@ def finetune(
 
     if is_sweep(wanted):
         if resume not in ("never", "auto") or extend:
-            raise typer.BadParameter("--extend and --resume PATH are for a single run; a sweep goes on by itself")
+            raise typer.BadParameter(
+                "--extend and --resume PATH are for a single run; a sweep goes on by itself"
+            )
         from sqzb.finetuning.sweep.run import sweep
 
         sweep(wanted, jobs or 1)
         return
     if jobs is not None:
-        raise typer.BadParameter("--jobs is for several runs: give several tasks, --seeds, or a grid")
+        raise typer.BadParameter(
+            "--jobs is for several runs: give several tasks, --seeds, or a grid"
+        )
     from sqzb.finetuning import job
     from sqzb.finetuning.data import open_data
 
@@ -208,16 +240,25 @@ def finetune(
 @app.command(name="eval")
 def evaluate(
     paths: Annotated[
-        list[str], typer.Argument(metavar="RUN", help="A run, a saved model or a Hub id; several for --submission.")
+        list[str],
+        typer.Argument(
+            metavar="RUN", help="A run, a saved model or a Hub id; several for --submission."
+        ),
     ],
-    task: Annotated[str | None, typer.Option(help="The GLUE task; by default the one it was finetuned on.")] = None,
+    task: Annotated[
+        str | None, typer.Option(help="The GLUE task; by default the one it was finetuned on.")
+    ] = None,
     split: Annotated[
-        Literal["validation", "test"], typer.Option(help="test: predictions, which --json holds by index.")
+        Literal["validation", "test"],
+        typer.Option(help="test: predictions, which --json holds by index."),
     ] = "validation",
     glue_dir: GlueDir = None,
-    corpus: Annotated[Path | None, typer.Option(help="A prepared corpus, for a pretrained model.")] = None,
+    corpus: Annotated[
+        Path | None, typer.Option(help="A prepared corpus, for a pretrained model.")
+    ] = None,
     submission: Annotated[
-        Path | None, typer.Option(help="The zip for GLUE to write, from a run of each task or folders of runs.")
+        Path | None,
+        typer.Option(help="The zip for GLUE to write, from a run of each task or folders of runs."),
     ] = None,
     json: Annotated[Path | None, typer.Option(help="A file to write all figures to.")] = None,
 ) -> None:
@@ -225,9 +266,13 @@ def evaluate(
     if submission is None and len(paths) > 1:
         raise typer.BadParameter("give one RUN; several are for --submission")
     if submission is not None and (task is not None or corpus is not None):
-        raise typer.BadParameter("--submission takes the tasks of the runs: leave out --task and --corpus")
+        raise typer.BadParameter(
+            "--submission takes the tasks of the runs: leave out --task and --corpus"
+        )
     if split == "test" and json is None:
-        raise typer.BadParameter("--split test has predictions in place of figures: give --json FILE, which holds them")
+        raise typer.BadParameter(
+            "--split test has predictions in place of figures: give --json FILE, which holds them"
+        )
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
     from sqzb.finetuning.finetuned import data_for
@@ -249,9 +294,12 @@ def evaluate(
 def predict(
     path: Annotated[str, typer.Argument(help="A finetuned run, a saved model or a Hub id.")],
     sentences: Annotated[
-        list[str] | None, typer.Argument(metavar="SENTENCE [SECOND]", help="What to predict, one or a pair.")
+        list[str] | None,
+        typer.Argument(metavar="SENTENCE [SECOND]", help="What to predict, one or a pair."),
     ] = None,
-    file: Annotated[Path | None, typer.Option(help="A text file instead: a line each, a tab between two.")] = None,
+    file: Annotated[
+        Path | None, typer.Option(help="A text file instead: a line each, a tab between two.")
+    ] = None,
 ) -> None:
     """Show what a finetuned model says: the label and each one's probability, or the score; a line for each line."""
     if (not sentences) == (file is None):
@@ -269,17 +317,24 @@ def predict(
 @app.command()
 def fill_mask(
     path: Annotated[str, typer.Argument(help="A pretrained run, a saved model or a Hub id.")],
-    text: Annotated[str, typer.Argument(help='A text with [MASK] in it, as "Paris is the [MASK] of France."')],
+    text: Annotated[
+        str, typer.Argument(help='A text with [MASK] in it, as "Paris is the [MASK] of France."')
+    ],
     top: Annotated[int, typer.Option(min=1, help="So many tokens for each [MASK].")] = 5,
 ) -> None:
     """Show the likeliest tokens for each [MASK] of a text, with their probabilities."""
     from sqzb import predict as predicting
 
     for number, tokens in enumerate(predicting.fill_mask(path, text, top)):
-        typer.echo("\n" * bool(number) + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens))
+        typer.echo(
+            "\n" * bool(number)
+            + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens)
+        )
 
 
-recipes = typer.Typer(help="List the recipes that come with sqzb; show or copy one; list the keys of recipes.")
+recipes = typer.Typer(
+    help="List the recipes that come with sqzb; show or copy one; list the keys of recipes."
+)
 app.add_typer(recipes, name="recipes")
 
 
@@ -305,7 +360,9 @@ def copy_recipe(
     name: Name,
     file: Annotated[
         Path | None,
-        typer.Argument(help="The file to write, or a folder; by default NAME.yaml in the working directory."),
+        typer.Argument(
+            help="The file to write, or a folder; by default NAME.yaml in the working directory."
+        ),
     ] = None,
 ) -> None:
     """Copy a recipe to a file of your own, which must not exist yet."""
@@ -334,7 +391,9 @@ def _seeds(text: str) -> str:
         typer.BadParameter: the text is not whole numbers with commas between.
     """
     if not all(seed.strip().isdecimal() for seed in text.split(",")):
-        raise typer.BadParameter(f"--seeds takes whole numbers with commas between, such as 1,2,3; not {text!r}")
+        raise typer.BadParameter(
+            f"--seeds takes whole numbers with commas between, such as 1,2,3; not {text!r}"
+        )
     return f"sweep.seed=[{text}]"
 
 

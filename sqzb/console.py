@@ -23,12 +23,16 @@ Unit = Callable[[int], str]
 class Bar:
     """Progress towards `total`; `advance` or `to` moves it and `text` says how it goes."""
 
-    def __init__(self, title: str, total: int, done: int, unit: Unit, progress: Progress | None) -> None:
+    def __init__(
+        self, title: str, total: int, done: int, unit: Unit, progress: Progress | None
+    ) -> None:
         self._title, self._total, self._done, self._unit = title, total, done, unit
         self._progress, self._text = progress, ""
         self._started, self._said, self._first = time.monotonic(), time.monotonic(), done
         if progress is not None:
-            self._task = progress.add_task(title, total=total, completed=done, text="", count=self._count())
+            self._task = progress.add_task(
+                title, total=total, completed=done, text="", count=self._count()
+            )
 
     def advance(self, by: int = 1, text: str | None = None) -> None:
         self.to(self._done + by, text)
@@ -50,11 +54,15 @@ class Bar:
         moved = self._done - self._first
         if self._done < self._total and moved <= 0:
             return "unknown time"
-        return duration((time.monotonic() - self._started) / max(1, moved) * (self._total - self._done))
+        return duration(
+            (time.monotonic() - self._started) / max(1, moved) * (self._total - self._done)
+        )
 
 
 @contextmanager
-def bar(title: str, total: int, done: int = 0, show: bool = True, unit: Unit = "{:,}".format) -> Iterator[Bar]:
+def bar(
+    title: str, total: int, done: int = 0, show: bool = True, unit: Unit = "{:,}".format
+) -> Iterator[Bar]:
     """A bar on standard output; without a terminal a line every 30 seconds, and with `show` off nothing.
 
     unit: how a count is written.
@@ -63,7 +71,9 @@ def bar(title: str, total: int, done: int = 0, show: bool = True, unit: Unit = "
         yield (Bar if show else _Silent)(title, total, done, unit, None)
         return
     name, count, text = (TextColumn(f"{{task.{what}}}", markup=False) for what in _SAID)
-    with Progress(name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), text, console=out) as progress:
+    with Progress(
+        name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), text, console=out
+    ) as progress:
         yield Bar(title, total, done, unit, progress)
 
 

@@ -19,7 +19,9 @@ def hash64(*keys: ArrayLike) -> U64:
     state: U64 = np.array(0x9E3779B97F4A7C15, np.uint64)
     with np.errstate(over="ignore"):
         for key in keys:
-            state = _mix((state ^ np.asarray(key).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15))
+            state = _mix(
+                (state ^ np.asarray(key).astype(np.uint64)) + np.uint64(0x9E3779B97F4A7C15)
+            )
     return state
 
 

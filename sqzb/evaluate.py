@@ -40,18 +40,31 @@ def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
     names = data.test_splits if split == "test" else data.validation_splits
     if not names:
         raise UserError(f"GLUE's {data.name} has no {split} split: give --split test.")
-    found: dict[str, Any] = {"path": path, "task": data.name, "split": split, "labels": list(kind.names)}
+    found: dict[str, Any] = {
+        "path": path,
+        "task": data.name,
+        "split": split,
+        "labels": list(kind.names),
+    }
     examples = {name: _load(data, name) for name in names}
     if split == "test":
         by_split = {name: by_index(finetuned, examples[name]) for name in names}
         for name, predictions in by_split.items():
-            console.out.print(f"{path} on {data.name}: {len(predictions):,} predictions for its {name} split.")
-        return found | {"splits": {name: _named(kind, predictions) for name, predictions in by_split.items()}}
+            console.out.print(
+                f"{path} on {data.name}: {len(predictions):,} predictions for its {name} split."
+            )
+        return found | {
+            "splits": {name: _named(kind, predictions) for name, predictions in by_split.items()}
+        }
     encoded = {name: finetuned.encode(examples[name]) for name in names}
     logits = {name: finetuned.logits(encoded[name]) for name in names}
-    figures = together({name: measure(data, decide(kind, logits[name]), encoded[name]) for name in names})
+    figures = together(
+        {name: measure(data, decide(kind, logits[name]), encoded[name]) for name in names}
+    )
     print_validation_report(f"{path} on {data.name}", data, figures, encoded)
-    details = {name: _details(kind, name, examples[name], encoded[name], logits[name]) for name in names}
+    details = {
+        name: _details(kind, name, examples[name], encoded[name], logits[name]) for name in names
+    }
     return found | figures | {"splits": details}
 
 
@@ -72,7 +85,11 @@ def _said(kind: Kind, value: float) -> str | float:
 
 
 def _details(
-    kind: Kind, split: str, examples: Sequence[Example], encoded: Encoded, logits: NDArray[np.float32]
+    kind: Kind,
+    split: str,
+    examples: Sequence[Example],
+    encoded: Encoded,
+    logits: NDArray[np.float32],
 ) -> dict[str, Any]:
     """Print and return where the model is wrong: by label, and its worst mistakes."""
     predictions, loss = decide(kind, logits), losses(kind, logits, encoded)
@@ -81,13 +98,18 @@ def _details(
         counts = confusion(kind, predictions, encoded)
         found["confusion"] = counts.tolist()
         rows = [
-            (label, *(f"{count:,}" for count in row)) for label, row in zip(kind.names, counts.tolist(), strict=True)
+            (label, *(f"{count:,}" for count in row))
+            for label, row in zip(kind.names, counts.tolist(), strict=True)
         ]
-        console.table(f"{split}: labels, and what they were taken for", ("label", *kind.names), rows)
+        console.table(
+            f"{split}: labels, and what they were taken for", ("label", *kind.names), rows
+        )
         warning = under_chance(counts)
         if warning is not None:
             console.warn(warning)
-    worst = [row for row in np.argsort(-loss, kind="stable") if predictions[row] != encoded.labels[row]][:WORST]
+    worst = [
+        row for row in np.argsort(-loss, kind="stable") if predictions[row] != encoded.labels[row]
+    ][:WORST]
     found["mistakes"] = [
         {
             **examples[row]._asdict(),
@@ -99,7 +121,9 @@ def _details(
     ]
     if worst:
         console.table(
-            f"{split}: the worst mistakes", ("text", "label", "taken for", "loss"), [*map(_row, found["mistakes"])]
+            f"{split}: the worst mistakes",
+            ("text", "label", "taken for", "loss"),
+            [*map(_row, found["mistakes"])],
         )
     return found
 
@@ -107,7 +131,8 @@ def _details(
 def _row(mistake: Mapping[str, Any]) -> tuple[str, str, str, str]:
     texts = [mistake["text_a"], *([] if mistake["text_b"] is None else [mistake["text_b"]])]
     label, prediction = (
-        value if isinstance(value, str) else f"{value:.2f}" for value in (mistake["label"], mistake["prediction"])
+        value if isinstance(value, str) else f"{value:.2f}"
+        for value in (mistake["label"], mistake["prediction"])
     )
     return (
         "\n".join(text if len(text) <= SHOWN else f"{text[:SHOWN]}..." for text in texts),
@@ -132,11 +157,18 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
         check_fit(model.config, recipe, corpus, path)
         check_vocabulary(opened.tokenizer, corpus, path)
         assert isinstance(recipe.micro_batch, int)  # a run's recipe holds the one that was found
-        share = Share(recipe.micro_batch, recipe.micro_batch, accelerator.num_processes, accelerator.process_index)
+        share = Share(
+            recipe.micro_batch,
+            recipe.micro_batch,
+            accelerator.num_processes,
+            accelerator.process_index,
+        )
         examples = Examples(recipe, corpus, share)
         figures = evaluate_heldout(Evaluator(accelerator, model, LABELS), examples, None)
         if not has_sop:
-            figures = {name: value for name, value in figures.items() if not name.startswith("heldout_sop")}
+            figures = {
+                name: value for name, value in figures.items() if not name.startswith("heldout_sop")
+            }
         print_heldout_report(f"{path} at length {recipe.sequence_length}", figures, corpus)
         found[f"length_{recipe.sequence_length}"] = figures | {"sequences": len(examples.heldout)}
     return found | {"heldout_unigram_nats": corpus.manifest["heldout_unigram_nats"]}

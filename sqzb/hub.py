@@ -30,13 +30,19 @@ def local_folder(source: str | Path) -> Path:
     if (path / "final").is_dir():
         return path / "final"
     if (path / "metrics.jsonl").exists():
-        raise UserError(f"The run {path} has no final/ model yet. Finish it, or give one of its checkpoints/.")
+        raise UserError(
+            f"The run {path} has no final/ model yet. Finish it, or give one of its checkpoints/."
+        )
     if path.is_dir():
         return path
     if path.exists():
-        raise UserError(f"{path} is a file; give the folder of a saved model (with config.json in it).")
+        raise UserError(
+            f"{path} is a file; give the folder of a saved model (with config.json in it)."
+        )
     if isinstance(source, Path) or not HUB_ID.fullmatch(source):
-        raise UserError(f"There is no folder {source}. Give the folder of a saved model, or a Hub id (owner/name).")
+        raise UserError(
+            f"There is no folder {source}. Give the folder of a saved model, or a Hub id (owner/name)."
+        )
     return _download(source)
 
 
@@ -62,5 +68,7 @@ def _download(hub_id: str) -> Path:
             "(for finetune: --model DIR) that holds config.json, the weights and tokenizer.json."
         ) from error
     if not folder.is_dir():
-        raise UserError(f"{hub_id} on the Hub has none of a model's files ({', '.join(MODEL_FILES)}). Check the name.")
+        raise UserError(
+            f"{hub_id} on the Hub has none of a model's files ({', '.join(MODEL_FILES)}). Check the name."
+        )
     return folder

@@ -18,10 +18,14 @@ from sqzb.tokenizer import MASK, special_ids
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import recipe_of
 
-Prediction = dict[str, float]  # the probability of each label, in their order; of a regression "score" alone
+Prediction = dict[
+    str, float
+]  # the probability of each label, in their order; of a regression "score" alone
 
 
-def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> list[Prediction | None]:
+def predict(
+    path: str, rows: Sequence[Sentences], file: Path | None = None
+) -> list[Prediction | None]:
     """What the finetuned model says of each row, None of one without sentences.
 
     path: a run, a saved model or a Hub id; file: where the rows are from, for errors. Texts longer than the run's
@@ -38,7 +42,10 @@ def predict(path: str, rows: Sequence[Sentences], file: Path | None = None) -> l
     names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
     kind = Classes(names) if len(names) > 1 else Number(-math.inf, math.inf)
     known = [row for row in rows if row]
-    examples = [Example(row[0], row[1] if len(row) == 2 else None, None, number) for number, row in enumerate(known)]
+    examples = [
+        Example(row[0], row[1] if len(row) == 2 else None, None, number)
+        for number, row in enumerate(known)
+    ]
     positions = model.config.max_position_embeddings
     max_length = positions if recipe is None else min(recipe.max_length, positions)
     accelerator = start_accelerator()
@@ -68,16 +75,25 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
     model, tokenizer = opened.model, opened.tokenizer
     ids, mask = tokenizer.encode(text).ids, special_ids(tokenizer).mask
     if mask not in ids:
-        raise UserError(f"There is no {MASK} in the text: put it where a token is to be found, in capitals.")
+        raise UserError(
+            f"There is no {MASK} in the text: put it where a token is to be found, in capitals."
+        )
     if len(ids) > model.config.max_position_embeddings:
-        raise UserError(f"The text has {len(ids)} tokens, and the model takes {model.config.max_position_embeddings}.")
+        raise UserError(
+            f"The text has {len(ids)} tokens, and the model takes {model.config.max_position_embeddings}."
+        )
     device = start_accelerator().device
     inputs = torch.tensor([ids], device=device)
     with torch.no_grad():
         logits = model.to(device).eval()(inputs).logits
-    probabilities = logits[inputs == mask].softmax(-1)[:, : tokenizer.get_vocab_size()]  # a model may have more rows
+    probabilities = logits[inputs == mask].softmax(-1)[
+        :, : tokenizer.get_vocab_size()
+    ]  # a model may have more rows
     likeliest = probabilities.topk(min(top, probabilities.shape[1]))
     return [
-        [(str(tokenizer.id_to_token(token)), probability) for token, probability in zip(*of_one, strict=True)]
+        [
+            (str(tokenizer.id_to_token(token)), probability)
+            for token, probability in zip(*of_one, strict=True)
+        ]
         for of_one in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
     ]

@@ -10,7 +10,15 @@ from tempfile import TemporaryFile
 from typing import NamedTuple, TextIO
 
 import numpy as np
-from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
+from tokenizers import (
+    Tokenizer,
+    decoders,
+    models,
+    normalizers,
+    pre_tokenizers,
+    processors,
+    trainers,
+)
 
 from sqzb.errors import UserError
 from sqzb.files import whole_file, write_json
@@ -48,7 +56,9 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
-        raise UserError(f"The vocabulary lacks {', '.join(missing)}; a BERT vocabulary has all of {SPECIAL_TOKENS}.")
+        raise UserError(
+            f"The vocabulary lacks {', '.join(missing)}; a BERT vocabulary has all of {SPECIAL_TOKENS}."
+        )
     return SpecialIds(*(vocabulary[token] for token in SPECIAL_TOKENS))
 
 
@@ -70,7 +80,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> T
         # Each word once has the same characters as the text, a tenth of the work.
         tokens = _learn(words, 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
         in_order = sorted(tokens, key=lambda token: (token.startswith(CONTINUATION), token))
-        texts = (" ".join(filter(words.__contains__, text.split())) for text in _without(rare, kept))
+        texts = (
+            " ".join(filter(words.__contains__, text.split())) for text in _without(rare, kept)
+        )
         vocabulary = _learn(texts, vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
     return _finish(_bert(_wordpiece(vocabulary), {"lowercase": lowercase}))
 
@@ -79,9 +91,13 @@ def _beyond(commonest: int, texts: Iterable[str]) -> str:
     """All characters of the texts but white space and so many of the commonest."""
     counts: Counter[int] = Counter()
     for text in texts:
-        points, n = np.unique(np.frombuffer(text.encode("utf-32-le"), np.uint32), return_counts=True)
+        points, n = np.unique(
+            np.frombuffer(text.encode("utf-32-le"), np.uint32), return_counts=True
+        )
         counts.update(dict(zip(points.tolist(), n.tolist(), strict=True)))
-    ranked = sorted((p for p in counts if not chr(p).isspace()), key=lambda point: (-counts[point], point))
+    ranked = sorted(
+        (p for p in counts if not chr(p).isspace()), key=lambda point: (-counts[point], point)
+    )
     return "".join(map(chr, ranked[commonest:]))
 
 
@@ -120,7 +136,9 @@ def _commonest(counts: dict[str, int], characters: int) -> dict[str, int]:
     return {word: counts[word] for word, end in zip(ranked, ends, strict=True) if end <= characters}
 
 
-def _learn(texts: Iterable[str], vocab_size: int, lowercase: bool, first: Sequence[str]) -> dict[str, int]:
+def _learn(
+    texts: Iterable[str], vocab_size: int, lowercase: bool, first: Sequence[str]
+) -> dict[str, int]:
     """Tokens and their numbers: `first`, all characters, and merges of these up to `vocab_size` tokens."""
     tokenizer = _bert(_wordpiece({}), {"lowercase": lowercase})
     trainer = trainers.WordPieceTrainer(
@@ -148,7 +166,10 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
     BERT's, so that other tools could not do the same from what `save_tokenizer` writes.
     """
     if path.is_dir():
-        found = next((path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).exists()), None)
+        found = next(
+            (path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).exists()),
+            None,
+        )
         if found is None:
             raise UserError(
                 f"{path} has no tokenizer: neither tokenizer.json nor vocab.txt is there. Give a folder or a Hub id "
@@ -156,7 +177,11 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
             )
         path = found
     try:
-        tokenizer = _from_vocabulary(path, lowercase) if path.suffix == ".txt" else Tokenizer.from_file(str(path))
+        tokenizer = (
+            _from_vocabulary(path, lowercase)
+            if path.suffix == ".txt"
+            else Tokenizer.from_file(str(path))
+        )
         _check(tokenizer)
         _finish(tokenizer)
     except Exception as error:  # the library raises bare Exception for a broken file
@@ -192,10 +217,15 @@ def _from_vocabulary(path: Path, lowercase: bool | None) -> Tokenizer:
     vocabulary = {token: number for number, token in enumerate(tokens) if token}
     beside = path.with_name("tokenizer_config.json")
     stored = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
-    settings = {name: stored[key] for key, name in NORMALIZER.items() if stored.get(key) is not None}
+    settings = {
+        name: stored[key] for key, name in NORMALIZER.items() if stored.get(key) is not None
+    }
     if lowercase is not None:
         settings["lowercase"] = lowercase
-    settings.setdefault("lowercase", not any(token != token.lower() for token in tokens if token not in SPECIAL_TOKENS))
+    settings.setdefault(
+        "lowercase",
+        not any(token != token.lower() for token in tokens if token not in SPECIAL_TOKENS),
+    )
     return _bert(_wordpiece(vocabulary), settings)
 
 
@@ -226,7 +256,9 @@ def _check(tokenizer: Tokenizer) -> None:
     vocabulary = tokenizer.get_vocab()
     gap = min(set(range(len(vocabulary) + 1)) - set(vocabulary.values()))
     if gap < len(vocabulary):
-        raise ValueError(f"no token has the number {gap}; in a vocab.txt, line {gap + 1} is empty or repeated")
+        raise ValueError(
+            f"no token has the number {gap}; in a vocab.txt, line {gap + 1} is empty or repeated"
+        )
 
 
 def _finish(tokenizer: Tokenizer) -> Tokenizer:

@@ -19,14 +19,21 @@ def at(recipe: CorpusRecipe, output: Path, **changes: Any) -> CorpusRecipe:
 def texts_of(recipe: CorpusRecipe) -> list[str]:
     found = []
     for name, source in recipe.sources.items():
-        found += [text for unit in units(name, source) for text in documents(unit, source) if isinstance(text, str)]
+        found += [
+            text
+            for unit in units(name, source)
+            for text in documents(unit, source)
+            if isinstance(text, str)
+        ]
     return found
 
 
 def cleaned(recipe: CorpusRecipe) -> list[Document]:
     """The documents that no rule of cleaning drops."""
     cleaner = Cleaner(recipe, next(iter(recipe.sources.values())))
-    return [document for text in texts_of(recipe) if (document := cleaner.document(text)) is not None]
+    return [
+        document for text in texts_of(recipe) if (document := cleaner.document(text)) is not None
+    ]
 
 
 def tokens_of(corpus: Corpus, document: Document) -> list[int]:
@@ -44,7 +51,9 @@ def as_text(numbers: list[int]) -> str:
     return f" {' '.join(map(str, numbers))} "
 
 
-def stops(patched: pytest.MonkeyPatch, module: ModuleType, step: str, after: int, error: Any) -> None:
+def stops(
+    patched: pytest.MonkeyPatch, module: ModuleType, step: str, after: int, error: Any
+) -> None:
     """Raise at a step, when it has been taken so often."""
     own, calls = getattr(module, step), []
 

@@ -8,9 +8,13 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
-os.environ.setdefault("TRITON_INTERPRET", "1")  # read when Triton is first imported, by whatever test or library
+os.environ.setdefault(
+    "TRITON_INTERPRET", "1"
+)  # read when Triton is first imported, by whatever test or library
 
-if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as in a shell's background; processes started here need it
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in a shell's background; processes started here need it
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
 import hypothesis
@@ -82,7 +86,10 @@ def prose(documents: int, seed: int) -> list[str]:
     found = []
     for _ in range(documents):
         lengths = draw.integers(2, 12, draw.integers(3, 25))
-        said = [" ".join(draw.choice(WORDS, n, p=weights / weights.sum())).capitalize() + "." for n in lengths]
+        said = [
+            " ".join(draw.choice(WORDS, n, p=weights / weights.sum())).capitalize() + "."
+            for n in lengths
+        ]
         cut = int(draw.integers(1, len(said)))
         found.append(" ".join(said[:cut]) + "\n\n" + " ".join(said[cut:]))
     return found
@@ -95,14 +102,18 @@ def write_prose() -> Callable[[Path, int, int], list[str]]:
     def write(path: Path, documents: int, seed: int) -> list[str]:
         texts = prose(documents, seed)
         path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text("".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8")
+        path.write_text(
+            "".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8"
+        )
         return texts
 
     return write
 
 
 @pytest.fixture(scope="session")
-def source_folder(tmp_path_factory: pytest.TempPathFactory, write_prose: Callable[[Path, int, int], list[str]]) -> Path:
+def source_folder(
+    tmp_path_factory: pytest.TempPathFactory, write_prose: Callable[[Path, int, int], list[str]]
+) -> Path:
     """Five jsonl files of prose; the last repeats documents of the first."""
     folder = tmp_path_factory.mktemp("sources")
     for number in range(4):
@@ -151,7 +162,11 @@ def content() -> Callable[[Path], dict[str, bytes]]:
     """All files of a corpus but its recipe, which names the folder."""
 
     def read(folder: Path) -> dict[str, bytes]:
-        files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+        files = {
+            str(path.relative_to(folder)): path.read_bytes()
+            for path in folder.rglob("*")
+            if path.is_file()
+        }
         assert files.pop("recipe.yaml")
         return files
 

@@ -46,7 +46,18 @@ IMPORTS = (
 # The environment of the server: Arrow's allocator would start a thread, and torch as many as there are cores.
 SETTINGS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # How the names of variables begin which libraries read while they are imported.
-READ = ("OMP_", "MKL_", "HF_", "TRITON_", "NO_COLOR", "COLUMNS", "TERM", "PYTHONHASHSEED", "PYTHONPATH", "PYTHONUTF8")
+READ = (
+    "OMP_",
+    "MKL_",
+    "HF_",
+    "TRITON_",
+    "NO_COLOR",
+    "COLUMNS",
+    "TERM",
+    "PYTHONHASHSEED",
+    "PYTHONPATH",
+    "PYTHONUTF8",
+)
 LARGEST = 1 << 16  # signals that wake the server at once
 _TruePopen = subprocess.Popen  # where a test puts this module's in its place
 
@@ -143,7 +154,9 @@ class Popen:
 
     def _told(self) -> int:
         """The pid, as the first that the server says, or the exit code as the last."""
-        said: dict[str, Any] = json.loads(_line(self._connection) or '{"error": "the fork server has ended"}')
+        said: dict[str, Any] = json.loads(
+            _line(self._connection) or '{"error": "the fork server has ended"}'
+        )
         if "error" in said:
             raise ValueError(said["error"])
         return int(said["told"])
@@ -166,7 +179,9 @@ def run(
     return subprocess.CompletedProcess(command, process.wait(), told, said)
 
 
-def _file(given: int | IO[Any] | None, standard: int, opened: list[int]) -> tuple[IO[str] | None, int]:
+def _file(
+    given: int | IO[Any] | None, standard: int, opened: list[int]
+) -> tuple[IO[str] | None, int]:
     """The end of a pipe to read, if one is asked for, and what the child shall write to."""
     if given == subprocess.PIPE:
         ours, theirs = os.pipe()
@@ -312,9 +327,13 @@ def _check_environment(wanted: Mapping[str, str], had: Mapping[str, str]) -> Non
     had: what the server began with. Libraries have put more into its environment, which a child's child has too.
     """
     keys = {key for key in had.keys() | wanted.keys() if key.startswith(READ)}
-    differing = [key for key in sorted(keys) if wanted.get(key) not in (had.get(key), os.environ.get(key))]
+    differing = [
+        key for key in sorted(keys) if wanted.get(key) not in (had.get(key), os.environ.get(key))
+    ]
     if differing:
-        raise ValueError(f"The fork server has other values of {', '.join(differing)}. Start a Python for it.")
+        raise ValueError(
+            f"The fork server has other values of {', '.join(differing)}. Start a Python for it."
+        )
 
 
 def become(request: Request, added: dict[str, str]) -> None:

@@ -12,8 +12,15 @@ from sqzb.training.resume import NEVER
 
 def tiny(vocab_size: int, **changes: Any) -> SqueezeBertConfig:
     """The sizes of a model that trains in a second."""
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 32}
-    return SqueezeBertConfig(**{**sizes, "vocab_size": vocab_size, "max_position_embeddings": 32} | changes)
+    sizes = {
+        "hidden_size": 16,
+        "num_hidden_layers": 1,
+        "num_attention_heads": 4,
+        "intermediate_size": 32,
+    }
+    return SqueezeBertConfig(
+        **{**sizes, "vocab_size": vocab_size, "max_position_embeddings": 32} | changes
+    )
 
 
 def finetune(recipe: FinetuneRecipe, glue: Path, resume: str = NEVER, extend: bool = False) -> Path:

@@ -15,13 +15,17 @@ HEAVY = ("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow")
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([sys.executable, "-m", "sqzb", *arguments], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-m", "sqzb", *arguments], capture_output=True, text=True, timeout=60
+    )
 
 
 def loaded_by(code: str) -> set[str]:
     """Which of the heavy libraries a program has loaded at its end."""
     program = f"import sys\ntry:\n    {code}\nexcept SystemExit: pass\nprint(*sys.modules, file=sys.stderr)"
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60
+    )
     return set(HEAVY) & set(ended.stderr.split())
 
 
@@ -42,7 +46,9 @@ def loaded_by(code: str) -> set[str]:
     ids=" ".join,
 )
 def test_nothing_heavy_is_loaded_before_the_arguments_are_good(arguments: list[str]) -> None:
-    assert loaded_by(f"sys.argv = ['sqzb', *{arguments}]; from sqzb.cli import main; main()") == set()
+    assert (
+        loaded_by(f"sys.argv = ['sqzb', *{arguments}]; from sqzb.cli import main; main()") == set()
+    )
 
 
 def test_help_names_every_command_and_debug() -> None:
@@ -131,8 +137,14 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
 @pytest.mark.parametrize(
     ("arguments", "answer"),
     [
-        (["pretrain", "phase1_128", "--steps", "10"], "no such option: --steps. Recipe keys have no dashes: steps=10"),
-        (["pretrain", "phase1_128", "--steps=10"], "no such option: --steps. Recipe keys have no dashes: steps=10"),
+        (
+            ["pretrain", "phase1_128", "--steps", "10"],
+            "no such option: --steps. Recipe keys have no dashes: steps=10",
+        ),
+        (
+            ["pretrain", "phase1_128", "--steps=10"],
+            "no such option: --steps. Recipe keys have no dashes: steps=10",
+        ),
         (["pretrain", "--lr", "1e-3", "phase1_128"], "no dashes: optimizer.lr=1e-3"),
         (["finetune", "--batch-size", "3", "--task", "mrpc"], "no dashes: batch=VALUE"),
         (["prepare-corpus", "corpus", "--heldout"], "no dashes: heldout=VALUE"),

@@ -12,7 +12,9 @@ from rich.console import Console
 from sqzb import console
 
 printable = st.text(st.characters(codec="utf-8", exclude_categories=("C", "Z", "M")), max_size=30)
-markup = st.lists(st.sampled_from(["[", "]", "/", "\\", "red", "[bold]", "[/x]", ":smile:", " a"])).map("".join)
+markup = st.lists(
+    st.sampled_from(["[", "]", "/", "\\", "red", "[bold]", "[/x]", ":smile:", " a"])
+).map("".join)
 
 
 class Screen:
@@ -73,7 +75,10 @@ def test_bytes_are_counted_with_their_unit(screen: Screen) -> None:
         bar.to(1_000_000)
         screen.now += 30
         bar.to(4_000_000)
-    assert screen.out == ["Preparing 1.0 MB/4.0 MB    1 min 30 s left", "Preparing 4.0 MB/4.0 MB    0 s left"]
+    assert screen.out == [
+        "Preparing 1.0 MB/4.0 MB    1 min 30 s left",
+        "Preparing 4.0 MB/4.0 MB    0 s left",
+    ]
 
 
 def test_the_time_left_counts_from_where_it_began(screen: Screen) -> None:
@@ -133,7 +138,9 @@ def test_text_is_printed_as_it_is(text: str) -> None:
 def test_a_table_has_all_cells(screen: Screen) -> None:
     console.table("What was learnt", ("", "measured"), [("loss", "5.22"), ("accuracy", "16.3 %")])
     shown = "\n".join(screen.out)
-    assert screen.out[0] == "What was learnt" and all(word in shown for word in ("loss", "5.22", "measured", "16.3 %"))
+    assert screen.out[0] == "What was learnt" and all(
+        word in shown for word in ("loss", "5.22", "measured", "16.3 %")
+    )
 
 
 def test_brackets_in_a_table_mean_nothing(screen: Screen) -> None:
@@ -160,7 +167,9 @@ def test_durations(seconds: float, said: str) -> None:
 
 def parsed(text: str, units: dict[str, float]) -> float:
     words = text.replace(",", "").split()
-    return sum(float(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True))
+    return sum(
+        float(number) * units[unit] for number, unit in zip(words[::2], words[1::2], strict=True)
+    )
 
 
 @given(st.floats(0, 10**6))
@@ -169,7 +178,9 @@ def test_durations_are_true_to_their_last_place(seconds: float) -> None:
     assert abs(told - seconds) <= 0.5 if seconds < 3599 else -0.5 <= seconds - told <= 60
 
 
-@pytest.mark.parametrize(("n", "said"), [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (12_345_678, "12.3 MB")])
+@pytest.mark.parametrize(
+    ("n", "said"), [(0, "0 bytes"), (1, "1 byte"), (999, "999 bytes"), (12_345_678, "12.3 MB")]
+)
 def test_sizes(n: int, said: str) -> None:
     assert console.size(n) == said
 

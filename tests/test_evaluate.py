@@ -30,7 +30,9 @@ def tokenizer() -> Tokenizer:
     return train_tokenizer([" ".join(WORDS)] * 3, 100, lowercase=True)
 
 
-def save(folder: Path, tokenizer: Tokenizer, labels: tuple[str, ...]) -> SqueezeBertForSequenceClassification:
+def save(
+    folder: Path, tokenizer: Tokenizer, labels: tuple[str, ...]
+) -> SqueezeBertForSequenceClassification:
     torch.manual_seed(0)
     config = SqueezeBertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -57,7 +59,9 @@ def write(glue: Path, chosen: Task, split: str, labels: list[str] | None) -> Non
     folder.mkdir(parents=True, exist_ok=True)
     header = [chosen.file_index, *chosen.file_columns, *([chosen.file_label] if labels else [])]
     rows = [[str(2 * n), *sentences(n), *([labels[n]] if labels else [])] for n in range(N)]
-    (folder / chosen.files[split]).write_text("".join("\t".join(row) + "\n" for row in (header, *rows)), "utf-8")
+    (folder / chosen.files[split]).write_text(
+        "".join("\t".join(row) + "\n" for row in (header, *rows)), "utf-8"
+    )
 
 
 def evaluated(folder: Path, task_name: str, split: str) -> dict[str, Any]:
@@ -70,7 +74,12 @@ def logits_of(model: SqueezeBertForSequenceClassification, tokenizer: Tokenizer)
     found = []
     for n in range(N):
         ids = tokenizer.encode(*sentences(n))
-        found.append(model(torch.tensor([ids.ids]), None, torch.tensor([ids.type_ids])).logits[0].detach().double())
+        found.append(
+            model(torch.tensor([ids.ids]), None, torch.tensor([ids.type_ids]))
+            .logits[0]
+            .detach()
+            .double()
+        )
     return torch.stack(found)
 
 
@@ -91,7 +100,9 @@ def test_mnli_by_half_label_and_mistake(tmp_path: Path, tokenizer: Tokenizer) ->
         part = found["splits"][f"validation_{half}"]
         assert part["examples"] == N
         assert part["confusion"] == confusion_matrix(labels, said, labels=MNLI.labels).tolist()
-        wrong = {n: loss for n, loss in enumerate(cross_entropy(logits, labels)) if labels[n] != said[n]}
+        wrong = {
+            n: loss for n, loss in enumerate(cross_entropy(logits, labels)) if labels[n] != said[n]
+        }
         worst = sorted(wrong, key=lambda n: -wrong[n])[:10]
         assert [mistake["row"] for mistake in part["mistakes"]] == worst
         for n, mistake in zip(worst, part["mistakes"], strict=True):
@@ -102,7 +113,9 @@ def test_mnli_by_half_label_and_mistake(tmp_path: Path, tokenizer: Tokenizer) ->
 
 def cross_entropy(logits: torch.Tensor, labels: list[str]) -> list[float]:
     numbers = torch.tensor([BERT.index(label) for label in labels])
-    losses: list[float] = torch.nn.functional.cross_entropy(logits, numbers, reduction="none").tolist()
+    losses: list[float] = torch.nn.functional.cross_entropy(
+        logits, numbers, reduction="none"
+    ).tolist()
     return losses
 
 
@@ -113,19 +126,30 @@ def test_a_number_has_mistakes_and_no_confusion(tmp_path: Path, tokenizer: Token
     part = evaluated(tmp_path, "stsb", "validation")["splits"]["validation"]
     said = logits_of(model, tokenizer)[:, 0].numpy()
     assert "confusion" not in part
-    assert [mistake["row"] for mistake in part["mistakes"]] == np.argsort(-np.abs(said - labels))[:10].tolist()
-    assert all(math.isclose(m["prediction"], said[m["row"]], rel_tol=1e-4, abs_tol=1e-5) for m in part["mistakes"])
+    assert [mistake["row"] for mistake in part["mistakes"]] == np.argsort(-np.abs(said - labels))[
+        :10
+    ].tolist()
+    assert all(
+        math.isclose(m["prediction"], said[m["row"]], rel_tol=1e-4, abs_tol=1e-5)
+        for m in part["mistakes"]
+    )
 
 
 @pytest.mark.parametrize("chosen", [MNLI, AX], ids=lambda chosen: chosen.name)
-def test_a_test_split_has_predictions_by_index(chosen: Task, tmp_path: Path, tokenizer: Tokenizer) -> None:
+def test_a_test_split_has_predictions_by_index(
+    chosen: Task, tmp_path: Path, tokenizer: Tokenizer
+) -> None:
     """Also of AX, by a model of MNLI."""
     model = save(tmp_path / "model", tokenizer, BERT)
     for split in chosen.test_splits:
         write(tmp_path, chosen, split, None)
     found = evaluated(tmp_path, chosen.name, "test")
-    said = {str(2 * n): BERT[number] for n, number in enumerate(logits_of(model, tokenizer).argmax(1))}
-    assert found["splits"] == {split: {"examples": N, "predictions": said} for split in chosen.test_splits}
+    said = {
+        str(2 * n): BERT[number] for n, number in enumerate(logits_of(model, tokenizer).argmax(1))
+    }
+    assert found["splits"] == {
+        split: {"examples": N, "predictions": said} for split in chosen.test_splits
+    }
     assert "score" not in found
 
 
@@ -136,13 +160,18 @@ def test_ax_has_no_validation_split(tmp_path: Path, tokenizer: Tokenizer) -> Non
 
 
 def test_the_terminal_shows_texts_as_they_are_and_cut(
-    tmp_path: Path, tokenizer: Tokenizer, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path,
+    tokenizer: Tokenizer,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(console, "out", Console(width=200))
     save(tmp_path / "model", tokenizer, task("sst2").labels)
     rows = [f"[bold]{'x' * 90} end\t{n % 2}" for n in range(4)]
     (tmp_path / "SST-2").mkdir()
-    (tmp_path / "SST-2" / "dev.tsv").write_text("\n".join(["sentence\tlabel", *rows]) + "\n", encoding="utf-8")
+    (tmp_path / "SST-2" / "dev.tsv").write_text(
+        "\n".join(["sentence\tlabel", *rows]) + "\n", encoding="utf-8"
+    )
     found: dict[str, Any] = evaluate_task(
         str(tmp_path / "model"), data_for(str(tmp_path / "model"), "sst2", tmp_path), "validation"
     )

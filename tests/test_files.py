@@ -71,7 +71,9 @@ def test_an_error_leaves_old_content_and_nothing_else(
 
 
 @BOTH
-def test_a_kill_leaves_old_content_and_the_next_write_is_clean(tmp_path: Path, whole: Whole) -> None:
+def test_a_kill_leaves_old_content_and_the_next_write_is_clean(
+    tmp_path: Path, whole: Whole
+) -> None:
     path = tmp_path / "wanted"
     with whole(path) as aside:
         put(aside, "old", whole)
@@ -112,7 +114,9 @@ def test_a_value_that_is_no_json_leaves_the_old_file(tmp_path: Path) -> None:
 
 
 @given(st.binary(max_size=100), st.sampled_from([0, 1, 2**20 - 1, 2**20, 2**21 + 1]))
-def test_sha256_is_that_of_the_content(tmp_path_factory: pytest.TempPathFactory, start: bytes, size: int) -> None:
+def test_sha256_is_that_of_the_content(
+    tmp_path_factory: pytest.TempPathFactory, start: bytes, size: int
+) -> None:
     path = tmp_path_factory.getbasetemp() / "hashed"
     content = start + bytes(size)
     path.write_bytes(content)
@@ -128,7 +132,9 @@ HOLD = (
 def test_one_process_holds_a_folder(tmp_path: Path) -> None:
     """And while it does nothing lies there, and when it is killed it holds nothing."""
     command = [sys.executable, "-c", HOLD, str(tmp_path)]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as other:
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as other:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
         with locked(tmp_path) as ours:
             assert not ours
@@ -141,7 +147,9 @@ def test_one_process_holds_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("error", [None, ValueError, KeyboardInterrupt, BlockingIOError])
-def test_a_folder_is_free_behind_the_block(tmp_path: Path, error: type[BaseException] | None) -> None:
+def test_a_folder_is_free_behind_the_block(
+    tmp_path: Path, error: type[BaseException] | None
+) -> None:
     for _ in range(2):
         try:
             with locked(tmp_path) as ours:
@@ -168,7 +176,10 @@ def test_one_process_holds_a_byte_of_a_file(tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.touch()
     with subprocess.Popen(
-        [sys.executable, "-c", CLAIM, str(path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", CLAIM, str(path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
     ) as other:
         assert other.stdout is not None and other.stdout.readline() == "True\n"
         for number, free in ((3, False), (2, True), (3, False), (4, True)):

@@ -20,14 +20,18 @@ SLEEP = "import time; print('ready', flush=True); time.sleep(600)"
 def both(*arguments: str, **how: Any) -> list[subprocess.CompletedProcess[str]]:
     """What comes of a program in a Python of its own, and from the fork server."""
     command = [sys.executable, *arguments]
-    told = subprocess.run(command, env=ENVIRONMENT, capture_output=True, text=True, timeout=BOUND, **how)
+    told = subprocess.run(
+        command, env=ENVIRONMENT, capture_output=True, text=True, timeout=BOUND, **how
+    )
     return [told, fork_server.run(command, env=ENVIRONMENT, timeout=BOUND, **how)]
 
 
 def begun(program: str, **how: Any) -> fork_server.Popen:
     """The program, once it has said a line."""
     command = [sys.executable, "-c", program]
-    process = fork_server.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how)
+    process = fork_server.Popen(
+        command, env=ENVIRONMENT, stdout=subprocess.PIPE, stderr=subprocess.PIPE, **how
+    )
     assert process.stdout is not None and process.stdout.readline() == "ready\n"
     return process
 
@@ -62,14 +66,20 @@ def test_a_program_ends_and_says_the_same(program: str, code: int, tmp_path: Pat
 
 def test_each_draws_from_a_seed_of_its_own() -> None:
     program = "import random, numpy, torch; print(random.random(), numpy.random.rand(), torch.rand(1).item())"
-    draws = [fork_server.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=BOUND).stdout for _ in "ab"]
+    draws = [
+        fork_server.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=BOUND).stdout
+        for _ in "ab"
+    ]
     assert not {*draws[0].split()} & {*draws[1].split()}
 
 
 def test_an_error_ends_with_its_traceback() -> None:
     true, ours = both("-c", "def f():\n    raise ValueError('why')\nf()")
     assert ours.returncode == true.returncode == 1
-    assert ours.stderr.splitlines()[-1] == "ValueError: why" and 'File "<string>", line 2, in f' in ours.stderr
+    assert (
+        ours.stderr.splitlines()[-1] == "ValueError: why"
+        and 'File "<string>", line 2, in f' in ours.stderr
+    )
 
 
 def test_a_module_and_a_script_are_run_as_python_runs_them(tmp_path: Path) -> None:
@@ -114,7 +124,9 @@ def test_it_can_lead_a_group_of_its_own() -> None:
 
 
 def test_many_run_at_once_and_each_has_its_own_end() -> None:
-    processes = [begun(f"import sys; print('ready', flush=True); sys.exit({code})") for code in range(20)]
+    processes = [
+        begun(f"import sys; print('ready', flush=True); sys.exit({code})") for code in range(20)
+    ]
     assert [process.wait(BOUND) for process in processes] == list(range(20))
 
 
@@ -138,14 +150,18 @@ def test_what_it_captures_can_be_a_file(tmp_path: Path) -> None:
             "-c",
             "import sys; print('out'); sys.stdout.flush(); print('err', file=sys.stderr)",
         ]
-        assert fork_server.Popen(command, env=ENVIRONMENT, stdout=said, stderr=said).wait(BOUND) == 0
+        assert (
+            fork_server.Popen(command, env=ENVIRONMENT, stdout=said, stderr=said).wait(BOUND) == 0
+        )
     assert (tmp_path / "said").read_text() == "out\nerr\n"
 
 
 def test_it_can_ask_for_further_ones_which_outlive_it(tmp_path: Path) -> None:
     """As a sweep that is killed leaves its runs at work."""
     inner = f"import time; time.sleep(0.5); open({str(tmp_path / 'late')!r}, 'w').close()"
-    outer = f"import fork_server, sys; fork_server.Popen([sys.executable, '-c', {inner!r}]); {SLEEP}"
+    outer = (
+        f"import fork_server, sys; fork_server.Popen([sys.executable, '-c', {inner!r}]); {SLEEP}"
+    )
     process = begun(outer)
     process.kill()
     assert process.wait(BOUND) == -signal.SIGKILL and not (tmp_path / "late").exists()
@@ -163,12 +179,16 @@ def test_what_a_library_may_have_read_is_no_other() -> None:
             timeout=9,
         )
     world = ENVIRONMENT | {"RANK": "3"}
-    ended = fork_server.run([sys.executable, "-c", "import os; print(os.environ['RANK'])"], env=world, timeout=BOUND)
+    ended = fork_server.run(
+        [sys.executable, "-c", "import os; print(os.environ['RANK'])"], env=world, timeout=BOUND
+    )
     assert ended.stdout == "3\n"
 
 
 def ended(pid: str) -> bool:
-    told = subprocess.run(["ps", "-o", "stat=", "-p", pid], stdout=subprocess.PIPE, text=True).stdout
+    told = subprocess.run(
+        ["ps", "-o", "stat=", "-p", pid], stdout=subprocess.PIPE, text=True
+    ).stdout
     return told.strip() == "" or told.startswith("Z")
 
 
@@ -182,7 +202,9 @@ def test_it_ends_with_who_started_it_and_so_do_its_children(tmp_path: Path) -> N
     )
     environment = ENVIRONMENT | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     environment.pop(fork_server.ADDRESS, None)
-    told = subprocess.run([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True
+    ).stdout
     limit = time.monotonic() + BOUND
     for pid in told.split():  # of the child, and of the server, which heads their group
         while not ended(pid):

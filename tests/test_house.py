@@ -41,14 +41,18 @@ def imported(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-@pytest.mark.parametrize("path", sorted((ROOT / "sqzb").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "sqzb").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
 def test_imports_point_down(path: Path) -> None:
     module = ".".join(path.relative_to(ROOT / "sqzb").with_suffix("").parts)
     if module.removesuffix(".__init__") == "__init__":
         return
     for other in imported(path):
         same_room = room(other) == room(module)
-        assert same_room or floor(other) < floor(module), f"{module} imports {other}, which is not below it"
+        assert same_room or floor(other) < floor(module), (
+            f"{module} imports {other}, which is not below it"
+        )
 
 
 def test_every_module_has_a_floor() -> None:

@@ -18,7 +18,9 @@ from sqzb.hub import HUB_ID, local_folder
 
 HUB = "squeezebert/squeezebert-uncased"
 # The library's own HTTP client: httpx, or its successor.
-client = import_module(import_module("huggingface_hub.errors").HTTPError.__module__.partition(".")[0])
+client = import_module(
+    import_module("huggingface_hub.errors").HTTPError.__module__.partition(".")[0]
+)
 
 
 @pytest.fixture(autouse=True)
@@ -28,7 +30,9 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *args, **rest: pytest.fail("the Hub was asked"))
+    monkeypatch.setattr(
+        huggingface_hub, "snapshot_download", lambda *args, **rest: pytest.fail("the Hub was asked")
+    )
 
 
 @pytest.mark.usefixtures("no_hub")
@@ -89,7 +93,13 @@ def test_a_hub_id_is_downloaded_without_what_the_model_does_not_need(
 
     def snapshot_download(repo_id: str, *, allow_patterns: list[str]) -> str:
         asked.append(repo_id)
-        names = ["config.json", "pytorch_model.bin", "model.safetensors", "sop_head.safetensors", "tokenizer.json"]
+        names = [
+            "config.json",
+            "pytorch_model.bin",
+            "model.safetensors",
+            "sop_head.safetensors",
+            "tokenizer.json",
+        ]
         names += ["vocab.txt", "tokenizer_config.json"]
         others = ["tf_model.h5", "README.md", "flax_model.msgpack", "training_args.bin", "run.py"]
         chosen = import_module("huggingface_hub.utils").filter_repo_objects
@@ -104,17 +114,31 @@ def test_a_hub_id_is_downloaded_without_what_the_model_does_not_need(
 
 
 def answer(status: int) -> Any:
-    return client.Response(status, request=client.Request("GET", "https://huggingface.co/api/models"))
+    return client.Response(
+        status, request=client.Request("GET", "https://huggingface.co/api/models")
+    )
 
 
 @pytest.mark.parametrize(
     ("error", "advice"),
     [
-        (errors.RepositoryNotFoundError("401", response=answer(401)), "Check the name.*hf auth login"),
+        (
+            errors.RepositoryNotFoundError("401", response=answer(401)),
+            "Check the name.*hf auth login",
+        ),
         (errors.GatedRepoError("403", response=answer(403)), "Ask for access.*hf auth login"),
-        (errors.LocalEntryNotFoundError("nothing cached"), "Connect to the network, or give a local folder"),
-        (errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1"), "Connect to the network, or give a local folder"),
-        (errors.HfHubHTTPError("500", response=answer(500)), "Connect to the network, or give a local folder"),
+        (
+            errors.LocalEntryNotFoundError("nothing cached"),
+            "Connect to the network, or give a local folder",
+        ),
+        (
+            errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1"),
+            "Connect to the network, or give a local folder",
+        ),
+        (
+            errors.HfHubHTTPError("500", response=answer(500)),
+            "Connect to the network, or give a local folder",
+        ),
         (errors.HFValidationError("--"), "give a local folder"),
         (client.ProxyError("no proxy"), "Connect to the network, or give a local folder"),
         (client.ReadTimeout("too slow"), "Connect to the network, or give a local folder"),
@@ -137,6 +161,8 @@ def test_every_failure_of_the_hub_tells_what_to_do(
 def test_offline_the_real_library_ends_in_advice_too(tmp_path: Path) -> None:
     program = f"from sqzb.hub import local_folder; local_folder({HUB!r})"
     environment = os.environ | {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, env=environment)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, env=environment
+    )
     assert "sqzb.errors.UserError" in ended.stderr.splitlines()[-1]
     assert "give a local folder" in ended.stderr.splitlines()[-1]

@@ -10,12 +10,20 @@ import torch
 from sqzb.data.lines import read_lines
 from sqzb.errors import UserError
 from sqzb.glue.tasks import TASKS
-from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
+from sqzb.model import (
+    SqueezeBertConfig,
+    SqueezeBertForPreTraining,
+    SqueezeBertForSequenceClassification,
+)
 from sqzb.predict import Prediction, fill_mask, predict, shown
 from sqzb.recipe import FinetuneRecipe, dump_recipe
 from sqzb.tokenizer import load_tokenizer
 
-PAIRS = [("Water of the river.", "A stone bridge"), ("winter", "Winter light, and a garden"), ("letter", "the history")]
+PAIRS = [
+    ("Water of the river.", "A stone bridge"),
+    ("winter", "Winter light, and a garden"),
+    ("letter", "the history"),
+]
 Save = Callable[..., Path]
 
 
@@ -34,13 +42,17 @@ def save(vocabulary: Path, tmp_path: Path) -> Save:
             intermediate_size=32,
             max_position_embeddings=32,
             initializer_range=0.5,  # so that no two answers are close
-            id2label=dict(enumerate(TASKS[task].labels or ("score",))) if task else {0: "a", 1: "b"},
+            id2label=dict(enumerate(TASKS[task].labels or ("score",)))
+            if task
+            else {0: "a", 1: "b"},
         )
         run = tmp_path / (task or "pretrained")
         model = SqueezeBertForSequenceClassification if task else SqueezeBertForPreTraining
         model(config).save_pretrained(run / "final", tokenizer)
         if recipe and task:
-            (run / "recipe.yaml").write_text(dump_recipe(FinetuneRecipe(task=task, max_length=max_length)))
+            (run / "recipe.yaml").write_text(
+                dump_recipe(FinetuneRecipe(task=task, max_length=max_length))
+            )
         return run
 
     return write
@@ -52,7 +64,9 @@ def of_transformers(run: Path, kind: str, *texts: str) -> torch.Tensor:
     model = getattr(transformers, kind).from_pretrained(run / "final").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(run / "final")
     with torch.no_grad():
-        logits: torch.Tensor = model(**tokenizer(*texts, return_tensors="pt", truncation=True)).logits[0]
+        logits: torch.Tensor = model(
+            **tokenizer(*texts, return_tensors="pt", truncation=True)
+        ).logits[0]
     return logits
 
 
@@ -71,7 +85,9 @@ def test_a_single_sentence_and_one_that_is_too_long(save: Save) -> None:
     texts = ["the letter", "water and winter " * 40]
     for text, found in zip(texts, predict(str(run), [(text,) for text in texts]), strict=True):
         wanted = of_transformers(run, "AutoModelForSequenceClassification", text).softmax(-1)
-        torch.testing.assert_close(torch.tensor(list((found or {}).values())), wanted, atol=1e-5, rtol=1e-4)
+        torch.testing.assert_close(
+            torch.tensor(list((found or {}).values())), wanted, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_a_text_is_cut_as_in_training(save: Save) -> None:
@@ -84,7 +100,10 @@ def test_lines_and_predictions_keep_step(save: Save, tmp_path: Path) -> None:
     """Empty lines stay empty ones; the others do not depend on what is beside them."""
     file = tmp_path / "lines.txt"
     file.write_bytes(
-        "\ufeff".encode() + b"\r\n" + "".join(f"{a}\t{b}\r\n \r\n" for a, b in PAIRS).encode() + b"one\ttwo"
+        "\ufeff".encode()
+        + b"\r\n"
+        + "".join(f"{a}\t{b}\r\n \r\n" for a, b in PAIRS).encode()
+        + b"one\ttwo"
     )
     rows = read_lines(file)
     assert rows == [(), PAIRS[0], (), PAIRS[1], (), PAIRS[2], (), ("one", "two")]
@@ -109,12 +128,18 @@ def test_the_tokens_for_a_mask_are_those_of_transformers(save: Save, text: str) 
     found = fill_mask(str(run), text, 4)
     logits = of_transformers(run, "AutoModelForMaskedLM", text)
     tokenizer = load_tokenizer(run / "final")
-    places = [place for place, token in enumerate(tokenizer.encode(text).tokens) if token == "[MASK]"]
+    places = [
+        place for place, token in enumerate(tokenizer.encode(text).tokens) if token == "[MASK]"
+    ]
     assert len(found) == len(places) == text.count("[MASK]")
     for place, tokens in zip(places, found, strict=True):
         values, ids = logits[place].softmax(-1).topk(4)
-        assert [token for token, _ in tokens] == [tokenizer.id_to_token(number) for number in ids.tolist()]
-        torch.testing.assert_close(torch.tensor([p for _, p in tokens]), values, atol=1e-5, rtol=1e-4)
+        assert [token for token, _ in tokens] == [
+            tokenizer.id_to_token(number) for number in ids.tolist()
+        ]
+        torch.testing.assert_close(
+            torch.tensor([p for _, p in tokens]), values, atol=1e-5, rtol=1e-4
+        )
 
 
 def test_all_tokens_together_are_certain(save: Save) -> None:
@@ -131,10 +156,16 @@ def test_what_a_model_cannot_do_is_told(save: Save, tmp_path: Path) -> None:
         (lambda: predict(pretrained, [("a",)]), "has no classifier"),
         (lambda: fill_mask(mrpc, "[MASK]", 5), "has no head for masked tokens"),
         (lambda: fill_mask(pretrained, "the [mask] of", 5), r"There is no \[MASK\]"),
-        (lambda: fill_mask(pretrained, "water " * 31 + "[MASK]", 5), "The text has 34 tokens, and the model takes 32"),
+        (
+            lambda: fill_mask(pretrained, "water " * 31 + "[MASK]", 5),
+            "The text has 34 tokens, and the model takes 32",
+        ),
         (lambda: predict(mrpc, [("a",)]), "mrpc takes two sentences, and here is one sentence"),
         (lambda: predict(cola, [("a", "b")]), "cola takes one sentence, and here is two sentences"),
-        (lambda: predict(mrpc, read_lines(one), one), re.escape(f"{one}:3: mrpc takes two sentences")),
+        (
+            lambda: predict(mrpc, read_lines(one), one),
+            re.escape(f"{one}:3: mrpc takes two sentences"),
+        ),
     ):
         with pytest.raises(UserError, match=said):
             call()

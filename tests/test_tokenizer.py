@@ -16,7 +16,13 @@ from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from sqzb import tokenizer as tokenizer_module
 from sqzb.errors import UserError
-from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, save_tokenizer, special_ids, train_tokenizer
+from sqzb.tokenizer import (
+    SPECIAL_TOKENS,
+    load_tokenizer,
+    save_tokenizer,
+    special_ids,
+    train_tokenizer,
+)
 
 DATA = os.environ.get("SQZB_DATA")  # a folder with the real vocabulary in it
 TEXTS = [
@@ -60,7 +66,9 @@ def trained_with(**settings: bool) -> Callable[[Path], Tokenizer]:
     return make
 
 
-def from_vocabulary(tokens: list[str], config: dict[str, Any] | None = None) -> Callable[[Path], Tokenizer]:
+def from_vocabulary(
+    tokens: list[str], config: dict[str, Any] | None = None
+) -> Callable[[Path], Tokenizer]:
     def make(folder: Path) -> Tokenizer:
         (folder / "vocab.txt").write_text("\n".join(tokens) + "\n", encoding="utf-8")
         if config is not None:
@@ -83,7 +91,9 @@ KINDS: dict[str, Callable[[Path], Tokenizer]] = {
     "cased without accents": trained_with(lowercase=False, strip_accents=True),
     "Chinese words whole": trained_with(lowercase=True, handle_chinese_chars=False),
     "cased vocabulary": from_vocabulary(CASED),
-    "vocabulary with settings": from_vocabulary(CASED, {"do_lower_case": True, "strip_accents": False}),
+    "vocabulary with settings": from_vocabulary(
+        CASED, {"do_lower_case": True, "strip_accents": False}
+    ),
     "BERT's own": berts,
 }
 
@@ -91,7 +101,10 @@ KINDS: dict[str, Callable[[Path], Tokenizer]] = {
 @pytest.fixture(scope="module", params=KINDS)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Pair:
     """Ours, and what transformers opens of the folder that we save."""
-    ours, folder = KINDS[request.param](tmp_path_factory.mktemp("given")), tmp_path_factory.mktemp("saved")
+    ours, folder = (
+        KINDS[request.param](tmp_path_factory.mktemp("given")),
+        tmp_path_factory.mktemp("saved"),
+    )
     save_tokenizer(ours, folder, 64)
     (folder / "config.json").write_text('{"model_type": "squeezebert"}')
     return ours, transformers.AutoTokenizer.from_pretrained(folder)
@@ -118,7 +131,9 @@ texts = st.text(max_size=30) | st.lists(words | st.text(max_size=5), max_size=8)
 @settings(max_examples=60)
 @given(text=texts, second=st.none() | texts)
 @example(text="e" * 100, second="e" * 101)
-def test_transformers_encodes_every_text_and_pair_as_we_do(pair: Pair, text: str, second: str | None) -> None:
+def test_transformers_encodes_every_text_and_pair_as_we_do(
+    pair: Pair, text: str, second: str | None
+) -> None:
     ours, theirs = pair
     # As a batch, since a single empty second text is no second text to transformers.
     got, due = ours.encode(text, second), theirs([text], None if second is None else [second])
@@ -143,7 +158,9 @@ def test_transformers_sees_the_same_vocabulary_and_limits(pair: Pair) -> None:
 def test_a_pair_is_berts_form(pair: Pair) -> None:
     ours, _ = pair
     ids = special_ids(ours)
-    first, second = (ours.encode(text, add_special_tokens=False).ids for text in ("the a", "a the."))
+    first, second = (
+        ours.encode(text, add_special_tokens=False).ids for text in ("the a", "a the.")
+    )
     both = ours.encode("the a", "a the.")
     assert both.ids == [ids.cls, *first, ids.sep, *second, ids.sep]
     assert both.type_ids == [0] * (len(first) + 2) + [1] * (len(second) + 1)
@@ -181,7 +198,10 @@ def test_the_same_texts_give_the_same_vocabulary_in_every_process_and_order() ->
         "print(*(train_tokenizer(iter(texts), 120, lowercase=True).to_str() for texts in ({0}, {0}[::-1])), sep='\\n')"
     ).format(TEXTS[:2])
     run = [sys.executable, "-c", program]
-    found = [subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines() for _ in range(2)]
+    found = [
+        subprocess.run(run, capture_output=True, text=True, check=True).stdout.splitlines()
+        for _ in range(2)
+    ]
     vocabularies = [Tokenizer.from_str(text).get_vocab() for lines in found for text in lines]
     assert len(vocabularies) == 4
     assert all(vocabulary == vocabularies[0] for vocabulary in vocabularies)
@@ -215,7 +235,9 @@ def test_pieces_of_words_are_no_special_tokens() -> None:
 def test_line_endings_of_a_vocabulary_do_not_matter(ending: str, tmp_path: Path) -> None:
     line = ending[: len(ending) // ending.count("\n")]
     (tmp_path / "vocab.txt").write_bytes((line.join(CASED) + ending).encode())
-    assert load_tokenizer(tmp_path).get_vocab() == {token: number for number, token in enumerate(CASED)}
+    assert load_tokenizer(tmp_path).get_vocab() == {
+        token: number for number, token in enumerate(CASED)
+    }
 
 
 @pytest.mark.parametrize(
@@ -231,9 +253,17 @@ def test_line_endings_of_a_vocabulary_do_not_matter(ending: str, tmp_path: Path)
     ],
 )
 def test_lowercase_is_what_is_asked_else_what_the_config_says_else_what_the_vocabulary_shows(
-    capitals: bool, config: dict[str, Any] | None, asked: bool | None, lowercase: bool, tmp_path: Path
+    capitals: bool,
+    config: dict[str, Any] | None,
+    asked: bool | None,
+    lowercase: bool,
+    tmp_path: Path,
 ) -> None:
-    tokens = CASED if capitals else [token for token in CASED if token in SPECIAL_TOKENS or token == token.lower()]
+    tokens = (
+        CASED
+        if capitals
+        else [token for token in CASED if token in SPECIAL_TOKENS or token == token.lower()]
+    )
     from_vocabulary(tokens, config)(tmp_path)
     tokenizer = load_tokenizer(tmp_path, lowercase=asked)
     assert tokenizer.normalizer.normalize_str("The É") == ("the e" if lowercase else "The É")
@@ -250,7 +280,9 @@ def test_berts_vocabulary_is_uncased() -> None:
 
 
 @pytest.mark.parametrize("missing", SPECIAL_TOKENS)
-def test_a_vocabulary_without_a_special_token_is_refused_by_its_name(missing: str, tmp_path: Path) -> None:
+def test_a_vocabulary_without_a_special_token_is_refused_by_its_name(
+    missing: str, tmp_path: Path
+) -> None:
     tokens = [token for token in CASED if token != missing]
     with pytest.raises(UserError) as told:
         from_vocabulary(tokens)(tmp_path)
@@ -277,8 +309,14 @@ def test_a_vocabulary_with_an_empty_or_repeated_line_is_refused_by_its_number(
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
 @settings(max_examples=40)
-@given(content=st.binary(max_size=60) | st.text(max_size=60).map(str.encode) | st.sampled_from([b"{}", b"[]", b"null"]))
-def test_broken_files_are_refused(name: str, content: bytes, tmp_path_factory: pytest.TempPathFactory) -> None:
+@given(
+    content=st.binary(max_size=60)
+    | st.text(max_size=60).map(str.encode)
+    | st.sampled_from([b"{}", b"[]", b"null"])
+)
+def test_broken_files_are_refused(
+    name: str, content: bytes, tmp_path_factory: pytest.TempPathFactory
+) -> None:
     path = tmp_path_factory.mktemp("broken") / name
     path.write_bytes(content)
     with pytest.raises(UserError, match=name):
@@ -309,15 +347,23 @@ def unlike(part: str) -> Tokenizer:
         case "BPE":
             tokenizer.model = models.BPE(vocabulary, [], unk_token="[UNK]")
         case "prefix":
-            tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", continuing_subword_prefix="@@")
+            tokenizer.model = models.WordPiece(
+                vocabulary, unk_token="[UNK]", continuing_subword_prefix="@@"
+            )
         case "longest word":
-            tokenizer.model = models.WordPiece(vocabulary, unk_token="[UNK]", max_input_chars_per_word=5)
+            tokenizer.model = models.WordPiece(
+                vocabulary, unk_token="[UNK]", max_input_chars_per_word=5
+            )
         case "unknown word":
-            tokenizer.model = models.WordPiece(vocabulary, unk_token="[MASK]", max_input_chars_per_word=100)
+            tokenizer.model = models.WordPiece(
+                vocabulary, unk_token="[MASK]", max_input_chars_per_word=100
+            )
         case "no normalizer":
             tokenizer.normalizer = None
         case "other normalizer":
-            tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Lowercase()])
+            tokenizer.normalizer = normalizers.Sequence(
+                [normalizers.NFKC(), normalizers.Lowercase()]
+            )
         case "control characters kept":
             tokenizer.normalizer = normalizers.BertNormalizer(clean_text=False)
         case "words at spaces":
@@ -338,7 +384,9 @@ def unlike(part: str) -> Tokenizer:
         ("words at spaces", "pre-tokenizer"),
     ],
 )
-def test_a_tokenizer_that_transformers_would_not_repeat_is_refused(part: str, told: str, tmp_path: Path) -> None:
+def test_a_tokenizer_that_transformers_would_not_repeat_is_refused(
+    part: str, told: str, tmp_path: Path
+) -> None:
     unlike(part).save(str(tmp_path / "tokenizer.json"))
     with pytest.raises(UserError, match=f"its {told} is not BERT's"):
         load_tokenizer(tmp_path)
@@ -354,7 +402,9 @@ def test_a_tokenizer_without_berts_frame_around_texts_gets_it(tmp_path: Path) ->
 def test_rare_characters_do_not_fill_the_vocabulary() -> None:
     rare = [chr(0x0400 + n) for n in range(200)]
     common = set("thecatsonm")
-    trained = train_tokenizer(["the cat sat on the mat " * 50, *rare], 500, lowercase=False).get_vocab()
+    trained = train_tokenizer(
+        ["the cat sat on the mat " * 50, *rare], 500, lowercase=False
+    ).get_vocab()
     assert sum(character in trained for character in rare) == 100 - len(common)
     assert trained.keys() >= common | {"the", "cat", "sat", "on", "mat"}
 
@@ -372,7 +422,9 @@ def test_words_without_number_neither_fill_the_memory_nor_hide_the_common_ones(
         return learn(taken[-1], *rest)
 
     monkeypatch.setattr(tokenizer_module, "_learn", noted)
-    new = [" ".join(f"q{n * 7919 % 100_003}" for n in range(at, at + 50)) for at in range(0, 5000, 50)]
+    new = [
+        " ".join(f"q{n * 7919 % 100_003}" for n in range(at, at + 50)) for at in range(0, 5000, 50)
+    ]
     common = ["the cat sat on the mat"] * 100
     texts = new + common if new_first else common + new
     trained = [train_tokenizer(iter(texts), 120, lowercase=True).get_vocab() for _ in range(2)]

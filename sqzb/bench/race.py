@@ -8,7 +8,9 @@ Name = TypeVar("Name")
 Result = TypeVar("Result")
 
 
-def race(contestants: Mapping[Name, Callable[[int], Result]], rounds: int) -> dict[Name, list[Result]]:
+def race(
+    contestants: Mapping[Name, Callable[[int], Result]], rounds: int
+) -> dict[Name, list[Result]]:
     """Call every contestant once a round, in turn, and return the results of each, by round.
 
     Whatever slows the machine down for a while then slows all contestants down, and not one of

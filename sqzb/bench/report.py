@@ -21,7 +21,9 @@ def parser(description: str | None, rounds: int | None = None) -> argparse.Argum
     form = argparse.RawDescriptionHelpFormatter
     arguments = argparse.ArgumentParser(description=description, formatter_class=form)
     if rounds is not None:
-        arguments.add_argument("--rounds", type=int, default=rounds, help="number of turns of each contestant")
+        arguments.add_argument(
+            "--rounds", type=int, default=rounds, help="number of turns of each contestant"
+        )
         arguments.add_argument("--json", type=Path, help="file to write all figures to")
     return arguments
 

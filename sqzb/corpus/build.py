@@ -19,7 +19,14 @@ from tokenizers import Tokenizer
 from sqzb import console
 from sqzb.corpus.executors import run
 from sqzb.corpus.manifest import damaged, make_manifest, report
-from sqzb.corpus.shards import ShardRecord, check_bad, record_path, records_of, shard_path, write_unit
+from sqzb.corpus.shards import (
+    ShardRecord,
+    check_bad,
+    record_path,
+    records_of,
+    shard_path,
+    write_unit,
+)
 from sqzb.corpus.sources import Unit, documents, units
 from sqzb.corpus.store import MANIFEST, SHARDS, Corpus, read_manifest, relative
 from sqzb.corpus.tables import Table, find_repeated, write_table

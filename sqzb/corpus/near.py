@@ -32,7 +32,9 @@ class Bands:
         try:
             from rensa import RMinHash
         except ImportError as error:
-            raise UserError("near_duplicates needs the package rensa: pip install 'sqzb[dedup]'.") from error
+            raise UserError(
+                "near_duplicates needs the package rensa: pip install 'sqzb[dedup]'."
+            ) from error
         self._minhash: Any = RMinHash
         self._seed = seed
 

@@ -31,14 +31,20 @@ from sqzb.tokenizer import load_tokenizer
 MANIFEST, SHARDS, CHUNKS = "manifest.json", "shards", "chunks"
 TRAIN, HELDOUT = SPLITS = ("train", "heldout")
 FORMAT = 2  # of the folder
-DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {"U16": np.uint16, "U32": np.uint32, "U64": np.uint64}
+DTYPES: dict[str, type[np.unsignedinteger[Any]]] = {
+    "U16": np.uint16,
+    "U32": np.uint32,
+    "U64": np.uint64,
+}
 
 
 class Chunk(NamedTuple):
     """A chunk, without special tokens."""
 
     tokens: NDArray[np.unsignedinteger[Any]]  # (n)
-    boundaries: NDArray[np.int64]  # offsets of the sentences' starts, without 0; n is not among them
+    boundaries: NDArray[
+        np.int64
+    ]  # offsets of the sentences' starts, without 0; n is not among them
 
 
 class ChunkRows(NamedTuple):
@@ -76,7 +82,9 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         return {name: _view(data, entry) for name, entry in header.items()}
     except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         advice = _verify(path.parent.parent)
-        raise UserError(f"The corpus file {path} is damaged or absent ({error}). {advice}") from error
+        raise UserError(
+            f"The corpus file {path} is damaged or absent ({error}). {advice}"
+        ) from error
 
 
 def _view(data: NDArray[np.uint8], entry: dict[str, Any]) -> NDArray[Any]:

@@ -69,7 +69,9 @@ def find_repeated(folder: Path, names: Sequence[str], recipe: CorpusRecipe) -> R
     if recipe.near_duplicates is not None:
         duplicate = flags_by_rule.get(DUPLICATE, none)
         near = _near_duplicates(shards)
-        flags_by_rule[NEAR_DUPLICATE] = [alike & ~equal for alike, equal in zip(near, duplicate, strict=True)]
+        flags_by_rule[NEAR_DUPLICATE] = [
+            alike & ~equal for alike, equal in zip(near, duplicate, strict=True)
+        ]
 
     repeated: Repeated = {}
     for rule, flags_of_shards in flags_by_rule.items():

@@ -28,7 +28,9 @@ def read_lines(file: Path) -> list[Sentences]:
     return found
 
 
-def check_sentences(name: str, texts: int, rows: Sequence[Sentences], file: Path | None = None) -> None:
+def check_sentences(
+    name: str, texts: int, rows: Sequence[Sentences], file: Path | None = None
+) -> None:
     """Check that each row has as many texts as the examples of the data set.
 
     name, texts: of the data set; file: where the rows are from, for the message. Rows without text are left out.
@@ -39,4 +41,6 @@ def check_sentences(name: str, texts: int, rows: Sequence[Sentences], file: Path
     for number, row in enumerate(rows, 1):
         if row and len(row) != texts:
             where = "" if file is None else f"{file}:{number}: "
-            raise UserError(f"{where}{name} takes {NUMBERS[texts]}, and here is {NUMBERS[len(row)]}.")
+            raise UserError(
+                f"{where}{name} takes {NUMBERS[texts]}, and here is {NUMBERS[len(row)]}."
+            )

@@ -40,7 +40,9 @@ def matthews(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 def pearson(predictions: ArrayLike, labels: ArrayLike) -> float:
     """Linear correlation, -1 to 1; 0.0 also where a number is not finite. Both [examples], numbers."""
-    predicted, true = (_centred(values.astype(np.float64)) for values in _aligned(predictions, labels))
+    predicted, true = (
+        _centred(values.astype(np.float64)) for values in _aligned(predictions, labels)
+    )
     correlation = _ratio(predicted @ true, np.sqrt(predicted @ predicted) * np.sqrt(true @ true))
     return min(1.0, max(-1.0, correlation))
 
@@ -72,7 +74,9 @@ def score(names: Sequence[str], metrics: Mapping[str, float]) -> float:
 def _aligned(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
     predicted, true = np.asarray(predictions), np.asarray(labels)
     if predicted.ndim != 1 or predicted.shape != true.shape:
-        raise ValueError(f"predictions {predicted.shape} and labels {true.shape} must be [examples], of equal length")
+        raise ValueError(
+            f"predictions {predicted.shape} and labels {true.shape} must be [examples], of equal length"
+        )
     return predicted, true
 
 

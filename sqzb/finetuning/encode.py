@@ -39,7 +39,9 @@ class Encoded(NamedTuple):
         labels = np.concatenate([self.labels, other.labels])
         return Encoded(self.ids + other.ids, self.types + other.types, labels, self.pad)
 
-    def batch(self, rows: Sequence[int] | NDArray[np.int64], unit: int = 1, most: int = 0) -> MicroBatch:
+    def batch(
+        self, rows: Sequence[int] | NDArray[np.int64], unit: int = 1, most: int = 0
+    ) -> MicroBatch:
         """The examples `rows`, padded to the longest; a row under 0 is padding alone, without a label.
 
         unit, most: pad further to a multiple of `unit`, but not over `most`.
@@ -52,12 +54,21 @@ class Encoded(NamedTuple):
         for place, row in there:
             n = len(self.ids[row])
             ids[place, :n], types[place, :n], mask[place, :n] = self.ids[row], self.types[row], 1
-        labels = np.where(np.asarray(rows) < 0, IGNORED, self.labels[rows]).astype(self.labels.dtype)
-        arrays = {"input_ids": ids, "attention_mask": mask, "token_type_ids": types, "labels": labels}
+        labels = np.where(np.asarray(rows) < 0, IGNORED, self.labels[rows]).astype(
+            self.labels.dtype
+        )
+        arrays = {
+            "input_ids": ids,
+            "attention_mask": mask,
+            "token_type_ids": types,
+            "labels": labels,
+        }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
 
-def encode(examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, kind: Kind) -> Encoded:
+def encode(
+    examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, kind: Kind
+) -> Encoded:
     """[CLS] a [SEP] b [SEP], cut to `max_length` from the end of the longer segment, as transformers does.
 
     Examples without a label, as in test files, get one that does not count. The padding is the tokenizer's own, or

@@ -14,7 +14,9 @@ from sqzb.finetuning.predict import predict_together
 from sqzb.model.open import Classifier
 
 
-def evaluate(model: Classifier, encoded: Encoded, data: DataSet, accelerator: Accelerator) -> dict[str, float]:
+def evaluate(
+    model: Classifier, encoded: Encoded, data: DataSet, accelerator: Accelerator
+) -> dict[str, float]:
     """Return the data set's metrics on labelled examples, and their mean as `score`; all processes share the work."""
     return measure(data, decide(data.kind, predict_together(model, encoded, accelerator)), encoded)
 
@@ -35,7 +37,9 @@ def evaluate_splits(
     model: Classifier, splits: Mapping[str, Encoded], data: DataSet, accelerator: Accelerator
 ) -> dict[str, float]:
     """Return the figures of `together` on the validation splits; all processes share the work."""
-    return together({split: evaluate(model, encoded, data, accelerator) for split, encoded in splits.items()})
+    return together(
+        {split: evaluate(model, encoded, data, accelerator) for split, encoded in splits.items()}
+    )
 
 
 def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
@@ -44,7 +48,11 @@ def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
     MNLI's metrics have the half before them, as matched_accuracy.
     """
     halves = {split: "".join(f"{half}_" for half in split.split("_")[1:]) for split in figures}
-    named = {f"{halves[split]}{name}": value for split, of in figures.items() for name, value in of.items()}
+    named = {
+        f"{halves[split]}{name}": value
+        for split, of in figures.items()
+        for name, value in of.items()
+    }
     scores = [named.pop(f"{half}score") for half in halves.values()]
     return named | {"score": sum(scores) / len(scores)}
 
@@ -52,7 +60,11 @@ def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 def majority(data: DataSet, encoded: Encoded) -> dict[str, float]:
     """The same figures for a model that always gives the commonest label, or the mean of a regression."""
     labels = encoded.labels
-    constant = labels.mean() if isinstance(data.kind, Number) else np.bincount(labels.astype(np.int64)).argmax()
+    constant = (
+        labels.mean()
+        if isinstance(data.kind, Number)
+        else np.bincount(labels.astype(np.int64)).argmax()
+    )
     return measure(data, np.full_like(labels, constant), encoded)
 
 

@@ -58,14 +58,18 @@ def data_for(path: str, task_name: str | None, glue_dir: Path | None) -> DataSet
         changes["glue_dir"] = str(glue_dir)
     recipe = recipe.model_copy(update=changes)
     if recipe.task is None:
-        model_folder(path)  # raises where there is no such model, of which nothing else needs to be said
+        model_folder(
+            path
+        )  # raises where there is no such model, of which nothing else needs to be said
         raise UserError(
             f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained."
         )
     return open_data(recipe)
 
 
-def open_finetuned(source: Source, data: DataSet, accelerator: Accelerator | None = None) -> Finetuned:
+def open_finetuned(
+    source: Source, data: DataSet, accelerator: Accelerator | None = None
+) -> Finetuned:
     """Open the model of a run, a saved folder or a Hub id for a data set.
 
     accelerator: that of the run which the model is opened in, if there is one.

@@ -35,10 +35,14 @@ from sqzb.training.run_folder import RunLog, evaluations, write_card
 
 LABELS = {"task": "labels"}
 LENGTH_UNIT = 16  # tokens: with CUDA graphs, batches have a multiple of it
-OF_STEP = "of_step"  # in the log: the figures are those of an earlier step's model, which is in final/
+OF_STEP = (
+    "of_step"  # in the log: the figures are those of an earlier step's model, which is in final/
+)
 
 
-def finetune(recipe: FinetuneRecipe, data: DataSet, resume: str = NEVER, extend: bool = False) -> Path:
+def finetune(
+    recipe: FinetuneRecipe, data: DataSet, resume: str = NEVER, extend: bool = False
+) -> Path:
     """Run the recipe on the data set, and return the run's folder.
 
     resume: "never", "auto" or the path of a checkpoint.
@@ -123,23 +127,36 @@ class Finetuning:
         if self.recipe.distillation.teacher:
             self._learn_from_teachers()
         self._train, self._unlabelled = [], []  # the texts, which take room, have done their work
-        self.order = Order([len(ids) for ids in self.train_set.ids], self.recipe.batch, self.recipe.seed)
+        self.order = Order(
+            [len(ids) for ids in self.train_set.ids], self.recipe.batch, self.recipe.seed
+        )
         assert self.order.batches_per_epoch == self.steps_per_epoch
 
     def _learn_from_teachers(self) -> None:
         """Take the teachers' logits, and the extra examples, labelled by them, into training."""
         recipe, data, n = self.recipe, self.data, len(self._train)
-        augmented = augmentation.augmented(recipe, data, self._source, self._train, self.accelerator)
+        augmented = augmentation.augmented(
+            recipe, data, self._source, self._train, self.accelerator
+        )
         extra = [*self._unlabelled, *augmented]
         logits = ask_teachers(
-            recipe.distillation, self._teachers, data, [*self._train, *extra], self.model, self.accelerator
+            recipe.distillation,
+            self._teachers,
+            data,
+            [*self._train, *extra],
+            self.model,
+            self.accelerator,
         )
         if isinstance(data.kind, Classes):
-            problem = under_chance(confusion(data.kind, decide(data.kind, logits[:n]), self.train_set))
+            problem = under_chance(
+                confusion(data.kind, decide(data.kind, logits[:n]), self.train_set)
+            )
             if problem is not None:
                 warn(self.accelerator, f"The teacher on the training examples: {problem}")
         if self.accelerator.is_main_process:
-            console.out.print(self._plan_of_teachers(measure(data, decide(data.kind, logits[:n]), self.train_set)))
+            console.out.print(
+                self._plan_of_teachers(measure(data, decide(data.kind, logits[:n]), self.train_set))
+            )
 
         if extra:
             labelled = augmentation.labelled(data.kind, extra, logits[n:])
@@ -152,16 +169,28 @@ class Finetuning:
         if not self.recipe.distillation.teacher or self.teacher_logits is not None:
             hashes["the training set"] = self.train_set.sha256
         if self.teacher_logits is not None:
-            hashes["what the teacher says"] = hashlib.sha256(self.teacher_logits.tobytes()).hexdigest()
+            hashes["what the teacher says"] = hashlib.sha256(
+                self.teacher_logits.tobytes()
+            ).hexdigest()
         return hashes
 
     def make_engine(self) -> Engine:
         recipe = self.recipe
-        optimizer = AdamW(parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, fused=True)
+        optimizer = AdamW(
+            parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, fused=True
+        )
         trained: nn.Module = self.model
         if self.teacher_logits is not None:
             trained = Taught(self.model, recipe.distillation)
-        return Engine(self.accelerator, trained, optimizer, LABELS, recipe.clip_norm, recipe.compile, self.graphs)
+        return Engine(
+            self.accelerator,
+            trained,
+            optimizer,
+            LABELS,
+            recipe.clip_norm,
+            recipe.compile,
+            self.graphs,
+        )
 
     # A step
 
@@ -193,7 +222,9 @@ class Finetuning:
         return rows
 
     def progress_text(self, result: StepResult) -> str:
-        return "  ".join(f"{name} {value:.1%}" for name, value in self.figures.items() if name != "score")
+        return "  ".join(
+            f"{name} {value:.1%}" for name, value in self.figures.items() if name != "score"
+        )
 
     # Between steps
 
@@ -207,7 +238,9 @@ class Finetuning:
         return due or (self.recipe.keep_best and self.evaluation_due(step))
 
     def evaluation_due(self, step: int) -> bool:
-        return step % (self.recipe.evaluate_every or self.steps_per_epoch) == 0 and step < self.steps
+        return (
+            step % (self.recipe.evaluate_every or self.steps_per_epoch) == 0 and step < self.steps
+        )
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
         figures = self._measure(engine, step)
@@ -235,7 +268,11 @@ class Finetuning:
 
     def _best(self, until: int) -> int | None:
         """Return the step of the best score up to `until`, the first of equals; None without one."""
-        return max((step for step in sorted(self.scores) if step <= until), key=self.scores.__getitem__, default=None)
+        return max(
+            (step for step in sorted(self.scores) if step <= until),
+            key=self.scores.__getitem__,
+            default=None,
+        )
 
     def needed_checkpoint(self, step: int) -> int | None:
         return self._best(step) if self.needs_older_checkpoints else None
@@ -273,14 +310,20 @@ class Finetuning:
         if taken == step:
             is_logged = log.evaluated(step)
         else:
-            is_logged = any(line["step"] == step and OF_STEP in line for line in evaluations(self.folder))
+            is_logged = any(
+                line["step"] == step and OF_STEP in line for line in evaluations(self.folder)
+            )
             figures = {OF_STEP: taken, **figures}
         if not is_logged:
             log.log(step, **figures)
         if main:
             write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
-            which = f", the best model, of step {taken:,} of {step:,}" if self.recipe.keep_best else ""
-            print_validation_report(f"Finetuned {self.folder}{which}", self.data, self.figures, self.validation)
+            which = (
+                f", the best model, of step {taken:,} of {step:,}" if self.recipe.keep_best else ""
+            )
+            print_validation_report(
+                f"Finetuned {self.folder}{which}", self.data, self.figures, self.validation
+            )
 
     # The plan
 
@@ -301,13 +344,21 @@ class Finetuning:
         """Return the lines on the teachers; figures: theirs on the training set."""
         distillation = self.recipe.distillation
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
-        measured = ", ".join(f"{name} {value:.1%}" for name, value in figures.items() if name != "score")
-        temperature = f", temperature {distillation.temperature:g}" if isinstance(self.data.kind, Classes) else ""
+        measured = ", ".join(
+            f"{name} {value:.1%}" for name, value in figures.items() if name != "score"
+        )
+        temperature = (
+            f", temperature {distillation.temperature:g}"
+            if isinstance(self.data.kind, Classes)
+            else ""
+        )
         plan = (
             f"taught by {several}{' and '.join(distillation.teacher)} ({measured} on the training "
             f"set): alpha {distillation.alpha:g}{temperature}"
         )
-        extra = " and ".join(f"{count:,} {kind}" for kind, count in self.extra_examples.items() if count)
+        extra = " and ".join(
+            f"{count:,} {kind}" for kind, count in self.extra_examples.items() if count
+        )
         return plan + (f"\nand {extra} examples with its labels, in each epoch" if extra else "")
 
 
@@ -316,9 +367,14 @@ def build_model(recipe: FinetuneRecipe, data: DataSet, source: Source) -> Opened
     torch.manual_seed(recipe.seed)
     changes: dict[str, Any] = {"id2label": data.kind.id2label}
     if recipe.dropout is not None:
-        changes |= {"hidden_dropout_prob": recipe.dropout, "attention_probs_dropout_prob": recipe.dropout}
+        changes |= {
+            "hidden_dropout_prob": recipe.dropout,
+            "attention_probs_dropout_prob": recipe.dropout,
+        }
     opened = open_classifier(source, recipe.from_scratch, **changes)
     positions = opened.model.config.max_position_embeddings
     if recipe.max_length > positions:
-        raise UserError(f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it.")
+        raise UserError(
+            f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it."
+        )
     return opened

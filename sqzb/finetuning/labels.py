@@ -13,7 +13,9 @@ from sqzb.finetuning.encode import Encoded
 FEW = 500  # examples, under which a score says little of the order of the labels
 
 
-def outputs_of(data: DataSet, id2label: Mapping[int, str], source: object, warn: Callable[[str], None]) -> list[int]:
+def outputs_of(
+    data: DataSet, id2label: Mapping[int, str], source: object, warn: Callable[[str], None]
+) -> list[int]:
     """Where the model has each of the data set's labels among its outputs, by their names in whatever case.
 
     Labels are matched by name, not by index: code bases number MNLI's labels differently, and matching by index drops

@@ -39,7 +39,9 @@ class Order:
         """
         n = len(self._lengths)
         whole = n // self._batch
-        rows, left = np.split(Permutation(n, self._seed, epoch)[np.arange(n)], [whole * self._batch])
+        rows, left = np.split(
+            Permutation(n, self._seed, epoch)[np.arange(n)], [whole * self._batch]
+        )
         pools = np.arange(len(rows)) // (POOL * self._batch)
         batches = rows[np.lexsort((self._lengths[rows], pools))].reshape(whole, self._batch)
         places = Permutation(max(1, whole), self._seed, epoch, POOL)[np.arange(whole)]

@@ -21,7 +21,9 @@ def predict(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> ND
     return _logits_of(model, encoded, accelerator, list(_by_length(encoded)))
 
 
-def predict_together(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> NDArray[np.float32]:
+def predict_together(
+    model: Classifier, encoded: Encoded, accelerator: Accelerator
+) -> NDArray[np.float32]:
     """Return the logits of `predict` in every process, each of which predicts its share of the batches.
 
     All processes of the run have to call this function.
@@ -39,13 +41,20 @@ def predict_together(model: Classifier, encoded: Encoded, accelerator: Accelerat
 
 @torch.no_grad()
 def _logits_of(
-    model: Classifier, encoded: Encoded, accelerator: Accelerator, batches: Sequence[NDArray[np.int64]]
+    model: Classifier,
+    encoded: Encoded,
+    accelerator: Accelerator,
+    batches: Sequence[NDArray[np.int64]],
 ) -> NDArray[np.float32]:
     """Logits (examples, labels), zero for the examples that are in no batch."""
     model.eval()
     logits = np.zeros((len(encoded.ids), model.config.num_labels), np.float32)
     for rows in batches:
-        inputs = {name: t.to(accelerator.device) for name, t in encoded.batch(rows).items() if name != "labels"}
+        inputs = {
+            name: t.to(accelerator.device)
+            for name, t in encoded.batch(rows).items()
+            if name != "labels"
+        }
         with accelerator.autocast():
             logits[rows] = model(**inputs).logits.float().cpu().numpy()
     return logits

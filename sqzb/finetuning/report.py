@@ -17,7 +17,9 @@ def print_validation_report(
     """
     baseline = together({split: majority(data, encoded) for split, encoded in validation.items()})
     rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
-    console.table(title, (f"validation ({count_examples(validation)})", "measured", "majority"), rows)
+    console.table(
+        title, (f"validation ({count_examples(validation)})", "measured", "majority"), rows
+    )
 
 
 def count_examples(splits: Mapping[str, Encoded]) -> str:

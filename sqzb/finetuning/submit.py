@@ -15,7 +15,9 @@ from sqzb.recipe import FinetuneRecipe
 from sqzb.training.run_folder import RECIPE, final_figures, recipe_of
 
 
-def submit(paths: Sequence[str], target: Path, open_task: Callable[[str], DataSet]) -> dict[str, object]:
+def submit(
+    paths: Sequence[str], target: Path, open_task: Callable[[str], DataSet]
+) -> dict[str, object]:
     """Write GLUE's zip from finetuned runs, one of each task, and return which were taken.
 
     paths: runs, or folders that hold runs at any depth; open_task: makes the data set of a task. Of several runs of a
@@ -33,20 +35,31 @@ def submit(paths: Sequence[str], target: Path, open_task: Callable[[str], DataSe
         )
     rows = {name: row for name, row in TASKS.items() if row.submission}
     data = {name: open_task(name) for name in rows}
-    tests = {(name, split): data[name].read(split).examples for name in rows for split in data[name].test_splits}
-    differing = [differing_count(TASKS[name], split, examples) for (name, split), examples in tests.items()]
+    tests = {
+        (name, split): data[name].read(split).examples
+        for name in rows
+        for split in data[name].test_splits
+    }
+    differing = [
+        differing_count(TASKS[name], split, examples) for (name, split), examples in tests.items()
+    ]
     if any(differing):
         raise UserError(f"GLUE takes whole test splits only: {' '.join(filter(None, differing))}")
     predictions: dict[tuple[str, str], dict[int, float]] = {}
     for name, row in rows.items():
         finetuned = open_finetuned(str(best[row.model_of or name][1]), data[name])
-        predictions |= {(name, split): by_index(finetuned, tests[name, split]) for split in row.test_splits}
+        predictions |= {
+            (name, split): by_index(finetuned, tests[name, split]) for split in row.test_splits
+        }
     submission.write(target, predictions)
     taken = [(name, str(run), f"{score:.1%}") for name, (score, run) in best.items()]
     console.table(f"{target}, by these runs", ("task", "run", "validation score"), taken)
     return {
         "submission": str(target),
-        "runs": {name: {"path": str(run), "validation_score": score} for name, (score, run) in best.items()},
+        "runs": {
+            name: {"path": str(run), "validation_score": score}
+            for name, (score, run) in best.items()
+        },
     }
 
 
@@ -55,10 +68,14 @@ def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
     found: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
     for path in paths:
         # Not rglob, which passes over the links of a sweep to runs that are in two of its stages.
-        runs = sorted(Path(recipe).parent for recipe in glob(f"{escape(path)}/**/{RECIPE}", recursive=True))
+        runs = sorted(
+            Path(recipe).parent for recipe in glob(f"{escape(path)}/**/{RECIPE}", recursive=True)
+        )
         finished = [(run, figures) for run in runs if (figures := final_figures(run)) is not None]
         if not finished:
-            raise UserError(f"{path} neither is nor holds a finished run. Give run folders, or a folder of them.")
+            raise UserError(
+                f"{path} neither is nor holds a finished run. Give run folders, or a folder of them."
+            )
         for run, figures in finished:
             recipe = recipe_of(str(run), FinetuneRecipe)
             if recipe is not None and recipe.task in found:

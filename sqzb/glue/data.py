@@ -61,7 +61,9 @@ def load_split(task: Task, split: str, folder: Path | None = None) -> list[Examp
     """
     if split not in task.files:
         instead = f" Finetune {task.model_of}, whose model predicts it." if task.model_of else ""
-        raise UserError(f"GLUE's {task.name} has no split {split!r}. Its splits are {', '.join(task.files)}.{instead}")
+        raise UserError(
+            f"GLUE's {task.name} has no split {split!r}. Its splits are {', '.join(task.files)}.{instead}"
+        )
     if folder is None:
         return _from_hub(task, split)
     folder = _task_folder(task, folder)
@@ -85,9 +87,7 @@ def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str 
     n = empty_texts(examples)
     if n == 0:
         return None
-    return (
-        f"{task.name}'s {split} split has an empty sentence in {n:,} of its {len(examples):,} examples: they are kept."
-    )
+    return f"{task.name}'s {split} split has an empty sentence in {n:,} of its {len(examples):,} examples: they are kept."
 
 
 def _example(sentences: Sequence[str], label: int | float | None, row: int) -> Example:
@@ -110,7 +110,9 @@ class _Table(NamedTuple):
     def where(self, row: int) -> str:
         return f"{self.path}:{self.first_line + row}"
 
-    def select(self, wanted: Sequence[str], skip_short: bool = False) -> Iterator[tuple[int, list[str]]]:
+    def select(
+        self, wanted: Sequence[str], skip_short: bool = False
+    ) -> Iterator[tuple[int, list[str]]]:
         """Each row's number and its cells in the wanted columns; columns nobody wants may be missing or extra."""
         places = [self._place(column) for column in wanted]
         for row, line in enumerate(self.lines):
@@ -158,7 +160,9 @@ def _read_table(task: Task, path: Path, header: Sequence[str] = ()) -> _Table:
     headed = not header or set(task.file_columns) <= set(first)
     columns, lines = (first, lines[1:]) if headed else (header, lines)
     if not lines:
-        raise UserError(f"{path} {'has a header line but no examples' if first else 'is empty'}. {_remedy(task)}")
+        raise UserError(
+            f"{path} {'has a header line but no examples' if first else 'is empty'}. {_remedy(task)}"
+        )
     return _Table(task, path, columns, lines, 2 if headed else 1, ended)
 
 
@@ -181,7 +185,9 @@ def _examples(task: Task, split: str, table: _Table) -> list[Example]:
 
 
 def _labelled(task: Task, table: _Table) -> Iterator[Example]:
-    for row, (*sentences, label) in table.select((*task.file_columns, task.file_label), task.skip_short):
+    for row, (*sentences, label) in table.select(
+        (*task.file_columns, task.file_label), task.skip_short
+    ):
         yield _example(sentences, _label(task, label, table.where(row)), row)
 
 
@@ -191,7 +197,9 @@ def _unlabelled(task: Task, table: _Table) -> Iterator[Example]:
             yield _example(sentences, None, row)
         return
     lines: dict[str, int] = {}
-    for row, (*sentences, index) in table.select((*task.file_columns, task.file_index), task.skip_short):
+    for row, (*sentences, index) in table.select(
+        (*task.file_columns, task.file_index), task.skip_short
+    ):
         if not (index.isascii() and index.isdigit()):
             problem = "must be a whole number"
         elif index in lines:
@@ -213,7 +221,11 @@ def _label(task: Task, value: str, where: str) -> int | float:
     score = _score(value) if task.regression else None
     if score is not None:
         return score
-    allowed = "a number from {:g} to {:g}".format(*SCORE_RANGE) if task.regression else " or ".join(task.file_labels)
+    allowed = (
+        "a number from {:g} to {:g}".format(*SCORE_RANGE)
+        if task.regression
+        else " or ".join(task.file_labels)
+    )
     raise UserError(
         f"{where}: the label in column {task.file_label!r} is {value!r}, and must be {allowed}. "
         "Mend the row or get the file again."
@@ -238,21 +250,27 @@ def _task_folder(task: Task, given: Path) -> Path:
     """`given` itself, or the folder in it, or in a folder of `ABOVE` in it, that has one of the task's names."""
     names = {_plain(name) for name in task.folders}
     inside = _folders(task, given)
-    deeper = (path for above in inside if above.name.lower() in ABOVE for path in _folders(task, above))
+    deeper = (
+        path for above in inside if above.name.lower() in ABOVE for path in _folders(task, above)
+    )
     found = next((path for path in (*inside, *deeper) if _plain(path.name) in names), None)
     if found is not None:
         return found
     # A link may have the task's name, or be to a folder that has it.
     if names & {_plain(given.absolute().name), _plain(given.resolve().name)}:
         return given
-    raise UserError(f"{given} has no folder {' or '.join(task.folders)} (in any case). {_remedy(task)}")
+    raise UserError(
+        f"{given} has no folder {' or '.join(task.folders)} (in any case). {_remedy(task)}"
+    )
 
 
 def _folders(task: Task, folder: Path) -> list[Path]:
     try:
         return [path for path in sorted(folder.iterdir()) if path.is_dir()]
     except OSError as error:
-        raise UserError(f"The folder {folder} cannot be read ({error.strerror}). {_remedy(task)}") from error
+        raise UserError(
+            f"The folder {folder} cannot be read ({error.strerror}). {_remedy(task)}"
+        ) from error
 
 
 def _plain(name: str) -> str:
@@ -288,7 +306,10 @@ def _is_msr(task: Task, folder: Path) -> bool:
     """By the folder and not file by file: mixing both layouts could put validation examples into train."""
     if task.name != "mrpc":
         return False
-    return _msr_file(folder, MSR_FILES["train"]).exists() and not (folder / task.files["train"]).exists()
+    return (
+        _msr_file(folder, MSR_FILES["train"]).exists()
+        and not (folder / task.files["train"]).exists()
+    )
 
 
 def _msr_file(folder: Path, name: str) -> Path:
@@ -301,13 +322,19 @@ def _from_msr(task: Task, split: str, folder: Path) -> list[Example]:
     examples = _examples(task, split, table)
     if is_test(split):
         return examples
-    validation = _validation_rows(table, _read_table(task, _msr_file(folder, MSR_DEV_IDS), header=MSR_ID_COLUMNS))
-    return [example for example in examples if (example.row in validation) == (split == "validation")]
+    validation = _validation_rows(
+        table, _read_table(task, _msr_file(folder, MSR_DEV_IDS), header=MSR_ID_COLUMNS)
+    )
+    return [
+        example for example in examples if (example.row in validation) == (split == "validation")
+    ]
 
 
 def _validation_rows(table: _Table, ids: _Table) -> set[int]:
     rows = {tuple(pair): row for row, pair in table.select(MSR_ID_COLUMNS)}
-    unknown = next((row for row, pair in ids.select(MSR_ID_COLUMNS) if tuple(pair) not in rows), None)
+    unknown = next(
+        (row for row, pair in ids.select(MSR_ID_COLUMNS) if tuple(pair) not in rows), None
+    )
     if unknown is not None:
         raise UserError(
             f"{ids.where(unknown)}: no row of {table.path.name} has this pair of ids. Get {ids.path.name} (two columns "
@@ -351,9 +378,17 @@ def _hub_labels(task: Task, split: str, feature: Any, values: list[Any]) -> list
     if is_test(split):
         return [None] * len(values)
     if task.regression:
-        labels, found, allowed = [_score(value) for value in values], "", "from {:g} to {:g}".format(*SCORE_RANGE)
+        labels, found, allowed = (
+            [_score(value) for value in values],
+            "",
+            "from {:g} to {:g}".format(*SCORE_RANGE),
+        )
     else:
-        places = {place: task.labels.index(name) for place, name in enumerate(feature.names) if name in task.labels}
+        places = {
+            place: task.labels.index(name)
+            for place, name in enumerate(feature.names)
+            if name in task.labels
+        }
         labels = [places.get(value) for value in values]
         found, allowed = f" of {', '.join(feature.names)}", ", ".join(task.labels)
     if None in labels:

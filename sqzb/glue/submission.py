@@ -62,7 +62,10 @@ def _problems(predictions: Predictions) -> Iterator[str]:
             yield f"{task_name}'s {split} split has no place in it"
     for name, (task, split) in PLACES.items():
         if (task.name, split) in predictions:
-            yield from (f"{name}{problem}" for problem in _problems_of_file(task, split, predictions[task.name, split]))
+            yield from (
+                f"{name}{problem}"
+                for problem in _problems_of_file(task, split, predictions[task.name, split])
+            )
         else:
             yield f"{name} is missing ({task.name}'s {split} split)"
 
@@ -79,6 +82,8 @@ def _problems_of_file(task: Task, split: str, predictions: Mapping[int, float]) 
     wrong = next((row for row, value in enumerate(values) if _written(task, value) is None), None)
     if wrong is not None:
         allowed = (
-            "a number from {:g} to {:g}".format(*SCORE_RANGE) if task.regression else " or ".join(task.file_labels)
+            "a number from {:g} to {:g}".format(*SCORE_RANGE)
+            if task.regression
+            else " or ".join(task.file_labels)
         )
         yield f":{wrong + 2}: the prediction is {str(values[wrong])!r} and must be {allowed}"

@@ -55,7 +55,8 @@ class Task:
     counts: Mapping[str, int] = field(hash=False)
     submission: Mapping[str, str] = field(hash=False)
     files: Mapping[str, str] = field(
-        default_factory=lambda: {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"}, hash=False
+        default_factory=lambda: {"train": "train.tsv", "validation": "dev.tsv", "test": "test.tsv"},
+        hash=False,
     )
     file_index: str = "index"
     header: tuple[str, ...] = ()

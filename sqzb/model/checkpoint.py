@@ -25,7 +25,12 @@ from sqzb.hub import local_folder
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.tokenizer import save_tokenizer
 
-CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = "config.json", "model.safetensors", "pytorch_model.bin", "sop_head.safetensors"
+CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = (
+    "config.json",
+    "model.safetensors",
+    "pytorch_model.bin",
+    "sop_head.safetensors",
+)
 
 # Tensors that a file may hold without a place of their own here: position numbers of old releases, copies of tied
 # weights, and the head that BERT's code leaves beside its MLM head.
@@ -88,7 +93,9 @@ class SavedModel(StoredModel):
         if "id2label" in changes:
             fresh += (CLASSIFIER,)
             changes = {"problem_type": None} | changes  # that of the old labels
-            tensors = {name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)}
+            tensors = {
+                name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)
+            }
         model = cls(SqueezeBertConfig(**config.model_dump() | changes))
         model._load(tensors, folder, fresh)
         return model
@@ -97,7 +104,9 @@ class SavedModel(StoredModel):
         """Write the folder; the SOP head, if there is one, goes to a file beside the published layout."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()}
+        tensors = {
+            name: tensor.detach().cpu().contiguous() for name, tensor in self.state_dict().items()
+        }
         sop = {name: tensors.pop(name) for name in list(tensors) if name.startswith(SOP)}
         write_tensors(folder / WEIGHTS, tensors)
         if sop:
@@ -114,12 +123,20 @@ class SavedModel(StoredModel):
 
     def _load(self, tensors: dict[str, Tensor], folder: Path, fresh: tuple[str, ...]) -> None:
         own = self.state_dict()
-        tensors = {_name_in(own, name): tensor for name, tensor in tensors.items() if name not in LEFTOVERS}
+        tensors = {
+            _name_in(own, name): tensor for name, tensor in tensors.items() if name not in LEFTOVERS
+        }
         others = tuple(head for head in HEADS if not any(name.startswith(head) for name in own))
         absent = tuple(head for head in fresh if not any(name.startswith(head) for name in tensors))
         found = {name: tensor for name, tensor in tensors.items() if name in own}
-        problems = [f"missing {name}" for name in own if name not in found and not name.startswith(absent)]
-        problems += [f"unexpected {name}" for name in tensors if name not in own and not name.startswith(others)]
+        problems = [
+            f"missing {name}" for name in own if name not in found and not name.startswith(absent)
+        ]
+        problems += [
+            f"unexpected {name}"
+            for name in tensors
+            if name not in own and not name.startswith(others)
+        ]
         problems += [
             f"{name} has shape {tuple(tensor.shape)} where {tuple(own[name].shape)} is due"
             for name, tensor in found.items()
@@ -141,7 +158,9 @@ def _name_in(own: Container[str], name: str) -> str:
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
     with whole_file(path) as aside:
-        aside.write_bytes(serialize(tensors, metadata={"format": "pt"}))  # save_file hides that the disk is full
+        aside.write_bytes(
+            serialize(tensors, metadata={"format": "pt"})
+        )  # save_file hides that the disk is full
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
@@ -208,7 +227,9 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 def _weight_files(folder: Path) -> list[Path]:
     """The file with the weights, and the one with the SOP head where that exists."""
-    weights = next((folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).exists()), None)
+    weights = next(
+        (folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).exists()), None
+    )
     if weights is None:
         raise UserError(
             f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the folder of a saved model."
@@ -222,7 +243,9 @@ def _unreadable_told(folder: Path) -> Iterator[None]:
     try:
         yield
     except (SafetensorError, OSError) as error:
-        raise UserError(f"The weights in {folder} cannot be read ({error}). Save or download them again.") from error
+        raise UserError(
+            f"The weights in {folder} cannot be read ({error}). Save or download them again."
+        ) from error
 
 
 def _header_of(path: Path) -> dict[str, StoredTensor]:
@@ -263,5 +286,7 @@ def _read_old(path: Path) -> dict[str, Tensor]:
     if not isinstance(tensors, dict) or not all(
         isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
     ):
-        raise UserError(f"{path} is no state dict: it must map names to tensors. Save the model's state_dict().")
+        raise UserError(
+            f"{path} is no state dict: it must map names to tensors. Save the model's state_dict()."
+        )
     return tensors

@@ -20,27 +20,47 @@ class SqueezeBertConfig(BaseModel):
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
-    vocab_size: int = Field(30522, ge=6, description="entries of the vocabulary; pretrain takes the corpus's")
+    vocab_size: int = Field(
+        30522, ge=6, description="entries of the vocabulary; pretrain takes the corpus's"
+    )
     hidden_size: int = Field(768, ge=1, description="width of the model")
     num_hidden_layers: int = Field(12, ge=1, description="number of layers")
-    num_attention_heads: int = Field(12, ge=1, description="attention heads in a layer; divides hidden_size")
+    num_attention_heads: int = Field(
+        12, ge=1, description="attention heads in a layer; divides hidden_size"
+    )
     intermediate_size: int = Field(3072, ge=1, description="width inside the feed-forward part")
-    hidden_act: Literal["gelu", "gelu_new", "relu"] = Field("gelu", description="activation function")
-    hidden_dropout_prob: float = Field(0.1, ge=0, lt=1, description="dropout of embeddings and layer outputs")
-    attention_probs_dropout_prob: float = Field(0.1, ge=0, lt=1, description="dropout of attention weights")
-    max_position_embeddings: int = Field(512, ge=4, description="longest sequence that the model can read")
+    hidden_act: Literal["gelu", "gelu_new", "relu"] = Field(
+        "gelu", description="activation function"
+    )
+    hidden_dropout_prob: float = Field(
+        0.1, ge=0, lt=1, description="dropout of embeddings and layer outputs"
+    )
+    attention_probs_dropout_prob: float = Field(
+        0.1, ge=0, lt=1, description="dropout of attention weights"
+    )
+    max_position_embeddings: int = Field(
+        512, ge=4, description="longest sequence that the model can read"
+    )
     type_vocab_size: int = Field(2, ge=2, description="number of segments")
-    initializer_range: float = Field(0.02, gt=0, description="standard deviation of the initial weights")
+    initializer_range: float = Field(
+        0.02, gt=0, description="standard deviation of the initial weights"
+    )
     layer_norm_eps: float = Field(1e-12, gt=0, description="added to the variance in layer norms")
     pad_token_id: int = Field(0, ge=0, description="number of the padding token")
     q_groups: int = Field(4, ge=1, description="groups of the query projection")
     k_groups: int = Field(4, ge=1, description="groups of the key projection")
     v_groups: int = Field(4, ge=1, description="groups of the value projection")
-    post_attention_groups: int = Field(1, ge=1, description="groups of the projection behind attention")
-    intermediate_groups: int = Field(4, ge=1, description="groups of the first feed-forward projection")
+    post_attention_groups: int = Field(
+        1, ge=1, description="groups of the projection behind attention"
+    )
+    intermediate_groups: int = Field(
+        4, ge=1, description="groups of the first feed-forward projection"
+    )
     output_groups: int = Field(4, ge=1, description="groups of the second feed-forward projection")
     id2label: dict[int, str] = Field(
-        {0: "LABEL_0", 1: "LABEL_1"}, min_length=1, description="names of the classes by number, for finetuning"
+        {0: "LABEL_0", 1: "LABEL_1"},
+        min_length=1,
+        description="names of the classes by number, for finetuning",
     )
     problem_type: Literal["regression", "single_label_classification"] | None = Field(
         None, description="kind of the finetuned task, for transformers"
@@ -53,7 +73,10 @@ class SqueezeBertConfig(BaseModel):
     def problems(self) -> list[Problem]:
         """Combinations of values that no model can have; empty if there is none."""
         found: list[Problem] = []
-        groups = [f"{layer}_groups" for layer in ("q", "k", "v", "post_attention", "intermediate", "output")]
+        groups = [
+            f"{layer}_groups"
+            for layer in ("q", "k", "v", "post_attention", "intermediate", "output")
+        ]
         for size, divisor in [
             ("hidden_size", "num_attention_heads"),
             *(("hidden_size", name) for name in groups),
@@ -64,11 +87,22 @@ class SqueezeBertConfig(BaseModel):
             if width % parts:
                 found.append((divisor, f"{parts} does not divide {size} = {width}"))
         if self.pad_token_id >= self.vocab_size:
-            found.append(("pad_token_id", f"{self.pad_token_id} is outside the vocabulary of {self.vocab_size}"))
+            found.append(
+                (
+                    "pad_token_id",
+                    f"{self.pad_token_id} is outside the vocabulary of {self.vocab_size}",
+                )
+            )
         if sorted(self.id2label) != list(range(self.num_labels)):
-            found.append(("id2label", f"{self.id2label} does not number its labels 0, 1, 2 without a gap"))
-        if self.problem_type is not None and (self.problem_type == "regression") != (self.num_labels == 1):
-            found.append(("problem_type", f"{self.problem_type} does not go with {self.num_labels} labels"))
+            found.append(
+                ("id2label", f"{self.id2label} does not number its labels 0, 1, 2 without a gap")
+            )
+        if self.problem_type is not None and (self.problem_type == "regression") != (
+            self.num_labels == 1
+        ):
+            found.append(
+                ("problem_type", f"{self.problem_type} does not go with {self.num_labels} labels")
+            )
         return found
 
     @classmethod
@@ -79,7 +113,11 @@ class SqueezeBertConfig(BaseModel):
         """
         if values.get("model_type") != MODEL_TYPE:
             raise ValueError(f"model_type is {values.get('model_type')!r}, not {MODEL_TYPE!r}")
-        known = {key: value for key, value in values.items() if key in cls.model_fields and value is not None}
+        known = {
+            key: value
+            for key, value in values.items()
+            if key in cls.model_fields and value is not None
+        }
         if "id2label" in known:
             known["id2label"] = _labels(known["id2label"])
         elif isinstance(values.get("num_labels"), int):
@@ -92,7 +130,9 @@ class SqueezeBertConfig(BaseModel):
         if values.get("embedding_size", config.hidden_size) != config.hidden_size:
             problems.append(f"embedding_size: {values['embedding_size']} differs from hidden_size")
         if values.get("tie_word_embeddings") is False:
-            problems.append("tie_word_embeddings: this model always predicts with its embedding matrix")
+            problems.append(
+                "tie_word_embeddings: this model always predicts with its embedding matrix"
+            )
         if problems:
             raise ValueError("; ".join(problems))
         return config
@@ -123,7 +163,9 @@ def _labels(id2label: Any) -> Any:
     """Numbers for the keys, which JSON has as text; what is no number or no dictionary is left to the validation."""
     if not isinstance(id2label, Mapping):
         return id2label
-    return {int(key) if str(key).isdecimal() else key: str(label) for key, label in id2label.items()}
+    return {
+        int(key) if str(key).isdecimal() else key: str(label) for key, label in id2label.items()
+    }
 
 
 def _explain(detail: Mapping[str, Any]) -> str:

@@ -8,7 +8,9 @@ from typing import NamedTuple
 
 from sqzb.model.config import SqueezeBertConfig
 
-TRAINING = 3  # times the forward's FLOPs: the backward makes two products of each, one for either factor
+TRAINING = (
+    3  # times the forward's FLOPs: the backward makes two products of each, one for either factor
+)
 
 
 class Cost(NamedTuple):
@@ -21,7 +23,12 @@ class Cost(NamedTuple):
 
 
 def costs(
-    config: SqueezeBertConfig, batch: int, length: int, predictions: int = 0, labels: int = 0, number_bytes: int = 4
+    config: SqueezeBertConfig,
+    batch: int,
+    length: int,
+    predictions: int = 0,
+    labels: int = 0,
+    number_bytes: int = 4,
 ) -> dict[str, Cost]:
     """By part, the cost of a forward on (batch, length) places, all layers together.
 
@@ -46,9 +53,13 @@ def costs(
         return Cost(2 * rows * weights, weights + n * outputs, n * rows * (inputs + outputs))
 
     layer = {
-        "query_key_value": grouped(places, width, width, config.q_groups, config.k_groups, config.v_groups),
+        "query_key_value": grouped(
+            places, width, width, config.q_groups, config.k_groups, config.v_groups
+        ),
         # Scores from queries and keys, the mask's sum, softmax; the context from it and the values.
-        "attention": Cost(4 * scores * width // config.num_attention_heads, 0, 4 * hidden + 6 * scores),
+        "attention": Cost(
+            4 * scores * width // config.num_attention_heads, 0, 4 * hidden + 6 * scores
+        ),
         "post_attention": grouped(places, width, width, config.post_attention_groups),
         "intermediate": grouped(places, width, middle, config.intermediate_groups),
         "output": grouped(places, middle, width, config.output_groups),
@@ -63,7 +74,10 @@ def costs(
     parts["pooler"] = pooled._replace(bytes=pooled.bytes + 2 * batch * width)
     if predictions:
         # Gather, linear layer, activation and LayerNorm, then the product with the embeddings.
-        transform, product = grouped(asked, width, width, 1), grouped(asked, width, config.vocab_size, 1)
+        transform, product = (
+            grouped(asked, width, width, 1),
+            grouped(asked, width, config.vocab_size, 1),
+        )
         parts["mlm_head"] = Cost(
             transform.flops + product.flops,
             transform.parameters + 2 * width + config.vocab_size,

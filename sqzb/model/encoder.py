@@ -19,7 +19,9 @@ class Embeddings(nn.Module):
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         width = config.hidden_size
-        self.word_embeddings = nn.Embedding(config.vocab_size, width, padding_idx=config.pad_token_id)
+        self.word_embeddings = nn.Embedding(
+            config.vocab_size, width, padding_idx=config.pad_token_id
+        )
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, width)
         self.token_type_embeddings = nn.Embedding(config.type_vocab_size, width)
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
@@ -28,7 +30,9 @@ class Embeddings(nn.Module):
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
         length, positions = input_ids.shape[1], self.position_embeddings.num_embeddings
         if length > positions:
-            raise ValueError(f"a sequence of {length} tokens is longer than the model's {positions} positions")
+            raise ValueError(
+                f"a sequence of {length} tokens is longer than the model's {positions} positions"
+            )
         x = self.word_embeddings(input_ids) + self.position_embeddings.weight[:length]
         types = self.token_type_embeddings
         x = x + (types.weight[0] if token_type_ids is None else types(token_type_ids))
@@ -39,7 +43,9 @@ class Embeddings(nn.Module):
 class Encoder(nn.Module):
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
-        self.layers = nn.ModuleList(SqueezeBertLayer(config) for _ in range(config.num_hidden_layers))
+        self.layers = nn.ModuleList(
+            SqueezeBertLayer(config) for _ in range(config.num_hidden_layers)
+        )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
         for layer in self.layers:
@@ -67,7 +73,10 @@ class SqueezeBertModel(SavedModel):
         initialize(self, config)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> EncoderOutput:
         """Encode a batch.
 

@@ -21,7 +21,9 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
     return y
 
 
-def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str) -> Tensor:
+def feed_forward(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str
+) -> Tensor:
     """act(x W1^T + b1) W2^T + b2 by group: (rows, groups * before) to (rows, groups * after).
 
     w1 (groups * middle, before, 1), b1 (groups * middle), w2 (groups * after, middle, 1), b2 (groups * after).
@@ -79,7 +81,9 @@ def _grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Ten
 
 
 @operator("grouped_linear_backward")
-def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+def _grouped_linear_backward(
+    grad: Tensor, x: Tensor, weight: Tensor, groups: int
+) -> tuple[Tensor, Tensor, Tensor]:
     grad = grad.contiguous()
     by_x, by_weight = torch.empty_like(x), torch.empty_like(weight)
     parts = by_group(grad, groups)
@@ -90,7 +94,14 @@ def _grouped_linear_backward(grad: Tensor, x: Tensor, weight: Tensor, groups: in
 
 @operator("feed_forward")
 def _feed_forward(
-    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str, keep: bool
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    groups: int,
+    activation: str,
+    keep: bool,
 ) -> tuple[Tensor, Tensor]:
     """What comes out, and beside it, where it is to be kept, what comes into the activation: (groups, rows, middle)."""
     out = x.new_empty(len(x), len(b2))
@@ -134,7 +145,14 @@ def _(grad: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Ten
 
 @fake(_feed_forward)
 def _(
-    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str, keep: bool
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    b2: Tensor,
+    groups: int,
+    activation: str,
+    keep: bool,
 ) -> tuple[Tensor, Tensor]:
     kept = (groups, x.shape[0], b1.shape[0] // groups) if keep else (0,)
     return x.new_empty(x.shape[0], b2.shape[0]), x.new_empty(kept)
@@ -165,11 +183,18 @@ def _keep_feed_forward(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, 
 
 
 def _feed_forward_gradients(ctx: Any, grad: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-    return *_feed_forward_backward(grad, *ctx.saved_tensors, ctx.groups, ctx.activation), None, None, None
+    return (
+        *_feed_forward_backward(grad, *ctx.saved_tensors, ctx.groups, ctx.activation),
+        None,
+        None,
+        None,
+    )
 
 
 torch.library.register_autograd(_grouped_linear, _linear_gradients, setup_context=_keep_linear)
-torch.library.register_autograd(_feed_forward, _feed_forward_gradients, setup_context=_keep_feed_forward)
+torch.library.register_autograd(
+    _feed_forward, _feed_forward_gradients, setup_context=_keep_feed_forward
+)
 for _device in ("cpu", "cuda"):
     torch.library.register_autocast(_grouped_linear, _device, torch.bfloat16)
     torch.library.register_autocast(_feed_forward, _device, torch.bfloat16)

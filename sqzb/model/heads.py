@@ -55,11 +55,15 @@ def soft_classification_tally(
     """
     hard = classification_tally(logits, labels)
     targets = (_in_fp32(teacher_logits) / temperature).softmax(-1)
-    soft = F.cross_entropy(_in_fp32(logits) / temperature, targets, reduction="none") * (labels != IGNORED)
+    soft = F.cross_entropy(_in_fp32(logits) / temperature, targets, reduction="none") * (
+        labels != IGNORED
+    )
     return hard._replace(loss=(1 - alpha) * hard.loss + alpha * temperature**2 * soft.sum())
 
 
-def soft_regression_tally(logits: Tensor, labels: Tensor, teacher_logits: Tensor, alpha: float) -> Tally:
+def soft_regression_tally(
+    logits: Tensor, labels: Tensor, teacher_logits: Tensor, alpha: float
+) -> Tally:
     """The same of a regression: (1 - alpha) x the squared error to `labels` (n) + alpha x that to the teacher's
     scores (n, 1)."""
     hard = regression_tally(logits, labels)
@@ -87,7 +91,9 @@ class MaskedLMOutput(NamedTuple):
 
 
 class PreTrainingOutput(NamedTuple):
-    mlm_logits: Tensor | None  # (batch, predictions or length, vocabulary); None where their labels are given
+    mlm_logits: (
+        Tensor | None
+    )  # (batch, predictions or length, vocabulary); None where their labels are given
     sop_logits: Tensor  # (batch, 2); class 1 is "the segments are swapped", as in ALBERT
     tallies: dict[str, Tally]
 
@@ -131,7 +137,9 @@ def aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
     missing = -len(bias) % ALIGNED
     if not missing:
         return F.linear(x, weight, bias)
-    return F.linear(x, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))[..., : len(bias)]
+    return F.linear(x, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))[
+        ..., : len(bias)
+    ]
 
 
 class MLMHead(nn.Module):
@@ -144,7 +152,11 @@ class MLMHead(nn.Module):
 
     def forward(self, x: Tensor, word_embeddings: nn.Embedding) -> Tensor:
         """Map (..., width) to logits (..., vocabulary)."""
-        x, weight, bias = self.predictions.transform(x), word_embeddings.weight, self.predictions.bias
+        x, weight, bias = (
+            self.predictions.transform(x),
+            word_embeddings.weight,
+            self.predictions.bias,
+        )
         return (aligned_linear if x.is_cuda else F.linear)(x, weight, bias)
 
 
@@ -157,7 +169,10 @@ class SqueezeBertForMaskedLM(SavedModel):
         self.cls = MLMHead(config)
 
     def forward(
-        self, input_ids: Tensor, attention_mask: Tensor | None = None, token_type_ids: Tensor | None = None
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
     ) -> MaskedLMOutput:
         """Return the logits of every position. SqueezeBertForPreTraining has the loss."""
         x = self.transformer(input_ids, attention_mask, token_type_ids).last_hidden_state

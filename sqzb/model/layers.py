@@ -107,16 +107,23 @@ class SelfAttention(nn.Module):
     def packed(self) -> tuple[Tensor, Tensor]:
         """Weight and bias of one layer in place of the three: of each group's query, key and value in turn."""
         groups, layers = self.query.groups, (self.query, self.key, self.value)
-        weight = torch.cat([layer.weight.view(groups, -1, layer.weight.shape[1]) for layer in layers], 1)
+        weight = torch.cat(
+            [layer.weight.view(groups, -1, layer.weight.shape[1]) for layer in layers], 1
+        )
         bias = torch.cat([layer.bias.view(groups, -1) for layer in layers], 1)
         return weight.flatten(0, 1)[..., None], bias.flatten()
 
     def _by_head(self, x: Tensor, batch: int, *layers: nn.Module) -> list[Tensor]:
         """What each layer makes of the rows, (batch, heads, length, width of a head)."""
-        return [layer(x).view(batch, -1, self.heads, self.head_width).transpose(1, 2) for layer in layers]
+        return [
+            layer(x).view(batch, -1, self.heads, self.head_width).transpose(1, 2)
+            for layer in layers
+        ]
 
 
-def attention(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropped: float) -> Tensor:
+def attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropped: float
+) -> Tensor:
     """Softmax attention of (batch, heads, length, width), scaled by the root of the width."""
     if query.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
@@ -146,7 +153,9 @@ class ProjectAddNorm(nn.Module):
 
         norm, p = self.layernorm, self.dropout.p if self.training else 0.0
         bias = self.conv1d.bias
-        return dropout_add_norm(projected, bias, residual, norm.weight, norm.bias, p, norm.eps, _seed(residual))
+        return dropout_add_norm(
+            projected, bias, residual, norm.weight, norm.bias, p, norm.eps, _seed(residual)
+        )
 
 
 class ProjectActivate(nn.Module):
@@ -154,7 +163,9 @@ class ProjectActivate(nn.Module):
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
-        self.conv1d = GroupedLinear(config.hidden_size, config.intermediate_size, config.intermediate_groups)
+        self.conv1d = GroupedLinear(
+            config.hidden_size, config.intermediate_size, config.intermediate_groups
+        )
         self.activation = activation(config)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -193,7 +204,9 @@ class SqueezeBertLayer(nn.Module):
         if wide.groups != narrow.groups:
             result: Tensor = narrow(self.intermediate(x))
             return result
-        return feed_forward(x, wide.weight, wide.bias, narrow.weight, narrow.bias, wide.groups, self.hidden_act)
+        return feed_forward(
+            x, wide.weight, wide.bias, narrow.weight, narrow.bias, wide.groups, self.hidden_act
+        )
 
     def _by_kernels(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
         """As `forward`, on rows, in their type: that of autocast, which all that goes from layer to layer then has."""
@@ -204,14 +217,22 @@ class SqueezeBertLayer(nn.Module):
         groups, heads, p = self.attention.query.groups, self.attention.heads, self.attention.dropout
         packed = grouped_product(x, weight, bias, groups)
         mask = None if mask is None else mask.view(batch, -1)
-        context = attention(packed, bias, mask, batch, heads, groups, p if self.training else 0.0, _seed(x))
-        post, wide, narrow = self.post_attention.conv1d, self.intermediate.conv1d, self.output.conv1d
+        context = attention(
+            packed, bias, mask, batch, heads, groups, p if self.training else 0.0, _seed(x)
+        )
+        post, wide, narrow = (
+            self.post_attention.conv1d,
+            self.intermediate.conv1d,
+            self.output.conv1d,
+        )
         if post.groups == 1:
             projected = F.linear(context, post.weight.squeeze(-1))
         else:
             projected = grouped_product(context, post.weight, post.bias.detach(), post.groups)
         attended = self.post_attention.by_kernel(projected, x)
-        made = feed_forward(attended, wide.weight, wide.bias, narrow.weight, wide.groups, self.hidden_act)
+        made = feed_forward(
+            attended, wide.weight, wide.bias, narrow.weight, wide.groups, self.hidden_act
+        )
         return self.output.by_kernel(made, attended)
 
 
@@ -229,15 +250,21 @@ def use_kernels(model: nn.Module) -> None:
             raise ValueError("the kernels need as many groups in `intermediate` as in `output`")
         groups, width = attention.query.groups, attention.head_width
         if {attention.key.groups, attention.value.groups} != {groups} or attention.heads % groups:
-            raise ValueError("the kernels need as many groups in `q`, `k` and `v`, which divide the heads")
+            raise ValueError(
+                "the kernels need as many groups in `q`, `k` and `v`, which divide the heads"
+            )
         if width not in HEAD_WIDTHS:
-            raise ValueError(f"the kernels need heads of 16, 32, 64 or 128 numbers, and these have {width}")
+            raise ValueError(
+                f"the kernels need heads of 16, 32, 64 or 128 numbers, and these have {width}"
+            )
         layer.by_kernels = True
 
 
 def by_kernels(model: nn.Module) -> bool:
     """Whether its layers run kernels/."""
-    return any(isinstance(module, SqueezeBertLayer) and module.by_kernels for module in model.modules())
+    return any(
+        isinstance(module, SqueezeBertLayer) and module.by_kernels for module in model.modules()
+    )
 
 
 def initialize(model: nn.Module, config: SqueezeBertConfig) -> None:

@@ -126,7 +126,9 @@ def model_folder(source: Source) -> ModelFolder:
     return source if isinstance(source, ModelFolder) else ModelFolder(local_folder(source))
 
 
-def open_classifier(source: Source, from_scratch: bool = False, **changes: Any) -> Opened[Classifier]:
+def open_classifier(
+    source: Source, from_scratch: bool = False, **changes: Any
+) -> Opened[Classifier]:
     """Open a classifier of either kind.
 
     from_scratch: whether to take the sizes alone, with random weights. changes: `id2label` makes a

@@ -113,7 +113,9 @@ class TransformersClassifier(StoredModel):
         with quiet_transformers(Path(folder)):
             try:
                 self.model.save_pretrained(folder)
-            except SafetensorError as error:  # in which the system's error, such as a full disk, is a text alone
+            except (
+                SafetensorError
+            ) as error:  # in which the system's error, such as a full disk, is a text alone
                 number = re.search(r"os error (\d+)", str(error))
                 raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
             if tokenizer is not None:
@@ -129,13 +131,17 @@ class TransformersClassifier(StoredModel):
         """Logits, and with `labels` (batch) a tally, as `classified` makes it. The types are left out where the model
         has none."""
         types = {"token_type_ids": token_type_ids} if self._takes_types else {}
-        return classified(self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits, labels)
+        return classified(
+            self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits, labels
+        )
 
     def forward_flops(self, rows: int, length: int) -> int:
         """Floating-point operations of a forward on (rows, length) places, by the usual estimate: two for each place
         and weight that is not an embedding's (Kaplan et al. 2020). The scores of the attention are left out, and a
         weight that several layers share (ALBERT) counts once."""
-        looked_up = {id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)}
+        looked_up = {
+            id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)
+        }
         weights = sum(p.numel() for p in self.parameters() if p.ndim > 1 and id(p) not in looked_up)
         return 2 * rows * length * weights
 
@@ -205,7 +211,9 @@ def _config(transformers: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
             "one label of several, or a number."
         )
     if sorted(config.id2label) != list(range(len(config.id2label))):
-        raise UserError(f"{folder} does not number its labels 0, 1, 2 without a gap: {config.id2label}.")
+        raise UserError(
+            f"{folder} does not number its labels 0, 1, 2 without a gap: {config.id2label}."
+        )
     _set_dropout(config, changes, folder)
     return config
 
@@ -218,7 +226,9 @@ def _set_dropout(config: Any, changes: Mapping[str, Any], folder: Path) -> None:
         if "drop" in name and "layerdrop" not in name and isinstance(value, int | float)
     ]
     if "hidden_dropout_prob" in changes and not names:
-        raise UserError(f"dropout: the configuration in {folder} has no field for it. Leave it out.")
+        raise UserError(
+            f"dropout: the configuration in {folder} has no field for it. Leave it out."
+        )
     for name in names:
         key = "attention_probs_dropout_prob" if "att" in name else "hidden_dropout_prob"
         if key in changes:
@@ -263,7 +273,11 @@ def _positions(model: Any) -> int:
     limit = limit if limit > 0 else sys.maxsize
     for name, module in model.named_modules():
         padding = getattr(module, "padding_idx", None)
-        if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and padding is not None:
+        if (
+            name.endswith("position_embeddings")
+            and isinstance(module, nn.Embedding)
+            and padding is not None
+        ):
             limit = min(limit, module.num_embeddings - padding - 1)
     return int(limit)
 
@@ -273,13 +287,18 @@ def _head(model: Any, folder: Path) -> list[str]:
     names = list(model.state_dict())
     head = [name for name in names if not name.startswith(f"{model.base_model_prefix}.")]
     if len(head) == len(names):
-        raise UserError(f"{type(model).__name__} in {folder} cannot be parted into encoder and head. Give another.")
+        raise UserError(
+            f"{type(model).__name__} in {folder} cannot be parted into encoder and head. Give another."
+        )
     return head
 
 
 def _check_loaded(found: Mapping[str, Any], head: list[str], new_head: bool, folder: Path) -> None:
     """UserError for all that transformers has made up where the folder has nothing that fits."""
-    missing, misshapen = set(found["missing_keys"]), {name: shapes for name, *shapes in found["mismatched_keys"]}
+    missing, misshapen = (
+        set(found["missing_keys"]),
+        {name: shapes for name, *shapes in found["mismatched_keys"]},
+    )
     if not new_head and missing and missing >= set(head):
         raise no_classifier(folder)
     may_be_new = {*head, *(name for name in missing if "pooler" in name)} if new_head else set()

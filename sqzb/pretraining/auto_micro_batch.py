@@ -23,7 +23,11 @@ Trained = SqueezeBertForPreTraining | Distilled
 
 
 def fitting(
-    recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, folder: Path, graphs: bool = False
+    recipe: PretrainRecipe,
+    model: Trained,
+    accelerator: Accelerator,
+    folder: Path,
+    graphs: bool = False,
 ) -> int:
     """What the run in `folder` has recorded, where that still divides its steps; else the largest divisor of a
     process's share of a step that fits all devices.
@@ -42,8 +46,14 @@ def fitting(
     if recorded in share:
         return recorded
     if accelerator.device.type == "cpu":
-        room = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // (4 * accelerator.num_processes)
-        found = max(n for n in share if n == 1 or (n <= CPU_MOST and _traffic(recipe, model, n) <= room))
+        room = (
+            os.sysconf("SC_PHYS_PAGES")
+            * os.sysconf("SC_PAGE_SIZE")
+            // (4 * accelerator.num_processes)
+        )
+        found = max(
+            n for n in share if n == 1 or (n <= CPU_MOST and _traffic(recipe, model, n) <= room)
+        )
     else:
         model.to(accelerator.device)
         found = most(share, lambda n: _attempt(recipe, model, accelerator, 2 * n if graphs else n))
@@ -74,9 +84,13 @@ def most(sizes: Sequence[int], attempt: Callable[[int], None]) -> int:
 def _traffic(recipe: PretrainRecipe, model: Trained, n: int) -> int:
     """Bytes; of a teacher, which keeps no activations: its weights, its logits and its probabilities, in fp32."""
     student = model.student if isinstance(model, Distilled) else model
-    taken = total(costs(student.config, n, recipe.sequence_length, recipe.max_predictions, labels=2)).bytes
+    taken = total(
+        costs(student.config, n, recipe.sequence_length, recipe.max_predictions, labels=2)
+    ).bytes
     if isinstance(model, Distilled):
-        taken += 4 * (model.teacher.parameters + 2 * n * recipe.max_predictions * student.config.vocab_size)
+        taken += 4 * (
+            model.teacher.parameters + 2 * n * recipe.max_predictions * student.config.vocab_size
+        )
     return taken
 
 

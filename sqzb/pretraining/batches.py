@@ -50,13 +50,17 @@ class Examples:
     lengths, since something is made for each.
     """
 
-    def __init__(self, recipe: PretrainRecipe, corpus: Corpus, share: Share, graphs: bool = False) -> None:
+    def __init__(
+        self, recipe: PretrainRecipe, corpus: Corpus, share: Share, graphs: bool = False
+    ) -> None:
         self._recipe, self._share = recipe, share
         self._unit = -(-recipe.sequence_length // LENGTHS) if recipe.compile or graphs else 1
         self._special = SpecialIds(**corpus.manifest["special_ids"])
         tokens = corpus.tokenizer.get_vocab().items()
         self._continuing = np.zeros(corpus.manifest["vocab_size"], bool)
-        self._continuing[[number for token, number in tokens if token.startswith(CONTINUATION)]] = True
+        self._continuing[[number for token, number in tokens if token.startswith(CONTINUATION)]] = (
+            True
+        )
         self.train = _chunks(corpus, TRAIN, recipe.sequence_length)
         self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
         self._objectives = self._objectives_with(recipe.seed)
@@ -77,7 +81,11 @@ class Examples:
         """
         epochs, numbers = self.chunks_of_step(step)
         rows = self._share.of(_by_length(self.train, numbers))
-        return list(self._micro_batches(self._objectives, self.batch(epochs[rows], numbers[rows]), self._unit))
+        return list(
+            self._micro_batches(
+                self._objectives, self.batch(epochs[rows], numbers[rows]), self._unit
+            )
+        )
 
     def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
         """This process's part of the held-out examples, some of similar lengths at a time."""
@@ -89,9 +97,13 @@ class Examples:
         for start in range(0, len(mine), size):
             pool = mine[start : start + size]
             pool = pool[_by_length(self.heldout, pool)]
-            yield from self._micro_batches(objectives, objectives.batch(self.heldout, np.zeros_like(pool), pool), 1)
+            yield from self._micro_batches(
+                objectives, objectives.batch(self.heldout, np.zeros_like(pool), pool), 1
+            )
 
-    def _micro_batches(self, objectives: Objectives, examples: Batch, unit: int) -> Iterator[MicroBatch]:
+    def _micro_batches(
+        self, objectives: Objectives, examples: Batch, unit: int
+    ) -> Iterator[MicroBatch]:
         """In this order, each as long as its longest example, rounded up to a multiple of `unit`."""
         lengths = examples.attention_mask.sum(1)
         for start in range(0, len(lengths), self._share.micro_batch):
@@ -130,7 +142,9 @@ def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
 
 def share_of(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator) -> Share:
     """This process's share of the recipe's steps; UserError when they cannot be divided so."""
-    share = Share(recipe.global_batch, micro_batch, accelerator.num_processes, accelerator.process_index)
+    share = Share(
+        recipe.global_batch, micro_batch, accelerator.num_processes, accelerator.process_index
+    )
     if recipe.global_batch % (share.micro_batch * share.processes):
         raise UserError(
             f"global_batch {share.global_batch} is not divided by micro_batch {share.micro_batch} times "

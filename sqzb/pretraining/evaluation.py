@@ -7,7 +7,9 @@ from sqzb.training.engine import Evaluator
 LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
 
 
-def evaluate_heldout(evaluator: Evaluator, examples: Examples, at_most: int | None) -> dict[str, float]:
+def evaluate_heldout(
+    evaluator: Evaluator, examples: Examples, at_most: int | None
+) -> dict[str, float]:
     """Return heldout_NAME_loss (nats) and heldout_NAME_accuracy, the same in every process.
 
     at_most: number of held-out sequences to use, None for all.

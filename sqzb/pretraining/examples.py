@@ -71,7 +71,9 @@ class Objectives:
         keys = hash64(self._seed, epochs, numbers)
         ids, mask, types, sop_labels = self._segments(chunks.rows(numbers), keys)
         masked, positions, labels = self._mask(ids, mask.sum(1), keys)
-        return Batch(masked, mask.astype(np.int64), types.astype(np.int64), positions, labels, sop_labels)
+        return Batch(
+            masked, mask.astype(np.int64), types.astype(np.int64), positions, labels, sop_labels
+        )
 
     def part(self, examples: Batch, rows: slice, length: int) -> Batch:
         """Some of the examples, which fit into `length` places, with slots for as many predictions as that makes."""
@@ -83,7 +85,9 @@ class Objectives:
     def _predictions(self, tokens: Ids) -> Ids:
         """How many are chosen of so many tokens, the special ones among them, as BERT's create_pretraining_data.py
         counts."""
-        wanted: Ids = np.rint(self._masking_rate * tokens).astype(np.int64).clip(1, self._max_predictions)
+        wanted: Ids = (
+            np.rint(self._masking_rate * tokens).astype(np.int64).clip(1, self._max_predictions)
+        )
         return wanted
 
     def _segments(self, chunks: ChunkRows, keys: U64) -> tuple[Ids, Flags, Flags, Ids]:
@@ -99,7 +103,9 @@ class Objectives:
         swapped = paired & (uniform(keys, _SWAP) < 0.5)
         # The text turned so that it begins with segment A, which has `first` tokens.
         turn = np.where(swapped, split, 0)[:, None]
-        first = np.where(paired, np.where(swapped, sizes[:, 0] - split, split), sizes[:, 0])[:, None]
+        first = np.where(paired, np.where(swapped, sizes[:, 0] - split, split), sizes[:, 0])[
+            :, None
+        ]
         order = np.arange(tokens.shape[1])
         inside = order < sizes
         turned = order - turn
@@ -150,7 +156,9 @@ class Objectives:
         words = ordinary & (begins | ~self._continuing[ids])
         if self._masking == "word":
             return words
-        n_words = 1 + np.searchsorted(UP_TO_WORDS, uniform(keys[:, None], _WORDS, np.arange(ids.shape[1])))
+        n_words = 1 + np.searchsorted(
+            UP_TO_WORDS, uniform(keys[:, None], _WORDS, np.arange(ids.shape[1]))
+        )
         starts = np.zeros_like(words)
         left: Ids = np.zeros(len(ids), np.int64)  # words that the n-gram goes on for
         for place in range(ids.shape[1]):
@@ -187,4 +195,6 @@ def _fitting(sizes: Ids, room: Ids) -> Flags:
         # What is larger than the room that is left before the first too large one will never fit.
         first = over[rows].argmax(1)
         left = room[rows] - filled[rows, first] + sizes[rows, first]
-        sizes[rows] = np.where((order >= first[:, None]) & (sizes[rows] > left[:, None]), 0, sizes[rows])
+        sizes[rows] = np.where(
+            (order >= first[:, None]) & (sizes[rows] > left[:, None]), 0, sizes[rows]
+        )

@@ -41,12 +41,16 @@ def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
     }
     types = batch.token_type_ids[row].tolist()
     places = [place for place, token in enumerate(seen) if token != PAD]
-    console.out.print(f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, {len(places)} of {len(seen)} places")
+    console.out.print(
+        f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, {len(places)} of {len(seen)} places"
+    )
     for segment, name in enumerate("AB"):
         of_segment = [place for place in places if types[place] == segment]
         if of_segment:
             console.out.print(Text(f"  {name}  ").append_text(_text(seen, asked, of_segment)))
-    said = ", ".join(_question(place, seen[place], answer) for place, answer in sorted(asked.items()))
+    said = ", ".join(
+        _question(place, seen[place], answer) for place, answer in sorted(asked.items())
+    )
     console.out.print(Text(f"  asked for {len(asked)}: {said}"))
 
 

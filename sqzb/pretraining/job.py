@@ -28,7 +28,9 @@ from sqzb.training.resume import NEVER, check_folder
 from sqzb.training.run_folder import RunLog, write_card
 
 
-def pretrain(recipe: PretrainRecipe, resume: str = NEVER, extend: bool = False, dry_run: bool = False) -> Path:
+def pretrain(
+    recipe: PretrainRecipe, resume: str = NEVER, extend: bool = False, dry_run: bool = False
+) -> Path:
     """Run the recipe, and return the run's folder.
 
     resume: "never", "auto" or the path of a checkpoint.
@@ -62,7 +64,9 @@ class Pretraining:
         self.corpus = Corpus(recipe.corpus)
         self.tokenizer = self.corpus.tokenizer
         self.model = build_model(recipe, self.corpus)
-        choose_kernels(recipe, self.model, self.accelerator.device)  # before it is seen how much fits
+        choose_kernels(
+            recipe, self.model, self.accelerator.device
+        )  # before it is seen how much fits
         self.distilled = distilled(recipe, self.corpus, self.model, self.accelerator.device)
         measured = by_kernels(self.model) and self.distilled is None
         self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
@@ -92,8 +96,15 @@ class Pretraining:
 
     def input_hashes(self) -> dict[str, str]:
         folder = self.corpus.folder
-        hashes = {"the corpus": sha256(folder / MANIFEST), "the vocabulary": sha256(folder / "vocab.txt")}
-        return hashes if self.distilled is None else hashes | {"the teacher": self.distilled.teacher.sha256}
+        hashes = {
+            "the corpus": sha256(folder / MANIFEST),
+            "the vocabulary": sha256(folder / "vocab.txt"),
+        }
+        return (
+            hashes
+            if self.distilled is None
+            else hashes | {"the teacher": self.distilled.teacher.sha256}
+        )
 
     def make_engine(self) -> Engine:
         settings = self.recipe.optimizer
@@ -131,7 +142,9 @@ class Pretraining:
         return list(zip(epochs.tolist(), chunks.tolist(), strict=True))
 
     def progress_text(self, result: StepResult) -> str:
-        return "  ".join(f"{name} {value:.1%}" for name, value in result.items() if name.endswith("_accuracy"))
+        return "  ".join(
+            f"{name} {value:.1%}" for name, value in result.items() if name.endswith("_accuracy")
+        )
 
     def is_finished(self, step: int) -> bool:
         return step >= self.steps

@@ -28,7 +28,9 @@ def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTrai
     return SqueezeBertForPreTraining(config)
 
 
-def check_fit(config: SqueezeBertConfig, recipe: PretrainRecipe, corpus: Corpus, origin: str) -> None:
+def check_fit(
+    config: SqueezeBertConfig, recipe: PretrainRecipe, corpus: Corpus, origin: str
+) -> None:
     vocab_size = corpus.manifest["vocab_size"]
     if config.vocab_size != vocab_size:
         raise UserError(

@@ -34,7 +34,11 @@ class Teacher(ABC):
 
     @abstractmethod
     def logits(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        mlm_positions: Tensor,
     ) -> Tensor:
         """(batch, predictions, vocabulary), at mlm_positions (batch, predictions)."""
 
@@ -43,11 +47,17 @@ class OwnTeacher(Teacher):
     model: SqueezeBertForMaskedLM
 
     def logits(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        mlm_positions: Tensor,
     ) -> Tensor:
         encoder = self.model.transformer
         x = encoder(input_ids, attention_mask, token_type_ids).last_hidden_state
-        logits: Tensor = self.model.cls(at_positions(x, mlm_positions), encoder.embeddings.word_embeddings)
+        logits: Tensor = self.model.cls(
+            at_positions(x, mlm_positions), encoder.embeddings.word_embeddings
+        )
         return logits
 
 
@@ -65,7 +75,11 @@ class ForeignTeacher(Teacher):
         self.logits = torch.compiler.disable(self.logits)  # type: ignore[method-assign]
 
     def logits(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, mlm_positions: Tensor
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor,
+        token_type_ids: Tensor,
+        mlm_positions: Tensor,
     ) -> Tensor:
         """The head's name differs from model to model, but it reads what the encoder returns: so that is cut."""
 
@@ -75,14 +89,18 @@ class ForeignTeacher(Teacher):
 
         types = {"token_type_ids": token_type_ids} if self._takes_types else {}
         with self.model.base_model.register_forward_hook(cut):
-            logits: Tensor = self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits
+            logits: Tensor = self.model(
+                input_ids=input_ids, attention_mask=attention_mask, **types
+            ).logits
         return logits
 
 
 class Distilled(nn.Module):
     """A student whose MLM loss in training is that of distillation; evaluated and saved, it is the student alone."""
 
-    def __init__(self, student: SqueezeBertForPreTraining, teacher: Teacher, temperature: float, alpha: float) -> None:
+    def __init__(
+        self, student: SqueezeBertForPreTraining, teacher: Teacher, temperature: float, alpha: float
+    ) -> None:
         super().__init__()
         self.student, self.teacher = student, teacher
         self._temperature, self._alpha = temperature, alpha
@@ -101,12 +119,18 @@ class Distilled(nn.Module):
         if not self.training:
             output: PreTrainingOutput = self.student(*inputs, mlm_labels, sop_labels)
             return output
-        with torch.no_grad():  # first, so that what it needs is free again when the student's activations are held
+        with (
+            torch.no_grad()
+        ):  # first, so that what it needs is free again when the student's activations are held
             targets = self.teacher.logits(*inputs)
         output = self.student(*inputs, sop_labels=sop_labels)
         assert output.mlm_logits is not None  # they have been asked for without labels
         mlm = soft_classification_tally(
-            output.mlm_logits.flatten(0, 1), mlm_labels.flatten(), targets.flatten(0, 1), self._temperature, self._alpha
+            output.mlm_logits.flatten(0, 1),
+            mlm_labels.flatten(),
+            targets.flatten(0, 1),
+            self._temperature,
+            self._alpha,
         )
         return output._replace(mlm_logits=None, tallies={"mlm": mlm, **output.tallies})
 
@@ -139,7 +163,8 @@ def distilled(
 def _check_vocabulary(tokenizer: Tokenizer, corpus: Corpus) -> None:
     """By number, for only numbers reach the teacher."""
     own, its = (
-        {number: token for token, number in known.get_vocab().items()} for known in (corpus.tokenizer, tokenizer)
+        {number: token for token, number in known.get_vocab().items()}
+        for known in (corpus.tokenizer, tokenizer)
     )
     differing = sorted(number for number in own | its if own.get(number) != its.get(number))
     if differing:
@@ -178,7 +203,9 @@ def _try(teacher: Teacher, recipe: PretrainRecipe, corpus: Corpus) -> None:
     try:
         shape = tuple(teacher.logits(tokens, ones, ones, ones[:, : recipe.max_predictions]).shape)
     except Exception as error:  # of a model that others wrote
-        raise UserError(f"It does not run ({' '.join(str(error).split())}). Give another model.") from error
+        raise UserError(
+            f"It does not run ({' '.join(str(error).split())}). Give another model."
+        ) from error
     if shape != due:
         raise UserError(
             f"Its logits have the shape {shape} where {due} is due: sequences, masked positions, tokens of the "

@@ -76,7 +76,9 @@ def same_key(kind: type[BaseModel], name: str) -> list[str]:
     return []
 
 
-def _unknown_key(kind: type[BaseModel], location: Location, value: Any, listed: set[Location]) -> str:
+def _unknown_key(
+    kind: type[BaseModel], location: Location, value: Any, listed: set[Location]
+) -> str:
     """Return one line on an unknown key.
 
     listed: the sections whose keys an earlier line lists, which is done once; updated.

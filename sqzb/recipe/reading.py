@@ -23,7 +23,9 @@ Recipe = TypeVar("Recipe", bound=Section)
 _SPACED = re.compile(r"(?:^|\0)(?P<key>[^\0=]+)(?:\0=\0?|=\0)(?P<value>[^\0=]+)(?=\0|$)")
 
 
-def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any) -> Recipe:
+def load_recipe(
+    kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any
+) -> Recipe:
     """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
 
     path: a file, or the name of a recipe that comes with sqzb; None: all defaults. Keys reach inside with dots:
@@ -35,7 +37,9 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] 
     """
     values = _read(kind, path) if path is not None else {}
     if kind is SweepRecipe:
-        named = {text.partition("=")[0] for text in overrides} | {key for key in given if given[key] is not None}
+        named = {text.partition("=")[0] for text in overrides} | {
+            key for key in given if given[key] is not None
+        }
         values = _without(values, named)
     overrides, problems = _without_spaced(overrides)
     problems += [problem for text in overrides for problem in _override(values, text)]
@@ -44,7 +48,9 @@ def load_recipe(kind: type[Recipe], path: Path | None, overrides: Sequence[str] 
     problems += found
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
-        raise RecipeError(f"The recipe {path if path is not None else 'given by KEY=VALUE'} cannot be used:{listed}")
+        raise RecipeError(
+            f"The recipe {path if path is not None else 'given by KEY=VALUE'} cannot be used:{listed}"
+        )
     return recipe
 
 
@@ -59,13 +65,19 @@ def _read(kind: type[Section], recipe: Path) -> dict[str, Any]:
     try:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"The recipe {recipe} cannot be read ({error}). Give a YAML file in UTF-8.") from error
+        raise RecipeError(
+            f"The recipe {recipe} cannot be read ({error}). Give a YAML file in UTF-8."
+        ) from error
     try:
         values = parse(text)
     except yaml.YAMLError as error:
-        raise RecipeError(f"The recipe {recipe} is no YAML: {strict_yaml.explain(error, text)}") from error
+        raise RecipeError(
+            f"The recipe {recipe} is no YAML: {strict_yaml.explain(error, text)}"
+        ) from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
-        raise RecipeError(f"The recipe {recipe} holds no keys. A recipe is a list of `key: value` lines.")
+        raise RecipeError(
+            f"The recipe {recipe} holds no keys. A recipe is a list of `key: value` lines."
+        )
     command = _other_command(kind, values.keys())
     if command is not None:
         raise RecipeError(f"{recipe} is {NOUNS[command]}: use {command_line(command, str(recipe))}")
@@ -97,7 +109,9 @@ def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
         if isinstance(values.get(name), dict):
             parts = values[name]
             teachers = [part.get("teacher") for part in parts.values() if isinstance(part, dict)]
-            changed[name] = {key: part if key in teachers else _less(part, named) for key, part in parts.items()}
+            changed[name] = {
+                key: part if key in teachers else _less(part, named) for key, part in parts.items()
+            }
     return changed
 
 
@@ -105,7 +119,10 @@ def _less(part: Any, named: Set[str]) -> Any:
     """A mapping less the named keys, which reach inside with dots; anything else as it is."""
     if not isinstance(part, dict):
         return part
-    inside = {key: {name.removeprefix(f"{key}.") for name in named if name.startswith(f"{key}.")} for key in part}
+    inside = {
+        key: {name.removeprefix(f"{key}.") for name in named if name.startswith(f"{key}.")}
+        for key in part
+    }
     return {key: _less(value, inside[key]) for key, value in part.items() if key not in named}
 
 
@@ -163,15 +180,21 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
     removed = {_remove(values, detail["loc"]) for detail in details}
     try:
         recipe = kind.model_validate(values)
-    except ValidationError:  # a key that is no text, such as null, cannot be found again by its place
+    except (
+        ValidationError
+    ):  # a key that is no text, such as null, cannot be found again by its place
         return kind(), problems
     return recipe, problems + list(_combined(recipe, removed))
 
 
-def _combined(section: Section | SqueezeBertConfig, removed: Set[str] = frozenset(), prefix: str = "") -> Iterator[str]:
+def _combined(
+    section: Section | SqueezeBertConfig, removed: Set[str] = frozenset(), prefix: str = ""
+) -> Iterator[str]:
     """What is impossible together, less what is said of a key in `removed`."""
     for field, problem in section.problems():
-        if not any(f"{prefix}{word}" in removed for word in re.findall(r"\w+", f"{field} {problem}")):
+        if not any(
+            f"{prefix}{word}" in removed for word in re.findall(r"\w+", f"{field} {problem}")
+        ):
             yield f"{prefix}{field}: {problem}"
     for name in type(section).model_fields:
         inner = getattr(section, name)

@@ -15,7 +15,13 @@ from sqzb.recipe.sweeps import PartialRecipe
 
 WIDTH = 80
 _NOUNS = {bool: "true or false", int: "whole number", float: "number", str: "text"}
-_LIMITS = {"ge": "{} or more", "gt": "over {}", "le": "at most {}", "lt": "below {}", "min_length": "not empty"}
+_LIMITS = {
+    "ge": "{} or more",
+    "gt": "over {}",
+    "le": "at most {}",
+    "lt": "below {}",
+    "min_length": "not empty",
+}
 
 
 def reference(command: str) -> Iterator[str]:
@@ -57,7 +63,9 @@ def section_in(annotation: Any) -> type[BaseModel] | None:
 
 def _wrapped(text: str, first: str, following: str) -> list[str]:
     """Return the lines of a text, with the indent of the first and that of the following ones."""
-    return textwrap.wrap(text, WIDTH, initial_indent=first, subsequent_indent=following, break_on_hyphens=False)
+    return textwrap.wrap(
+        text, WIDTH, initial_indent=first, subsequent_indent=following, break_on_hyphens=False
+    )
 
 
 def _type_text(annotation: Any, metadata: Sequence[Any] = ()) -> str:

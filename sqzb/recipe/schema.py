@@ -23,11 +23,15 @@ def _size_or_auto(value: Any) -> Any:
 
 def without_removed(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values without the removed keys that are 0; prefix: the section of these keys, as "distillation."."""
-    return {key: value for key, value in values.items() if f"{prefix}{key}" not in REMOVED or value != 0}
+    return {
+        key: value for key, value in values.items() if f"{prefix}{key}" not in REMOVED or value != 0
+    }
 
 
 # One error for both kinds, where pydantic has one for each kind of a union.
-MicroBatchSize = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], PlainValidator(_size_or_auto)]
+MicroBatchSize = Annotated[
+    Annotated[int, Field(ge=1)] | Literal["auto"], PlainValidator(_size_or_auto)
+]
 
 
 def _switch(value: Any) -> Any:
@@ -52,15 +56,22 @@ class Section(BaseModel):
 class Source(Section):
     """Where documents come from."""
 
-    path: str = Field("", description="required: a local file, folder or glob; a Hub id (owner/name); python-docs")
+    path: str = Field(
+        "", description="required: a local file, folder or glob; a Hub id (owner/name); python-docs"
+    )
     licence: str | None = Field(None, description="licence of the text, for the manifest")
-    text: str = Field("text", description="column that holds the text, for parquet, jsonl and the Hub")
+    text: str = Field(
+        "text", description="column that holds the text, for parquet, jsonl and the Hub"
+    )
     config: str | None = Field(None, description="configuration of a Hub data set")
     revision: str | None = Field(
-        None, description="commit of a Hub data set; null: the newest at the first call, kept afterwards"
+        None,
+        description="commit of a Hub data set; null: the newest at the first call, kept afterwards",
     )
     split: str = Field("train", description="split of a Hub data set")
-    streaming: bool = Field(True, description="stream from the Hub; false: download first, to datasets' cache")
+    streaming: bool = Field(
+        True, description="stream from the Hub; false: download first, to datasets' cache"
+    )
     txt_documents: Literal["file", "blank-lines"] = Field(
         "file", description="a document in txt files: a whole file, or the text between blank lines"
     )
@@ -69,9 +80,14 @@ class Source(Section):
         ge=2,
         description="for rows that are sentences: this many make a document; null: off",
     )
-    wiki_leftovers: bool = Field(False, description="remove remains of wiki templates, tags and links")
+    wiki_leftovers: bool = Field(
+        False, description="remove remains of wiki templates, tags and links"
+    )
     weight: float = Field(
-        1.0, gt=0, le=1000, description="how often each document is used for training; 0.5: half of the documents"
+        1.0,
+        gt=0,
+        le=1000,
+        description="how often each document is used for training; 0.5: half of the documents",
     )
 
     def problems(self) -> list[Problem]:
@@ -82,12 +98,15 @@ class Vocabulary(Section):
     """A vocabulary to load (`path`: tokenizer.json, vocab.txt or a folder or Hub id with one), or to train."""
 
     path: str | None = Field(
-        None, description="tokenizer.json, vocab.txt, or a folder or Hub id with one; null: train one"
+        None,
+        description="tokenizer.json, vocab.txt, or a folder or Hub id with one; null: train one",
     )
     size: int = Field(30522, ge=100, description="entries of a trained vocabulary")
     lowercase: bool = Field(True, description="lower-case all text, and strip accents")
     sample_characters: int = Field(
-        50_000_000, ge=1, description="amount of text, from all parts of all sources, to train it on"
+        50_000_000,
+        ge=1,
+        description="amount of text, from all parts of all sources, to train it on",
     )
 
 
@@ -98,20 +117,28 @@ class CorpusRecipe(Section):
     sources: dict[str, Source] = Field(
         {}, description="required: documents by a name of your choice; NAME=null removes a source"
     )
-    vocabulary: Vocabulary = Field(Vocabulary(), description="a vocabulary to load, or to train on the text")
+    vocabulary: Vocabulary = Field(
+        Vocabulary(), description="a vocabulary to load, or to train on the text"
+    )
     sequence_lengths: list[int] = Field(
-        [128, 512], min_length=1, description="tokens in a sequence, 8 or more: chunks are cut for each length"
+        [128, 512],
+        min_length=1,
+        description="tokens in a sequence, 8 or more: chunks are cut for each length",
     )
     language: str = Field("en", description="language code, for the splitting into sentences")
     short_seq_prob: float = Field(
         0.1, ge=0, le=1, description="probability that a chunk aims at a shorter length, as in BERT"
     )
-    heldout: float = Field(0.005, ge=0, lt=1, description="share of the documents that is kept apart for evaluation")
+    heldout: float = Field(
+        0.005, ge=0, lt=1, description="share of the documents that is kept apart for evaluation"
+    )
     min_characters: int = Field(200, ge=1, description="shorter documents are dropped")
     max_sentence_characters: int = Field(
         10_000, ge=100, description="longer stretches without a sentence end are dropped"
     )
-    english_only: bool = Field(False, description="drop documents with fewer than two of eight English stop words")
+    english_only: bool = Field(
+        False, description="drop documents with fewer than two of eight English stop words"
+    )
     drop_duplicates: bool = Field(True, description="keep only the first of equal documents")
     near_duplicates: float | None = Field(
         None,
@@ -119,19 +146,30 @@ class CorpusRecipe(Section):
         lt=1,
         description="share of equal word 5-grams from which a later document is dropped; null: off",
     )
-    max_bad_documents: int = Field(0, ge=0, description="skip up to this many unreadable documents; more are an error")
+    max_bad_documents: int = Field(
+        0, ge=0, description="skip up to this many unreadable documents; more are an error"
+    )
     seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the corpus")
 
     @field_validator("sources", mode="before")
     @classmethod
     def _without_null(cls, sources: Any) -> Any:
         """`sources.NAME=null` takes a source out of a recipe."""
-        return {name: s for name, s in sources.items() if s is not None} if isinstance(sources, dict) else sources
+        return (
+            {name: s for name, s in sources.items() if s is not None}
+            if isinstance(sources, dict)
+            else sources
+        )
 
     def problems(self) -> list[Problem]:
-        missing: list[Problem] = [] if self.sources else [("sources", "missing: where documents come from")]
+        missing: list[Problem] = (
+            [] if self.sources else [("sources", "missing: where documents come from")]
+        )
         return missing + [
-            ("sequence_lengths", f"{length} is too short: three places are special tokens, and 8 is the least")
+            (
+                "sequence_lengths",
+                f"{length} is too short: three places are special tokens, and 8 is the least",
+            )
             for length in self.sequence_lengths
             if length < 8
         ]
@@ -141,14 +179,22 @@ class Optimizer(Section):
     """LAMB and its rate: linear warmup, then polynomial decay to zero."""
 
     lr: float = Field(2.5e-3, gt=0, description="peak learning rate")
-    warmup: float = Field(0.28, ge=0, lt=1, description="share of the steps with a rising learning rate")
+    warmup: float = Field(
+        0.28, ge=0, lt=1, description="share of the steps with a rising learning rate"
+    )
     decay_power: float = Field(1.0, gt=0, description="exponent of the decay to zero; 1: linear")
-    weight_decay: float = Field(0.01, ge=0, description="decay of the weights, but not of biases and norms")
+    weight_decay: float = Field(
+        0.01, ge=0, description="decay of the weights, but not of biases and norms"
+    )
     betas: tuple[float, float] = Field(
-        (0.9, 0.999), strict=False, description="decay rates of the two moments, each 0 or more and below 1"
+        (0.9, 0.999),
+        strict=False,
+        description="decay rates of the two moments, each 0 or more and below 1",
     )
     eps: float = Field(1e-6, gt=0, description="added to the denominator of an update")
-    clip_norm: float = Field(1.0, gt=0, description="largest global norm of the gradient; longer ones are scaled down")
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest global norm of the gradient; longer ones are scaled down"
+    )
 
     def problems(self) -> list[Problem]:
         return [("betas", f"{beta} is not in [0, 1)") for beta in self.betas if not 0 <= beta < 1]
@@ -162,7 +208,15 @@ class TrainingRecipe(Section):
 
     may_change: ClassVar[frozenset[str]] = frozenset(
         [
-            *("output", "compile", "kernels", "graphs", "log_every", "checkpoint_every", "keep_checkpoints"),
+            *(
+                "output",
+                "compile",
+                "kernels",
+                "graphs",
+                "log_every",
+                "checkpoint_every",
+                "keep_checkpoints",
+            ),
             *("keep_every", "max_skipped_steps", "spike_factor", "on_spike"),
         ]
     )
@@ -170,16 +224,25 @@ class TrainingRecipe(Section):
 
     output: str | None = Field(None, description="the run folder")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the run")
-    precision: Literal["fp32", "bf16"] = Field("fp32", description="number format of the computation; bf16: autocast")
+    precision: Literal["fp32", "bf16"] = Field(
+        "fp32", description="number format of the computation; bf16: autocast"
+    )
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
-    kernels: bool | None = Field(None, description="use the Triton kernels; null: in bf16 on an H100 or H200")
+    kernels: bool | None = Field(
+        None, description="use the Triton kernels; null: in bf16 on an H100 or H200"
+    )
     graphs: Switch = Field(
-        False, description="one CUDA graph for each length; auto: with the Triton kernels, one process, no teacher"
+        False,
+        description="one CUDA graph for each length; auto: with the Triton kernels, one process, no teacher",
     )
     log_every: int = Field(10, ge=1, description="steps between two log lines")
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
-    keep_every: int | None = Field(None, ge=1, description="also keep the checkpoint of every N steps; null: no others")
-    max_skipped_steps: int = Field(10, ge=1, description="stop after this many consecutive non-finite steps")
+    keep_every: int | None = Field(
+        None, ge=1, description="also keep the checkpoint of every N steps; null: no others"
+    )
+    max_skipped_steps: int = Field(
+        10, ge=1, description="stop after this many consecutive non-finite steps"
+    )
     spike_factor: float | None = Field(
         None, gt=1, description="a loss over this many times its median is a spike; null: off"
     )
@@ -191,8 +254,12 @@ class TrainingRecipe(Section):
 class SoftTargets(Section):
     """A teacher's outputs as targets beside the labels (Hinton et al. 2015)."""
 
-    temperature: float = Field(2.0, gt=0, description="logits are divided by it; not used for a regression")
-    alpha: float = Field(0.9, ge=0, le=1, description="weight of the teacher's loss; the labels' loss has the rest")
+    temperature: float = Field(
+        2.0, gt=0, description="logits are divided by it; not used for a regression"
+    )
+    alpha: float = Field(
+        0.9, ge=0, le=1, description="weight of the teacher's loss; the labels' loss has the rest"
+    )
 
 
 class MaskedLMDistillation(SoftTargets):
@@ -209,16 +276,33 @@ class MaskedLMDistillation(SoftTargets):
 class PretrainRecipe(TrainingRecipe):
     """sqzb pretrain."""
 
-    may_change = TrainingRecipe.may_change | {"corpus", "micro_batch", "evaluate_every", "evaluate_sequences"}
+    may_change = TrainingRecipe.may_change | {
+        "corpus",
+        "micro_batch",
+        "evaluate_every",
+        "evaluate_sequences",
+    }
     length = "steps"
 
-    corpus: str = Field("data/corpus", min_length=1, description="the corpus folder, written by prepare-corpus")
-    sequence_length: int = Field(128, ge=8, description="tokens in a sequence; the corpus has chunks of this length")
-    max_predictions: int = Field(20, ge=1, description="largest number of masked positions in a sequence")
+    corpus: str = Field(
+        "data/corpus", min_length=1, description="the corpus folder, written by prepare-corpus"
+    )
+    sequence_length: int = Field(
+        128, ge=8, description="tokens in a sequence; the corpus has chunks of this length"
+    )
+    max_predictions: int = Field(
+        20, ge=1, description="largest number of masked positions in a sequence"
+    )
     masking_rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens to predict")
-    masking: Masking = Field("token", description="unit that is masked; ngram: 1 to 3 whole words, as in ALBERT")
-    sop: bool = Field(True, description="sentence order prediction beside the masked language model")
-    start_from: str | None = Field(None, description="a run, a saved model or a Hub id whose weights to start from")
+    masking: Masking = Field(
+        "token", description="unit that is masked; ngram: 1 to 3 whole words, as in ALBERT"
+    )
+    sop: bool = Field(
+        True, description="sentence order prediction beside the masked language model"
+    )
+    start_from: str | None = Field(
+        None, description="a run, a saved model or a Hub id whose weights to start from"
+    )
     model: SqueezeBertConfig | None = Field(
         None, description="sizes of a model to train from scratch; give this or start_from"
     )
@@ -227,9 +311,12 @@ class PretrainRecipe(TrainingRecipe):
     micro_batch: MicroBatchSize = Field(
         32, description="sequences that a process computes at once; auto: the most that fit"
     )
-    optimizer: Optimizer = Field(Optimizer(), description="LAMB: linear warmup, then polynomial decay to zero")
+    optimizer: Optimizer = Field(
+        Optimizer(), description="LAMB: linear warmup, then polynomial decay to zero"
+    )
     distillation: MaskedLMDistillation = Field(
-        MaskedLMDistillation(), description="learn from a pretrained teacher too; without a teacher, off"
+        MaskedLMDistillation(),
+        description="learn from a pretrained teacher too; without a teacher, off",
     )
     evaluate_every: int = Field(1000, ge=1, description="steps between two evaluations")
     evaluate_sequences: int | None = Field(
@@ -240,14 +327,31 @@ class PretrainRecipe(TrainingRecipe):
     def problems(self) -> list[Problem]:
         found = []
         if isinstance(self.micro_batch, int) and self.global_batch % self.micro_batch:
-            found.append(("micro_batch", f"{self.micro_batch} does not divide global_batch = {self.global_batch}"))
+            found.append(
+                (
+                    "micro_batch",
+                    f"{self.micro_batch} does not divide global_batch = {self.global_batch}",
+                )
+            )
         if self.max_predictions > self.sequence_length - 3:
-            found.append(("max_predictions", f"{self.max_predictions} does not leave room for special tokens"))
+            found.append(
+                (
+                    "max_predictions",
+                    f"{self.max_predictions} does not leave room for special tokens",
+                )
+            )
         if (self.model is None) == (self.start_from is None):
-            found.append(("model", "give either model (from scratch) or start_from, one of the two"))
+            found.append(
+                ("model", "give either model (from scratch) or start_from, one of the two")
+            )
         if self.model is not None and self.sequence_length > self.model.max_position_embeddings:
             positions = self.model.max_position_embeddings
-            found.append(("sequence_length", f"{self.sequence_length} is over the model's {positions} positions"))
+            found.append(
+                (
+                    "sequence_length",
+                    f"{self.sequence_length} is over the model's {positions} positions",
+                )
+            )
         return found
 
 
@@ -260,7 +364,11 @@ class Distillation(SoftTargets):
         strict=False,
         description="a finetuned run, saved model or Hub id; of several, their logits' mean",
     )
-    cache: str = Field("data/teachers", min_length=1, description="folder that keeps teachers' logits for further runs")
+    cache: str = Field(
+        "data/teachers",
+        min_length=1,
+        description="folder that keeps teachers' logits for further runs",
+    )
     augment: int = Field(
         0,
         ge=0,
@@ -295,17 +403,29 @@ class FinetuneRecipe(TrainingRecipe):
     task: str | None = Field(
         None, description="a GLUE task, such as mrpc; several with commas between; or all: all nine"
     )
-    glue_dir: str | None = Field(None, description="folder of GLUE's own files; null: they come from the Hub")
-    model: str = Field(
-        "squeezebert/squeezebert-uncased", min_length=1, description="a run, a saved model or a Hub id to start from"
+    glue_dir: str | None = Field(
+        None, description="folder of GLUE's own files; null: they come from the Hub"
     )
-    from_scratch: bool = Field(False, description="start from random weights, with the model's sizes and vocabulary")
+    model: str = Field(
+        "squeezebert/squeezebert-uncased",
+        min_length=1,
+        description="a run, a saved model or a Hub id to start from",
+    )
+    from_scratch: bool = Field(
+        False, description="start from random weights, with the model's sizes and vocabulary"
+    )
     epochs: int = Field(10, ge=1, description="passes over the training examples")
     lr: float = Field(3e-5, gt=0, description="peak learning rate")
     batch: int = Field(16, ge=1, description="examples in a step, over all processes")
-    warmup: float = Field(0.1, ge=0, lt=1, description="share of the steps with a rising learning rate")
-    weight_decay: float = Field(0.01, ge=0, description="decay of the weights, but not of biases and norms")
-    clip_norm: float = Field(1.0, gt=0, description="largest global norm of the gradient; longer ones are scaled down")
+    warmup: float = Field(
+        0.1, ge=0, lt=1, description="share of the steps with a rising learning rate"
+    )
+    weight_decay: float = Field(
+        0.01, ge=0, description="decay of the weights, but not of biases and norms"
+    )
+    clip_norm: float = Field(
+        1.0, gt=0, description="largest global norm of the gradient; longer ones are scaled down"
+    )
     max_length: int = Field(128, ge=8, description="tokens in an example; longer examples are cut")
     dropout: float | None = Field(
         None, ge=0, lt=1, description="dropout everywhere in the model; null: the model's own"
@@ -322,7 +442,9 @@ class FinetuneRecipe(TrainingRecipe):
         description="save the best model by validation score as final/; false: the last one",
     )
     early_stopping: int | None = Field(
-        None, ge=1, description="stop after this many evaluations in a row without a better score; null: never"
+        None,
+        ge=1,
+        description="stop after this many evaluations in a row without a better score; null: never",
     )
     distillation: Distillation = Field(
         Distillation(), description="learn from finetuned teachers too; without a teacher, off"
@@ -331,12 +453,18 @@ class FinetuneRecipe(TrainingRecipe):
     def problems(self) -> list[Problem]:
         if self.early_stopping is None or self.keep_best:
             return []
-        return [("early_stopping", "ends with a model that is not the best one: set keep_best=true too")]
+        return [
+            ("early_stopping", "ends with a model that is not the best one: set keep_best=true too")
+        ]
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Keys with dots: {"a": {"b": 1}} is {"a.b": 1}."""
     found: dict[str, Any] = {}
     for key, value in values.items():
-        found |= flat(value, f"{prefix}{key}.") if isinstance(value, Mapping) else {f"{prefix}{key}": value}
+        found |= (
+            flat(value, f"{prefix}{key}.")
+            if isinstance(value, Mapping)
+            else {f"{prefix}{key}": value}
+        )
     return found

@@ -40,11 +40,17 @@ def find(recipe: Path) -> Path:
         return shipped
     if recipe.is_dir():
         # A run's own recipe is the likeliest.
-        inside = sorted(recipe.glob(f"*{SUFFIX}"), key=lambda path: (path.name != "recipe.yaml", path))
+        inside = sorted(
+            recipe.glob(f"*{SUFFIX}"), key=lambda path: (path.name != "recipe.yaml", path)
+        )
         example = f", such as {inside[0]}" if inside else ""
-        raise RecipeError(f"The recipe {recipe} cannot be read, because it is a folder. Give a YAML file{example}.")
+        raise RecipeError(
+            f"The recipe {recipe} cannot be read, because it is a folder. Give a YAML file{example}."
+        )
     if "=" in str(recipe):
-        raise RecipeError(f"There is no recipe {recipe}. Give the recipe before the keys to change: RECIPE {recipe}")
+        raise RecipeError(
+            f"There is no recipe {recipe}. Give the recipe before the keys to change: RECIPE {recipe}"
+        )
     raise RecipeError(
         f"There is no recipe {recipe}, neither a file nor one that comes with sqzb, {_known(recipe.stem)}"
     )

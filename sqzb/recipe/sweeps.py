@@ -34,7 +34,9 @@ class PartialRecipe(Section):
     def _given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
         inside = {key: getattr(self, key) for key in self.model_fields_set}
         return {
-            key: inside[key].model_dump(exclude_unset=True) if isinstance(inside[key], Section) else value
+            key: inside[key].model_dump(exclude_unset=True)
+            if isinstance(inside[key], Section)
+            else value
             for key, value in write(self).items()
             if key in inside
         }
@@ -57,10 +59,18 @@ else:  # by the rules of FinetuneRecipe's own fields, whatever these are
         return list[Annotated[rule]], Field([], min_length=1)
 
     def _grid(fields: dict[str, FieldInfo]) -> type[PartialRecipe]:
-        return create_model("Grid", __base__=PartialRecipe, **{name: _values(field) for name, field in fields.items()})
+        return create_model(
+            "Grid",
+            __base__=PartialRecipe,
+            **{name: _values(field) for name, field in fields.items()},
+        )
 
     _OF_ONE_RUN = ("task", "glue_dir", "output")
-    _FIELDS = {name: field for name, field in FinetuneRecipe.model_fields.items() if name not in _OF_ONE_RUN}
+    _FIELDS = {
+        name: field
+        for name, field in FinetuneRecipe.model_fields.items()
+        if name not in _OF_ONE_RUN
+    }
     Settings = create_model(
         "Settings",
         __base__=PartialRecipe,
@@ -79,7 +89,8 @@ def _stage_or_paths(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 # One error for all kinds, where pydantic has one for each kind of a union.
 Teacher = Annotated[
-    str | dict[str, str | Annotated[list[str], Field(min_length=1)]] | None, WrapValidator(_stage_or_paths)
+    str | dict[str, str | Annotated[list[str], Field(min_length=1)]] | None,
+    WrapValidator(_stage_or_paths),
 ]
 
 
@@ -87,9 +98,12 @@ class Stage(Settings):
     """A part of a chain of sweeps: the keys that it has of its own, who teaches it, and where it begins."""
 
     teacher: Teacher = Field(
-        None, description="the stage whose run of each task teaches this one; or finetuned models by task"
+        None,
+        description="the stage whose run of each task teaches this one; or finetuned models by task",
     )
-    first: str | None = Field(None, description="task that the stage runs first: its other tasks start from that run")
+    first: str | None = Field(
+        None, description="task that the stage runs first: its other tasks start from that run"
+    )
 
     def settings(self) -> dict[str, Any]:
         """The keys of a run that are given."""
@@ -119,17 +133,25 @@ class SweepRecipe(FinetuneRecipe):
     @classmethod
     def _without_null(cls, stages: Any) -> Any:
         """`stages.NAME=null` takes a stage out of a recipe."""
-        return {name: s for name, s in stages.items() if s is not None} if isinstance(stages, dict) else stages
+        return (
+            {name: s for name, s in stages.items() if s is not None}
+            if isinstance(stages, dict)
+            else stages
+        )
 
     def names(self) -> list[str]:
         """The tasks that `task` names, whether there are such or not."""
         if self.task == ALL:
             return list(NINE)
-        return list(dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip()))
+        return list(
+            dict.fromkeys(name.strip() for name in (self.task or "").split(",") if name.strip())
+        )
 
     def grid(self) -> dict[str, list[Any]]:
         """The values to try by key, as distillation.alpha where it is inside, the seeds last."""
-        return dict(sorted(flat(self.sweep.model_dump()).items(), key=lambda item: item[0] == "seed"))
+        return dict(
+            sorted(flat(self.sweep.model_dump()).items(), key=lambda item: item[0] == "seed")
+        )
 
     def teachers(self) -> set[str]:
         """The stages that teach another."""
@@ -164,7 +186,9 @@ class SweepRecipe(FinetuneRecipe):
             values = _laid_over(values, self.stages[stage].settings())
         grid = {} if stage in self.teachers() else self.grid()
         return [
-            FinetuneRecipe.model_validate(reduce(_laid_over, map(_nested, grid, combination), values))
+            FinetuneRecipe.model_validate(
+                reduce(_laid_over, map(_nested, grid, combination), values)
+            )
             for combination in product(*grid.values())
         ]
 
@@ -176,12 +200,23 @@ class SweepRecipe(FinetuneRecipe):
             if value in values[:index]
         ]
         stages = self.stages or ("",)
-        runs = [run for task in (None, *self.tasks) for stage in stages for run in self.recipes(task, stage)]
+        runs = [
+            run
+            for task in (None, *self.tasks)
+            for stage in stages
+            for run in self.recipes(task, stage)
+        ]
         of_runs = [problem for run in runs for problem in run.problems()]
         if self.stages and any(run.distillation.teacher for run in runs):
-            of_runs.append(("distillation.teacher", "with stages, name it in these: stages.NAME.teacher"))
+            of_runs.append(
+                ("distillation.teacher", "with stages, name it in these: stages.NAME.teacher")
+            )
         circles = [name for name in self.stages if self._circle(name)]
-        of_stages = [problem for name in self.stages for problem in self._problems_of_stage(name, bool(circles))]
+        of_stages = [
+            problem
+            for name in self.stages
+            for problem in self._problems_of_stage(name, bool(circles))
+        ]
         return [*twice, *dict.fromkeys(of_runs), *of_stages]
 
     def _problems_of_stage(self, name: str, circles: bool) -> Iterator[Problem]:
@@ -190,14 +225,19 @@ class SweepRecipe(FinetuneRecipe):
             yield "stages", f"{name!r} cannot name a folder: use letters, digits, _ and -"
         if isinstance(teacher, str) and teacher not in self.stages:
             known = ", ".join(self.stages)
-            yield key, f"there is no stage {teacher!r}, but {known}; finetuned models are given as {{mrpc: PATH}}"
+            yield (
+                key,
+                f"there is no stage {teacher!r}, but {known}; finetuned models are given as {{mrpc: PATH}}",
+            )
         first = self.stages[name].first
         if first not in (None, *FINETUNED):
             yield f"stages.{name}.first", _no_task([str(first)])
         if circle := self._circle(name):
             yield key, f"it would be taught by itself: {' by '.join(circle)}"
         if isinstance(teacher, dict):
-            lacking = [] if circles else [task for task in self.tasks_of(name) if task not in teacher]
+            lacking = (
+                [] if circles else [task for task in self.tasks_of(name) if task not in teacher]
+            )
             if lacking:
                 yield key, f"there is none for {', '.join(lacking)}"
             unknown = [task for task in teacher if task not in FINETUNED]
@@ -219,7 +259,11 @@ def _no_task(names: list[str]) -> str:
 
 def _laid_over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
     """The values with those that are given in their place; of a section, key by key."""
-    inside = {key: _laid_over(values[key], value) for key, value in given.items() if isinstance(value, dict)}
+    inside = {
+        key: _laid_over(values[key], value)
+        for key, value in given.items()
+        if isinstance(value, dict)
+    }
     return values | given | inside
 
 

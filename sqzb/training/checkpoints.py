@@ -22,7 +22,12 @@ from sqzb.model.checkpoint import StoredModel, write_tensors
 from sqzb.recipe import Section
 from sqzb.training.run_folder import write_card
 
-CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = "checkpoints", "optimizer.safetensors", "trainer.json", "manifest.json"
+CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = (
+    "checkpoints",
+    "optimizer.safetensors",
+    "trainer.json",
+    "manifest.json",
+)
 
 
 def save(
@@ -46,11 +51,18 @@ def save(
         model.save_pretrained(aside, tokenizer)
         write_tensors(aside / OPTIMIZER, _tensors(model, optimizer))
         write_json(aside / TRAINER, {**state, "step": step})
-        files = {file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)} for file in sorted(aside.iterdir())}
+        files = {
+            file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
+            for file in sorted(aside.iterdir())
+        }
         write_json(aside / MANIFEST, files)
     steps = [_step(checkpoint) for checkpoint in _all(folder)]
     # That of this step is among the newest, unless the run has gone on from one before the newest.
-    kept = {step, *steps[-keep:], *(old for old in steps if keep_every is not None and old % keep_every == 0)}
+    kept = {
+        step,
+        *steps[-keep:],
+        *(old for old in steps if keep_every is not None and old % keep_every == 0),
+    }
     needed_too = {needed(old) for old in kept}
     for old in steps:
         if old not in kept | needed_too:
@@ -92,7 +104,9 @@ def check_whole(checkpoint: Path) -> None:
     """
     problems = damage(checkpoint)
     if problems:
-        raise UserError(f"The checkpoint {checkpoint} is damaged: {', '.join(problems)}. Give an older one.")
+        raise UserError(
+            f"The checkpoint {checkpoint} is damaged: {', '.join(problems)}. Give an older one."
+        )
 
 
 def damage(checkpoint: Path) -> list[str]:
@@ -123,7 +137,9 @@ def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
     try:
         tensors = load_file(checkpoint / OPTIMIZER)
     except (OSError, SafetensorError) as error:
-        raise UserError(f"The checkpoint {checkpoint} is damaged ({error}). Give an older one.") from error
+        raise UserError(
+            f"The checkpoint {checkpoint} is damaged ({error}). Give an older one."
+        ) from error
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for key, tensor in tensors.items():
@@ -149,7 +165,9 @@ def size(model: nn.Module) -> int:
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted((path for path in (folder / CHECKPOINTS).glob("step-*") if path.suffix != ASIDE), key=_step)
+    return sorted(
+        (path for path in (folder / CHECKPOINTS).glob("step-*") if path.suffix != ASIDE), key=_step
+    )
 
 
 def _step(checkpoint: Path) -> int:
@@ -166,7 +184,9 @@ def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
     strangers = set(optimizer.state) - set(parameters.values())
     if strangers:
         shapes = sorted(str(tuple(parameter.shape)) for parameter in strangers)
-        raise ValueError(f"the optimizer trains parameters that no checkpoint holds, of shapes {', '.join(shapes)}")
+        raise ValueError(
+            f"the optimizer trains parameters that no checkpoint holds, of shapes {', '.join(shapes)}"
+        )
 
     tensors = {}
     for name, parameter in parameters.items():
@@ -177,7 +197,9 @@ def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
 
 def _tensor(value: object, parameter: nn.Parameter, name: str, key: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor | int | float):
-        raise ValueError(f"the optimizer's state {key!r} of {name} is a {type(value).__name__}: no checkpoint holds it")
+        raise ValueError(
+            f"the optimizer's state {key!r} of {name} is a {type(value).__name__}: no checkpoint holds it"
+        )
     tensor = torch.as_tensor(value).detach().cpu().contiguous()
     if tensor.ndim and tensor.shape != parameter.shape:
         raise ValueError(

@@ -18,7 +18,9 @@ def tune_cpu() -> None:
     the next activation: up to a third of a forward. Other systems keep their own ways.
     """
     for kind in (np.float32, np.float64):
-        np.finfo(kind)  # numpy looks once at the smallest numbers, and would warn that there are none
+        np.finfo(
+            kind
+        )  # numpy looks once at the smallest numbers, and would warn that there are none
     # The threads that are begun later take this over, so it comes first.
     torch.set_flush_denormal(True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None

@@ -85,7 +85,9 @@ class Evaluator:
     labels: for each of the model's tallies, the entry of a micro-batch that holds its labels.
     """
 
-    def __init__(self, accelerator: Accelerator, model: nn.Module, labels: Mapping[str, str]) -> None:
+    def __init__(
+        self, accelerator: Accelerator, model: nn.Module, labels: Mapping[str, str]
+    ) -> None:
         self.accelerator = accelerator
         self.model = model.to(accelerator.device)
         self._labels = labels
@@ -107,16 +109,24 @@ class Evaluator:
         """Each value summed over the processes, which all hold the same names."""
         if self.accelerator.num_processes == 1:
             return values
-        tensor = torch.tensor(list(values.values()), dtype=torch.float64, device=self.accelerator.device)
+        tensor = torch.tensor(
+            list(values.values()), dtype=torch.float64, device=self.accelerator.device
+        )
         return dict(zip(values, self.accelerator.reduce(tensor, "sum").tolist(), strict=True))
 
     def _zeros(self) -> Tensor:
         """The sums of all figures, two for each of the model's tallies, before there is any."""
-        return torch.zeros(2 * len(self._labels), dtype=torch.float64, device=self.accelerator.device)
+        return torch.zeros(
+            2 * len(self._labels), dtype=torch.float64, device=self.accelerator.device
+        )
 
     def _figures(self, tallies: Mapping[str, Tally]) -> Tensor:
         """What a micro-batch adds to the sums."""
-        each = [figure for name in self._labels for figure in (tallies[name].loss.detach(), tallies[name].correct)]
+        each = [
+            figure
+            for name in self._labels
+            for figure in (tallies[name].loss.detach(), tallies[name].correct)
+        ]
         return torch.stack([figure.double() for figure in each])
 
     def _over_processes(self, sums: Tensor) -> Tensor:
@@ -127,11 +137,15 @@ class Evaluator:
 
     def _count(self, micro_batches: Sequence[MicroBatch], label: str) -> float:
         # By numpy: torch would wake all of its threads for so little.
-        return float(sum(np.count_nonzero(batch[label].numpy() != IGNORED) for batch in micro_batches))
+        return float(
+            sum(np.count_nonzero(batch[label].numpy() != IGNORED) for batch in micro_batches)
+        )
 
     def _on_device(self, batch: MicroBatch) -> dict[str, Tensor]:
         device = self.accelerator.device
-        if device.type == "cuda":  # which has to be waited for, unless it is copied to from pinned memory
+        if (
+            device.type == "cuda"
+        ):  # which has to be waited for, unless it is copied to from pinned memory
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
@@ -142,7 +156,9 @@ class PreparedStep(list[MicroBatch]):
     counts: by tally, how many labels they have; tokens: how many places are no padding.
     """
 
-    def __init__(self, micro_batches: Iterable[MicroBatch], counts: dict[str, float], tokens: float) -> None:
+    def __init__(
+        self, micro_batches: Iterable[MicroBatch], counts: dict[str, float], tokens: float
+    ) -> None:
         super().__init__(micro_batches)
         self.counts, self.tokens = counts, tokens
 
@@ -185,21 +201,31 @@ class Engine(Evaluator):
         memory, and whole numbers of 32 bits are half as many bytes.
         """
         counts = {name: self._count(micro_batches, label) for name, label in self._labels.items()}
-        tokens = float(sum(np.count_nonzero(batch["attention_mask"].numpy()) for batch in micro_batches))
+        tokens = float(
+            sum(np.count_nonzero(batch["attention_mask"].numpy()) for batch in micro_batches)
+        )
         device = self.accelerator.device
         if device.type == "cuda":
             with torch.cuda.device(device):  # each thread has one of its own
-                micro_batches = [{name: _pinned(t) for name, t in batch.items()} for batch in micro_batches]
+                micro_batches = [
+                    {name: _pinned(t) for name, t in batch.items()} for batch in micro_batches
+                ]
         return PreparedStep(micro_batches, counts, tokens)
 
-    def step(self, micro_batches: Sequence[MicroBatch], lr: float, keys: Sequence[int]) -> StepResult:
+    def step(
+        self, micro_batches: Sequence[MicroBatch], lr: float, keys: Sequence[int]
+    ) -> StepResult:
         """Train on this process's micro-batches of a step.
 
         keys: one for each micro-batch; its dropout is drawn from it. The loss is the sum over all micro-batches of
         all processes divided by the counts over all of them, so its gradient is that of the whole batch. A gradient
         that is not finite leaves the weights as they were.
         """
-        prepared = micro_batches if isinstance(micro_batches, PreparedStep) else self.prepare(micro_batches)
+        prepared = (
+            micro_batches
+            if isinstance(micro_batches, PreparedStep)
+            else self.prepare(micro_batches)
+        )
         self.model.train()
         counts = self.totals(prepared.counts)
         for name, divisor in self._divisors.items():
@@ -212,7 +238,12 @@ class Engine(Evaluator):
                 if self._graphs is not None:
                     self._graphs(batch, may_record=self._gradients is not None)
                 else:
-                    self._compute({name: t.to(self.accelerator.device, non_blocking=True) for name, t in batch.items()})
+                    self._compute(
+                        {
+                            name: t.to(self.accelerator.device, non_blocking=True)
+                            for name, t in batch.items()
+                        }
+                    )
         for group in self.optimizer.param_groups:
             group["lr"] = lr
         values = _on_its_way(self._update_deferred() if self.deferred else self._update())

@@ -31,7 +31,9 @@ class FlatGradients:
 
     def clip(self, most: float) -> Tensor:
         """Scale the gradients down to a norm of `most`, where it is larger; the norm, on the device."""
-        assert all(parameter.grad is None for parameter in self._without), "a gradient has come late"
+        assert all(parameter.grad is None for parameter in self._without), (
+            "a gradient has come late"
+        )
         norm: Tensor = torch.linalg.vector_norm(self._flat)
         self._flat.mul_((most / (norm + 1e-6)).clamp(max=1.0))
         return norm

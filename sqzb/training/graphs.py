@@ -12,7 +12,9 @@ from sqzb.training.processes import warn
 Inputs = Mapping[str, Tensor]
 Signature = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 
-ROOM = 0.45  # of the device's memory: a graph's own memory comes beside what a run without one takes
+ROOM = (
+    0.45  # of the device's memory: a graph's own memory comes beside what a run without one takes
+)
 
 
 def choose_graphs(asked: bool | str, accelerator: Accelerator, measured: bool) -> bool:
@@ -28,7 +30,9 @@ def choose_graphs(asked: bool | str, accelerator: Accelerator, measured: bool) -
         return measured and possible
     if asked and not possible:
         reason = f"they need an NVIDIA GPU, and this is {accelerator.device}"
-        warn(accelerator, f"graphs: off: {reason if not on_nvidia else 'they are for one process'}.")
+        warn(
+            accelerator, f"graphs: off: {reason if not on_nvidia else 'they are for one process'}."
+        )
     return bool(asked) and possible
 
 
@@ -56,13 +60,22 @@ class Graphs:
 
         may_record: whether everything that `compute` writes into is where it will stay.
         """
-        signature = tuple((name, tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items())
-        if may_record and signature in self._seen and signature not in self._graphs and not self._is_off:
+        signature = tuple(
+            (name, tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()
+        )
+        if (
+            may_record
+            and signature in self._seen
+            and signature not in self._graphs
+            and not self._is_off
+        ):
             self._record(signature, batch)
 
         if signature not in self._graphs:
             self._seen.add(signature)
-            self._compute({name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()})
+            self._compute(
+                {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
+            )
             return
         graph, inputs = self._graphs[signature]
         for name, tensor in batch.items():
@@ -76,13 +89,17 @@ class Graphs:
             memory = torch.cuda.get_device_properties(self._device).total_memory
             if taken > ROOM * memory:
                 share = f"{taken / memory:.0%} of the memory"
-                self._give_up(f"a micro-batch takes {share}, and graphs as much again. Lower micro_batch")
+                self._give_up(
+                    f"a micro-batch takes {share}, and graphs as much again. Lower micro_batch"
+                )
                 return
             self._pool = torch.cuda.graph_pool_handle()
 
         before = torch.cuda.current_stream(self._device)
         graph = torch.cuda.CUDAGraph()
-        inputs = {name: torch.empty_like(tensor, device=self._device) for name, tensor in batch.items()}
+        inputs = {
+            name: torch.empty_like(tensor, device=self._device) for name, tensor in batch.items()
+        }
         try:
             # The thread that makes micro-batches takes pinned memory at the same time, which must
             # not end the recording.

@@ -98,7 +98,11 @@ class LossMonitor:
             return False
         self.skipped_in_a_row = 0
         median = statistics.median(self._recent) if len(self._recent) >= RECENT_LEAST else None
-        spike = self._spike_factor is not None and median is not None and loss > self._spike_factor * median
+        spike = (
+            self._spike_factor is not None
+            and median is not None
+            and loss > self._spike_factor * median
+        )
         if not spike:
             self._recent.append(loss)
         return spike
@@ -123,7 +127,9 @@ def check_space(folder: Path, need: int, what: str) -> None:
 
     The folder need not exist yet.
     """
-    there = next(parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists())
+    there = next(
+        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
+    )
     free = shutil.disk_usage(there).free
     if free < need:
         raise UserError(

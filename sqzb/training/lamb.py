@@ -34,7 +34,9 @@ class Lamb(TorchOptimizerLamb):
         eps: float,
         together: bool | None = None,
     ) -> None:
-        super().__init__(params, lr=lr, betas=betas, eps=eps, clamp_value=float("inf"), debias=False)
+        super().__init__(
+            params, lr=lr, betas=betas, eps=eps, clamp_value=float("inf"), debias=False
+        )
         self._together = together
         for group in self.param_groups:
             group.setdefault("adapt", True)
@@ -70,14 +72,20 @@ class Lamb(TorchOptimizerLamb):
         if not group["adapt"]:
             parameter.add_(update, alpha=-group["lr"])
             return
-        parameter.addcmul_(update, _trust_ratio(parameter.norm(), update.norm()), value=-group["lr"])
+        parameter.addcmul_(
+            update, _trust_ratio(parameter.norm(), update.norm()), value=-group["lr"]
+        )
 
     def _update_together(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        first, second = ([self._moment(parameter, name) for parameter in parameters] for name in MOMENTS)
+        first, second = (
+            [self._moment(parameter, name) for parameter in parameters] for name in MOMENTS
+        )
         beta1, beta2 = group["betas"]
         # An update that must not happen has a rate of 0 and moments that keep their share, not new code to run.
-        lr, keep1, keep2 = self._unless_inf(parameters[0], (group["lr"], 0.0), (beta1, 1.0), (beta2, 1.0))
+        lr, keep1, keep2 = self._unless_inf(
+            parameters[0], (group["lr"], 0.0), (beta1, 1.0), (beta2, 1.0)
+        )
         torch._foreach_mul_(first, keep1)
         torch._foreach_add_(first, gradients, alpha=1 - beta1)
         torch._foreach_mul_(second, keep2)
@@ -100,7 +108,9 @@ class Lamb(TorchOptimizerLamb):
         found = []
         for usual, otherwise in choices:
             number = like.new_full((), usual)
-            found.append(number if self.found_inf is None else number.where(self.found_inf == 0, otherwise))
+            found.append(
+                number if self.found_inf is None else number.where(self.found_inf == 0, otherwise)
+            )
         return found
 
     def _moment(self, parameter: Tensor, name: str) -> Tensor:

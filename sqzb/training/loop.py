@@ -85,7 +85,12 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
 
 
 def train(
-    job: Job, engine: Engine, state: TrainingState, log: RunLog, signals: Signals, meter: ThroughputMeter
+    job: Job,
+    engine: Engine,
+    state: TrainingState,
+    log: RunLog,
+    signals: Signals,
+    meter: ThroughputMeter,
 ) -> None:
     """Train every step that is left.
 
@@ -103,7 +108,11 @@ def train(
         for launched in launched_steps(job, engine, state, log, signals, meter):
             result = launched.result
             meter.count(launched.tokens, launched.flops)
-            if launched.step % recipe.log_every == 0 or launched.step == job.steps or not result.finite:
+            if (
+                launched.step % recipe.log_every == 0
+                or launched.step == job.steps
+                or not result.finite
+            ):
                 throughput = meter.read()
                 log_step(job, log, launched, throughput)
                 speed = f"  {throughput}"
@@ -119,7 +128,12 @@ def train(
 
 
 def launched_steps(
-    job: Job, engine: Engine, state: TrainingState, log: RunLog, signals: Signals, meter: ThroughputMeter
+    job: Job,
+    engine: Engine,
+    state: TrainingState,
+    log: RunLog,
+    signals: Signals,
+    meter: ThroughputMeter,
 ) -> Iterator[LaunchedStep]:
     """Take every step that is left, and yield each when its figures are to be looked at.
 
@@ -151,7 +165,9 @@ def launched_steps(
             pending = launched
 
 
-def save_and_evaluate(job: Job, engine: Engine, state: TrainingState, log: RunLog, received: int) -> None:
+def save_and_evaluate(
+    job: Job, engine: Engine, state: TrainingState, log: RunLog, received: int
+) -> None:
     """Do what is due after the last step; received: the signal that came, or 0.
 
     Raises:
@@ -164,7 +180,10 @@ def save_and_evaluate(job: Job, engine: Engine, state: TrainingState, log: RunLo
         # Launchers end the other processes as soon as one has ended.
         job.accelerator.wait_for_everyone()
         name = signal.Signals(received).name
-        raise Stopped(f"{name}: stopped after step {state.step:,}, which is saved. --resume auto goes on.", received)
+        raise Stopped(
+            f"{name}: stopped after step {state.step:,}, which is saved. --resume auto goes on.",
+            received,
+        )
     if job.evaluation_due(state.step):
         evaluate(job, engine, state, log)
 
@@ -174,7 +193,9 @@ def launch_step(
 ) -> LaunchedStep:
     """Take one optimizer step on this process's micro-batches, and count it."""
     learning_rate = job.learning_rate(state.step)
-    keys = [dropout_key(job.recipe.seed, state.step, number) for number in job.micro_batch_numbers()]
+    keys = [
+        dropout_key(job.recipe.seed, state.step, number) for number in job.micro_batch_numbers()
+    ]
     result = engine.step(prepared, learning_rate, keys)
 
     flops = float(TRAINING * sum(job.forward_flops(batch) for batch in prepared))
@@ -194,7 +215,16 @@ def launch_step(
         # This step may end the run: the one before, which is not looked at yet, may be bad too.
         or state.monitor.skipped_in_a_row + 2 >= job.recipe.max_skipped_steps
     )
-    return LaunchedStep(step, learning_rate, result, totals["tokens"], state.tokens, totals["flops"], stop, look_first)
+    return LaunchedStep(
+        step,
+        learning_rate,
+        result,
+        totals["tokens"],
+        state.tokens,
+        totals["flops"],
+        stop,
+        look_first,
+    )
 
 
 def leave_out_step(job: Job, engine: Engine, state: TrainingState, log: RunLog) -> None:
@@ -248,14 +278,19 @@ def stop_if_diverged(job: Job, engine: Engine, state: TrainingState) -> None:
     )
 
 
-def rolled_back(job: Job, engine: Engine, state: TrainingState, log: RunLog, launched: LaunchedStep) -> bool:
+def rolled_back(
+    job: Job, engine: Engine, state: TrainingState, log: RunLog, launched: LaunchedStep
+) -> bool:
     """Warn of a spike of the loss in a step.
 
     Where the recipe says so, the run goes back to its newest checkpoint and will leave the step out.
     Return whether it has gone back.
     """
     step, result, accelerator = launched.step, launched.result, job.accelerator
-    warn(accelerator, f"step {step}: the loss {result.loss:.3f} is over {job.recipe.spike_factor} x its median.")
+    warn(
+        accelerator,
+        f"step {step}: the loss {result.loss:.3f} is over {job.recipe.spike_factor} x its median.",
+    )
     if job.recipe.on_spike != "rollback":
         return False
     checkpoint = checkpoints.newest(job.folder, lambda message: warn(accelerator, message))

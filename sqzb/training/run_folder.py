@@ -29,7 +29,15 @@ class RunLog:
         self.folder = folder
         self._write = write
 
-    def start(self, recipe: Section, seed: int, device: str, kernels: bool, processes: int, peak_flops: float) -> None:
+    def start(
+        self,
+        recipe: Section,
+        seed: int,
+        device: str,
+        kernels: bool,
+        processes: int,
+        peak_flops: float,
+    ) -> None:
         """Record what is about to run, once its input has been found good.
 
         kernels: whether it is by model/kernels/; peak_flops: FLOP/s of all processes.
@@ -61,7 +69,10 @@ class RunLog:
     def log(self, step: int, **figures: Any) -> None:
         """Append one object to metrics.jsonl; a figure that is not finite, which JSON does not have, is null."""
         if self._write:
-            figures = {k: None if isinstance(v, float) and not math.isfinite(v) else v for k, v in figures.items()}
+            figures = {
+                k: None if isinstance(v, float) and not math.isfinite(v) else v
+                for k, v in figures.items()
+            }
             with (self.folder / METRICS).open("a", encoding="utf-8") as file:
                 file.write(json.dumps({"step": step} | figures) + "\n")
 
@@ -74,7 +85,9 @@ class RunLog:
         path = self.folder / METRICS
         if not self._write or not path.exists():
             return
-        kept = [line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= step]
+        kept = [
+            line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= step
+        ]
         with whole_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
@@ -99,7 +112,11 @@ def final_figures(folder: Path) -> dict[str, float] | None:
         last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
     except (ValueError, IndexError):
         return None
-    found = {key.removeprefix("validation_"): value for key, value in last.items() if key.startswith("validation_")}
+    found = {
+        key.removeprefix("validation_"): value
+        for key, value in last.items()
+        if key.startswith("validation_")
+    }
     return found if "score" in found else None
 
 
@@ -119,7 +136,11 @@ def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
 def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:
     """The README.md of a saved model: what it is, how to open it, what it reached, and the recipe that made it."""
     kind = model_type(folder)
-    what, classes = ("SqueezeBERT", "`sqzb.model` or of ") if kind == MODEL_TYPE else (f"model of type {kind}", "")
+    what, classes = (
+        ("SqueezeBERT", "`sqzb.model` or of ")
+        if kind == MODEL_TYPE
+        else (f"model of type {kind}", "")
+    )
     measured = "".join(f"| {name} | {value:.4f} |\n" for name, value in figures.items())
     with whole_file(folder / "README.md") as aside:
         aside.write_text(
@@ -134,7 +155,9 @@ def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, flo
 def refuse_used(folder: Path, how_to_resume: str = "") -> None:
     """UserError when there is something in the folder."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise UserError(f"{folder} is not empty. Give another --output{how_to_resume}, or remove it.")
+        raise UserError(
+            f"{folder} is not empty. Give another --output{how_to_resume}, or remove it."
+        )
 
 
 def _step(line: str) -> float:

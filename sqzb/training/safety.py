@@ -33,7 +33,9 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     folder.mkdir(parents=True, exist_ok=True)
     with locked(folder) as ours:
         if any_process(accelerator, not ours):
-            raise UserError(f"Another run is at work in {folder}. Wait for it, or give another --output.")
+            raise UserError(
+                f"Another run is at work in {folder}. Wait for it, or give another --output."
+            )
         try:
             yield
         finally:
@@ -98,4 +100,6 @@ def explained_errors(job: Job) -> Iterator[None]:
 
 def _is_about_peers(error: RuntimeError) -> bool:
     """Whether the error is about other processes; some of gloo's and NCCL's have no class."""
-    return isinstance(error, DistError) or any(name in str(error).lower() for name in ("gloo", "nccl"))
+    return isinstance(error, DistError) or any(
+        name in str(error).lower() for name in ("gloo", "nccl")
+    )

@@ -39,7 +39,9 @@ SECONDS = 0.05  # of measuring, at least
 def peak_flops(device: torch.device, precision: str) -> float:
     """The most FLOP/s that the device makes in matrix products: by its name where that is known, else as measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    known = next((rates for pattern, rates in PEAKS.items() if re.fullmatch(pattern, name)), (None, None))
+    known = next(
+        (rates for pattern, rates in PEAKS.items() if re.fullmatch(pattern, name)), (None, None)
+    )
     rate = known[0] if precision == "bf16" else known[1]
     return rate or _measured(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
@@ -66,7 +68,9 @@ def _measured(device: torch.device, number: torch.dtype) -> float:
     n = 1024 if device.type == "cpu" else 4096
     square = torch.rand(n, n, generator=torch.Generator().manual_seed(0)).to(device, number)
     timer = Timer(
-        "linear(square, square)", globals={"square": square, "linear": linear}, num_threads=torch.get_num_threads()
+        "linear(square, square)",
+        globals={"square": square, "linear": linear},
+        num_threads=torch.get_num_threads(),
     )
     return 2 * n**3 / min(timer.blocked_autorange(min_run_time=SECONDS).times)
 
@@ -104,7 +108,11 @@ class ThroughputMeter:
 
     def read(self) -> Throughput:
         seconds = time.perf_counter() - self._since
-        rate, used, waited = self._tokens / seconds, self._flops / seconds / self._peak, self._waited / seconds
+        rate, used, waited = (
+            self._tokens / seconds,
+            self._flops / seconds / self._peak,
+            self._waited / seconds,
+        )
         self._begin()
         return Throughput(round(rate), round(used, 4), round(waited, 4))
 

@@ -21,7 +21,9 @@ def test_a_report_has_the_figures_with_hardware_and_versions(tmp_path: Path) -> 
     assert written["written"].endswith("+00:00")
 
 
-def test_a_library_that_is_absent_is_left_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_library_that_is_absent_is_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(report, "LIBRARIES", ("torch", "no-such-library"))
     write_report(tmp_path / "report.json")
     written = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))

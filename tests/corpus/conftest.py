@@ -32,7 +32,9 @@ class Hub:
 
 @pytest.fixture
 def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Hub]:
-    def put(data: dict[str, list[Any]] | Callable[[bool], Any], shards: int = 3, commit: str = 40 * "0") -> Hub:
+    def put(
+        data: dict[str, list[Any]] | Callable[[bool], Any], shards: int = 3, commit: str = 40 * "0"
+    ) -> Hub:
         def table(streaming: bool) -> Any:
             whole = datasets.Dataset.from_dict(data)
             return whole.to_iterable_dataset(num_shards=shards) if streaming else whole

@@ -38,7 +38,9 @@ pytestmark = pytest.mark.usefixtures("small_units")
 def test_two_workers_make_the_same_corpus(
     corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path, content: Content
 ) -> None:
-    assert content(build(at(corpus_recipe, tmp_path / "two"), workers=2).folder) == content(corpus.folder)
+    assert content(build(at(corpus_recipe, tmp_path / "two"), workers=2).folder) == content(
+        corpus.folder
+    )
     assert len([name for name in corpus.manifest["files"] if name.startswith("shards/")]) > 4
 
 
@@ -47,7 +49,9 @@ def test_ray_makes_the_same_corpus(
 ) -> None:
     ray = pytest.importorskip("ray")
     try:
-        assert content(build(at(corpus_recipe, tmp_path / "ray"), 2, "ray").folder) == content(corpus.folder)
+        assert content(build(at(corpus_recipe, tmp_path / "ray"), 2, "ray").folder) == content(
+            corpus.folder
+        )
     finally:
         ray.shutdown()
 
@@ -55,7 +59,10 @@ def test_ray_makes_the_same_corpus(
 def test_a_trained_vocabulary_is_the_same_each_time(
     corpus_recipe: CorpusRecipe, tmp_path: Path, content: Content
 ) -> None:
-    made = [build(at(corpus_recipe, tmp_path / n, vocabulary=Vocabulary(size=120)), workers=1) for n in ("one", "two")]
+    made = [
+        build(at(corpus_recipe, tmp_path / n, vocabulary=Vocabulary(size=120)), workers=1)
+        for n in ("one", "two")
+    ]
     assert content(made[0].folder) == content(made[1].folder)
     assert made[0].manifest["vocab_size"] == 120
 
@@ -80,7 +87,11 @@ def test_a_vocabularys_sample_is_of_every_unit_and_no_more_is_read_than_it_takes
 
     def sample(characters: int, seed: int) -> list[str]:
         vocabulary = Vocabulary(sample_characters=characters)
-        return list(build_module._sample(CorpusRecipe(sources=given, vocabulary=vocabulary, seed=seed), work))
+        return list(
+            build_module._sample(
+                CorpusRecipe(sources=given, vocabulary=vocabulary, seed=seed), work
+            )
+        )
 
     for each in (1, 3000):
         read.clear()
@@ -109,7 +120,9 @@ def test_a_vocabularys_sample_is_of_every_unit_and_no_more_is_read_than_it_takes
         (build_module, "make_manifest", 0),
         (build_module, "write_json", 1),
     ],
-    ids=lambda value: value.__name__.rpartition(".")[2] if isinstance(value, ModuleType) else str(value),
+    ids=lambda value: (
+        value.__name__.rpartition(".")[2] if isinstance(value, ModuleType) else str(value)
+    ),
 )
 def test_a_stopped_command_goes_on_to_the_same_corpus(
     corpus: Corpus,
@@ -132,7 +145,11 @@ def test_a_stopped_command_goes_on_to_the_same_corpus(
 
 @pytest.mark.usefixtures("small_shards")
 def test_work_that_has_a_mark_is_not_done_again(
-    corpus_recipe: CorpusRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, made: list[str], content: Content
+    corpus_recipe: CorpusRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    made: list[str],
+    content: Content,
 ) -> None:
     whole = content(build(at(corpus_recipe, tmp_path / "whole"), workers=1).folder)
     all_of_them = list(made)
@@ -156,7 +173,9 @@ def test_what_a_kill_leaves_does_not_matter(
     (folder / "tokenizer_config.json").unlink()  # between the tokenizer's files
     (folder / "shards" / "00002-000.json").unlink()  # between shard and record
     again = [
-        path for path in folder.rglob("*") if path.is_file() and (path.parent.name != "shards" or "2-0" in path.name)
+        path
+        for path in folder.rglob("*")
+        if path.is_file() and (path.parent.name != "shards" or "2-0" in path.name)
     ]
     torn = [str(path.relative_to(folder)) for path in again]
     for name in [f"{name}.partial" for name in (*torn, "manifest.json", "shards/00002-000.json")]:
@@ -169,7 +188,9 @@ def test_a_kill_at_the_first_file_leaves_a_folder_that_is_ours(
 ) -> None:
     (tmp_path / "killed").mkdir()
     (tmp_path / "killed" / "recipe.yaml.partial").write_text("outp")
-    assert content(build(at(corpus_recipe, tmp_path / "killed"), workers=1).folder) == content(corpus.folder)
+    assert content(build(at(corpus_recipe, tmp_path / "killed"), workers=1).folder) == content(
+        corpus.folder
+    )
 
 
 def test_an_interrupt_waits_for_the_units_at_work_alone(tmp_path: Path) -> None:
@@ -255,7 +276,11 @@ def test_a_key_of_stage_two_costs_no_reading(
 
 
 def test_a_recut_that_was_stopped_goes_on(
-    corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Content
+    corpus: Corpus,
+    corpus_recipe: CorpusRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: Content,
 ) -> None:
     folder = tmp_path / "again"
     shutil.copytree(corpus.folder, folder)
@@ -266,24 +291,38 @@ def test_a_recut_that_was_stopped_goes_on(
         if step == "_take_apart":
             assert content(folder) == content(corpus.folder)
     from_start = build(at(corpus_recipe, tmp_path / "start", **STAGE_TWO), workers=1).folder
-    assert content(build(at(corpus_recipe, folder, **STAGE_TWO), workers=1).folder) == content(from_start)
+    assert content(build(at(corpus_recipe, folder, **STAGE_TWO), workers=1).folder) == content(
+        from_start
+    )
 
 
 def test_every_key_belongs_to_a_stage() -> None:
-    assert STAGE_ONE.keys() | STAGE_TWO.keys() | {"output", "max_bad_documents"} == CorpusRecipe.model_fields.keys()
+    assert (
+        STAGE_ONE.keys() | STAGE_TWO.keys() | {"output", "max_bad_documents"}
+        == CorpusRecipe.model_fields.keys()
+    )
 
 
 @pytest.mark.parametrize("key", STAGE_ONE)
 @pytest.mark.parametrize("finished", [True, False])
 def test_another_key_is_refused_by_name(
-    corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path, key: str, finished: bool, content: Content
+    corpus: Corpus,
+    corpus_recipe: CorpusRecipe,
+    tmp_path: Path,
+    key: str,
+    finished: bool,
+    content: Content,
 ) -> None:
     folder = tmp_path / "held"
     shutil.copytree(corpus.folder, folder)
     if not finished:
         (folder / "manifest.json").unlink()
     (tmp_path / "elsewhere.jsonl").write_text('{"text": "a"}\n')
-    value = {"prose": Source(path=str(tmp_path / "elsewhere.jsonl"))} if key == "sources" else STAGE_ONE[key]
+    value = (
+        {"prose": Source(path=str(tmp_path / "elsewhere.jsonl"))}
+        if key == "sources"
+        else STAGE_ONE[key]
+    )
     before = content(folder)
     with pytest.raises(UserError, match=rf"another recipe: {key} differs from .*--output"):
         build(at(corpus_recipe, folder, heldout=0.1, **{key: value}), workers=1)
@@ -291,11 +330,16 @@ def test_another_key_is_refused_by_name(
 
 
 def test_sources_that_changed_in_between_are_refused(
-    corpus_recipe: CorpusRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_prose: WriteProse
+    corpus_recipe: CorpusRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    write_prose: WriteProse,
 ) -> None:
     for number in (1, 3):
         write_prose(tmp_path / "text" / f"{number}.jsonl", 20, number)
-    recipe = at(corpus_recipe, tmp_path / "stopped", sources={"a": Source(path=str(tmp_path / "text"))})
+    recipe = at(
+        corpus_recipe, tmp_path / "stopped", sources={"a": Source(path=str(tmp_path / "text"))}
+    )
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         stops(patched, build_module, "make_manifest", 0, KeyboardInterrupt)
         build(recipe, workers=1)
@@ -333,7 +377,9 @@ def test_a_hub_data_set_is_read_to_its_end_at_the_commit_of_the_beginning(
         return SimpleNamespace(hash=commit, as_streaming_dataset=lambda split: HubData(texts))
 
     monkeypatch.setattr(datasets, "load_dataset_builder", builder)
-    recipe = at(corpus_recipe, tmp_path / "hub", sources={"hub": Source(path="owner/name", revision="main")})
+    recipe = at(
+        corpus_recipe, tmp_path / "hub", sources={"hub": Source(path="owner/name", revision="main")}
+    )
     with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
         stops(patched, shards, "write_json", 1, KeyboardInterrupt)
         build(recipe, workers=1)
@@ -347,7 +393,9 @@ def test_a_finished_corpus_is_left_as_it_is(
     corpus: Corpus, corpus_recipe: CorpusRecipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def seen() -> dict[Path, tuple[int, int]]:
-        return {path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in corpus.folder.rglob("*")}
+        return {
+            path: (path.stat().st_mtime_ns, path.stat().st_ino) for path in corpus.folder.rglob("*")
+        }
 
     before = seen()
     again = build(at(corpus_recipe, corpus.folder, max_bad_documents=3), workers=1)
@@ -364,7 +412,9 @@ def test_a_used_folder_is_not_touched(corpus_recipe: CorpusRecipe, tmp_path: Pat
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
 
-def test_a_second_process_is_refused(corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path) -> None:
+def test_a_second_process_is_refused(
+    corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path
+) -> None:
     recipe = at(corpus_recipe, tmp_path / "held")
     (tmp_path / "held").mkdir()
     with locked(tmp_path / "held") as ours:
@@ -390,10 +440,14 @@ def test_a_record_that_is_no_longer_one_is_told(
 
 
 @pytest.mark.parametrize("given", [None, Vocabulary(size=120)])
-def test_no_usable_document(corpus_recipe: CorpusRecipe, tmp_path: Path, given: Vocabulary | None) -> None:
+def test_no_usable_document(
+    corpus_recipe: CorpusRecipe, tmp_path: Path, given: Vocabulary | None
+) -> None:
     output = tmp_path / "none"
     changes = {} if given is None else {"vocabulary": given}
-    with pytest.raises(UserError, match=r"207 were read, 207 are too short.*min_characters \(100000\)"):
+    with pytest.raises(
+        UserError, match=r"207 were read, 207 are too short.*min_characters \(100000\)"
+    ):
         build(at(corpus_recipe, output, min_characters=100_000, **changes), workers=1)
     assert not output.exists()
 
@@ -411,7 +465,14 @@ def test_a_unit_without_a_usable_document_is_no_harm(
 ) -> None:
     (tmp_path / "short.jsonl").write_text('{"text": "short"}\n')
     short = Source(path=str(tmp_path / "short.jsonl"))
-    made = build(at(corpus_recipe, tmp_path / "out", sources={"a": short, **corpus_recipe.sources, "z": short}), 1)
+    made = build(
+        at(
+            corpus_recipe,
+            tmp_path / "out",
+            sources={"a": short, **corpus_recipe.sources, "z": short},
+        ),
+        1,
+    )
     for split in SPLITS:
         assert split_tokens(made, split) == split_tokens(corpus, split)
 
@@ -422,20 +483,28 @@ def test_so_many_bad_documents_are_passed_over(
     (tmp_path / "text").mkdir()
     for path in sorted(source_folder.iterdir()):
         lines = path.read_text().splitlines()
-        (tmp_path / "text" / path.name).write_text("\n".join([*lines[:2], "{torn", *lines[2:]]) + "\n")
+        (tmp_path / "text" / path.name).write_text(
+            "\n".join([*lines[:2], "{torn", *lines[2:]]) + "\n"
+        )
     recipe = at(corpus_recipe, tmp_path / "out", sources={"a": Source(path=str(tmp_path / "text"))})
     for allowed in (0, 1, 4):  # no unit has more than two
         with pytest.raises(UserError, match=rf"(?s)allows {allowed}:.*0\.jsonl:3 is no JSON"):
             build(recipe.model_copy(update={"max_bad_documents": allowed}), workers=1)
     made = build(recipe.model_copy(update={"max_bad_documents": 5}), workers=1)
     assert made.manifest["bad"]["documents"] == 5 == len(made.manifest["bad"]["named"])
-    assert all(f"{n}.jsonl:3 is no JSON" in named for n, named in enumerate(made.manifest["bad"]["named"]))
+    assert all(
+        f"{n}.jsonl:3 is no JSON" in named for n, named in enumerate(made.manifest["bad"]["named"])
+    )
     for split in SPLITS:
         assert split_tokens(made, split) == split_tokens(corpus, split)
 
 
 def test_a_disk_that_is_too_small_is_told_before_the_work(
-    corpus: Corpus, corpus_recipe: CorpusRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: Content
+    corpus: Corpus,
+    corpus_recipe: CorpusRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    content: Content,
 ) -> None:
     recipe = at(corpus_recipe, tmp_path / "out")
     with monkeypatch.context() as patched:

@@ -51,13 +51,17 @@ def truncate(path: Path) -> None:
 
 def faults(folder: Path) -> set[str]:
     """The files that `verify` names."""
-    with pytest.raises(UserError, match=f"prepare-corpus {folder}/recipe.yaml --output {folder}`") as caught:
+    with pytest.raises(
+        UserError, match=f"prepare-corpus {folder}/recipe.yaml --output {folder}`"
+    ) as caught:
         verify(folder)
     return set(re.findall(r"^  ([^:]+): ", str(caught.value), re.MULTILINE))
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("damage", [flip, truncate, Path.unlink], ids=lambda damage: damage.__name__)
+@pytest.mark.parametrize(
+    "damage", [flip, truncate, Path.unlink], ids=lambda damage: damage.__name__
+)
 @pytest.mark.parametrize(
     "name",
     [
@@ -87,7 +91,9 @@ def test_what_is_damaged_is_named_and_made_again_alone(
     assert content(copied) == content(whole.folder)
     assert f"{name} is damaged or missing" in capsys.readouterr().err
     verify(copied)
-    assert f"All {len(content(copied)) - 2} files" in capsys.readouterr().out  # less manifest and units
+    assert (
+        f"All {len(content(copied)) - 2} files" in capsys.readouterr().out
+    )  # less manifest and units
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -114,7 +120,11 @@ def test_many_files_are_mended_even_if_that_is_stopped(
 
 @pytest.mark.parametrize("stopped", [False, True])
 def test_sources_of_other_content_are_told_when_a_shard_is_made_again(
-    corpus_recipe: CorpusRecipe, tmp_path: Path, content: Content, write_prose: WriteProse, stopped: bool
+    corpus_recipe: CorpusRecipe,
+    tmp_path: Path,
+    content: Content,
+    write_prose: WriteProse,
+    stopped: bool,
 ) -> None:
     for number in range(3):
         write_prose(tmp_path / "text" / f"{number}.jsonl", 40, number)
@@ -125,14 +135,18 @@ def test_sources_of_other_content_are_told_when_a_shard_is_made_again(
     text = source.read_text()
     source.write_text(text.replace("river", "rover"))
     verify(folder)  # looks at the corpus alone
-    lost = next(name for name in before if name.startswith("shards/00001") and name.endswith("safetensors"))
+    lost = next(
+        name for name in before if name.startswith("shards/00001") and name.endswith("safetensors")
+    )
     (folder / lost).unlink()
     if stopped:
         with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
             stops(patched, build_module, "_check_mended", 0, KeyboardInterrupt)
             build(recipe, workers=1)
     for _ in range(2):  # calling it again does not make it right
-        with pytest.raises(UserError, match=f"{lost} could not be made again as before: the content of the sources"):
+        with pytest.raises(
+            UserError, match=f"{lost} could not be made again as before: the content of the sources"
+        ):
             build(recipe, workers=1)
     source.write_text(text)
     assert content(build(recipe, workers=1).folder) == before

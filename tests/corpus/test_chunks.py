@@ -24,13 +24,25 @@ class Laid(NamedTuple):
     sentences: list[list[int]]  # lengths, by document
     keys: list[int]
 
-    def cut(self, length: int, share: float, seed: int, width: type[np.unsignedinteger] = np.uint32) -> ChunkBounds:
+    def cut(
+        self, length: int, share: float, seed: int, width: type[np.unsignedinteger] = np.uint32
+    ) -> ChunkBounds:
         sizes = [sum(document) for document in self.sentences]
         starts = starts_of([n for document in self.sentences for n in document], width)
-        return cut_all(starts, starts_of(sizes, width), np.array(self.keys, np.uint64), sum(sizes), length, share, seed)
+        return cut_all(
+            starts,
+            starts_of(sizes, width),
+            np.array(self.keys, np.uint64),
+            sum(sizes),
+            length,
+            share,
+            seed,
+        )
 
 
-def starts_of(sizes: list[int], width: type[np.unsignedinteger] = np.uint32) -> NDArray[np.unsignedinteger]:
+def starts_of(
+    sizes: list[int], width: type[np.unsignedinteger] = np.uint32
+) -> NDArray[np.unsignedinteger]:
     return np.array([0, *np.cumsum(sizes)], np.int64)[: len(sizes)].astype(width)
 
 
@@ -44,7 +56,9 @@ def plainly(bounds: list[int], target_lengths: list[int], capacity: int) -> list
     starts: list[int] = []
     start = bounds[0]
     while start < bounds[-1]:
-        fitting = [bound for bound in bounds if start < bound <= start + target_lengths[len(starts)]]
+        fitting = [
+            bound for bound in bounds if start < bound <= start + target_lengths[len(starts)]
+        ]
         following = min(bound for bound in bounds if bound > start)
         starts.append(start)
         start = fitting[-1] if fitting else min(following, start + capacity)
@@ -63,7 +77,9 @@ def test_a_chunk_takes_the_sentences_up_to_its_aim(
 
 
 @given(laid, lengths, shares, st.integers(0, 2**64 - 1))
-def test_chunks_part_the_documents_on_sentence_boundaries(all_of: Laid, length: int, share: float, seed: int) -> None:
+def test_chunks_part_the_documents_on_sentence_boundaries(
+    all_of: Laid, length: int, share: float, seed: int
+) -> None:
     found = all_of.cut(length, share, seed)
     total = sum(map(sum, all_of.sentences))
     chunks = found.bounds.tolist()
@@ -73,7 +89,9 @@ def test_chunks_part_the_documents_on_sentence_boundaries(all_of: Laid, length: 
     assert all(0 < end - start <= length - SPECIAL_PLACES for start, end in chunks)
 
     ends = np.cumsum([sum(document) for document in all_of.sentences])
-    of_document = [np.searchsorted(ends, (start, end - 1), side="right").tolist() for start, end in chunks]
+    of_document = [
+        np.searchsorted(ends, (start, end - 1), side="right").tolist() for start, end in chunks
+    ]
     assert of_document == [[document, document] for document in found.documents.tolist()]
 
     bounds = [0, *np.cumsum([n for document in all_of.sentences for n in document]).tolist()]
@@ -84,12 +102,16 @@ def test_chunks_part_the_documents_on_sentence_boundaries(all_of: Laid, length: 
 
 
 @given(laid, lengths, shares, st.integers(0, 2**64 - 1))
-def test_where_a_document_lies_does_not_matter(all_of: Laid, length: int, share: float, seed: int) -> None:
+def test_where_a_document_lies_does_not_matter(
+    all_of: Laid, length: int, share: float, seed: int
+) -> None:
     together = all_of.cut(length, share, seed)
     first = 0
     for number, (sentences, key) in enumerate(zip(*all_of, strict=True)):
         alone = Laid([sentences], [key]).cut(length, share, seed)
-        assert (together.bounds[together.documents == number] - np.uint32(first)).tolist() == alone.bounds.tolist()
+        assert (
+            together.bounds[together.documents == number] - np.uint32(first)
+        ).tolist() == alone.bounds.tolist()
         first += sum(sentences)
 
 
@@ -111,7 +133,12 @@ def test_a_sentence_longer_than_a_chunk_goes_on_in_the_next() -> None:
     found = Laid([[3, 30, 4, 2]], [0]).cut(13, 0.0, 0)
     # The long sentence fills three chunks exactly, so the next chunk starts with a sentence.
     assert found.bounds.tolist() == [[0, 3], [3, 13], [13, 23], [23, 33], [33, 39]]
-    assert Laid([[25, 4, 2]], [0]).cut(13, 0.0, 0).bounds.tolist() == [[0, 10], [10, 20], [20, 29], [29, 31]]
+    assert Laid([[25, 4, 2]], [0]).cut(13, 0.0, 0).bounds.tolist() == [
+        [0, 10],
+        [10, 20],
+        [20, 29],
+        [29, 31],
+    ]
 
 
 def test_a_share_of_the_chunks_aims_at_every_shorter_length() -> None:
@@ -136,7 +163,10 @@ def test_target_lengths_are_drawn_under_key_seed_and_length() -> None:
         return [end - start for start, end in bounds]
 
     assert sizes(1, 2, 20) == sizes(1, 2, 20)
-    assert len({tuple(sizes(*which)) for which in ((1, 2, 20), (2, 2, 20), (1, 3, 20), (1, 2, 21))}) == 4
+    assert (
+        len({tuple(sizes(*which)) for which in ((1, 2, 20), (2, 2, 20), (1, 3, 20), (1, 2, 21))})
+        == 4
+    )
 
 
 @pytest.mark.parametrize("documents", [0, 1, 3])

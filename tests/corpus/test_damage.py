@@ -28,10 +28,15 @@ from sqzb.recipe import CorpusRecipe, Source
 SECONDS = 20  # of a core for an example, which takes milliseconds: what takes longer hangs
 
 # About 1,000 files in all; a profile may ask for more.
-many = settings(max_examples=max(90, settings().max_examples), suppress_health_check=list(HealthCheck))
+many = settings(
+    max_examples=max(90, settings().max_examples), suppress_health_check=list(HealthCheck)
+)
 few = settings(max_examples=6, suppress_health_check=list(HealthCheck))
 
-TEXTS = [f"Document {n} says «{'stone and water ' * (n % 4)}» 😀\nand שלום in its line {n * 7919}." for n in range(14)]
+TEXTS = [
+    f"Document {n} says «{'stone and water ' * (n % 4)}» 😀\nand שלום in its line {n * 7919}."
+    for n in range(14)
+]
 
 
 def _sealed_zst(content: bytes) -> bytes:
@@ -62,9 +67,15 @@ def _parquet(compression: str, dictionary: bool, version: str) -> bytes:
     return content
 
 
-LINES = [(json.dumps({"id": n, "text": text}, ensure_ascii=False) + "\n").encode() for n, text in enumerate(TEXTS)]
+LINES = [
+    (json.dumps({"id": n, "text": text}, ensure_ascii=False) + "\n").encode()
+    for n, text in enumerate(TEXTS)
+]
 BLOCKS = [f"{text}\n\n".encode() for text in TEXTS]
-PAGES = [f'<doc id="{n}" title="T{n}">\nT{n}\n\n{text}\n</doc>\n'.encode() for n, text in enumerate(TEXTS)]
+PAGES = [
+    f'<doc id="{n}" title="T{n}">\nT{n}\n\n{text}\n</doc>\n'.encode()
+    for n, text in enumerate(TEXTS)
+]
 JSONL = b"".join(LINES)
 
 SEALED = {  # formats with checksums
@@ -76,7 +87,12 @@ SEALED = {  # formats with checksums
     "a.jsonl.zst": _sealed_zst(JSONL),
     "a.jsonl.bz2": bz2.compress(JSONL),
 }
-PLAIN = {"a.jsonl": LINES, "blocks.txt": BLOCKS, "wiki_00": PAGES, "wiki_01": LINES}  # the bytes of each document
+PLAIN = {
+    "a.jsonl": LINES,
+    "blocks.txt": BLOCKS,
+    "wiki_00": PAGES,
+    "wiki_01": LINES,
+}  # the bytes of each document
 WHOLE = SEALED | {name: b"".join(parts) for name, parts in PLAIN.items()}
 
 Damage = Callable[[bytes], bytes]
@@ -118,7 +134,9 @@ def no_hang() -> Iterator[None]:
 
     before = signal.signal(signal.SIGPROF, stop)
     signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    faulthandler.dump_traceback_later(15 * SECONDS, exit=True)  # a library's loop does not let a signal through
+    faulthandler.dump_traceback_later(
+        15 * SECONDS, exit=True
+    )  # a library's loop does not let a signal through
     try:
         yield
     finally:
@@ -144,7 +162,9 @@ def write(path: Path, content: bytes) -> Source:
 
 def read(source: Source) -> tuple[list[str], list[UnreadableDocument]]:
     rows = [row for unit in units("s", source) for row in documents(unit, source)]
-    return [row for row in rows if isinstance(row, str)], [row for row in rows if isinstance(row, UnreadableDocument)]
+    return [row for row in rows if isinstance(row, str)], [
+        row for row in rows if isinstance(row, UnreadableDocument)
+    ]
 
 
 @pytest.mark.parametrize("name", WHOLE)
@@ -156,7 +176,9 @@ def test_whole_files_are_whole(name: str, folder: Path) -> None:
 @many
 @given(damage=damages())
 @pytest.mark.parametrize("name", SEALED)
-def test_a_format_with_checksums_loses_and_alters_nothing_in_silence(name: str, folder: Path, damage: Damage) -> None:
+def test_a_format_with_checksums_loses_and_alters_nothing_in_silence(
+    name: str, folder: Path, damage: Damage
+) -> None:
     source = write(folder / name, damage(SEALED[name]))
     with no_hang():
         try:
@@ -186,13 +208,17 @@ def undamaged(parts: list[bytes], damaged: bytes) -> tuple[int, int]:
     behind = min(alike(whole[::-1], damaged[::-1]), len(damaged) - before, len(whole) - before)
     ends = list(accumulate(map(len, parts)))
     starts = [0, *ends[:-1]]
-    return sum(end <= before for end in ends), sum(start - 2 >= len(whole) - behind for start in starts)
+    return sum(end <= before for end in ends), sum(
+        start - 2 >= len(whole) - behind for start in starts
+    )
 
 
 @many
 @given(damage=damages())
 @pytest.mark.parametrize("name", PLAIN)
-def test_plain_text_changes_where_it_is_damaged_alone(name: str, folder: Path, damage: Damage) -> None:
+def test_plain_text_changes_where_it_is_damaged_alone(
+    name: str, folder: Path, damage: Damage
+) -> None:
     whole = WHOLE[name]
     expected, _ = read(write(folder / name, whole))
     damaged = damage(whole)
@@ -244,7 +270,10 @@ def test_a_corpus_of_damaged_files_counts_the_bad_or_is_refused(
                     assert "max_bad_documents" in str(error) and bad[0].where in str(error)
                 continue
         assert len(bad) <= allowed and manifest["bad"]["documents"] == len(bad)
-        assert manifest["bad"]["named"] == [f"{row.where} {row.why}" for row in bad][: len(manifest["bad"]["named"])]
+        assert (
+            manifest["bad"]["named"]
+            == [f"{row.where} {row.why}" for row in bad][: len(manifest["bad"]["named"])]
+        )
         assert manifest["counts"]["read"]["documents"] == len(found)
 
 
@@ -252,11 +281,19 @@ def test_a_corpus_of_damaged_files_counts_the_bad_or_is_refused(
 
 
 @pytest.mark.parametrize(
-    ("name", "form"), [("a.jsonl", '{"text": "%s"}\n'), ("blocks.txt", "%s\n\n"), ("wiki_00", "<doc >\n%s\n</doc>\n")]
+    ("name", "form"),
+    [
+        ("a.jsonl", '{"text": "%s"}\n'),
+        ("blocks.txt", "%s\n\n"),
+        ("wiki_00", "<doc >\n%s\n</doc>\n"),
+    ],
 )
 def test_a_line_of_50_mb_is_no_document_and_hides_none(name: str, form: str, folder: Path) -> None:
     long = "word " * 10**7
-    source = write(folder / name, "".join(form % text for text in ("one", long, "two", long[:1000], "three")).encode())
+    source = write(
+        folder / name,
+        "".join(form % text for text in ("one", long, "two", long[:1000], "three")).encode(),
+    )
     with no_hang():
         found, [bad] = read(source)
     assert [text.strip() for text in found] == ["one", "two", long[:1000].strip(), "three"]
@@ -296,7 +333,9 @@ def test_odd_text_comes_as_it_is(name: str, folder: Path, corpus_recipe: CorpusR
     shutil.rmtree(folder / "odd", ignore_errors=True)
     update = {"output": str(folder / "odd"), "sources": {"s": source}, "min_characters": 1}
     manifest = build(corpus_recipe.model_copy(update=update), workers=1).manifest
-    assert manifest["counts"]["read"]["documents"] == len(texts) and not manifest["bad"]["documents"]
+    assert (
+        manifest["counts"]["read"]["documents"] == len(texts) and not manifest["bad"]["documents"]
+    )
 
 
 def test_a_million_empty_documents_are_read(folder: Path) -> None:
@@ -310,7 +349,9 @@ def test_a_million_empty_documents_are_read(folder: Path) -> None:
 def test_blank_lines_alone_are_no_documents(name: str, folder: Path) -> None:
     blank = b" \n\r\n\n" * 10**5
     with no_hang():
-        assert read(write(folder / name, _sealed_zst(blank) if name.endswith("zst") else blank)) == ([], [])
+        assert read(
+            write(folder / name, _sealed_zst(blank) if name.endswith("zst") else blank)
+        ) == ([], [])
 
 
 def test_a_corpus_of_empty_documents_is_refused(folder: Path, corpus_recipe: CorpusRecipe) -> None:

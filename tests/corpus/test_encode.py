@@ -17,7 +17,18 @@ TEXTS = [
     "the river Runs to the Harbour, and naïve Élan cafés wait; 42 letters 3.14 (SEP) [mask] CLS unk pad",
     "中文 の 漢字 한국어 Ελληνικά ΟΔΟΣ Привет שלום مرحبا İstanbul ﬁne e\u0301 a\u0300 👩 …",
 ]
-known = [*SPECIAL_TOKENS, "[SEP].", "x[MASK]y", "[SEP][SEP]", "[sep]", "##ing", "the", "River", "harbours!", "don't"]
+known = [
+    *SPECIAL_TOKENS,
+    "[SEP].",
+    "x[MASK]y",
+    "[SEP][SEP]",
+    "[sep]",
+    "##ing",
+    "the",
+    "River",
+    "harbours!",
+    "don't",
+]
 strange = [
     "ΟΔΟΣ",
     "İstanbul",
@@ -31,7 +42,9 @@ strange = [
     "ß",
 ]
 long = ["x" * 100, "x" * 101, "é" * 101, "中" * 120, "e\u0301" * 60, f"{'x' * 101},the"]
-words = st.sampled_from([*known, *strange, *long]) | st.text(st.characters(codec="utf-8", exclude_characters=" "))
+words = st.sampled_from([*known, *strange, *long]) | st.text(
+    st.characters(codec="utf-8", exclude_characters=" ")
+)
 batches = st.lists(st.lists(words, max_size=8).map(" ".join), max_size=6)
 
 
@@ -64,7 +77,9 @@ def check(encoder: Encoder, plain: Tokenizer, sentences: list[str]) -> None:
 
 @given(batches)
 @example(["a [SEP] b [MASK]", "", "[CLS]", "\u0301 the\u0301"])
-def test_sentences_have_the_tokens_of_the_tokenizer(encoder: Encoder, plain: Tokenizer, sentences: list[str]) -> None:
+def test_sentences_have_the_tokens_of_the_tokenizer(
+    encoder: Encoder, plain: Tokenizer, sentences: list[str]
+) -> None:
     check(encoder, plain, sentences)
 
 
@@ -91,11 +106,20 @@ def test_names_of_special_tokens_are_words(tokenizer: Tokenizer, encoder: Encode
 @pytest.mark.parametrize(("size", "width"), [(2**16, np.uint16), (2**16 + 1, np.uint32)])
 def test_the_last_token_of_a_large_vocabulary(tmp_path: Path, size: int, width: DTypeLike) -> None:
     filling = (f"q{number}" for number in range(size - len(SPECIAL_TOKENS) - 3))
-    (tmp_path / "vocab.txt").write_text("\n".join([*SPECIAL_TOKENS, *filling, "a", "##a", "b"]) + "\n")
+    (tmp_path / "vocab.txt").write_text(
+        "\n".join([*SPECIAL_TOKENS, *filling, "a", "##a", "b"]) + "\n"
+    )
     encoder = Encoder(load_tokenizer(tmp_path / "vocab.txt"))
     tokens, lengths = encoder.encode(["aa b", "b q0 c"])
     assert tokens.dtype == encoder.dtype == width
-    assert tokens.tolist() == [size - 3, size - 2, size - 1, size - 1, 5, 1] and lengths.tolist() == [3, 3]
+    assert tokens.tolist() == [
+        size - 3,
+        size - 2,
+        size - 1,
+        size - 1,
+        5,
+        1,
+    ] and lengths.tolist() == [3, 3]
 
 
 def test_no_sentences_are_no_tokens(encoder: Encoder) -> None:

@@ -39,7 +39,10 @@ def test_no_tasks_have_no_results(workers: int) -> None:
 def test_while_tasks_run_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "LOOK_SECONDS", 0.05)
     found = list(run("processes", 2, time.sleep, [(0.5,), (0.5,)]))
-    assert found.count(None) >= 4 and sorted(result for result in found if result) == [(0, None), (1, None)]
+    assert found.count(None) >= 4 and sorted(result for result in found if result) == [
+        (0, None),
+        (1, None),
+    ]
     assert found[-1] is not None
 
 
@@ -105,9 +108,15 @@ print(json.dumps(told))
 
 def test_ray_gives_the_same(tmp_path: Path) -> None:
     # A machine with other work needs longer than Ray's half a minute.
-    settings = {"HOME": str(tmp_path), "RAY_USAGE_STATS_ENABLED": "0", "RAY_raylet_start_wait_time_s": "200"}
+    settings = {
+        "HOME": str(tmp_path),
+        "RAY_USAGE_STATS_ENABLED": "0",
+        "RAY_raylet_start_wait_time_s": "200",
+    }
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | settings
-    ended = subprocess.run([sys.executable, "-c", RAY], capture_output=True, text=True, env=env, timeout=300)
+    ended = subprocess.run(
+        [sys.executable, "-c", RAY], capture_output=True, text=True, env=env, timeout=300
+    )
     assert ended.returncode == 0, ended.stderr[-3000:]
     told = json.loads(ended.stdout.splitlines()[-1])
     squares = [result for result in told["squares"] if result is not None]

@@ -23,15 +23,21 @@ Counts = Mapping[str, Mapping[str, int]]
 
 
 @pytest.fixture(scope="module")
-def mixed(tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe, write_prose: WriteProse) -> Corpus:
+def mixed(
+    tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe, write_prose: WriteProse
+) -> Corpus:
     """A corpus of three sources: every cleaning rule applies, and documents are unreadable."""
     folder = tmp_path_factory.mktemp("mixed")
     texts = write_prose(folder / "books.jsonl", 60, 11)
     odd = [f"{text}\ufeff  \n\n{{{{Infobox}}}}\n\n{'river ' * 60}." for text in texts[:20]]
     foreign = ["Das Wasser steht im Winter unter der alten Brücke. " * 6] * 2
-    rows = [json.dumps({"text": text}) for text in [*odd, *foreign, *odd[:3]]] + ['{"text": "Too short."}']
+    rows = [json.dumps({"text": text}) for text in [*odd, *foreign, *odd[:3]]] + [
+        '{"text": "Too short."}'
+    ]
     (folder / "wiki.jsonl").write_text("\n".join([*rows[:5], "torn", *rows[5:], "torn"]))
-    (folder / "lines.txt").write_text("\n".join(sentence for text in texts for sentence in text.split("\n")))
+    (folder / "lines.txt").write_text(
+        "\n".join(sentence for text in texts for sentence in text.split("\n"))
+    )
     sources = {
         "books": Source(path=str(folder / "books.jsonl"), licence="CC0", weight=0.5),
         "wiki": Source(path=str(folder / "wiki.jsonl"), wiki_leftovers=True, weight=2.0),
@@ -70,7 +76,9 @@ def test_what_was_read_is_kept_or_taken_away_by_a_rule(made: Corpus) -> None:
     for counts in [made.manifest["counts"], *each]:
         first, *_, last = counts
         assert (first, last) == (READ, KEPT)
-        assert counts[READ]["bytes"] == sum(of["bytes"] for rule, of in counts.items() if rule != READ)
+        assert counts[READ]["bytes"] == sum(
+            of["bytes"] for rule, of in counts.items() if rule != READ
+        )
         dropping = [rule for rule in counts if rule not in (READ, *CHANGING)]
         assert counts[READ]["documents"] == sum(counts[rule]["documents"] for rule in dropping)
     for rule, total in made.manifest["counts"].items():
@@ -85,13 +93,18 @@ def test_every_rule_was_at_work(mixed: Corpus) -> None:
 
 
 def test_documents_stand_in_a_split_as_often_as_they_are_taken(corpus: Corpus) -> None:
-    assert sum(corpus.manifest["documents"].values()) == corpus.manifest["counts"][KEPT]["documents"]
+    assert (
+        sum(corpus.manifest["documents"].values()) == corpus.manifest["counts"][KEPT]["documents"]
+    )
 
 
 def test_bad_documents_are_counted_and_named(mixed: Corpus, corpus: Corpus) -> None:
     bad = mixed.manifest["bad"]
     assert bad["documents"] == 2
-    assert [name.partition(" ")[0].rpartition("/")[2] for name in bad["named"]] == ["wiki.jsonl:6", "wiki.jsonl:28"]
+    assert [name.partition(" ")[0].rpartition("/")[2] for name in bad["named"]] == [
+        "wiki.jsonl:6",
+        "wiki.jsonl:28",
+    ]
     assert corpus.manifest["bad"] == {"documents": 0, "named": []}
 
 
@@ -99,7 +112,10 @@ def test_tokens_and_the_unigram_baseline(made: Corpus) -> None:
     train, heldout = (Counter(tokens_of(made, split)) for split in SPLITS)
     assert made.manifest["tokens"] == {TRAIN: train.total(), HELDOUT: heldout.total()}
     total = train.total() + made.manifest["vocab_size"]
-    loss = -sum(n * np.log((train[token] + 1) / total) for token, n in heldout.items()) / heldout.total()
+    loss = (
+        -sum(n * np.log((train[token] + 1) / total) for token, n in heldout.items())
+        / heldout.total()
+    )
     assert made.manifest["heldout_unigram_nats"] == pytest.approx(loss, rel=1e-9)
 
 
@@ -110,7 +126,9 @@ def test_chunks_padding_and_what_is_dropped(made: Corpus) -> None:
         chunks = {split: chunk_tokens(made, split, int(length)) for split in SPLITS}
         assert figures["chunks"] == {split: len(found) for split, found in chunks.items()}
         filled = sum(len(tokens) + 3 for tokens in chunks[TRAIN])
-        assert figures["padding"] == pytest.approx(1 - filled / (int(length) * len(chunks[TRAIN])), abs=1e-4)
+        assert figures["padding"] == pytest.approx(
+            1 - filled / (int(length) * len(chunks[TRAIN])), abs=1e-4
+        )
         assert figures["dropped"] == 0  # nothing is cut off
 
 
@@ -124,15 +142,25 @@ def test_the_vocabulary(made: Corpus) -> None:
 
 def test_every_file_has_its_size_and_sha256(made: Corpus) -> None:
     listed = made.manifest["files"] | made.manifest["marks"]
-    content = {str(p.relative_to(made.folder)): p.read_bytes() for p in made.folder.rglob("*") if p.is_file()}
+    content = {
+        str(p.relative_to(made.folder)): p.read_bytes()
+        for p in made.folder.rglob("*")
+        if p.is_file()
+    }
     assert content.keys() - listed.keys() == {"manifest.json", "recipe.yaml", "units.json"}
     for name, about in listed.items():
-        assert about == {"bytes": len(content[name]), "sha256": hashlib.sha256(content[name]).hexdigest()}
+        assert about == {
+            "bytes": len(content[name]),
+            "sha256": hashlib.sha256(content[name]).hexdigest(),
+        }
     assert damaged(made.folder) == {}
 
 
 def test_what_is_known_of_the_sources(mixed: Corpus) -> None:
-    about = {name: {k: v for k, v in of.items() if k != "counts"} for name, of in mixed.manifest["sources"].items()}
+    about = {
+        name: {k: v for k, v in of.items() if k != "counts"}
+        for name, of in mixed.manifest["sources"].items()
+    }
     paths = {name: of.pop("path") for name, of in about.items()}
     assert {name: Path(path).name for name, path in paths.items()} == {
         "books": "books.jsonl",
@@ -141,7 +169,9 @@ def test_what_is_known_of_the_sources(mixed: Corpus) -> None:
     }
     lines = about.pop("lines")
     assert about == {"books": {"licence": "CC0"}, "wiki": {}}
-    assert lines.keys() == {"documents_are"} and lines["documents_are"].startswith("7 consecutive sentences")
+    assert lines.keys() == {"documents_are"} and lines["documents_are"].startswith(
+        "7 consecutive sentences"
+    )
 
 
 def test_nothing_is_said_of_when_where_and_by_how_many(made: Corpus) -> None:
@@ -166,7 +196,9 @@ def test_damage_is_described(corpus: Corpus, tmp_path: Path) -> None:
     }
 
 
-def test_the_report_says_what_the_manifest_says(mixed: Corpus, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_report_says_what_the_manifest_says(
+    mixed: Corpus, capsys: pytest.CaptureFixture[str]
+) -> None:
     report(mixed)
     said = capsys.readouterr().out
     cells = [[cell.strip() for cell in line.split("│")[1:-1]] for line in said.splitlines()]
@@ -191,4 +223,6 @@ def test_there_may_be_no_heldout_part(
     capsys.readouterr()
     report(corpus)
     said = capsys.readouterr().out
-    assert "nats" not in said and f"{tmp_path}/[/all]/manifest.json" in said  # brackets are no markup
+    assert (
+        "nats" not in said and f"{tmp_path}/[/all]/manifest.json" in said
+    )  # brackets are no markup

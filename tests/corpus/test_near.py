@@ -12,7 +12,9 @@ from sqzb.corpus.near import PERMUTATIONS, WORDS, Bands
 from sqzb.errors import UserError
 
 thresholds = st.floats(0.5, 0.99)
-words = st.lists(st.sampled_from(["the", "river", "of", "stone", "and", "a", "naïve", "élan", "42"]), max_size=30)
+words = st.lists(
+    st.sampled_from(["the", "river", "of", "stone", "and", "a", "naïve", "élan", "42"]), max_size=30
+)
 
 
 def shared(bands: Bands, one: list[str], other: list[str]) -> list[int]:
@@ -24,7 +26,8 @@ def shared(bands: Bands, one: list[str], other: list[str]) -> list[int]:
 def likeness(one: str, other: str) -> float:
     """The Jaccard index of the word 5-grams."""
     sets = [
-        {tuple(said[at : at + WORDS]) for at in range(len(said) - WORDS + 1)} for said in (one.split(), other.split())
+        {tuple(said[at : at + WORDS]) for at in range(len(said) - WORDS + 1)}
+        for said in (one.split(), other.split())
     ]
     return len(sets[0] & sets[1]) / len(sets[0] | sets[1])
 
@@ -42,14 +45,18 @@ def pairs(n: int, changes: tuple[int, int], size: int = 120) -> list[tuple[str, 
 
 
 @given(thresholds, st.integers(0, 2**64 - 1), st.text(max_size=60), words)
-def test_equal_texts_share_all_bands(threshold: float, seed: int, one: str, other: list[str]) -> None:
+def test_equal_texts_share_all_bands(
+    threshold: float, seed: int, one: str, other: list[str]
+) -> None:
     bands = Bands(threshold, seed).of([one, " ".join(other), one])
     assert bands.dtype == np.uint64 and bands.shape[0] == 3 and 1 <= bands.shape[1] <= PERMUTATIONS
     assert (bands[0] == bands[2]).all()
 
 
 @given(thresholds, words, st.sampled_from([" ", ", ", " - ", "\n", '." ', "\u00a0"]))
-def test_case_and_punctuation_do_not_matter(threshold: float, said: list[str], between: str) -> None:
+def test_case_and_punctuation_do_not_matter(
+    threshold: float, said: list[str], between: str
+) -> None:
     bands = Bands(threshold, 0).of([" ".join(said), between.join(said).upper() + "!"])
     assert (bands[0] == bands[1]).all()
 
@@ -71,7 +78,9 @@ def test_pairs_share_a_band_as_often_as_the_theory_says(threshold: float) -> Non
 def test_alike_texts_share_a_band_and_others_none() -> None:
     bands = Bands(0.8, 2)
     alike, others = pairs(200, (1, 2), 300), pairs(200, (15, 30))
-    assert all(likeness(*pair) > 0.95 for pair in alike) and all(likeness(*pair) < 0.6 for pair in others)
+    assert all(likeness(*pair) > 0.95 for pair in alike) and all(
+        likeness(*pair) < 0.6 for pair in others
+    )
     assert sum(n > 0 for n in shared(bands, *map(list, zip(*alike, strict=True)))) >= 198
     assert sum(n > 0 for n in shared(bands, *map(list, zip(*others, strict=True)))) <= 2
 
@@ -79,7 +88,9 @@ def test_alike_texts_share_a_band_and_others_none() -> None:
 def test_another_process_finds_the_same_bands() -> None:
     texts = ["", "one", "the river of stone and a winter light"]
     program = f"from sqzb.corpus.near import Bands; print(Bands(0.7, 3).of({texts!r}).tolist())"
-    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    told = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    ).stdout
     assert told.strip() == str(Bands(0.7, 3).of(texts).tolist())
     assert (Bands(0.7, 3).of(texts) != Bands(0.7, 4).of(texts)).all()
 

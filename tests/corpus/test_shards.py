@@ -13,7 +13,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqzb.corpus import shards
-from sqzb.corpus.shards import check_bad, read_record, record_path, records_of, shard_name, shard_path, write_unit
+from sqzb.corpus.shards import (
+    check_bad,
+    read_record,
+    record_path,
+    records_of,
+    shard_name,
+    shard_path,
+    write_unit,
+)
 from sqzb.corpus.sources import Unit, documents, units
 from sqzb.corpus.store import read_arrays
 from sqzb.corpus.text import Cleaner
@@ -33,7 +41,9 @@ class Case(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def case(tmp_path_factory: pytest.TempPathFactory, vocabulary: Path, write_prose: WriteProse) -> Case:
+def case(
+    tmp_path_factory: pytest.TempPathFactory, vocabulary: Path, write_prose: WriteProse
+) -> Case:
     folder = tmp_path_factory.mktemp("shards")
     write_prose(folder / "a.jsonl", 40, 0)
     source = Source(path=str(folder / "a.jsonl"))
@@ -71,7 +81,9 @@ def fresh(case: Case) -> Case:
 
 def joined(case: Case) -> dict[str, list[int]]:
     """The arrays of all shards as if they were one."""
-    found: dict[str, list[int]] = {name: [] for name in ("tokens", "sentences", "documents", "keys", "sizes")}
+    found: dict[str, list[int]] = {
+        name: [] for name in ("tokens", "sentences", "documents", "keys", "sizes")
+    }
     for name, _ in records_of(case.folder, 7):
         arrays = read_arrays(shard_path(case.folder, name))
         start = len(found["tokens"])
@@ -84,7 +96,9 @@ def joined(case: Case) -> dict[str, list[int]]:
 def test_a_shard_is_its_cleaned_documents(case: Case) -> None:
     assert write(fresh(case), 10**9, 5000) == ["00007-000"]
     cleaner = Cleaner(case.recipe, case.recipe.sources["a"])
-    texts = [text for text in documents(case.unit, case.recipe.sources["a"]) if isinstance(text, str)]
+    texts = [
+        text for text in documents(case.unit, case.recipe.sources["a"]) if isinstance(text, str)
+    ]
     kept = [document for text in texts if (document := cleaner.document(text)) is not None]
     assert len(texts) == 40 > len(kept) > 20
     tokenizer = load_tokenizer(case.folder)
@@ -158,7 +172,9 @@ def foreign_mark(folder: Path, name: str) -> None:
 @settings(max_examples=8)
 @given(
     st.dictionaries(
-        st.integers(0, 3), st.sampled_from([cut_shard, lose_shard, lose_mark, cut_mark, foreign_mark]), min_size=1
+        st.integers(0, 3),
+        st.sampled_from([cut_shard, lose_shard, lose_mark, cut_mark, foreign_mark]),
+        min_size=1,
     )
 )
 def test_what_is_not_whole_is_made_again_and_nothing_else(
@@ -192,7 +208,11 @@ def test_a_unit_of_which_nothing_is_kept_has_an_empty_shard(case: Case) -> None:
     nothing = case._replace(recipe=case.recipe.model_copy(update={"min_characters": 10**6}))
     assert write(fresh(nothing), 100, 1000) == ["00007-000"]  # however long it is
     ((_, record),) = records_of(case.folder, 7)
-    assert record is not None and record["tokens"] == 0 and record["counts"]["too short"]["documents"] == 40
+    assert (
+        record is not None
+        and record["tokens"] == 0
+        and record["counts"]["too short"]["documents"] == 40
+    )
     assert all(len(values) == 0 for values in joined(case).values())
 
 
@@ -230,7 +250,10 @@ def test_bad_documents_are_named_in_their_shards_mark(with_bad: Case) -> None:
     named = [name for record in records for name in record["bad"]["named"]]
     assert [name.partition(" ")[0].rpartition(":")[2] for name in named] == ["12", "25", "38"]
     assert sum(record["bad"]["documents"] for record in records) == 3
-    assert sum(record["counts"]["read"]["documents"] for record in records) == 37 and records[-1]["documents_end"] == 40
+    assert (
+        sum(record["counts"]["read"]["documents"] for record in records) == 37
+        and records[-1]["documents_end"] == 40
+    )
 
 
 def test_one_too_many_is_an_error_and_what_was_finished_stays(with_bad: Case) -> None:
@@ -239,7 +262,9 @@ def test_one_too_many_is_an_error_and_what_was_finished_stays(with_bad: Case) ->
     found = list(records_of(with_bad.folder, 7))
     assert len(found) > 1 and found[-1][1] is None
     begun = files(with_bad)
-    write(allowing(with_bad, 1), 600, 1500)  # in a shard; the sum is looked at where all records are
+    write(
+        allowing(with_bad, 1), 600, 1500
+    )  # in a shard; the sum is looked at where all records are
     assert files(with_bad).items() >= begun.items()
 
 

@@ -21,7 +21,9 @@ def jsonl(path: Path, texts: list[str] = TEXTS, column: str = "text") -> Path:
     return written(path, json_lines(texts, column))
 
 
-def test_small_files_are_put_together_and_large_ones_divided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_small_files_are_put_together_and_large_ones_divided(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(sources, "UNIT_BYTES", 1000)
     for number in range(7):
         written(tmp_path / f"{number}.txt", b"%d" % number * 300)
@@ -32,9 +34,13 @@ def test_small_files_are_put_together_and_large_ones_divided(tmp_path: Path, mon
         ["3.txt", "4.txt", "5.txt"],
         ["6.txt"],
     ]
-    assert [unit.size for unit in found[:3]] == [900, 900, 300] and {unit.kind for unit in found[3:]} == {"jsonl"}
+    assert [unit.size for unit in found[:3]] == [900, 900, 300] and {
+        unit.kind for unit in found[3:]
+    } == {"jsonl"}
     assert len(found) - 3 == -(-large.stat().st_size // 1000)
-    assert read(Source(path=str(tmp_path))) == [str(number) * 300 for number in range(7)] + TEXTS * 10
+    assert (
+        read(Source(path=str(tmp_path))) == [str(number) * 300 for number in range(7)] + TEXTS * 10
+    )
 
 
 # Sentences without boundaries
@@ -51,14 +57,20 @@ def test_sentences_are_gathered_to_documents(tmp_path: Path, name: str) -> None:
         "wiki_00": lambda path: jsonl(path, said),
     }[name](tmp_path / name)
     found = read(Source(path=str(tmp_path / name), sentences_per_document=3))
-    assert [[one for one in document.split("\n") if one] for document in found] == [said[:3], said[3:6], said[6:]]
+    assert [[one for one in document.split("\n") if one] for document in found] == [
+        said[:3],
+        said[3:6],
+        said[6:],
+    ]
 
 
 def test_bad_rows_among_sentences_stay_bad(tmp_path: Path) -> None:
     path = written(tmp_path / "a.txt", b"One.\n\xff\nTwo.\nThree.\n")
     [bad, *found] = rows(Source(path=str(path), sentences_per_document=2))
     assert (
-        isinstance(bad, UnreadableDocument) and bad.where == f"{path}:2" and found == ["One.\n\n\nTwo.\n", "Three.\n"]
+        isinstance(bad, UnreadableDocument)
+        and bad.where == f"{path}:2"
+        and found == ["One.\n\n\nTwo.\n", "Three.\n"]
     )
 
 
@@ -67,9 +79,13 @@ def test_bad_rows_among_sentences_stay_bad(tmp_path: Path) -> None:
 
 def test_folders_and_globs_stand_for_every_file_once(tmp_path: Path) -> None:
     for name in ("b.txt", "deep/a.txt", "deep/er/c.txt", "deep/er/wiki_07"):
-        written(tmp_path / name, b"<doc >\nw\n</doc>" if "wiki" in name else Path(name).stem.encode())
+        written(
+            tmp_path / name, b"<doc >\nw\n</doc>" if "wiki" in name else Path(name).stem.encode()
+        )
     (tmp_path / "deep" / "notes.md").write_text("not text")
-    assert "notes.md" in refusal(Source(path=str(tmp_path / "**")))  # which names it, and it cannot be read
+    assert "notes.md" in refusal(
+        Source(path=str(tmp_path / "**"))
+    )  # which names it, and it cannot be read
     (tmp_path / "deep" / "notes.md").unlink()
     for pattern, stems in [
         ("", ["b", "a", "c", "w\n"]),
@@ -100,7 +116,9 @@ def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
     assert f"{tmp_path} has no" in refusal(Source(path=str(tmp_path)))
 
 
-@pytest.mark.parametrize("name", ["a.pdf", "a.parquet.gz", "a.gz", "a", "wiki_", "wiki_0.csv", "a.txt.xz"])
+@pytest.mark.parametrize(
+    "name", ["a.pdf", "a.parquet.gz", "a.gz", "a", "wiki_", "wiki_0.csv", "a.txt.xz"]
+)
 def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, b"x")
     assert f"{path} is of no kind" in refusal(Source(path=str(path)))
@@ -114,7 +132,9 @@ def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
     assert r"caf\udce9.txt" in refusal(Source(path=str(tmp_path)))
 
 
-def test_a_local_path_goes_before_the_hub(hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_local_path_goes_before_the_hub(
+    hub: Hub, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
     made = hub({"text": ["hub"]})
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "owner" / "name", b"no kind")

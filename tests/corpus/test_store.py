@@ -28,7 +28,9 @@ from sqzb.corpus.store import (
 from sqzb.errors import UserError
 
 arrays = st.sampled_from([np.uint16, np.uint32, np.uint64]).flatmap(
-    lambda kind: arrays_of.arrays(kind, arrays_of.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=5))
+    lambda kind: arrays_of.arrays(
+        kind, arrays_of.array_shapes(min_dims=1, max_dims=2, min_side=0, max_side=5)
+    )
 )
 # A shard: the tokens of its sentences, and two numbers for each chunk in its table.
 shard = st.tuples(
@@ -43,7 +45,11 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @settings(max_examples=20)
-@given(st.dictionaries(st.sampled_from(["tokens", "keys", "bands", "train_128", "ü"]), arrays, max_size=4))
+@given(
+    st.dictionaries(
+        st.sampled_from(["tokens", "keys", "bands", "train_128", "ü"]), arrays, max_size=4
+    )
+)
 def test_arrays_come_back(folder: Path, written: dict[str, Any]) -> None:
     path = folder / "some" / "arrays.safetensors"
     write_arrays(path, written)
@@ -58,19 +64,27 @@ def test_arrays_come_back(folder: Path, written: dict[str, Any]) -> None:
 @given(st.lists(shard, min_size=1, max_size=4), st.sampled_from([np.uint16, np.uint32]))
 @example([([], []), ([[7]], [(0, 0)]), ([], []), ([[1], [2]], [(0, 1)]), ([[3]], [])], np.uint16)
 def test_chunks_are_numbered_through_the_shards(
-    folder: Path, shards: list[tuple[list[list[int]], list[tuple[int, int]]]], width: type[np.uint16] | type[np.uint32]
+    folder: Path,
+    shards: list[tuple[list[list[int]], list[tuple[int, int]]]],
+    width: type[np.uint16] | type[np.uint32],
 ) -> None:
     texts, tables, expected = [], [], []
     for number, (sentences, pairs) in enumerate(shards):
         tokens = [token % (np.iinfo(width).max + 1) for said in sentences for token in said]
         starts = [0, *np.cumsum([len(said) for said in sentences]).tolist()][: len(sentences)]
         bounds = [
-            (a % len(tokens), a % len(tokens) + 1 + b % (len(tokens) - a % len(tokens))) for a, b in pairs if tokens
+            (a % len(tokens), a % len(tokens) + 1 + b % (len(tokens) - a % len(tokens)))
+            for a, b in pairs
+            if tokens
         ]
-        expected += [(tokens[a:b], [start - a for start in starts if a < start < b]) for a, b in bounds]
+        expected += [
+            (tokens[a:b], [start - a for start in starts if a < start < b]) for a, b in bounds
+        ]
         texts.append(folder / SHARDS / f"{number}.safetensors")
         tables.append(folder / CHUNKS / f"{number}.safetensors")
-        write_arrays(texts[-1], {"tokens": np.array(tokens, width), "sentences": np.array(starts, np.uint32)})
+        write_arrays(
+            texts[-1], {"tokens": np.array(tokens, width), "sentences": np.array(starts, np.uint32)}
+        )
         write_arrays(tables[-1], {"train_8": np.array(bounds, np.uint32).reshape(-1, 2)})
     chunks = Chunks(texts, tables, "train_8")
     assert len(chunks) == len(expected)
@@ -108,7 +122,10 @@ def test_a_cut_file_is_told(folder: Path, whole: bytes, data: st.DataObject) -> 
     assert_told(path)
 
 
-@given(st.binary(max_size=200) | st.binary(max_size=99).map(lambda rest: len(rest).to_bytes(8, "little") + rest))
+@given(
+    st.binary(max_size=200)
+    | st.binary(max_size=99).map(lambda rest: len(rest).to_bytes(8, "little") + rest)
+)
 def test_any_other_file_is_told(folder: Path, content: bytes) -> None:
     path = folder / SHARDS / "other"
     path.write_bytes(content)
@@ -117,7 +134,9 @@ def test_any_other_file_is_told(folder: Path, content: bytes) -> None:
 
 json_values = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=3),
-    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
+    lambda inner: (
+        st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2)
+    ),
     max_leaves=5,
 )
 entries = st.fixed_dictionaries(
@@ -130,7 +149,9 @@ entries = st.fixed_dictionaries(
 )
 
 
-@given(json_values | st.dictionaries(st.sampled_from(["tokens", "sentences"]), entries | json_values))
+@given(
+    json_values | st.dictionaries(st.sampled_from(["tokens", "sentences"]), entries | json_values)
+)
 def test_a_header_of_something_else_is_told_or_read(folder: Path, header: Any) -> None:
     raw = json.dumps(header).encode()
     path = folder / SHARDS / "header"
@@ -175,11 +196,21 @@ def finished(tmp_path: Path) -> Corpus:
     for number in range(2):
         text, table = (tmp_path / kind / f"{number}.safetensors" for kind in (SHARDS, CHUNKS))
         write_arrays(
-            text, {"tokens": np.arange(20, dtype=np.uint16), "sentences": np.arange(0, 20, 3, dtype=np.uint32)}
+            text,
+            {
+                "tokens": np.arange(20, dtype=np.uint16),
+                "sentences": np.arange(0, 20, 3, dtype=np.uint32),
+            },
         )
         bounds = np.array([(0, 5), (5, 13)], np.uint32)
         write_arrays(
-            table, {"train_16": bounds, "heldout_16": bounds[:0], "train_32": bounds[:1], "heldout_32": bounds}
+            table,
+            {
+                "train_16": bounds,
+                "heldout_16": bounds[:0],
+                "train_32": bounds[:1],
+                "heldout_32": bounds,
+            },
         )
         files |= {relative(path): {"bytes": path.stat().st_size} for path in (table, text)}
     manifest = {"format": FORMAT, "sequence_lengths": [16, 32], "files": files}
@@ -188,7 +219,9 @@ def finished(tmp_path: Path) -> Corpus:
 
 
 def test_each_split_and_length_has_its_chunks(finished: Corpus) -> None:
-    sizes = {(split, n): len(finished.split(split, n)) for split in (TRAIN, HELDOUT) for n in (16, 32)}
+    sizes = {
+        (split, n): len(finished.split(split, n)) for split in (TRAIN, HELDOUT) for n in (16, 32)
+    }
     assert sizes == {(TRAIN, 16): 4, (HELDOUT, 16): 0, (TRAIN, 32): 2, (HELDOUT, 32): 4}
     assert finished.split(TRAIN, 16)[3].tokens.tolist() == list(range(5, 13))
 
@@ -208,7 +241,9 @@ def test_a_file_of_another_size_is_told(finished: Corpus, kind: str, damage: str
     else:
         path.write_bytes(content[:-1] if damage == "shorter" else content + b"0")
     size = path.stat().st_size if path.exists() else 0
-    with pytest.raises(UserError, match=f"{path} has {size:,} bytes and should have {len(content):,}.*--verify"):
+    with pytest.raises(
+        UserError, match=f"{path} has {size:,} bytes and should have {len(content):,}.*--verify"
+    ):
         finished.split(TRAIN, 16)
 
 

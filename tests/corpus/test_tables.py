@@ -42,14 +42,20 @@ def starts(sizes: list[int]) -> NDArray[np.uint32]:
 
 def write_shard(folder: Path, name: str, documents: Sequence[Doc], bands: int = 0) -> None:
     arrays: dict[str, NDArray[Any]] = {
-        "tokens": np.array([token for document in documents for token in document.tokens], np.uint16),
-        "sentences": starts([len(sentence) for document in documents for sentence in document.sentences]),
+        "tokens": np.array(
+            [token for document in documents for token in document.tokens], np.uint16
+        ),
+        "sentences": starts(
+            [len(sentence) for document in documents for sentence in document.sentences]
+        ),
         "documents": starts([len(document.tokens) for document in documents]),
         "keys": np.array([document.key for document in documents], np.uint64),
         "sizes": np.array([document.size for document in documents], np.uint32),
     }
     if bands:
-        arrays["bands"] = np.array([document.bands for document in documents], np.uint64).reshape(-1, bands)
+        arrays["bands"] = np.array([document.bands for document in documents], np.uint64).reshape(
+            -1, bands
+        )
     write_arrays(shard_path(folder, name), arrays)
 
 
@@ -79,7 +85,9 @@ def test_documents_whose_key_or_band_stood_earlier_are_found(
         write_shard(folder, name, documents, 0 if near is None else 2)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(tables, "KEYS_AT_ONCE", at_once)
-        found = find_repeated(folder, names, CorpusRecipe(drop_duplicates=equal, near_duplicates=near))
+        found = find_repeated(
+            folder, names, CorpusRecipe(drop_duplicates=equal, near_duplicates=near)
+        )
     assert list(found) == [DUPLICATE] * equal + [NEAR_DUPLICATE] * (near is not None)
 
     seen: set[int] = set()
@@ -96,7 +104,9 @@ def test_documents_whose_key_or_band_stood_earlier_are_found(
         for rule, by_shard in found.items():
             gone = by_shard[name]
             assert gone.flags.tolist() == due[rule]
-            sizes = [document.size for document, flag in zip(documents, due[rule], strict=True) if flag]
+            sizes = [
+                document.size for document, flag in zip(documents, due[rule], strict=True) if flag
+            ]
             assert (gone.documents, gone.bytes) == (len(sizes), sum(sizes))
 
 
@@ -146,13 +156,20 @@ def test_a_table_holds_the_chunks_of_the_documents_taken(
         assert made.documents[split] == sum(times[split])
         assert made.frequencies[row].tolist() == [counts[token] for token in range(VOCABULARY)]
         for length in (8, 16):
-            chunks = cut_all(shard["sentences"], shard["documents"], keys, len(tokens), length, 0.2, recipe.seed)
+            chunks = cut_all(
+                shard["sentences"], shard["documents"], keys, len(tokens), length, 0.2, recipe.seed
+            )
             of = zip(chunks.bounds.tolist(), chunks.documents.tolist(), strict=True)
             table = arrays[f"{split}_{length}"]
-            assert table.tolist() == [bounds for bounds, number in of for _ in range(times[split][number])]
+            assert table.tolist() == [
+                bounds for bounds, number in of for _ in range(times[split][number])
+            ]
             assert table.dtype == np.uint32 and table.shape == (made.chunks[length][split], 2)
             assert made.chunk_tokens[length][split] == counts.total()
-            assert Counter(token for a, b in table.tolist() for token in tokens[a:b].tolist()) == counts
+            assert (
+                Counter(token for a, b in table.tolist() for token in tokens[a:b].tolist())
+                == counts
+            )
     assert (made.bytes, made.sha256) == (path.stat().st_size, sha256(path))
 
 
@@ -174,7 +191,9 @@ def test_a_share_of_the_documents_is_held_out(tmp_path: Path, share: float) -> N
 def test_a_document_is_in_the_same_split_for_every_seed_and_weight(tmp_path: Path) -> None:
     keys = many(tmp_path, 1000)
     heldout = [
-        write_table(tmp_path, CorpusRecipe(heldout=0.2, seed=seed), "many", weight, VOCABULARY, []).documents[HELDOUT]
+        write_table(
+            tmp_path, CorpusRecipe(heldout=0.2, seed=seed), "many", weight, VOCABULARY, []
+        ).documents[HELDOUT]
         for seed, weight in ((0, 1.0), (1, 2.5))
     ]
     assert heldout == [(keys < 2**64 * 0.2).sum()] * 2
@@ -186,7 +205,10 @@ def test_training_takes_documents_as_often_as_their_weight_says(tmp_path: Path) 
     further = made.documents[TRAIN] - 2 * (2000 - made.documents[HELDOUT])
     assert stats.binomtest(further, 2000 - made.documents[HELDOUT], 0.5).pvalue > 1e-4
     repeated = np.ones(len(keys), bool)
-    assert write_table(tmp_path, CorpusRecipe(), "many", 2.5, VOCABULARY, [repeated]).frequencies.sum() == 0
+    assert (
+        write_table(tmp_path, CorpusRecipe(), "many", 2.5, VOCABULARY, [repeated]).frequencies.sum()
+        == 0
+    )
 
 
 def test_what_stage_one_sampled_stands_once(tmp_path: Path) -> None:

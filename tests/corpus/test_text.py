@@ -30,12 +30,38 @@ UNLIKELY = 1e-4  # the draws are fixed, so a statistic that is in order now stay
 pieces = st.sampled_from(
     [
         *"aAB é.?!,\"'()\n\t\r\u00a0\u200b\ufeff\ufffd\u2028\x00\x07\x85中。1",
-        *("the ", "and ", "Dr. ", ". ", "\r\n", "\n\n", "e\u0301", "\u0301", "\u1112\u1161", "x" * 60),
+        *(
+            "the ",
+            "and ",
+            "Dr. ",
+            ". ",
+            "\r\n",
+            "\n\n",
+            "e\u0301",
+            "\u0301",
+            "\u1112\u1161",
+            "x" * 60,
+        ),
         *("👩\u200d👩\u200d👧", "שלום. ", "\u200fمرح؟ ", "می\u200cخوم"),
     ]
 )
 wiki_pieces = st.sampled_from(
-    ["[[", "]]", "{{", "}}", "<ref>", "</ref>", "<br/>", "[1]", "( ,", "&nbsp;", "&#x200b;", "&#0;", "&lt;", "|"]
+    [
+        "[[",
+        "]]",
+        "{{",
+        "}}",
+        "<ref>",
+        "</ref>",
+        "<br/>",
+        "[1]",
+        "( ,",
+        "&nbsp;",
+        "&#x200b;",
+        "&#0;",
+        "&lt;",
+        "|",
+    ]
 )
 texts = st.lists(pieces, max_size=40).map("".join) | st.text(max_size=80)
 wiki_texts = st.lists(pieces | wiki_pieces, max_size=40).map("".join)
@@ -53,7 +79,11 @@ def sentences(of: Cleaner, text: str) -> list[str]:
 
 def visible(text: str) -> str:
     """The characters that are neither white space nor control characters nor stand for nothing."""
-    kept = (c for c in unicodedata.normalize("NFC", text) if not c.isspace() and c not in "\u200b\ufeff\ufffd")
+    kept = (
+        c
+        for c in unicodedata.normalize("NFC", text)
+        if not c.isspace() and c not in "\u200b\ufeff\ufffd"
+    )
     return "".join(c for c in kept if unicodedata.category(c) != "Cc")
 
 
@@ -67,14 +97,22 @@ def test_sentences_hold_all_that_can_be_seen_in_order(text: str) -> None:
 @example("e[1]\u0301 and a &#x200b; b &#0; c", True)
 def test_sentences_are_normal(text: str, wiki: bool) -> None:
     for sentence in sentences(cleaner(wiki=wiki), text):
-        assert sentence and sentence == " ".join(sentence.split()) and unicodedata.is_normalized("NFC", sentence)
-        assert not any(unicodedata.category(c) == "Cc" or c in "\u200b\ufeff\ufffd" for c in sentence)
+        assert (
+            sentence
+            and sentence == " ".join(sentence.split())
+            and unicodedata.is_normalized("NFC", sentence)
+        )
+        assert not any(
+            unicodedata.category(c) == "Cc" or c in "\u200b\ufeff\ufffd" for c in sentence
+        )
 
 
 @given(st.lists(texts | wiki_texts, max_size=4), st.booleans())
 def test_sentences_never_pass_paragraphs(blocks: list[str], wiki: bool) -> None:
     whole = sentences(cleaner(wiki=wiki), "\n\n".join(blocks))
-    assert whole == [sentence for block in blocks for sentence in sentences(cleaner(wiki=wiki), block)]
+    assert whole == [
+        sentence for block in blocks for sentence in sentences(cleaner(wiki=wiki), block)
+    ]
 
 
 def test_paragraphs_are_parted_by_blank_lines_alone() -> None:
@@ -98,7 +136,9 @@ def test_every_byte_and_every_document_is_counted_once(
     sizes = {what: count["bytes"] for what, count in of.counts.items()}
     numbers = {what: count["documents"] for what, count in of.counts.items()}
     assert sizes.pop(READ) == sum(len(text.encode()) for text in read) == sum(sizes.values())
-    assert numbers[READ] == len(read) == numbers[KEPT] + sum(numbers.get(rule, 0) for rule in DROPPING)
+    assert (
+        numbers[READ] == len(read) == numbers[KEPT] + sum(numbers.get(rule, 0) for rule in DROPPING)
+    )
     assert numbers[KEPT] == len(kept)
     assert sizes[KEPT] == sum(document.size for document in kept)
     assert all(document.size == len("\n".join(document.sentences).encode()) for document in kept)
@@ -113,12 +153,18 @@ def test_keys_are_equal_for_equal_text(one: str, other: str) -> None:
 
 
 def counted(of: Cleaner) -> dict[str, tuple[int, int]]:
-    return {what: (count["documents"], count["bytes"]) for what, count in of.counts.items() if what not in (READ, KEPT)}
+    return {
+        what: (count["documents"], count["bytes"])
+        for what, count in of.counts.items()
+        if what not in (READ, KEPT)
+    }
 
 
 def test_each_changing_rule_counts_what_it_took() -> None:
     of = cleaner(wiki=True, max_sentence_characters=100)
-    of.document("A\x00\x01b.\r\n\r\nC")  # two control characters become a space, and CRLF is one byte less
+    of.document(
+        "A\x00\x01b.\r\n\r\nC"
+    )  # two control characters become a space, and CRLF is one byte less
     assert counted(of) == {UNICODE: (1, 1 + 2), WHITE_SPACE: (1, 1)}
     of.document("A  b.   C.\n\n\n\nd")
     assert counted(of)[WHITE_SPACE] == (2, 1 + 1 + 2 + 3)
@@ -135,12 +181,16 @@ def test_the_least_length_is_kept() -> None:
 
 
 def test_the_longest_sentence_is_kept() -> None:
-    found = sentences(cleaner(max_sentence_characters=100), f"{'a' * 100}\n\n{'b' * 101}\n\n{'c' * 99}.")
+    found = sentences(
+        cleaner(max_sentence_characters=100), f"{'a' * 100}\n\n{'b' * 101}\n\n{'c' * 99}."
+    )
     assert found == ["a" * 100, "c" * 99 + "."]
 
 
 @pytest.mark.parametrize("kept", ["The end of it.", "WITH me and you", "have\n\nto"])
-@pytest.mark.parametrize("dropped", ["The only one. The one.", "der Fluss, to", "of. and. with. that.", "中文。"])
+@pytest.mark.parametrize(
+    "dropped", ["The only one. The one.", "der Fluss, to", "of. and. with. that.", "中文。"]
+)
 def test_english_has_two_of_eight_words(kept: str, dropped: str) -> None:
     of = cleaner(english_only=True)
     assert sentences(of, kept) and not sentences(of, dropped) and sentences(cleaner(), dropped)
@@ -158,7 +208,9 @@ def test_a_weight_under_one_takes_its_share_and_the_same_documents_each_time() -
 
 
 @given(st.floats(0.01, 20), st.integers(0, 2**64 - 1))
-def test_copies_are_the_weight_on_average_and_its_whole_part_at_least(weight: float, seed: int) -> None:
+def test_copies_are_the_weight_on_average_and_its_whole_part_at_least(
+    weight: float, seed: int
+) -> None:
     drawn = copies(weight, seed, np.arange(2000))
     further = drawn - int(weight)
     assert set(further.tolist()) <= {0, 1}
@@ -215,7 +267,9 @@ def test_prose_stays_as_it_is(paragraph: str) -> None:
     assert without_wiki_leftovers(paragraph) == paragraph
 
 
-@given(st.text(st.characters(codec="utf-8", exclude_characters="<{}|[]&=(_#:"), max_size=60) | texts)
+@given(
+    st.text(st.characters(codec="utf-8", exclude_characters="<{}|[]&=(_#:"), max_size=60) | texts
+)
 def test_text_without_signs_is_returned_as_it_is(text: str) -> None:
     plain = text.replace("(", "").replace("<", "")
     assert without_wiki_leftovers(plain) == plain

@@ -25,7 +25,10 @@ classes = st.lists(st.tuples(st.integers(0, 3), st.integers(0, 3)), min_size=1, 
 # Few distinct values, so that ties and constants are common.
 tied = st.integers(-4, 4).map(lambda quarter: quarter / 4)
 numbers = st.lists(
-    st.tuples(st.floats(-10, 10).map(lambda x: round(x, 3)) | tied, st.floats(0, 5).map(lambda x: round(x, 1)) | tied),
+    st.tuples(
+        st.floats(-10, 10).map(lambda x: round(x, 3)) | tied,
+        st.floats(0, 5).map(lambda x: round(x, 1)) | tied,
+    ),
     min_size=2,
     max_size=40,
 )
@@ -44,7 +47,9 @@ def zero_if_undefined(value: float) -> float:
 @given(classes)
 def test_accuracy_is_sklearns(pairs: Pairs) -> None:
     predictions, labels = columns(pairs)
-    assert accuracy(predictions, labels) == pytest.approx(sklearn.metrics.accuracy_score(labels, predictions))
+    assert accuracy(predictions, labels) == pytest.approx(
+        sklearn.metrics.accuracy_score(labels, predictions)
+    )
 
 
 @given(binary)
@@ -145,8 +150,12 @@ def test_matthews_counts_do_not_overflow_at_the_size_of_qqp() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
-@pytest.mark.parametrize(("predictions", "labels"), [([0, 1], [0]), ([[0.1, 0.9]], [[0, 1]]), ([[0], [1]], [0, 1])])
-def test_shapes_that_numpy_would_broadcast_are_refused(metric: Metric, predictions: Any, labels: Any) -> None:
+@pytest.mark.parametrize(
+    ("predictions", "labels"), [([0, 1], [0]), ([[0.1, 0.9]], [[0, 1]]), ([[0], [1]], [0, 1])]
+)
+def test_shapes_that_numpy_would_broadcast_are_refused(
+    metric: Metric, predictions: Any, labels: Any
+) -> None:
     with pytest.raises(ValueError, match="equal length"):
         metric(predictions, labels)
 
@@ -161,7 +170,9 @@ def test_compute_gives_the_tasks_metrics_in_its_order() -> None:
 
 
 def test_score_is_the_mean_of_the_tasks_metrics_only() -> None:
-    assert score(task("mrpc").metrics, {"f1": 0.5, "loss": 9.0, "accuracy": 0.7}) == pytest.approx(0.6)
+    assert score(task("mrpc").metrics, {"f1": 0.5, "loss": 9.0, "accuracy": 0.7}) == pytest.approx(
+        0.6
+    )
     regression = task("stsb")
     values = compute(regression.metrics, [1.0, 2.0, 4.0], [0.0, 1.5, 5.0])
     assert list(values) == ["pearson", "spearman"]

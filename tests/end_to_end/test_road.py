@@ -44,7 +44,13 @@ PHASE_1 = {
     "checkpoint_every": 60,
     "log_every": 20,
 }
-PHASE_2 = {"sequence_length": 64, "max_predictions": 10, "steps": 5, "global_batch": 8, "micro_batch": 8}
+PHASE_2 = {
+    "sequence_length": 64,
+    "max_predictions": 10,
+    "steps": 5,
+    "global_batch": 8,
+    "micro_batch": 8,
+}
 METRICS = {
     *("step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy"),
     *("lr", "grad_norm", "tokens_per_second", "mfu", "data_wait"),
@@ -54,7 +60,9 @@ METRICS = {
 def run(folder: Path, *arguments: str, code: int = 0) -> str:
     """What the command printed; it must end with `code`."""
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
-    ended = fork_server.run([sys.executable, "-m", "sqzb", *arguments], cwd=folder, env=environment, timeout=240)
+    ended = fork_server.run(
+        [sys.executable, "-m", "sqzb", *arguments], cwd=folder, env=environment, timeout=240
+    )
     assert ended.returncode == code, ended.stdout + ended.stderr
     assert code == 0 or "Traceback" not in ended.stderr
     return ended.stdout + ended.stderr
@@ -69,13 +77,19 @@ def write_mrpc(folder: Path) -> None:
     """Pairs that a tiny model can tell apart in seconds: the label is whether the pair speaks of functions."""
     folder.mkdir(parents=True)
     draw = random.Random(0)
-    words = {0: ["class", "object", "import", "module"], 1: ["function", "argument", "call", "return"]}
+    words = {
+        0: ["class", "object", "import", "module"],
+        1: ["function", "argument", "call", "return"],
+    }
     for name, n in (("train.tsv", 200), ("dev.tsv", 60)):
         rows = [
-            (label, *(" ".join(draw.choices(words[label], k=6)) for _ in "ab")) for label in draw.choices([0, 1], k=n)
+            (label, *(" ".join(draw.choices(words[label], k=6)) for _ in "ab"))
+            for label in draw.choices([0, 1], k=n)
         ]
         lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
-        lines += [f"{label}\t{2 * i}\t{2 * i + 1}\t{a}\t{b}" for i, (label, a, b) in enumerate(rows)]
+        lines += [
+            f"{label}\t{2 * i}\t{2 * i + 1}\t{a}\t{b}" for i, (label, a, b) in enumerate(rows)
+        ]
         (folder / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
 
 
@@ -84,14 +98,34 @@ def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder in which corpus, both phases and a finetuned model have been made by the commands."""
     folder = tmp_path_factory.mktemp("road")
     (folder / "torn.jsonl").write_text('{"text": "whole"}\n{"text": "to')
-    run(folder, "prepare-corpus", write(folder / "corpus.yaml", CORPUS), "--output", "corpus", "--workers", "2")
+    run(
+        folder,
+        "prepare-corpus",
+        write(folder / "corpus.yaml", CORPUS),
+        "--output",
+        "corpus",
+        "--workers",
+        "2",
+    )
     phase1 = write(folder / "phase1.yaml", PHASE_1 | {"corpus": "corpus"})
     run(folder, "pretrain", phase1, "--output", "phase1")
     phase2 = write(folder / "phase2.yaml", PHASE_2 | {"corpus": "corpus", "start_from": "phase1"})
     run(folder, "pretrain", phase2, "--output", "phase2")
     write_mrpc(folder / "glue" / "MRPC")
     settings = ("epochs=10", "lr=5e-3", "max_length=32")
-    run(folder, "finetune", "--task", "mrpc", "--model", "phase2", "--glue-dir", "glue", "--output", "mrpc", *settings)
+    run(
+        folder,
+        "finetune",
+        "--task",
+        "mrpc",
+        "--model",
+        "phase2",
+        "--glue-dir",
+        "glue",
+        "--output",
+        "mrpc",
+        *settings,
+    )
     return folder
 
 
@@ -101,7 +135,11 @@ def lines(path: Path) -> list[dict[str, Any]]:
 
 def test_the_loss_falls_below_what_frequencies_alone_give(road: Path) -> None:
     manifest = json.loads((road / "corpus/manifest.json").read_text(encoding="utf-8"))
-    heldout = [line["heldout_mlm_loss"] for line in lines(road / "phase1/metrics.jsonl") if "heldout_mlm_loss" in line]
+    heldout = [
+        line["heldout_mlm_loss"]
+        for line in lines(road / "phase1/metrics.jsonl")
+        if "heldout_mlm_loss" in line
+    ]
     assert len(heldout) == 2
     assert heldout[-1] < heldout[0] < math.log(manifest["vocab_size"])
     assert heldout[-1] < manifest["heldout_unigram_nats"]
@@ -113,7 +151,10 @@ def test_a_run_folder_has_all_its_parts(road: Path, run_folder: str) -> None:
     about = json.loads((folder / "run.json").read_text(encoding="utf-8"))
     assert about["versions"]["torch"] == torch.__version__
     assert {"command", "seed", "versions", "hardware"} <= about.keys()
-    assert yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["seed"] == about["seed"]
+    assert (
+        yaml.safe_load((folder / "recipe.yaml").read_text(encoding="utf-8"))["seed"]
+        == about["seed"]
+    )
     for name in ("config.json", "model.safetensors", "tokenizer.json", "README.md"):
         assert (folder / "final" / name).stat().st_size > 0
 
@@ -126,13 +167,21 @@ def test_metrics_have_every_figure_and_rise_by_steps(road: Path) -> None:
 
 
 def test_checkpoints_are_kept(road: Path) -> None:
-    assert [path.name for path in sorted((road / "phase1/checkpoints").iterdir())] == ["step-0000180", "step-0000240"]
+    assert [path.name for path in sorted((road / "phase1/checkpoints").iterdir())] == [
+        "step-0000180",
+        "step-0000240",
+    ]
 
 
 def test_transformers_opens_the_final_folders(road: Path) -> None:
     transformers = pytest.importorskip("transformers")
-    for kind, folder in (("AutoModelForMaskedLM", "phase2"), ("AutoModelForSequenceClassification", "mrpc")):
-        opened, info = getattr(transformers, kind).from_pretrained(road / folder / "final", output_loading_info=True)
+    for kind, folder in (
+        ("AutoModelForMaskedLM", "phase2"),
+        ("AutoModelForSequenceClassification", "mrpc"),
+    ):
+        opened, info = getattr(transformers, kind).from_pretrained(
+            road / folder / "final", output_loading_info=True
+        )
         assert not any(info.values()), info
         tokenizer = transformers.AutoTokenizer.from_pretrained(road / folder / "final")
         opened(**tokenizer("a class", "an object", return_tensors="pt"))
@@ -153,12 +202,17 @@ def test_eval_repeats_what_the_run_found(road: Path) -> None:
 
 def test_predictions_are_those_that_eval_counts(road: Path) -> None:
     """A line for each example of MRPC's validation file, and one more between them that is empty."""
-    rows = [line.split("\t") for line in (road / "glue/MRPC/dev.tsv").read_text(encoding="utf-8").splitlines()[1:]]
+    rows = [
+        line.split("\t")
+        for line in (road / "glue/MRPC/dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
+    ]
     pairs = [f"{a}\t{b}" for *_, a, b in rows]
     (road / "pairs.txt").write_text("\n".join([pairs[0], "", *pairs[1:]]) + "\n", encoding="utf-8")
     first, empty, *others = run(road, "predict", "mrpc", "--file", "pairs.txt").splitlines()
     found = [line.split("\t")[0] for line in (first, *others)]
-    right = sum((label == "equivalent") == (row[0] == "1") for label, row in zip(found, rows, strict=True))
+    right = sum(
+        (label == "equivalent") == (row[0] == "1") for label, row in zip(found, rows, strict=True)
+    )
     assert empty == ""
     assert right / len(rows) == lines(road / "mrpc/metrics.jsonl")[-1]["validation_accuracy"]
     assert run(road, "predict", "mrpc", *pairs[0].split("\t")) == f"{first}\n"
@@ -172,7 +226,16 @@ def test_masks_are_filled(road: Path) -> None:
 
 
 def test_a_dry_run_shows_the_plan_and_writes_nothing(road: Path) -> None:
-    shown = run(road, "pretrain", "phase1.yaml", "--output", "dry", "--dry-run", "global_batch=8192", "steps=56000")
+    shown = run(
+        road,
+        "pretrain",
+        "phase1.yaml",
+        "--output",
+        "dry",
+        "--dry-run",
+        "global_batch=8192",
+        "steps=56000",
+    )
     assert "global batch 8,192 = 16 x 512 accumulation x 1 process" in shown
     assert "56,000 steps" in shown
     assert not (road / "dry").exists()
@@ -202,19 +265,37 @@ def test_other_lengths_are_cut_without_reading_again(road: Path) -> None:
     shutil.copytree(road / "corpus", road / "recut")
     (shard,) = (road / "recut/shards").glob("*.safetensors")
     before = shard.stat().st_mtime_ns
-    run(road, "prepare-corpus", "corpus.yaml", "--output", "recut", "--workers", "1", "sequence_lengths=[16]")
+    run(
+        road,
+        "prepare-corpus",
+        "corpus.yaml",
+        "--output",
+        "recut",
+        "--workers",
+        "1",
+        "sequence_lengths=[16]",
+    )
     assert shard.stat().st_mtime_ns == before
     assert "of 16 places" in run(road, "inspect-corpus", "recut", "--n", "9")
 
 
 def test_examples_are_shown(road: Path) -> None:
     said = run(road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "3")
-    assert len(re.findall(r"^Chunk .* of 64 places\n  A  \[CLS\] .*\[SEP\]\n", said, re.MULTILINE)) == 7
-    assert said == run(road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "3")
-    assert said != run(road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "4")
+    assert (
+        len(re.findall(r"^Chunk .* of 64 places\n  A  \[CLS\] .*\[SEP\]\n", said, re.MULTILINE))
+        == 7
+    )
+    assert said == run(
+        road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "3"
+    )
+    assert said != run(
+        road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "4"
+    )
 
 
-@pytest.mark.parametrize("arguments", [[], ["corpus.yaml", "--verify", "corpus"]], ids=["neither", "both"])
+@pytest.mark.parametrize(
+    "arguments", [[], ["corpus.yaml", "--verify", "corpus"]], ids=["neither", "both"]
+)
 def test_a_corpus_is_prepared_or_verified(road: Path, arguments: list[str]) -> None:
     assert "one of the two" in run(road, "prepare-corpus", *arguments, code=2)
 
@@ -242,7 +323,10 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
         (["pretrain", "phase1.yaml", "--output", "new", "model.vocab_size=900"], "does not fit"),
         (["finetune", "--task", "mrcp", "--model", "phase2"], "Did you mean mrpc"),
         (["finetune", "--task", "mrpc", "--output", "new"], "--model"),
-        (["finetune", "--task", "mrpc", "--model", "phase2", "--output", "mrpc"], "mrpc is not empty"),
+        (
+            ["finetune", "--task", "mrpc", "--model", "phase2", "--output", "mrpc"],
+            "mrpc is not empty",
+        ),
         (
             [
                 "finetune",
@@ -266,7 +350,10 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
         (["fill-mask", "phase2", "a"], "There is no [MASK]"),
         (["eval", "phase2", "--task", "mrpc", "--glue-dir", "glue"], "classifier"),
         (["eval", "mrpc", "--task", "rte", "--glue-dir", "glue"], "not_equivalent"),
-        (["prepare-corpus", "corpus.yaml", "--output", "corpus", "seed=1"], "another recipe: seed differs"),
+        (
+            ["prepare-corpus", "corpus.yaml", "--output", "corpus", "seed=1"],
+            "another recipe: seed differs",
+        ),
         (["prepare-corpus", "corpus.yaml", "--output", "glue"], "holds no corpus"),
         (["prepare-corpus", "--verify", "glue"], "has no manifest.json"),
         (
@@ -279,8 +366,14 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
         ),
         (["inspect-corpus", "glue"], "has no manifest.json"),
         (["inspect-corpus", "corpus", "--length", "48"], "only to 32, 64"),
-        (["prepare-corpus", "corpus.yaml", "--output", "new", "sources.docs.path=nowhere"], "nowhere"),
-        (["prepare-corpus", "corpus.yaml", "--output", "new", "min_characters=10000000"], "No document"),
+        (
+            ["prepare-corpus", "corpus.yaml", "--output", "new", "sources.docs.path=nowhere"],
+            "nowhere",
+        ),
+        (
+            ["prepare-corpus", "corpus.yaml", "--output", "new", "min_characters=10000000"],
+            "No document",
+        ),
     ],
     ids=lambda value: " ".join(value[:1]) if isinstance(value, list) else value,
 )
@@ -298,5 +391,8 @@ def test_bad_input_is_one_clear_paragraph(
         main()
     assert ended.value.code == 1
     assert said in capsys.readouterr().err
-    assert not (road / "new").exists() or [path.name for path in (road / "new").rglob("*.safetensors")] == []
+    assert (
+        not (road / "new").exists()
+        or [path.name for path in (road / "new").rglob("*.safetensors")] == []
+    )
     shutil.rmtree(road / "new", ignore_errors=True)

@@ -55,7 +55,10 @@ def model(tokenizer: Tokenizer) -> SqueezeBertForSequenceClassification:
 
 
 def examples(texts: Sequence[tuple[list[str], list[str] | None]]) -> list[Example]:
-    return [Example(" ".join(a), None if b is None else " ".join(b), row % 2, row) for row, (a, b) in enumerate(texts)]
+    return [
+        Example(" ".join(a), None if b is None else " ".join(b), row % 2, row)
+        for row, (a, b) in enumerate(texts)
+    ]
 
 
 text = st.lists(st.sampled_from(WORDS), min_size=1, max_size=30)
@@ -79,8 +82,12 @@ def test_a_pair_is_cut_from_the_end_of_its_longer_segment(
     assert n_b == len(b) or n_b >= n_a - 1
 
 
-def test_a_batch_is_padded_to_its_longest_and_filled_up_with_rows_that_do_not_count(tokenizer: Tokenizer) -> None:
-    encoded = encode(examples([(WORDS[:3], None), (WORDS[:7], None)]), tokenizer, 32, Classes(("no", "yes")))
+def test_a_batch_is_padded_to_its_longest_and_filled_up_with_rows_that_do_not_count(
+    tokenizer: Tokenizer,
+) -> None:
+    encoded = encode(
+        examples([(WORDS[:3], None), (WORDS[:7], None)]), tokenizer, 32, Classes(("no", "yes"))
+    )
     batch = encoded.batch([0, 1, -1])
     assert batch["input_ids"].shape == (3, 9)
     assert batch["attention_mask"].sum(1).tolist() == [5, 9, 0]
@@ -150,7 +157,12 @@ def test_two_processes_share_the_predictions_and_have_the_same_figures(
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = str(free.getsockname()[1])
-    world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": "2", "OMP_NUM_THREADS": "1"}
+    world = {
+        "MASTER_ADDR": "127.0.0.1",
+        "MASTER_PORT": port,
+        "WORLD_SIZE": "2",
+        "OMP_NUM_THREADS": "1",
+    }
     processes = [
         fork_server.Popen(
             [sys.executable, "-c", SHARED, str(tmp_path)],
@@ -173,17 +185,33 @@ def test_two_processes_share_the_predictions_and_have_the_same_figures(
     assert [one["seen"] for one in told] == [86, 64]
 
 
-def test_score_is_the_mean_of_the_metrics(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:
-    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, Classes(("no", "yes")))
+def test_score_is_the_mean_of_the_metrics(
+    tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification
+) -> None:
+    encoded = encode(
+        examples([(WORDS[: 1 + row], None) for row in range(15)]),
+        tokenizer,
+        32,
+        Classes(("no", "yes")),
+    )
     figures = evaluate(model, encoded, MRPC, Accelerator())
     predictions = predict(model, encoded, Accelerator()).argmax(1)
     assert figures["accuracy"] == (predictions == encoded.labels).mean()
     assert figures["score"] == (figures["accuracy"] + figures["f1"]) / 2
 
 
-def test_both_halves_of_mnli_count_alike(tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification) -> None:
-    encoded = encode(examples([(WORDS[: 1 + row], None) for row in range(15)]), tokenizer, 32, Classes(("no", "yes")))
-    other = encode(examples([(WORDS[row:], None) for row in range(4)]), tokenizer, 32, Classes(("no", "yes")))
+def test_both_halves_of_mnli_count_alike(
+    tokenizer: Tokenizer, model: SqueezeBertForSequenceClassification
+) -> None:
+    encoded = encode(
+        examples([(WORDS[: 1 + row], None) for row in range(15)]),
+        tokenizer,
+        32,
+        Classes(("no", "yes")),
+    )
+    other = encode(
+        examples([(WORDS[row:], None) for row in range(4)]), tokenizer, 32, Classes(("no", "yes"))
+    )
     halves = {"validation_matched": encoded, "validation_mismatched": other}
     alone = [evaluate(model, half, MNLI, Accelerator())["accuracy"] for half in halves.values()]
     assert evaluate_splits(model, halves, MNLI, Accelerator()) == {
@@ -209,8 +237,12 @@ def refuse(message: str) -> None:
 
 
 @given(st.permutations(MNLI.kind.names), st.sampled_from([str.lower, str.upper, str.title]))
-def test_labels_are_found_by_name_in_any_order_and_case(names: list[str], case: Callable[[str], str]) -> None:
-    outputs = outputs_of(MNLI, {number: case(name) for number, name in enumerate(names)}, "it", refuse)
+def test_labels_are_found_by_name_in_any_order_and_case(
+    names: list[str], case: Callable[[str], str]
+) -> None:
+    outputs = outputs_of(
+        MNLI, {number: case(name) for number, name in enumerate(names)}, "it", refuse
+    )
     assert [names[output] for output in outputs] == list(MNLI.kind.names)
 
 
@@ -228,20 +260,30 @@ def test_names_that_say_nothing_are_taken_in_order_with_a_word(tokenizer: Tokeni
             ("entailment", "neutral", "contradiction"),
             "entailment, neutral, contradiction.*not_equivalent",
         ),
-        ("mrpc", ("equivalent", "equivalent"), "equivalent, equivalent.*not_equivalent, equivalent"),
+        (
+            "mrpc",
+            ("equivalent", "equivalent"),
+            "equivalent, equivalent.*not_equivalent, equivalent",
+        ),
         ("mrpc", ("LABEL_1", "LABEL_0"), "LABEL_1, LABEL_0.*not_equivalent"),
         ("mrpc", ("score",), "the label score.*not_equivalent"),
         ("mnli", ("LABEL_0", "LABEL_1"), "LABEL_0, LABEL_1.*entailment, neutral, contradiction"),
         ("stsb", ("LABEL_0", "LABEL_1"), "LABEL_0, LABEL_1.*stsb has a number"),
     ],
 )
-def test_other_names_are_refused_with_both_lists(name: str, labels: tuple[str, ...], told: str) -> None:
+def test_other_names_are_refused_with_both_lists(
+    name: str, labels: tuple[str, ...], told: str
+) -> None:
     with pytest.raises(UserError, match=f"the folder.*{told}"):
         outputs_of(open_task(name, None), dict(enumerate(labels)), "the folder", refuse)
 
 
 def test_a_regression_has_one_output_of_any_name() -> None:
-    assert outputs_of(STSB, {0: "LABEL_0"}, "it", refuse) == outputs_of(STSB, {0: "score"}, "it", refuse) == [0]
+    assert (
+        outputs_of(STSB, {0: "LABEL_0"}, "it", refuse)
+        == outputs_of(STSB, {0: "score"}, "it", refuse)
+        == [0]
+    )
 
 
 def labelled(labels: Sequence[float] | NDArray[Any], kind: type = np.int64) -> Encoded:
@@ -267,7 +309,11 @@ def test_losses_are_those_of_torch() -> None:
     due = cross_entropy(torch.from_numpy(logits).double(), torch.from_numpy(true), reduction="none")
     np.testing.assert_allclose(losses(MNLI.kind, logits, labelled(true)), due.numpy(), atol=1e-12)
     scores = draw.normal(size=40)
-    error = mse_loss(torch.from_numpy(logits[:, 0]).double(), torch.tensor(scores.astype(np.float32)), reduction="none")
+    error = mse_loss(
+        torch.from_numpy(logits[:, 0]).double(),
+        torch.tensor(scores.astype(np.float32)),
+        reduction="none",
+    )
     np.testing.assert_allclose(
         losses(STSB.kind, logits[:, :1], labelled(scores, np.float32)), error.numpy(), rtol=1e-12
     )
@@ -281,7 +327,10 @@ def test_a_wrong_order_of_labels_is_told_and_ignorance_is_not() -> None:
         assert "id2label" in (under_chance(good[:, order]) or "")
         assert under_chance(good[:, order] // 10) is None  # too few to tell
     for _ in range(200):  # a model that knows nothing, also one that is fond of the rarest label
-        true, predicted = draw.choice(3, 2000, p=[0.7, 0.2, 0.1]), draw.choice(3, 2000, p=draw.dirichlet((0.3, 0.3, 2)))
+        true, predicted = (
+            draw.choice(3, 2000, p=[0.7, 0.2, 0.1]),
+            draw.choice(3, 2000, p=draw.dirichlet((0.3, 0.3, 2))),
+        )
         assert under_chance(confusion(MNLI_CLASSES, predicted, labelled(true))) is None
     assert under_chance(np.array([[0, 0, 900], [0, 0, 90], [0, 0, 10]])) is None
     assert under_chance(np.zeros((2, 2), np.int64)) is None

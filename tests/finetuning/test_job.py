@@ -17,7 +17,11 @@ from sqzb.errors import UserError
 from sqzb.finetuning.job import Finetuning, build_model
 from sqzb.glue.data import open_task
 from sqzb.glue.tasks import task
-from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
+from sqzb.model import (
+    SqueezeBertConfig,
+    SqueezeBertForPreTraining,
+    SqueezeBertForSequenceClassification,
+)
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import train_tokenizer
 from sqzb.training import checkpoints
@@ -51,9 +55,14 @@ def pretrained(tmp_path: Path, tokenizer: Tokenizer) -> Path:
 def glue(tmp_path: Path) -> Path:
     folder = tmp_path / "glue" / "MRPC"
     folder.mkdir(parents=True)
-    rows = "".join(f"{n % 2}\t0\t0\t{'a b' if n % 2 else 'c d'}\t{'e f g' if n % 3 else 'h'}\n" for n in range(40))
+    rows = "".join(
+        f"{n % 2}\t0\t0\t{'a b' if n % 2 else 'c d'}\t{'e f g' if n % 3 else 'h'}\n"
+        for n in range(40)
+    )
     for name in ("train.tsv", "dev.tsv"):
-        (folder / name).write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + rows, encoding="utf-8")
+        (folder / name).write_text(
+            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + rows, encoding="utf-8"
+        )
     return folder.parent
 
 
@@ -68,14 +77,26 @@ def more_glue(glue: Path) -> Path:
         (glue / folder).mkdir()
         labels = MNLI.kind.names if folder == "MNLI" else ("0.5", "2.5", "5")
         for name in names:
-            rows = "".join(f"{words[n % 3]}\t{'g ' * (n % 4)}\t{labels[n % 3]}\n" for n in range(30 + len(name)))
+            rows = "".join(
+                f"{words[n % 3]}\t{'g ' * (n % 4)}\t{labels[n % 3]}\n"
+                for n in range(30 + len(name))
+            )
             (glue / folder / f"{name}.tsv").write_text(f"{header}\n{rows}", encoding="utf-8")
     return glue
 
 
 def recipe(pretrained: Path, output: Path, **changes: object) -> FinetuneRecipe:
-    settings = {"task": "mrpc", "epochs": 2, "batch": 8, "lr": 1e-2, "max_length": 16, "log_every": 1}
-    return FinetuneRecipe.model_validate(settings | {"model": str(pretrained), "output": str(output)} | changes)
+    settings = {
+        "task": "mrpc",
+        "epochs": 2,
+        "batch": 8,
+        "lr": 1e-2,
+        "max_length": 16,
+        "log_every": 1,
+    }
+    return FinetuneRecipe.model_validate(
+        settings | {"model": str(pretrained), "output": str(output)} | changes
+    )
 
 
 def test_the_same_seed_gives_the_same_weights_and_another_does_not(
@@ -91,27 +112,39 @@ def test_the_same_seed_gives_the_same_weights_and_another_does_not(
 
 def test_every_step_and_epoch_is_logged(pretrained: Path, glue: Path, tmp_path: Path) -> None:
     folder = finetune(recipe(pretrained, tmp_path / "run"), glue)
-    logged = [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    logged = [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
     assert [line["step"] for line in logged if "loss" in line] == list(range(1, 11))
     assert [line["epoch"] for line in logged if "epoch" in line] == [1, 2]
     assert {"validation_accuracy", "validation_f1", "validation_score"} <= logged[-1].keys()
 
 
 def logged_by(folder: Path) -> list[dict[str, float]]:
-    return [json.loads(line) for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()]
+    return [
+        json.loads(line)
+        for line in (folder / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    ]
 
 
 def test_mnli_is_measured_on_both_halves(pretrained: Path, more_glue: Path, tmp_path: Path) -> None:
-    last = logged_by(finetune(recipe(pretrained, tmp_path / "run", task="mnli", epochs=15), more_glue))[-1]
+    last = logged_by(
+        finetune(recipe(pretrained, tmp_path / "run", task="mnli", epochs=15), more_glue)
+    )[-1]
     halves = [last[f"validation_{half}_accuracy"] for half in ("matched", "mismatched")]
     assert last["validation_score"] == sum(halves) / 2 > 0.9
     with pytest.raises(UserError, match="the validation_mismatched set is another"):
         rows = more_glue / "MNLI" / "dev_mismatched.tsv"
         rows.write_text(rows.read_text() + "a\tb\tneutral\n")
-        finetune(recipe(pretrained, tmp_path / "run", task="mnli", epochs=15), more_glue, resume="auto")
+        finetune(
+            recipe(pretrained, tmp_path / "run", task="mnli", epochs=15), more_glue, resume="auto"
+        )
 
 
-def test_one_task_starts_from_anothers_model(pretrained: Path, more_glue: Path, tmp_path: Path) -> None:
+def test_one_task_starts_from_anothers_model(
+    pretrained: Path, more_glue: Path, tmp_path: Path
+) -> None:
     """From three labels to a number and back to two; the encoder goes along, the head and its loss do not."""
     start = pretrained
     for name in ("mnli", "stsb", "mrpc"):
@@ -130,21 +163,37 @@ def test_what_is_odd_about_the_data_is_told(
     finetune(recipe(pretrained, tmp_path / "run", epochs=1), glue)
     said = " ".join(capsys.readouterr().err.split())
     assert "mrpc's train split has 41 examples, and GLUE's has 3,668" in said
-    assert said.count("mrpc's train split has an empty sentence in 1 of its 41 examples: they are kept.") == 1
+    assert (
+        said.count(
+            "mrpc's train split has an empty sentence in 1 of its 41 examples: they are kept."
+        )
+        == 1
+    )
     assert "validation split has an empty sentence" not in said
     assert "mrpc's validation split has 40 examples, and GLUE's has 408" in said
-    assert "40 of the 40 examples in mrpc's validation split have the very texts of a training example" in said
+    assert (
+        "40 of the 40 examples in mrpc's validation split have the very texts of a training example"
+        in said
+    )
 
 
-def test_ax_is_refused_with_the_model_that_predicts_it(pretrained: Path, glue: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=r"finetune mnli, whose model predicts it .*--task ax --split test"):
+def test_ax_is_refused_with_the_model_that_predicts_it(
+    pretrained: Path, glue: Path, tmp_path: Path
+) -> None:
+    with pytest.raises(
+        UserError, match=r"finetune mnli, whose model predicts it .*--task ax --split test"
+    ):
         finetune(recipe(pretrained, tmp_path / "run", task="ax"), glue)
     assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.usefixtures("known_products")
-def test_the_flops_are_those_of_each_batch_as_it_is_padded(pretrained: Path, glue: Path, tmp_path: Path) -> None:
-    run = Finetuning(recipe(pretrained, tmp_path / "run", batch=1), open_task("mrpc", glue), tmp_path / "run")
+def test_the_flops_are_those_of_each_batch_as_it_is_padded(
+    pretrained: Path, glue: Path, tmp_path: Path
+) -> None:
+    run = Finetuning(
+        recipe(pretrained, tmp_path / "run", batch=1), open_task("mrpc", glue), tmp_path / "run"
+    )
     run.prepare()
     lengths = set()
     for step in range(20):
@@ -161,12 +210,18 @@ def test_from_scratch_takes_the_sizes_and_not_the_weights(pretrained: Path) -> N
     scratch = build_model(recipe(pretrained, pretrained, from_scratch=True), MRPC, pretrained).model
     kept = build_model(recipe(pretrained, pretrained), MRPC, pretrained).model
     words = source.transformer.embeddings.word_embeddings.weight
-    assert scratch.get_parameter("transformer.embeddings.word_embeddings.weight").shape == words.shape
-    assert not torch.equal(scratch.get_parameter("transformer.embeddings.word_embeddings.weight"), words)
+    assert (
+        scratch.get_parameter("transformer.embeddings.word_embeddings.weight").shape == words.shape
+    )
+    assert not torch.equal(
+        scratch.get_parameter("transformer.embeddings.word_embeddings.weight"), words
+    )
     assert torch.equal(kept.get_parameter("transformer.embeddings.word_embeddings.weight"), words)
 
 
-def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer: Tokenizer) -> None:
+def test_another_tasks_head_is_reset(
+    tmp_path: Path, pretrained: Path, tokenizer: Tokenizer
+) -> None:
     """A classifier of three labels, whose config.json holds a problem type, becomes a regression, and the reverse."""
     config = SqueezeBertForPreTraining.from_pretrained(pretrained).config
     for old, new, wanted in (
@@ -174,9 +229,14 @@ def test_another_tasks_head_is_reset(tmp_path: Path, pretrained: Path, tokenizer
         ({0: "score"}, MRPC, MRPC.kind.id2label),
     ):
         changed = config.model_copy(
-            update={"id2label": old, "problem_type": "regression" if len(old) == 1 else "single_label_classification"}
+            update={
+                "id2label": old,
+                "problem_type": "regression" if len(old) == 1 else "single_label_classification",
+            }
         )
-        SqueezeBertForSequenceClassification(changed).save_pretrained(tmp_path / new.name, tokenizer)
+        SqueezeBertForSequenceClassification(changed).save_pretrained(
+            tmp_path / new.name, tokenizer
+        )
         model = build_model(recipe(tmp_path / new.name, tmp_path), new, tmp_path / new.name).model
         assert isinstance(model, SqueezeBertForSequenceClassification)
         assert model.config.id2label == wanted
@@ -192,14 +252,20 @@ def test_dropout_is_the_models_own_unless_given(pretrained: Path) -> None:
     assert (given_.hidden_dropout_prob, given_.attention_probs_dropout_prob) == (0.3, 0.3)
 
 
-def test_examples_longer_than_the_positions_are_refused(pretrained: Path, glue: Path, tmp_path: Path) -> None:
+def test_examples_longer_than_the_positions_are_refused(
+    pretrained: Path, glue: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match="max_length 64 is over the model's 32 positions"):
         finetune(recipe(pretrained, tmp_path / "run", max_length=64), glue)
     assert not (tmp_path / "run").exists()
 
 
-def test_a_vocabulary_over_the_models_is_refused(pretrained: Path, glue: Path, tmp_path: Path) -> None:
-    train_tokenizer(["many other words are here"] * 3, 200, lowercase=True).save(str(pretrained / "tokenizer.json"))
+def test_a_vocabulary_over_the_models_is_refused(
+    pretrained: Path, glue: Path, tmp_path: Path
+) -> None:
+    train_tokenizer(["many other words are here"] * 3, 200, lowercase=True).save(
+        str(pretrained / "tokenizer.json")
+    )
     with pytest.raises(UserError, match="does not fit"):
         finetune(recipe(pretrained, tmp_path / "run"), glue)
 
@@ -212,8 +278,13 @@ def noise(glue: Path) -> Path:
     """MRPC with labels that follow from nothing, so that the score goes up and down."""
     draw = np.random.default_rng(0)
     for name in ("train.tsv", "dev.tsv"):
-        rows = "".join(f"{draw.integers(2)}\t0\t0\t{draw.choice(list('abcdefgh'))}\t{n % 7}\n" for n in range(40))
-        (glue / "MRPC" / name).write_text("Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + rows, encoding="utf-8")
+        rows = "".join(
+            f"{draw.integers(2)}\t0\t0\t{draw.choice(list('abcdefgh'))}\t{n % 7}\n"
+            for n in range(40)
+        )
+        (glue / "MRPC" / name).write_text(
+            "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String\n" + rows, encoding="utf-8"
+        )
     return glue
 
 
@@ -225,7 +296,11 @@ def best_recipe(pretrained: Path, output: Path, **changes: object) -> FinetuneRe
 def scores_of(folder: Path) -> dict[int, float]:
     """By step, of the evaluations on the way."""
     lines = logged_by(folder)
-    return {int(line["step"]): line["validation_score"] for line in lines if "epoch" in line and "of_step" not in line}
+    return {
+        int(line["step"]): line["validation_score"]
+        for line in lines
+        if "epoch" in line and "of_step" not in line
+    }
 
 
 def weights_of(folder: Path) -> dict[str, torch.Tensor]:
@@ -238,7 +313,9 @@ def same_weights(one: Path, other: Path) -> bool:
 
 
 def steps_kept(folder: Path) -> list[int]:
-    return sorted(int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").iterdir())
+    return sorted(
+        int(path.name.removeprefix("step-")) for path in (folder / "checkpoints").iterdir()
+    )
 
 
 def first_best(scores: dict[int, float]) -> int:
@@ -246,9 +323,13 @@ def first_best(scores: dict[int, float]) -> int:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_final_is_the_first_of_the_best(pretrained: Path, noise: Path, tmp_path: Path, seed: int) -> None:
+def test_final_is_the_first_of_the_best(
+    pretrained: Path, noise: Path, tmp_path: Path, seed: int
+) -> None:
     folder = finetune(best_recipe(pretrained, tmp_path / "run", seed=seed), noise)
-    every = finetune(best_recipe(pretrained, tmp_path / "every", seed=seed, keep_checkpoints=99), noise)
+    every = finetune(
+        best_recipe(pretrained, tmp_path / "every", seed=seed, keep_checkpoints=99), noise
+    )
     scores = scores_of(folder)
     assert list(scores) == [*range(2, 25, 2), 25] and scores == scores_of(every)
     best = first_best(scores)
@@ -261,14 +342,21 @@ def test_final_is_the_first_of_the_best(pretrained: Path, noise: Path, tmp_path:
     # Once more changes nothing; and without keep_best it is the last one.
     before = logged_by(folder)
     finetune(best_recipe(pretrained, folder, seed=seed), noise, resume="auto")
-    assert logged_by(folder) == before and same_weights(folder / "final", every / "checkpoints" / f"step-{best:07d}")
+    assert logged_by(folder) == before and same_weights(
+        folder / "final", every / "checkpoints" / f"step-{best:07d}"
+    )
     plain = finetune(best_recipe(pretrained, tmp_path / "plain", seed=seed, keep_best=False), noise)
     assert same_weights(plain / "final", every / "checkpoints" / "step-0000025")
 
 
-def test_some_best_are_early_and_some_scores_equal(pretrained: Path, noise: Path, tmp_path: Path) -> None:
+def test_some_best_are_early_and_some_scores_equal(
+    pretrained: Path, noise: Path, tmp_path: Path
+) -> None:
     """Else the test above would say little."""
-    found = [scores_of(finetune(best_recipe(pretrained, tmp_path / str(seed), seed=seed), noise)) for seed in range(3)]
+    found = [
+        scores_of(finetune(best_recipe(pretrained, tmp_path / str(seed), seed=seed), noise))
+        for seed in range(3)
+    ]
     assert any(first_best(scores) < 20 for scores in found)
     assert any(list(scores.values()).count(max(scores.values())) > 1 for scores in found)
 
@@ -320,7 +408,12 @@ def test_killed_around_saves_and_evaluations_the_best_is_the_same(
         if left == 0:
             raise Killed
 
-    for where, name in ((RunLog, "log"), (checkpoints, "save"), (Finetuning, "_measure"), (checkpoints, "write_final")):
+    for where, name in (
+        (RunLog, "log"),
+        (checkpoints, "save"),
+        (Finetuning, "_measure"),
+        (checkpoints, "write_final"),
+    ):
         monkeypatch.setattr(where, name, fragile(getattr(where, name)))
     kills = 0
     while True:
@@ -335,7 +428,9 @@ def test_killed_around_saves_and_evaluations_the_best_is_the_same(
     assert same_weights(tmp_path / "run" / "final", whole / "final")
 
 
-def test_a_resume_with_other_evaluations_is_refused(pretrained: Path, noise: Path, tmp_path: Path) -> None:
+def test_a_resume_with_other_evaluations_is_refused(
+    pretrained: Path, noise: Path, tmp_path: Path
+) -> None:
     finetune(best_recipe(pretrained, tmp_path / "run"), noise)
     for change in ({"evaluate_every": 3}, {"keep_best": False}, {"early_stopping": 2}):
         with pytest.raises(UserError, match=f"{next(iter(change))} was"):
@@ -352,8 +447,16 @@ def test_a_run_that_goes_on_from_an_old_checkpoint_keeps_the_best_again(
     for path in (folder / "checkpoints").iterdir():
         if path.name not in ("step-0000002", "step-0000025"):
             shutil.rmtree(path)
-    finetune(best_recipe(pretrained, folder, seed=1), noise, resume=str(folder / "checkpoints" / "step-0000002"))
-    assert best > 2 and lines(folder) == lines(whole) and same_weights(folder / "final", whole / "final")
+    finetune(
+        best_recipe(pretrained, folder, seed=1),
+        noise,
+        resume=str(folder / "checkpoints" / "step-0000002"),
+    )
+    assert (
+        best > 2
+        and lines(folder) == lines(whole)
+        and same_weights(folder / "final", whole / "final")
+    )
 
 
 def test_a_best_checkpoint_that_is_damaged_is_told(

@@ -35,14 +35,21 @@ def test_an_epoch_has_every_example_once_and_only_its_last_batch_is_smaller(
 
 @given(lengths, batches, seeds, st.lists(st.integers(0, 10**6), min_size=2, max_size=6))
 @settings(max_examples=30)
-def test_a_step_is_the_same_whatever_came_before(lengths: list[int], batch: int, seed: int, steps: list[int]) -> None:
+def test_a_step_is_the_same_whatever_came_before(
+    lengths: list[int], batch: int, seed: int, steps: list[int]
+) -> None:
     one, other = Order(lengths, batch, seed), Order(lengths, batch, seed)
-    there, back = ([order.rows_of_step(s) for s in part] for order, part in ((one, steps), (other, steps[::-1])))
+    there, back = (
+        [order.rows_of_step(s) for s in part]
+        for order, part in ((one, steps), (other, steps[::-1]))
+    )
     assert all(np.array_equal(a, b) for a, b in zip(there, reversed(back), strict=True))
 
 
 @given(lengths, batches, seeds, epochs)
-def test_the_lengths_of_a_pools_batches_do_not_overlap(lengths: list[int], batch: int, seed: int, epoch: int) -> None:
+def test_the_lengths_of_a_pools_batches_do_not_overlap(
+    lengths: list[int], batch: int, seed: int, epoch: int
+) -> None:
     """Of at most POOL full batches, which are one pool: each is wholly before or behind each other, by length."""
     lengths = lengths[: POOL * batch]
     full = [part for part in epoch_of(Order(lengths, batch, seed), epoch) if len(part) == batch]
@@ -71,7 +78,9 @@ def test_padding_is_less_than_in_a_random_order(batch: int, seed: int) -> None:
 def test_epochs_and_seeds_have_orders_of_their_own() -> None:
     lengths = np.random.default_rng(0).integers(3, 100, 1000)
     orders = {
-        tuple(np.concatenate(epoch_of(Order(lengths, 16, seed), epoch)).tolist()) for seed in (0, 1) for epoch in (0, 1)
+        tuple(np.concatenate(epoch_of(Order(lengths, 16, seed), epoch)).tolist())
+        for seed in (0, 1)
+        for epoch in (0, 1)
     }
     assert len(orders) == 4
 

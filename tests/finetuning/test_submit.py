@@ -71,8 +71,14 @@ def finish(tokenizer: Tokenizer) -> Finish:
             id2label=dict(enumerate(reversed(task.labels))) or {0: "score"},
         )
         SqueezeBertForSequenceClassification(config).save_pretrained(folder / "final", tokenizer)
-        (folder / "recipe.yaml").write_text(dump_recipe(FinetuneRecipe(task=task.name, max_length=16)))
-        lines = [{"step": 1, "validation_score": 0.99}, {"step": 2, "loss": 1}, {"step": 2, "validation_score": score}]
+        (folder / "recipe.yaml").write_text(
+            dump_recipe(FinetuneRecipe(task=task.name, max_length=16))
+        )
+        lines = [
+            {"step": 1, "validation_score": 0.99},
+            {"step": 2, "loss": 1},
+            {"step": 2, "validation_score": score},
+        ]
         (folder / "metrics.jsonl").write_text("".join(f"{json.dumps(line)}\n" for line in lines))
         return folder
 
@@ -95,24 +101,36 @@ def sweep(tmp_path: Path, finish: Finish) -> Path:
     return tmp_path / "sweep"
 
 
-def test_the_zip_has_what_the_best_model_of_each_task_says(sweep: Path, glue: Path, tokenizer: Tokenizer) -> None:
+def test_the_zip_has_what_the_best_model_of_each_task_says(
+    sweep: Path, glue: Path, tokenizer: Tokenizer
+) -> None:
     target = sweep / "glue.zip"
     taken = submit([str(sweep)], target, partial(open_task, folder=glue))["runs"]
     best = {name: sweep / name / "2" for name, task in TASKS.items() if not task.model_of}
-    assert taken == {name: {"path": str(run), "validation_score": 0.75} for name, run in best.items()}
+    assert taken == {
+        name: {"path": str(run), "validation_score": 0.75} for name, run in best.items()
+    }
     given = set()
     with zipfile.ZipFile(target) as archive:
         for task in TASKS.values():
-            model = SqueezeBertForSequenceClassification.from_pretrained(best[task.model_of or task.name]).eval()
+            model = SqueezeBertForSequenceClassification.from_pretrained(
+                best[task.model_of or task.name]
+            ).eval()
             for file in task.submission.values():
-                rows = list(csv.DictReader(io.StringIO(archive.read(file).decode()), delimiter="\t"))
+                rows = list(
+                    csv.DictReader(io.StringIO(archive.read(file).decode()), delimiter="\t")
+                )
                 assert [row["index"] for row in rows] == [str(n) for n in range(N)]
                 for n, row in enumerate(rows):
                     first, *second = texts(task, n)
                     ids = tokenizer.encode(first, second[0] if second else None)
-                    logits = model(torch.tensor([ids.ids]), None, torch.tensor([ids.type_ids])).logits[0]
+                    logits = model(
+                        torch.tensor([ids.ids]), None, torch.tensor([ids.type_ids])
+                    ).logits[0]
                     if task.regression:
-                        assert float(row["prediction"]) == pytest.approx(min(5, max(0, logits.item())), abs=1e-4)
+                        assert float(row["prediction"]) == pytest.approx(
+                            min(5, max(0, logits.item())), abs=1e-4
+                        )
                     else:
                         label = model.config.id2label[int(logits.argmax())]
                         assert row["prediction"] == task.file_labels[task.labels.index(label)]
@@ -136,7 +154,9 @@ def test_tasks_without_a_run_are_listed(sweep: Path, glue: Path) -> None:
 
 
 def test_a_cut_test_split_is_refused_before_anything_is_predicted(sweep: Path, glue: Path) -> None:
-    (glue / "WNLI" / "test.tsv").write_text("index\tsentence1\tsentence2\n0\ta\tb\n", encoding="utf-8")
+    (glue / "WNLI" / "test.tsv").write_text(
+        "index\tsentence1\tsentence2\n0\ta\tb\n", encoding="utf-8"
+    )
     for model in sweep.rglob("model.safetensors"):
         model.unlink()
     with pytest.raises(UserError, match="wnli's test split has 1 examples, and GLUE's has 6"):
@@ -146,4 +166,8 @@ def test_a_cut_test_split_is_refused_before_anything_is_predicted(sweep: Path, g
 @pytest.mark.parametrize("name", ["nowhere", "glue"])
 def test_a_path_without_runs_is_refused(sweep: Path, glue: Path, name: str) -> None:
     with pytest.raises(UserError, match=f"{name} neither is nor holds a finished run"):
-        submit([str(sweep), str(sweep.parent / name)], sweep / "glue.zip", partial(open_task, folder=glue))
+        submit(
+            [str(sweep), str(sweep.parent / name)],
+            sweep / "glue.zip",
+            partial(open_task, folder=glue),
+        )

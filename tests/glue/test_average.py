@@ -10,7 +10,9 @@ from sqzb.glue.tasks import TASKS
 
 
 def test_average_counts_mnli_once_ax_never_and_wnli_as_asked() -> None:
-    scores = {(name, "test"): 0.5 for name in ("cola", "sst2", "mrpc", "qqp", "stsb", "qnli", "rte")}
+    scores = {
+        (name, "test"): 0.5 for name in ("cola", "sst2", "mrpc", "qqp", "stsb", "qnli", "rte")
+    }
     scores |= {("mnli", "test_matched"): 0.9, ("mnli", "test_mismatched"): 0.7}
     assert average(scores, wnli=False) == pytest.approx((7 * 0.5 + 0.8) / 8)
     more = scores | {("wnli", "test"): 0.2, ("ax", "test"): 0.0}

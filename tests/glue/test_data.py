@@ -15,7 +15,9 @@ from sqzb.errors import UserError
 from sqzb.glue.data import differing_count, empty_sentences, load_split
 from sqzb.glue.tasks import TASKS, Task, task
 
-MRPC, RTE, COLA, STSB, MNLI, AX = (task(name) for name in ("mrpc", "rte", "cola", "stsb", "mnli", "ax"))
+MRPC, RTE, COLA, STSB, MNLI, AX = (
+    task(name) for name in ("mrpc", "rte", "cola", "stsb", "mnli", "ax")
+)
 REAL = Path(os.environ.get("SQZB_DATA", "")) / "glue"
 MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
 RTE_HEADER = "index\tsentence1\tsentence2\tlabel"
@@ -45,7 +47,10 @@ def texts(examples: list[Example]) -> list[tuple[str, str | None, int | float | 
 @pytest.mark.parametrize("bom", ["", "\ufeff"])
 @pytest.mark.parametrize("end", ["\n", "\r\n"])
 def test_labels_by_index_quotes_bom_and_line_ends(tmp_path: Path, end: str, bom: str) -> None:
-    rows = ['1\t11\t12\t"Open, he said.\tHe said: "open".', '0\t13\t14\tSnow\x85\u2028falls\tRain\'s "on""']
+    rows = [
+        '1\t11\t12\t"Open, he said.\tHe said: "open".',
+        '0\t13\t14\tSnow\x85\u2028falls\tRain\'s "on""',
+    ]
     write(tmp_path / "MRPC/train.tsv", MRPC_HEADER, *rows, end=end, bom=bom)
     assert load_split(MRPC, "train", tmp_path) == [
         Example('"Open, he said.', 'He said: "open".', 1, 0),
@@ -56,7 +61,10 @@ def test_labels_by_index_quotes_bom_and_line_ends(tmp_path: Path, end: str, bom:
 def test_labels_by_name_and_columns_in_any_order_with_more_than_needed(tmp_path: Path) -> None:
     rows = ["x\tentailment\tb0\ta0\textra\tmore", "x\tnot_entailment\tb1\ta1"]
     write(tmp_path / "RTE/dev.tsv", "note\tlabel\tsentence2\tsentence1\tfurther", *rows)
-    assert load_split(RTE, "validation", tmp_path) == [Example("a0", "b0", 0, 0), Example("a1", "b1", 1, 1)]
+    assert load_split(RTE, "validation", tmp_path) == [
+        Example("a0", "b0", 0, 0),
+        Example("a1", "b1", 1, 1),
+    ]
 
 
 def test_the_last_line_needs_no_end_and_empty_lines_after_it_do_not_count(tmp_path: Path) -> None:
@@ -74,11 +82,16 @@ def test_an_empty_last_cell_is_a_cell(tmp_path: Path) -> None:
 
 def test_test_labels_are_not_given_even_where_the_file_has_them(tmp_path: Path) -> None:
     write(tmp_path / "RTE/test.tsv", RTE_HEADER, "0\ta\tb\tentailment", "1\tc\td\twhatever")
-    assert load_split(RTE, "test", tmp_path) == [Example("a", "b", None, 0), Example("c", "d", None, 1)]
+    assert load_split(RTE, "test", tmp_path) == [
+        Example("a", "b", None, 0),
+        Example("c", "d", None, 1),
+    ]
 
 
 @pytest.mark.parametrize("folder", ["MRPC", "mrpc", "Mrpc"])
-def test_the_folder_or_its_parent_in_any_case(tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_folder_or_its_parent_in_any_case(
+    tmp_path: Path, folder: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(tmp_path / folder / "dev.tsv", MRPC_HEADER, "1\t1\t2\ta\tb")
     expected = [Example("a", "b", 1, 0)]
     assert load_split(MRPC, "validation", tmp_path) == expected
@@ -95,7 +108,9 @@ def test_a_link_whose_own_name_or_whose_folders_name_is_the_tasks(tmp_path: Path
         assert load_split(MRPC, "validation", tmp_path / link) == [Example("a", folder, 1, 0)]
 
 
-def test_another_tasks_folder_is_refused_though_its_files_have_the_same_names(tmp_path: Path) -> None:
+def test_another_tasks_folder_is_refused_though_its_files_have_the_same_names(
+    tmp_path: Path,
+) -> None:
     write(tmp_path / "WNLI/train.tsv", RTE_HEADER, "0\ta\tb\t1")
     message = refusal(RTE, "train", tmp_path / "WNLI")
     assert message.startswith(f"{tmp_path / 'WNLI'} has no folder RTE")
@@ -116,11 +131,16 @@ def test_mrpc_from_microsofts_files(tmp_path: Path, inside: str) -> None:
     write_msr(tmp_path / inside)
     # the pair (2, 1) is not the pair (1, 2)
     assert load_split(MRPC, "train", tmp_path) == [Example("c", "d", 0, 1), Example("g", "h", 0, 3)]
-    assert load_split(MRPC, "validation", tmp_path) == [Example("a", "b", 1, 0), Example("e", "f", 1, 2)]
+    assert load_split(MRPC, "validation", tmp_path) == [
+        Example("a", "b", 1, 0),
+        Example("e", "f", 1, 2),
+    ]
     assert load_split(MRPC, "test", tmp_path) == [Example("i", "j", None, 0)]
 
 
-def test_glues_own_train_file_comes_before_microsofts_and_the_two_are_not_mixed(tmp_path: Path) -> None:
+def test_glues_own_train_file_comes_before_microsofts_and_the_two_are_not_mixed(
+    tmp_path: Path,
+) -> None:
     write_msr(tmp_path / "MRPC")
     write(tmp_path / "MRPC/train.tsv", MRPC_HEADER, "1\t9\t9\tx\ty")
     assert load_split(MRPC, "train", tmp_path) == [Example("x", "y", 1, 0)]
@@ -131,7 +151,9 @@ def test_microsofts_files_without_dev_ids(tmp_path: Path) -> None:
     write_msr(tmp_path / "MRPC")
     (tmp_path / "MRPC/dev_ids.tsv").unlink()
     for split in ("train", "validation"):
-        assert re.search(r"dev_ids\.tsv cannot be read .* in place of them all", refusal(MRPC, split, tmp_path))
+        assert re.search(
+            r"dev_ids\.tsv cannot be read .* in place of them all", refusal(MRPC, split, tmp_path)
+        )
 
 
 @pytest.mark.parametrize("line", ["5\t7", "#1 ID\t#2 ID"])
@@ -139,7 +161,9 @@ def test_dev_ids_that_are_not_in_microsofts_file(tmp_path: Path, line: str) -> N
     write_msr(tmp_path / "MRPC")
     write(tmp_path / "MRPC/dev_ids.tsv", "5\t6", line)
     message = refusal(MRPC, "train", tmp_path)
-    assert message.startswith(f"{tmp_path / 'MRPC/dev_ids.tsv'}:2: no row of msr_paraphrase_train.txt")
+    assert message.startswith(
+        f"{tmp_path / 'MRPC/dev_ids.tsv'}:2: no row of msr_paraphrase_train.txt"
+    )
 
 
 # What can be wrong with files
@@ -147,7 +171,9 @@ def test_dev_ids_that_are_not_in_microsofts_file(tmp_path: Path, line: str) -> N
 
 def test_no_such_folder(tmp_path: Path) -> None:
     message = refusal(MRPC, "train", tmp_path / "glue")
-    assert message.startswith(f"The folder {tmp_path / 'glue'} cannot be read (No such file or directory).")
+    assert message.startswith(
+        f"The folder {tmp_path / 'glue'} cannot be read (No such file or directory)."
+    )
     assert "train.tsv, dev.tsv, test.tsv (or msr_paraphrase_train.txt, dev_ids.tsv" in message
     assert "Not a directory" in refusal(MRPC, "train", write(tmp_path / "file"))
 
@@ -160,8 +186,13 @@ def test_a_file_in_place_of_the_tasks_folder(tmp_path: Path) -> None:
 def test_no_such_file(tmp_path: Path) -> None:
     (tmp_path / "RTE").mkdir()
     message = refusal(RTE, "test", tmp_path)
-    assert message.startswith(f"{tmp_path / 'RTE/test.tsv'} cannot be read (No such file or directory). GLUE's own")
-    assert "train.tsv, dev.tsv, test.tsv in a folder RTE" in message and "leave out --glue-dir" in message
+    assert message.startswith(
+        f"{tmp_path / 'RTE/test.tsv'} cannot be read (No such file or directory). GLUE's own"
+    )
+    assert (
+        "train.tsv, dev.tsv, test.tsv in a folder RTE" in message
+        and "leave out --glue-dir" in message
+    )
 
 
 @pytest.mark.parametrize("content", ["", "\ufeff", "\n\r\n"])
@@ -192,8 +223,12 @@ def test_the_label_column_is_needed_outside_test(tmp_path: Path) -> None:
     ("row", "found"), [("1\tc\td", "3 columns"), ("", "1 column"), ("1 c d entailment", "1 column")]
 )
 def test_a_row_with_too_few_columns(tmp_path: Path, row: str, found: str) -> None:
-    path = write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", row, "2\te\tf\tentailment")
-    assert refusal(RTE, "train", tmp_path).startswith(f"{path}:3: the row has {found} and 4 are needed")
+    path = write(
+        tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", row, "2\te\tf\tentailment"
+    )
+    assert refusal(RTE, "train", tmp_path).startswith(
+        f"{path}:3: the row has {found} and 4 are needed"
+    )
 
 
 @pytest.mark.parametrize(
@@ -214,14 +249,18 @@ def test_an_unknown_label(tmp_path: Path, of: Task, header: str, value: str, all
     good = "0\ta\tb\t" + (of.file_labels[0] if of.labels else "2.5")
     path = write(tmp_path / "RTE/train.tsv", header, good, f"1\tc\td\t{value}")
     message = refusal(of, "train", tmp_path)
-    assert message.startswith(f"{path}:3: the label in column 'label' is {value!r}, and must be {allowed}.")
+    assert message.startswith(
+        f"{path}:3: the label in column 'label' is {value!r}, and must be {allowed}."
+    )
 
 
 def test_not_utf8(tmp_path: Path) -> None:
     path = write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", bom="\ufeff")
     path.write_bytes(path.read_bytes() + b"1\tcaf\xe9\tb\tentailment\n")
     message = refusal(RTE, "train", tmp_path)
-    assert message.startswith(f"{path}:3: the file is not UTF-8 (byte 0xe9, after 5 others of the line).")
+    assert message.startswith(
+        f"{path}:3: the file is not UTF-8 (byte 0xe9, after 5 others of the line)."
+    )
 
 
 def test_a_split_that_the_task_has_not(tmp_path: Path) -> None:
@@ -233,9 +272,7 @@ def test_a_split_that_the_task_has_not(tmp_path: Path) -> None:
 # What GLUE's other tasks need of the reader
 
 # Header lines of train, dev and test as GLUE's own files have them (MNLI's of dev_matched; its train has label1 alone).
-PARSES = (
-    "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
-)
+PARSES = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
 STS = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
 HEADERS = {
     "cola": ("", "index\tsentence"),
@@ -257,8 +294,14 @@ HEADERS = {
 def line_of(of: Task, header: str, label: str, number: int, text: str = "") -> str:
     """A row under this header: its sentences are s0, s1 and so on with the number, or are `text`."""
     cells = dict.fromkeys(of.header or header.split("\t"), "x")
-    cells |= {column: text or f"s{place} of {number}" for place, column in enumerate(of.file_columns)}
-    cells |= {name: value for name, value in ((of.file_label, label), (of.file_index, str(number))) if name in cells}
+    cells |= {
+        column: text or f"s{place} of {number}" for place, column in enumerate(of.file_columns)
+    }
+    cells |= {
+        name: value
+        for name, value in ((of.file_label, label), (of.file_index, str(number)))
+        if name in cells
+    }
     return "\t".join(cells.values())
 
 
@@ -271,7 +314,10 @@ def write_task(of: Task, folder: Path, text: str = "") -> None:
             rows = [line_of(replace(of, header=()), test, "", number, text) for number in (2, 1, 0)]
             write(folder / name, test, *rows)
         else:
-            rows = [line_of(of, training, label, number, text) for number, label in enumerate(labels * 2)]
+            rows = [
+                line_of(of, training, label, number, text)
+                for number, label in enumerate(labels * 2)
+            ]
             write(folder / name, *([] if of.header else [training]), *rows)
 
 
@@ -281,7 +327,11 @@ def test_every_task_in_glues_own_layout(of: Task, tmp_path: Path) -> None:
     for split in of.files:
         found = load_split(of, split, tmp_path)
         if split.startswith("test"):
-            assert [(example.label, example.row) for example in found] == [(None, 2), (None, 1), (None, 0)]
+            assert [(example.label, example.row) for example in found] == [
+                (None, 2),
+                (None, 1),
+                (None, 0),
+            ]
         else:
             expected = range(len(of.labels)) if of.labels else (0.0, 2.75, 5.0)
             assert [example.label for example in found] == list(expected) * 2
@@ -302,13 +352,17 @@ def test_sentences_of_any_length(of: Task, text: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("of", TASKS.values(), ids=TASKS)
 def test_a_test_file_as_train_is_told(of: Task, tmp_path: Path) -> None:
     if "train" not in of.files:
-        assert refusal(of, "train", tmp_path).endswith("Its splits are test. Finetune mnli, whose model predicts it.")
+        assert refusal(of, "train", tmp_path).endswith(
+            "Its splits are test. Finetune mnli, whose model predicts it."
+        )
         return
     write_task(of, tmp_path / of.folders[0])
     path = tmp_path / of.folders[0] / "train.tsv"
     path.write_bytes((path.parent / of.files[of.test_splits[0]]).read_bytes())
     message = refusal(of, "train", tmp_path)
-    assert message.startswith(f"{path}:1: there is no column '{of.file_label}'; the columns found are ")
+    assert message.startswith(
+        f"{path}:1: there is no column '{of.file_label}'; the columns found are "
+    )
     assert "This is a test file, whose labels GLUE keeps back" in message
 
 
@@ -337,7 +391,9 @@ def test_names_of_the_diagnostic_file(name: str, tmp_path: Path) -> None:
     write(tmp_path / "AX" / name, "index\tsentence1\tsentence2", "0\ta\tb")
     assert load_split(AX, "test", tmp_path) == [Example("a", "b", None, 0)]
     (tmp_path / "AX" / name).unlink()
-    assert "diagnostic.tsv (or AX.tsv or test.tsv) in a folder diagnostic or AX" in refusal(AX, "test", tmp_path)
+    assert "diagnostic.tsv (or AX.tsv or test.tsv) in a folder diagnostic or AX" in refusal(
+        AX, "test", tmp_path
+    )
 
 
 @pytest.mark.parametrize(
@@ -353,7 +409,9 @@ def test_an_index_that_a_submission_could_not_be_keyed_by(
     rows: list[str], line: int, told: str, tmp_path: Path
 ) -> None:
     path = write(tmp_path / "RTE/test.tsv", "index\tsentence1\tsentence2", *rows)
-    assert refusal(RTE, "test", tmp_path).startswith(f"{path}:{line}: the number in column 'index' is {told}")
+    assert refusal(RTE, "test", tmp_path).startswith(
+        f"{path}:{line}: the number in column 'index' is {told}"
+    )
 
 
 @pytest.mark.parametrize("of", TASKS.values(), ids=TASKS)
@@ -391,7 +449,12 @@ def test_counts_other_than_glues_are_told() -> None:
 
 
 def test_examples_with_an_empty_sentence_are_counted_once_and_kept(tmp_path: Path) -> None:
-    rows = ["0\ta\tb\tentailment", "1\t\tb\tentailment", "2\ta\t \x85\tentailment", "3\t\t\tentailment"]
+    rows = [
+        "0\ta\tb\tentailment",
+        "1\t\tb\tentailment",
+        "2\ta\t \x85\tentailment",
+        "3\t\t\tentailment",
+    ]
     write(tmp_path / "RTE/train.tsv", RTE_HEADER, *rows)
     examples = load_split(RTE, "train", tmp_path)
     assert len(examples) == 4
@@ -403,7 +466,12 @@ def test_examples_with_an_empty_sentence_are_counted_once_and_kept(tmp_path: Pat
 
 def test_examples_in_common_are_those_with_the_same_texts() -> None:
     train = [Example("a", "b", 0, 0), Example("c", "d", 1, 1), Example("a", "b", 1, 2)]
-    validation = [Example("a", "b", 1, 0), Example("b", "a", 0, 1), Example("a", None, 0, 2), Example("a", "b", 0, 3)]
+    validation = [
+        Example("a", "b", 1, 0),
+        Example("b", "a", 0, 1),
+        Example("a", None, 0, 2),
+        Example("a", "b", 0, 3),
+    ]
     assert in_common(train, validation) == 2
     assert in_common(train, []) == in_common([], validation) == 0
 
@@ -411,16 +479,29 @@ def test_examples_in_common_are_those_with_the_same_texts() -> None:
 def test_a_single_sentence_and_files_without_a_header(tmp_path: Path) -> None:
     write(tmp_path / "cola/train.tsv", "gj04\t1\t\tHe left.", "gj04\t0\t*\tHe leave.")
     write(tmp_path / "cola/test.tsv", "index\tsentence", "0\tShe left.")
-    assert load_split(COLA, "train", tmp_path) == [Example("He left.", None, 1, 0), Example("He leave.", None, 0, 1)]
+    assert load_split(COLA, "train", tmp_path) == [
+        Example("He left.", None, 1, 0),
+        Example("He leave.", None, 0, 1),
+    ]
     assert load_split(COLA, "test", tmp_path) == [Example("She left.", None, None, 0)]
-    write(tmp_path / "cola/train.tsv", "mark\tlabel\tsentence", "*\t0\tHe leave.")  # somebody put a header there
+    write(
+        tmp_path / "cola/train.tsv", "mark\tlabel\tsentence", "*\t0\tHe leave."
+    )  # somebody put a header there
     assert load_split(COLA, "train", tmp_path) == [Example("He leave.", None, 0, 0)]
     path = write(tmp_path / "cola/dev.tsv", "gj04\t2\t\tHe left.")
-    assert refusal(COLA, "validation", tmp_path).startswith(f"{path}:1: the label in column 'label' is '2'")
+    assert refusal(COLA, "validation", tmp_path).startswith(
+        f"{path}:1: the label in column 'label' is '2'"
+    )
 
 
 def test_a_regression(tmp_path: Path) -> None:
-    write(tmp_path / "sts-b/dev.tsv", "sentence1\tsentence2\tscore", "a\tb\t5.000", "c\td\t0", "e\tf\t2.75")
+    write(
+        tmp_path / "sts-b/dev.tsv",
+        "sentence1\tsentence2\tscore",
+        "a\tb\t5.000",
+        "c\td\t0",
+        "e\tf\t2.75",
+    )
     labels = [example.label for example in load_split(STSB, "validation", tmp_path)]
     assert labels == [5.0, 0.0, 2.75] and all(isinstance(label, float) for label in labels)
 
@@ -436,8 +517,12 @@ def test_two_validation_files(tmp_path: Path) -> None:
 
 
 def test_short_rows_can_be_passed_over_and_still_count(tmp_path: Path) -> None:
-    write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", "1\tc", "2\te\tf\tentailment")
-    assert [example.row for example in load_split(replace(RTE, skip_short=True), "train", tmp_path)] == [0, 2]
+    write(
+        tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb\tentailment", "1\tc", "2\te\tf\tentailment"
+    )
+    assert [
+        example.row for example in load_split(replace(RTE, skip_short=True), "train", tmp_path)
+    ] == [0, 2]
     path = write(tmp_path / "RTE/train.tsv", RTE_HEADER, "0\ta\tb")
     message = refusal(replace(RTE, skip_short=True), "train", tmp_path)
     assert message.startswith(f"{path} has no row with all its columns.")
@@ -445,7 +530,9 @@ def test_short_rows_can_be_passed_over_and_still_count(tmp_path: Path) -> None:
 
 # The real files
 
-real = pytest.mark.skipif("SQZB_DATA" not in os.environ, reason="SQZB_DATA names no folder with glue/")
+real = pytest.mark.skipif(
+    "SQZB_DATA" not in os.environ, reason="SQZB_DATA names no folder with glue/"
+)
 
 
 @real
@@ -457,14 +544,17 @@ def test_real_counts(of: Task) -> None:
         expected = {None} if split == "test" else {0, 1}
         assert {example.label for example in examples} == expected
         assert all(
-            example.text_a.strip() and (example.text_b is None or example.text_b.strip()) for example in examples
+            example.text_a.strip() and (example.text_b is None or example.text_b.strip())
+            for example in examples
         )
 
 
 @real
 def test_real_examples() -> None:
     first = load_split(MRPC, "validation", REAL)[0]
-    assert first.text_b == '"The foodservice pie business does not fit our long-term growth strategy.'
+    assert (
+        first.text_b == '"The foodservice pie business does not fit our long-term growth strategy.'
+    )
     assert first.label == MRPC.labels.index("equivalent")
     assert load_split(RTE, "train", REAL)[0][1:3] == (
         "Weapons of Mass Destruction Found in Iraq.",
@@ -484,9 +574,15 @@ def test_both_real_layouts_of_mrpc_are_the_same_examples(tmp_path: Path) -> None
 # The Hub
 
 
-def serve(monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], label: object) -> list[tuple[object, ...]]:
+def serve(
+    monkeypatch: pytest.MonkeyPatch, columns: dict[str, list[object]], label: object
+) -> list[tuple[object, ...]]:
     """Put a dataset in the Hub's place; returns the list that calls are noted in."""
-    text = {name: datasets.Value("int32" if name == "idx" else "string") for name in columns if name != "label"}
+    text = {
+        name: datasets.Value("int32" if name == "idx" else "string")
+        for name in columns
+        if name != "label"
+    }
     data = datasets.Dataset.from_dict(columns, features=datasets.Features({**text, "label": label}))
     calls: list[tuple[object, ...]] = []
 
@@ -512,16 +608,26 @@ def test_the_hub_by_label_name(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_the_hubs_test_labels_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    columns: dict[str, list[object]] = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": [-1, -1]}
+    columns: dict[str, list[object]] = {
+        "sentence1": ["a", "c"],
+        "sentence2": ["b", "d"],
+        "label": [-1, -1],
+    }
     serve(monkeypatch, columns, datasets.ClassLabel(names=list(RTE.labels)))
     assert load_split(RTE, "test") == [Example("a", "b", None, 0), Example("c", "d", None, 1)]
 
 
-@pytest.mark.parametrize(("names", "values"), [(RTE.labels, [0, -1]), (("entailment", "neutral"), [0, 1])])
+@pytest.mark.parametrize(
+    ("names", "values"), [(RTE.labels, [0, -1]), (("entailment", "neutral"), [0, 1])]
+)
 def test_a_hub_label_that_the_table_has_not(
     monkeypatch: pytest.MonkeyPatch, names: tuple[str, ...], values: list[object]
 ) -> None:
-    columns: dict[str, list[object]] = {"sentence1": ["a", "c"], "sentence2": ["b", "d"], "label": values}
+    columns: dict[str, list[object]] = {
+        "sentence1": ["a", "c"],
+        "sentence2": ["b", "d"],
+        "label": values,
+    }
     serve(monkeypatch, columns, datasets.ClassLabel(names=list(names)))
     assert refusal(RTE, "train", None).startswith(
         f"Row 1 of rte's train split in nyu-mll/glue has label {values[1]} of"
@@ -540,7 +646,9 @@ def test_the_hubs_idx_of_a_test_split_is_kept(monkeypatch: pytest.MonkeyPatch) -
 
 
 def test_a_column_that_the_hub_has_not(monkeypatch: pytest.MonkeyPatch) -> None:
-    serve(monkeypatch, {"premise": ["a"], "sentence2": ["b"], "label": [0]}, datasets.Value("int64"))
+    serve(
+        monkeypatch, {"premise": ["a"], "sentence2": ["b"], "label": [0]}, datasets.Value("int64")
+    )
     message = refusal(RTE, "train", None)
     assert message.startswith(
         "rte's train split in nyu-mll/glue has no column sentence1, only premise, sentence2, label."
@@ -566,11 +674,21 @@ def test_a_regression_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     "error",
     [
         ConnectionError("Couldn't reach 'nyu-mll/glue' on the Hub (LocalEntryNotFoundError)"),
-        huggingface_hub.errors.OfflineModeIsEnabled("Cannot reach https://huggingface.co: offline mode is enabled."),
-        huggingface_hub.errors.LocalEntryNotFoundError("Cannot find the requested files in the disk cache."),
-        datasets.exceptions.DatasetNotFoundError("Dataset 'nyu-mll/glue' doesn't exist on the Hub."),
-        datasets.exceptions.DatasetGenerationError("An error occurred while generating the dataset"),
-        ValueError("Couldn't find cache for nyu-mll/glue for config 'mrpc'\nAvailable configs in the cache: ['rte']"),
+        huggingface_hub.errors.OfflineModeIsEnabled(
+            "Cannot reach https://huggingface.co: offline mode is enabled."
+        ),
+        huggingface_hub.errors.LocalEntryNotFoundError(
+            "Cannot find the requested files in the disk cache."
+        ),
+        datasets.exceptions.DatasetNotFoundError(
+            "Dataset 'nyu-mll/glue' doesn't exist on the Hub."
+        ),
+        datasets.exceptions.DatasetGenerationError(
+            "An error occurred while generating the dataset"
+        ),
+        ValueError(
+            "Couldn't find cache for nyu-mll/glue for config 'mrpc'\nAvailable configs in the cache: ['rte']"
+        ),
     ],
     ids=lambda error: type(error).__name__,
 )
@@ -580,12 +698,16 @@ def test_no_network_and_no_cache(monkeypatch: pytest.MonkeyPatch, error: Excepti
 
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     message = refusal(MRPC, "validation", None)
-    assert message.startswith("mrpc's validation split could not be had from nyu-mll/glue on the Hub")
+    assert message.startswith(
+        "mrpc's validation split could not be had from nyu-mll/glue on the Hub"
+    )
     assert f"({type(error).__name__}: {' '.join(str(error).split())})" in message
     assert "or give --glue-dir." in message and "train.tsv, dev.tsv, test.tsv" in message
 
 
-def test_reading_files_does_not_load_datasets(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_reading_files_does_not_load_datasets(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "datasets", None)  # an import of it would now fail
     write(tmp_path / "RTE/dev.tsv", RTE_HEADER, "0\ta\tb\tentailment")
     assert len(load_split(RTE, "validation", tmp_path)) == 1

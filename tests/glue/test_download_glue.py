@@ -55,9 +55,17 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
         head += [f"- config_name: {of.hub_config}", "  data_files:"]
         for split, count in of.counts.items():
             columns = columns_of(of, split, count if count <= SMALL else 3)
-            kinds = {name: datasets.Value("string") for name in of.columns} | {"idx": datasets.Value("int32")}
-            kinds["label"] = datasets.ClassLabel(names=list(of.labels)) if of.labels else datasets.Value("float32")
-            data = datasets.Dataset.from_dict(columns, features=datasets.Features({n: kinds[n] for n in columns}))
+            kinds = {name: datasets.Value("string") for name in of.columns} | {
+                "idx": datasets.Value("int32")
+            }
+            kinds["label"] = (
+                datasets.ClassLabel(names=list(of.labels))
+                if of.labels
+                else datasets.Value("float32")
+            )
+            data = datasets.Dataset.from_dict(
+                columns, features=datasets.Features({n: kinds[n] for n in columns})
+            )
             path = folder / of.hub_config / f"{split}-00000-of-00001.parquet"
             path.parent.mkdir(parents=True, exist_ok=True)
             data.to_parquet(path)
@@ -81,7 +89,10 @@ def hub(stored: Path, tmp_path: Path) -> Path:
 
 
 def texts(examples: list[Example]) -> list[tuple[object, ...]]:
-    return [(*example[:2], example.label and round(example.label, 3), example.row) for example in examples]
+    return [
+        (*example[:2], example.label and round(example.label, 3), example.row)
+        for example in examples
+    ]
 
 
 @pytest.mark.usefixtures("hub")
@@ -102,7 +113,9 @@ def test_every_task_is_written_as_glue_has_it_and_what_differs_is_named(
                 path = tmp_path / "out" / of.folders[0] / of.files[split]
                 cells = path.read_text(encoding="utf-8").splitlines()[-1].split("\t")
                 sentences = [cells[place] for place in (unlabelled if test else labelled)]
-                assert sentences == [sentence for sentence in written[-1][:2] if sentence is not None]
+                assert sentences == [
+                    sentence for sentence in written[-1][:2] if sentence is not None
+                ]
                 if test:
                     assert cells[0] == str(written[-1].row)
                 elif of.labels:
@@ -114,14 +127,21 @@ def test_every_task_is_written_as_glue_has_it_and_what_differs_is_named(
 def test_it_goes_on_where_it_was_stopped(script: Any, hub: Path, tmp_path: Path) -> None:
     assert script.main(["out", "--tasks", "wnli", "ax"]) == 0
     files = {path: path.read_bytes() for path in (tmp_path / "out").rglob("*.tsv")}
-    assert sorted(path.name for path in files) == ["dev.tsv", "diagnostic.tsv", "test.tsv", "train.tsv"]
+    assert sorted(path.name for path in files) == [
+        "dev.tsv",
+        "diagnostic.tsv",
+        "test.tsv",
+        "train.tsv",
+    ]
     made = {path: path.stat().st_ino for path in files}
     missing, cut = tmp_path / "out/WNLI/train.tsv", tmp_path / "out/WNLI/test.tsv"
     kept = [path for path in files if path not in (missing, cut)]
     missing.unlink()
     cut.write_bytes(files[cut][:-100])
     assert script.main(["out", "--tasks", "wnli", "ax"]) == 0
-    assert {path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()} == files
+    assert {
+        path: path.read_bytes() for path in (tmp_path / "out").rglob("*") if path.is_file()
+    } == files
     assert all(path.stat().st_ino == made[path] for path in kept)
     # With all files there the Hub is not asked.
     (tmp_path / "nyu-mll/glue").unlink()
@@ -129,7 +149,9 @@ def test_it_goes_on_where_it_was_stopped(script: Any, hub: Path, tmp_path: Path)
     assert script.main(["out", "--tasks", "wnli", "ax"]) == 0
 
 
-def test_without_a_network_it_says_what_to_do(script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_without_a_network_it_says_what_to_do(
+    script: Any, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert script.main(["out", "--tasks", "rte"]) == 1
     told = capsys.readouterr().err
     assert "rte's train split could not be had from nyu-mll/glue on the Hub" in told
@@ -137,11 +159,15 @@ def test_without_a_network_it_says_what_to_do(script: Any, tmp_path: Path, capsy
     assert not (tmp_path / "out").exists()
 
 
-def test_an_unknown_task_is_answered_with_the_nearest(script: Any, capsys: pytest.CaptureFixture[str]) -> None:
+def test_an_unknown_task_is_answered_with_the_nearest(
+    script: Any, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert script.main(["out", "--tasks", "STS-B"]) == 1
     assert "There is no GLUE task 'STS-B'. Did you mean stsb?" in capsys.readouterr().err
 
 
 def test_a_text_that_a_line_cannot_hold_is_refused(script: Any) -> None:
-    with pytest.raises(script.UserError, match="Row 4 of rte's train split in nyu-mll/glue has a tab"):
+    with pytest.raises(
+        script.UserError, match="Row 4 of rte's train split in nyu-mll/glue has a tab"
+    ):
         script.file_lines(task("rte"), "train", [Example("a\tb", "c", 0, 4)])

@@ -37,7 +37,9 @@ def predictions() -> Predictions:
     draw = np.random.default_rng(0)
     made: dict[tuple[str, str], dict[int, float]] = {}
     for task, split, count, values in FILES.values():
-        drawn = draw.normal(2.5, 2, count) if values is None else draw.integers(0, len(values), count)
+        drawn = (
+            draw.normal(2.5, 2, count) if values is None else draw.integers(0, len(values), count)
+        )
         made[task, split] = dict(zip(draw.permutation(count).tolist(), drawn, strict=True))
     return made
 
@@ -49,7 +51,9 @@ def whole(predictions: Predictions, tmp_path_factory: pytest.TempPathFactory) ->
     return path
 
 
-def test_it_is_eleven_files_of_glues_form_that_a_tsv_reader_reads(whole: Path, predictions: Predictions) -> None:
+def test_it_is_eleven_files_of_glues_form_that_a_tsv_reader_reads(
+    whole: Path, predictions: Predictions
+) -> None:
     with zipfile.ZipFile(whole) as archive:
         assert sorted(archive.namelist()) == sorted(FILES) and archive.testzip() is None
         for name, (task, split, count, values) in FILES.items():
@@ -59,7 +63,10 @@ def test_it_is_eleven_files_of_glues_form_that_a_tsv_reader_reads(whole: Path, p
             given_ = [predictions[task, split][index] for index in range(count)]
             if values is None:
                 numbers = [float(row["prediction"]) for row in rows]
-                assert np.allclose(numbers, np.clip(given_, 0, 5), atol=1e-6) and 0 <= min(numbers) < max(numbers) <= 5
+                assert (
+                    np.allclose(numbers, np.clip(given_, 0, 5), atol=1e-6)
+                    and 0 <= min(numbers) < max(numbers) <= 5
+                )
             else:
                 assert {row["prediction"] for row in rows} == values
                 labels = TASKS[task].labels
@@ -69,14 +76,22 @@ def test_it_is_eleven_files_of_glues_form_that_a_tsv_reader_reads(whole: Path, p
                     assert [int(row["prediction"]) for row in rows] == given_
 
 
-def test_equal_predictions_are_equal_bytes(whole: Path, predictions: Predictions, tmp_path: Path) -> None:
-    backwards = {key: dict(reversed([*values.items()])) for key, values in reversed([*predictions.items()])}
+def test_equal_predictions_are_equal_bytes(
+    whole: Path, predictions: Predictions, tmp_path: Path
+) -> None:
+    backwards = {
+        key: dict(reversed([*values.items()])) for key, values in reversed([*predictions.items()])
+    }
     write(tmp_path / "again.zip", backwards)
     assert (tmp_path / "again.zip").read_bytes() == whole.read_bytes()
 
 
-def test_all_problems_are_listed_at_once_and_nothing_appears(predictions: Predictions, tmp_path: Path) -> None:
-    small = {key: values for key, values in predictions.items() if key[0] != "qqp"}  # missing: one problem
+def test_all_problems_are_listed_at_once_and_nothing_appears(
+    predictions: Predictions, tmp_path: Path
+) -> None:
+    small = {
+        key: values for key, values in predictions.items() if key[0] != "qqp"
+    }  # missing: one problem
     small["cola", "validation"] = {0: 1}
     small["rte", "test"] = {**small["rte", "test"], 2: 7}
     small["wnli", "test"] = {index: 0 for index in range(147) if index != 3}
@@ -116,8 +131,14 @@ def test_all_problems_are_listed_at_once_and_nothing_appears(predictions: Predic
     ],
 )
 def test_a_file_that_is_not_glues(
-    predictions: Predictions, tmp_path: Path, change: Callable[..., dict[int, float]], told: list[str]
+    predictions: Predictions,
+    tmp_path: Path,
+    change: Callable[..., dict[int, float]],
+    told: list[str],
 ) -> None:
     with pytest.raises(UserError) as caught:
-        write(tmp_path / "glue.zip", {**predictions, ("ax", "test"): change(predictions["ax", "test"])})
+        write(
+            tmp_path / "glue.zip",
+            {**predictions, ("ax", "test"): change(predictions["ax", "test"])},
+        )
     assert str(caught.value).splitlines()[1:-1] == [f"  {line}" for line in told]

@@ -19,7 +19,9 @@ def test_every_row_is_whole(row: Task) -> None:
     assert TASKS[row.name] is row
     assert row.metrics and set(row.metrics) <= set(METRICS)
     assert 1 <= len(row.columns) == len(row.file_columns) <= 2
-    assert len(row.labels) == len(row.file_labels) == len(set(row.labels)) == len(set(row.file_labels))
+    assert (
+        len(row.labels) == len(row.file_labels) == len(set(row.labels)) == len(set(row.file_labels))
+    )
     assert row.folders and row.hub_config and row.file_label
     assert set(row.counts) == set(row.files) and min(row.counts.values()) > 0
     assert set(row.submission) == set(row.test_splits)
@@ -36,7 +38,13 @@ THREE_WAY = ("entailment", "neutral", "contradiction")
         ("cola", ("unacceptable", "acceptable"), BINARY, ("matthews",), (8551, 1043, 1063)),
         ("sst2", ("negative", "positive"), BINARY, ("accuracy",), (67349, 872, 1821)),
         ("mrpc", ("not_equivalent", "equivalent"), BINARY, ("accuracy", "f1"), (3668, 408, 1725)),
-        ("qqp", ("not_duplicate", "duplicate"), BINARY, ("accuracy", "f1"), (363846, 40430, 390965)),
+        (
+            "qqp",
+            ("not_duplicate", "duplicate"),
+            BINARY,
+            ("accuracy", "f1"),
+            (363846, 40430, 390965),
+        ),
         ("stsb", (), (), ("pearson", "spearman"), (5749, 1500, 1379)),
         ("mnli", THREE_WAY, THREE_WAY, ("accuracy",), (392702, 9815, 9832, 9796, 9847)),
         ("qnli", TWO_WAY, TWO_WAY, ("accuracy",), (104743, 5463, 5463)),
@@ -60,7 +68,10 @@ def test_labels_metrics_and_counts_are_glues(
 
 def test_mnli_has_two_halves_and_ax_is_predicted_by_its_model() -> None:
     assert task("mnli").validation_splits == ("validation_matched", "validation_mismatched")
-    assert task("mnli").submission == {"test_matched": "MNLI-m.tsv", "test_mismatched": "MNLI-mm.tsv"}
+    assert task("mnli").submission == {
+        "test_matched": "MNLI-m.tsv",
+        "test_mismatched": "MNLI-mm.tsv",
+    }
     assert task("rte").validation_splits == ("validation",) and task("ax").validation_splits == ()
     assert [row.model_of for row in TASKS.values() if row.model_of] == ["mnli"]
     assert task(task("ax").model_of).labels == task("ax").labels
@@ -74,7 +85,10 @@ def test_rows_are_frozen_and_can_be_keys() -> None:
 
 @pytest.mark.parametrize("written", ["mprc", "MRPC", "mrpcc"])
 def test_an_unknown_name_is_answered_with_the_nearest(written: str) -> None:
-    with pytest.raises(UserError, match=rf"^There is no GLUE task '{written}'\. Did you mean mrpc\?.*mrpc, .*, ax\.$"):
+    with pytest.raises(
+        UserError,
+        match=rf"^There is no GLUE task '{written}'\. Did you mean mrpc\?.*mrpc, .*, ax\.$",
+    ):
         task(written)
 
 
@@ -86,7 +100,9 @@ def test_a_name_like_none_is_answered_with_the_list() -> None:
     )
 
 
-def test_a_task_of_another_benchmark_is_one_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_task_of_another_benchmark_is_one_row(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Its files are read like GLUE's, and it has no part in GLUE's average and submission."""
     row = replace(task("rte"), name="cb", folders=("CB",), submission={})
     monkeypatch.setitem(TASKS, "cb", row)

@@ -20,7 +20,11 @@ import yaml
 
 ROOT = Path(__file__).parents[2]
 HUB_PYTHON = ROOT / ".venv-hub" / "bin" / "python"  # what olah needs stands in nobody's way there
-WIKIPEDIA, BOOKS, GLUE = "datasets/wikimedia/wikipedia", "datasets/rojagtap/bookcorpus", "datasets/nyu-mll/glue"
+WIKIPEDIA, BOOKS, GLUE = (
+    "datasets/wikimedia/wikipedia",
+    "datasets/rojagtap/bookcorpus",
+    "datasets/nyu-mll/glue",
+)
 MODEL = "models/squeezebert/squeezebert-uncased"
 SHARDS = 3  # of Wikipedia
 WORDS = "river stone winter light garden engine letter copper window morning silver"
@@ -42,7 +46,12 @@ class Hub:
         return f"http://127.0.0.1:{self.port}"
 
     def start(self, *options: str) -> None:
-        arguments = [str(Path(__file__).with_name("serve.py")), str(self.folder), str(self.port), *options]
+        arguments = [
+            str(Path(__file__).with_name("serve.py")),
+            str(self.folder),
+            str(self.port),
+            *options,
+        ]
         log = self.folder.with_suffix(".log")
         with log.open("a") as to:
             self.server = subprocess.Popen([HUB_PYTHON, *arguments], stdout=to, stderr=to)
@@ -85,7 +94,9 @@ def git(repository: Path, *arguments: str) -> str:
 # The repositories
 
 
-def write_data_set(folder: Path, configs: dict[str, dict[str, list[pa.Table]]], features: list[dict[str, Any]]) -> None:
+def write_data_set(
+    folder: Path, configs: dict[str, dict[str, list[pa.Table]]], features: list[dict[str, Any]]
+) -> None:
     """Parquet shards by configuration and split, and a README.md that lists them, as push_to_hub leaves both."""
     about: list[dict[str, Any]] = []
     infos: list[dict[str, Any]] = []
@@ -94,11 +105,17 @@ def write_data_set(folder: Path, configs: dict[str, dict[str, list[pa.Table]]], 
         (folder / inside).mkdir()
         for split, tables in splits.items():
             for number, table in enumerate(tables):
-                pq.write_table(table, folder / inside / f"{split}-{number:05d}-of-{len(tables):05d}.parquet")
+                pq.write_table(
+                    table, folder / inside / f"{split}-{number:05d}-of-{len(tables):05d}.parquet"
+                )
         files = [{"split": split, "path": f"{inside}/{split}-*"} for split in splits]
         about.append({"config_name": config, "data_files": files})
         sizes = [
-            {"name": split, "num_bytes": sum(t.nbytes for t in tables), "num_examples": sum(t.num_rows for t in tables)}
+            {
+                "name": split,
+                "num_bytes": sum(t.nbytes for t in tables),
+                "num_examples": sum(t.num_rows for t in tables),
+            }
             for split, tables in splits.items()
         ]
         infos.append({"config_name": config, "features": features, "splits": sizes})
@@ -111,7 +128,10 @@ def feature(name: str, dtype: Any = "string") -> dict[str, Any]:
 
 
 def write_wikipedia(folder: Path, texts: list[str]) -> None:
-    rows = [{"id": str(n), "url": f"https://en/{n}", "title": f"T {n}", "text": text} for n, text in enumerate(texts)]
+    rows = [
+        {"id": str(n), "url": f"https://en/{n}", "title": f"T {n}", "text": text}
+        for n, text in enumerate(texts)
+    ]
     shards = [pa.Table.from_pylist(rows[number::SHARDS]) for number in range(SHARDS)]
     configs = {"20231101.ab": {"train": shards[:1]}, "20231101.en": {"train": shards}}
     write_data_set(folder, configs, [feature(name) for name in ("id", "url", "title", "text")])
@@ -119,16 +139,22 @@ def write_wikipedia(folder: Path, texts: list[str]) -> None:
 
 def write_books(folder: Path, texts: list[str]) -> None:
     sentences = [sentence.lower() for text in texts for sentence in re.split(r"(?<=\.)\s+", text)]
-    write_data_set(folder, {"default": {"train": [pa.table({"text": sentences})]}}, [feature("text")])
+    write_data_set(
+        folder, {"default": {"train": [pa.table({"text": sentences})]}}, [feature("text")]
+    )
 
 
 def write_glue(folder: Path) -> None:
     """MRPC and RTE, whose labels have other names."""
     pair = [feature("sentence1"), feature("sentence2")]
-    configs = {name: {split: [pairs(n)] for split, n in GLUE_ROWS.items()} for name in ("mrpc", "rte")}
+    configs = {
+        name: {split: [pairs(n)] for split, n in GLUE_ROWS.items()} for name in ("mrpc", "rte")
+    }
     names = {"0": "not_equivalent", "1": "equivalent"}
     write_data_set(
-        folder, configs, [*pair, feature("label", {"class_label": {"names": names}}), feature("idx", "int32")]
+        folder,
+        configs,
+        [*pair, feature("label", {"class_label": {"names": names}}), feature("idx", "int32")],
     )
 
 
@@ -155,7 +181,9 @@ def write_model(vocabulary: Path) -> Callable[[Path, str], None]:
             "intermediate_size": 64,
         }
         torch.manual_seed(0)
-        config = SqueezeBertConfig(vocab_size=150, num_attention_heads=4, max_position_embeddings=128, **sizes)
+        config = SqueezeBertConfig(
+            vocab_size=150, num_attention_heads=4, max_position_embeddings=128, **sizes
+        )
         model = SqueezeBertForMaskedLM(config)
         model.save_pretrained(folder)
         if weights == "pytorch_model.bin":
@@ -195,9 +223,15 @@ class Person:
     def __init__(self, folder: Path, hub: Hub) -> None:
         self.folder, self.hub = folder, hub
 
-    def runs(self, *arguments: str, code: int = 0, timeout: float = 60, **environment: str) -> SimpleNamespace:
+    def runs(
+        self, *arguments: str, code: int = 0, timeout: float = 60, **environment: str
+    ) -> SimpleNamespace:
         """What the command printed (out, err); it must end with `code`."""
-        ours = {"HF_ENDPOINT": self.hub.url, "HF_HOME": str(self.folder / "hf"), "HF_HUB_OFFLINE": "0"}
+        ours = {
+            "HF_ENDPOINT": self.hub.url,
+            "HF_HOME": str(self.folder / "hf"),
+            "HF_HUB_OFFLINE": "0",
+        }
         ours |= {"OMP_NUM_THREADS": "1", "NO_PROXY": "127.0.0.1"}
         ended = subprocess.run(
             [sys.executable, "-m", "sqzb", *arguments],
@@ -213,7 +247,12 @@ class Person:
 
     def prepares(self, output: str, *overrides: str, code: int = 0, **how: Any) -> SimpleNamespace:
         """prepare-corpus with the shipped recipe, in small."""
-        small = ["vocabulary.size=150", "sequence_lengths=[16,32]", "heldout=0.2", "min_characters=100"]
+        small = [
+            "vocabulary.size=150",
+            "sequence_lengths=[16,32]",
+            "heldout=0.2",
+            "min_characters=100",
+        ]
         arguments = [str(ROOT / "recipes" / "corpus.yaml"), *small, *overrides, "--output", output]
         return self.runs("prepare-corpus", *arguments, code=code, **how)
 

@@ -49,7 +49,9 @@ def add_what_is_missing(folder: Path, dies_at: str | None) -> None:
             return gone
         response = await answer(request)
         wanted = RANGE.fullmatch(request.headers.get("range", ""))
-        return response if wanted is None or request.method != "GET" else await _part(response, wanted)
+        return (
+            response if wanted is None or request.method != "GET" else await _part(response, wanted)
+        )
 
 
 def _gone(repository: Path, revision: str | None, file: str | None) -> Response | None:

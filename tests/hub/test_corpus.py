@@ -8,12 +8,16 @@ from typing import Any
 import pytest
 
 pytestmark = pytest.mark.hub
-PINNED = "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"  # by the shipped recipe, and not in the small copy
+PINNED = (
+    "b04c8d1ceb2f5cd4588862100d08de323dccfbaa"  # by the shipped recipe, and not in the small copy
+)
 NEWEST = "sources.wikipedia.revision=null"
 
 
 def downloaded(wanted: bool) -> list[str]:
-    return [f"sources.{name}.streaming={json.dumps(not wanted)}" for name in ("wikipedia", "bookcorpus")]
+    return [
+        f"sources.{name}.streaming={json.dumps(not wanted)}" for name in ("wikipedia", "bookcorpus")
+    ]
 
 
 def manifest(folder: Path) -> Any:
@@ -31,12 +35,18 @@ def test_a_hub_that_dies_midway_is_told_and_the_corpus_goes_on_at_its_commit(
     mortal.hub.stop()
     mortal.hub.start("--dies-at", "train-00001-of")
     ended = mortal.prepares("corpus", *mine, code=1, timeout=90)
-    for said in ("wikimedia/wikipedia could not be read to its end", "Run the command again: it goes on"):
+    for said in (
+        "wikimedia/wikipedia could not be read to its end",
+        "Run the command again: it goes on",
+    ):
         assert said in ended.err
     done = sorted(path.name for path in (mortal.folder / "corpus" / "shards").glob("*.json"))
     assert done == ["00000-000.json"]
     mortal.hub.stop()
-    mortal.hub.publish("datasets/wikimedia/wikipedia", lambda folder: (folder / "README.md").write_text("moved away"))
+    mortal.hub.publish(
+        "datasets/wikimedia/wikipedia",
+        lambda folder: (folder / "README.md").write_text("moved away"),
+    )
     mortal.hub.start()
     mortal.prepares("corpus", *mine)
     assert content(mortal.folder / "corpus") == content(mortal.folder / "whole")
@@ -47,13 +57,19 @@ def test_a_hub_that_dies_midway_is_told_and_the_corpus_goes_on_at_its_commit(
 def test_a_corpus_from_the_hub_is_that_of_its_files(person: Any, download: bool) -> None:
     person.prepares("corpus", NEWEST, *downloaded(download))
     wikipedia, books = (
-        person.hub.folder / "datasets" / name for name in ("wikimedia/wikipedia", "rojagtap/bookcorpus")
+        person.hub.folder / "datasets" / name
+        for name in ("wikimedia/wikipedia", "rojagtap/bookcorpus")
     )
-    files = [f"sources.wikipedia.path={wikipedia}/20231101.en", f"sources.bookcorpus.path={books}/data"]
+    files = [
+        f"sources.wikipedia.path={wikipedia}/20231101.en",
+        f"sources.bookcorpus.path={books}/data",
+    ]
     person.prepares("local", *files, HF_HUB_OFFLINE="1")
     found, local = (manifest(person.folder / name) for name in ("corpus", "local"))
     commits = {name: source["revision"] for name, source in found["sources"].items()}
-    assert commits == {name: person.hub.head(f"datasets/{found['sources'][name]['path']}") for name in commits}
+    assert commits == {
+        name: person.hub.head(f"datasets/{found['sources'][name]['path']}") for name in commits
+    }
     assert len(commits) == 2 and found["sources"]["wikipedia"]["counts"]["read"]["documents"] == 75
     for name in commits:
         assert found["sources"][name]["counts"] == local["sources"][name]["counts"]

@@ -15,7 +15,9 @@ configs:
   - {split: train, path: data/train-*}
 ---
 """
-RETRYING = "Retrying in"  # as the client says before it waits and tries again, for half a minute in all
+RETRYING = (
+    "Retrying in"  # as the client says before it waits and tries again, for half a minute in all
+)
 
 
 def assert_told(ended: Any, *said: str) -> None:
@@ -33,25 +35,54 @@ def write_only(hub: Any, repository: str, name: str, text: str) -> None:
 @pytest.mark.parametrize(
     ("overrides", "said"),
     [
-        ([], ("wikimedia/wikipedia", "Revision 'b04c8d1ceb2f5cd4588862100d08de323dccfbaa' doesn't exist", "Check")),
-        (["sources.wikipedia.path=owner/name"], ("owner/name", "doesn't exist on the Hub", "Check path")),
-        ([NEWEST, "sources.wikipedia.config=20231101.de"], ("20231101.de", "20231101.en", "Check path, config")),
+        (
+            [],
+            (
+                "wikimedia/wikipedia",
+                "Revision 'b04c8d1ceb2f5cd4588862100d08de323dccfbaa' doesn't exist",
+                "Check",
+            ),
+        ),
+        (
+            ["sources.wikipedia.path=owner/name"],
+            ("owner/name", "doesn't exist on the Hub", "Check path"),
+        ),
+        (
+            [NEWEST, "sources.wikipedia.config=20231101.de"],
+            ("20231101.de", "20231101.en", "Check path, config"),
+        ),
         ([NEWEST, "sources.wikipedia.split=test"], ("test", "Check path, config, split")),
-        (["sources.wikipedia={path: made/no-files}"], ("made/no-files", "No (supported) data files", "Check path")),
-        ([NEWEST, "sources.wikipedia.text=body"], ("no column body", "id, url, title, text", "`text`")),
-        ([NEWEST, "vocabulary.path=made/no-tokenizer"], ("made--no-tokenizer", "no tokenizer", "Give a folder")),
-        ([NEWEST, "vocabulary.path=made/no-model"], ("made/no-model", "none of a model's files", "Check the name")),
+        (
+            ["sources.wikipedia={path: made/no-files}"],
+            ("made/no-files", "No (supported) data files", "Check path"),
+        ),
+        (
+            [NEWEST, "sources.wikipedia.text=body"],
+            ("no column body", "id, url, title, text", "`text`"),
+        ),
+        (
+            [NEWEST, "vocabulary.path=made/no-tokenizer"],
+            ("made--no-tokenizer", "no tokenizer", "Give a folder"),
+        ),
+        (
+            [NEWEST, "vocabulary.path=made/no-model"],
+            ("made/no-model", "none of a model's files", "Check the name"),
+        ),
     ],
     ids=["revision", "repository", "config", "split", "files", "column", "tokenizer", "model"],
 )
-def test_what_a_corpus_needs_and_the_hub_has_not(person: Any, overrides: list[str], said: tuple[str, ...]) -> None:
+def test_what_a_corpus_needs_and_the_hub_has_not(
+    person: Any, overrides: list[str], said: tuple[str, ...]
+) -> None:
     write_only(person.hub, "datasets/made/no-files", "README.md", NO_FILES)
     write_only(person.hub, "models/made/no-tokenizer", "config.json", "{}")
     write_only(person.hub, "models/made/no-model", "README.md", "nothing else")
     assert_told(person.prepares("corpus", *overrides, code=1), *said)
 
 
-def test_what_a_finetuning_needs_and_the_hub_has_not(person: Any, write_model: Callable[[Path, str], None]) -> None:
+def test_what_a_finetuning_needs_and_the_hub_has_not(
+    person: Any, write_model: Callable[[Path, str], None]
+) -> None:
     def without_weights(folder: Path) -> None:
         write_model(folder, "model.safetensors")
         (folder / "model.safetensors").unlink()
@@ -69,23 +100,43 @@ def test_a_hub_that_is_not_there(mortal: Any, write_model: Callable[[Path, str],
     """datasets tries for 23 seconds, and says so."""
     (mortal.folder / "model").mkdir()
     write_model(mortal.folder / "model", "model.safetensors")
-    assert_told(mortal.runs("eval", "owner/name", code=1), "owner/name", "cannot be reached", "Connect to the network")
+    assert_told(
+        mortal.runs("eval", "owner/name", code=1),
+        "owner/name",
+        "cannot be reached",
+        "Connect to the network",
+    )
     ended = mortal.runs("finetune", "--task", "mrpc", "--model", "model", code=1)
-    assert "mrpc's train split could not be had from nyu-mll/glue on the Hub" in ended.err and "--glue-dir" in ended.err
+    assert (
+        "mrpc's train split could not be had from nyu-mll/glue on the Hub" in ended.err
+        and "--glue-dir" in ended.err
+    )
     assert RETRYING in ended.err
 
 
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
-        (["prepare-corpus", "RECIPE", "--output", "corpus"], ("wikimedia/wikipedia", "Couldn't reach", "network")),
-        (["finetune", "--task", "mrpc"], ("squeezebert/squeezebert-uncased", "Connect to the network", "--model DIR")),
-        (["finetune", "--task", "mrpc", "--model", "model"], ("mrpc's train split", "HF_HUB_OFFLINE", "--glue-dir")),
+        (
+            ["prepare-corpus", "RECIPE", "--output", "corpus"],
+            ("wikimedia/wikipedia", "Couldn't reach", "network"),
+        ),
+        (
+            ["finetune", "--task", "mrpc"],
+            ("squeezebert/squeezebert-uncased", "Connect to the network", "--model DIR"),
+        ),
+        (
+            ["finetune", "--task", "mrpc", "--model", "model"],
+            ("mrpc's train split", "HF_HUB_OFFLINE", "--glue-dir"),
+        ),
     ],
     ids=["corpus", "model", "glue"],
 )
 def test_offline_what_is_not_in_the_cache_is_told_at_once(
-    person: Any, write_model: Callable[[Path, str], None], arguments: list[str], said: tuple[str, ...]
+    person: Any,
+    write_model: Callable[[Path, str], None],
+    arguments: list[str],
+    said: tuple[str, ...],
 ) -> None:
     (person.folder / "model").mkdir()
     write_model(person.folder / "model", "model.safetensors")

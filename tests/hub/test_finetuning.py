@@ -14,16 +14,23 @@ MODEL = "models/squeezebert/squeezebert-uncased"
 
 
 @pytest.mark.parametrize("weights", ["pytorch_model.bin", "model.safetensors"])
-def test_from_the_hub_to_a_score(person: Any, write_model: Callable[[Path, str], None], weights: str) -> None:
+def test_from_the_hub_to_a_score(
+    person: Any, write_model: Callable[[Path, str], None], weights: str
+) -> None:
     person.hub.publish(MODEL, lambda folder: write_model(folder, weights))
     # Such a rate leaves the weights what they were, so that those of the end are those of the hub.
     said = person.runs("finetune", "--task", "mrpc", "epochs=1", "lr=1e-12")
-    assert "MRPC: 48 training and 16 validation examples, squeezebert/squeezebert-uncased (weights)" in said.out
+    assert (
+        "MRPC: 48 training and 16 validation examples, squeezebert/squeezebert-uncased (weights)"
+        in said.out
+    )
     assert "Warning" not in said.err
     run = person.folder / "runs" / "mrpc"
     final = load_file(run / "final" / "model.safetensors")
     file = person.hub.folder / MODEL / weights
-    given = load_file(file) if weights.endswith("safetensors") else torch.load(file, weights_only=True)
+    given = (
+        load_file(file) if weights.endswith("safetensors") else torch.load(file, weights_only=True)
+    )
     shared = final.keys() & given.keys()
     assert sum("encoder.layers" in name for name in shared) > 20
     for name in shared:
@@ -43,6 +50,7 @@ def test_offline_a_run_is_the_same_from_the_cache(person: Any) -> None:
     person.runs("finetune", "--task", "mrpc", "epochs=1", "--output", "offline", **offline)
     person.runs("eval", "offline", **offline)
     first, second = (
-        (person.folder / run / "final" / "model.safetensors").read_bytes() for run in ("online", "offline")
+        (person.folder / run / "final" / "model.safetensors").read_bytes()
+        for run in ("online", "offline")
     )
     assert first == second

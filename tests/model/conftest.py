@@ -50,14 +50,18 @@ def scramble() -> Scramble:
 def batch() -> Batch:
     """Token numbers, types of both kinds, and a mask: row 0 is full, the others end in padding."""
 
-    def batch_of(config: SqueezeBertConfig, rows: int = 4, length: int = 20, seed: int = 0) -> dict[str, Tensor]:
+    def batch_of(
+        config: SqueezeBertConfig, rows: int = 4, length: int = 20, seed: int = 0
+    ) -> dict[str, Tensor]:
         random = torch.Generator().manual_seed(seed)
         ends = torch.randint(2, length, (rows,), generator=random)
         ends[0] = length
         return {
             "input_ids": torch.randint(0, config.vocab_size, (rows, length), generator=random),
             "attention_mask": (torch.arange(length) < ends[:, None]).long(),
-            "token_type_ids": torch.randint(0, config.type_vocab_size, (rows, length), generator=random),
+            "token_type_ids": torch.randint(
+                0, config.type_vocab_size, (rows, length), generator=random
+            ),
         }
 
     return batch_of

@@ -67,7 +67,10 @@ def published_layout(config: SqueezeBertConfig) -> dict[str, tuple[int, ...]]:
             ("intermediate.conv1d", wide, width // config.intermediate_groups),
             ("output.conv1d", width, wide // config.output_groups),
         ]:
-            layout |= {f"encoder.layers.{n}.{name}.weight": (out, into, 1), f"encoder.layers.{n}.{name}.bias": (out,)}
+            layout |= {
+                f"encoder.layers.{n}.{name}.weight": (out, into, 1),
+                f"encoder.layers.{n}.{name}.bias": (out,),
+            }
         for name in ("post_attention", "output"):
             layout |= {f"encoder.layers.{n}.{name}.layernorm.{part}": (width,) for part in NORM}
     return layout
@@ -79,7 +82,10 @@ def layout_of(head: str, config: SqueezeBertConfig) -> dict[str, tuple[int, ...]
     width = config.hidden_size
     encoder = {f"transformer.{name}": shape for name, shape in published_layout(config).items()}
     if head == "SqueezeBertForSequenceClassification":
-        return encoder | {"classifier.weight": (config.num_labels, width), "classifier.bias": (config.num_labels,)}
+        return encoder | {
+            "classifier.weight": (config.num_labels, width),
+            "classifier.bias": (config.num_labels,),
+        }
     return encoder | {
         "cls.predictions.bias": (config.vocab_size,),
         "cls.predictions.transform.dense.weight": (width, width),
@@ -97,10 +103,14 @@ def assert_equal(model: nn.Module, tensors: Tensors) -> None:
     assert state.keys() == tensors.keys()
     for name, tensor in tensors.items():
         assert state[name].dtype == torch.float32
-        assert_close(state[name], tensor.float(), rtol=0, atol=0, msg=partial("{}: {}".format, name))
+        assert_close(
+            state[name], tensor.float(), rtol=0, atol=0, msg=partial("{}: {}".format, name)
+        )
 
 
-def write_folder(folder: Path, config: SqueezeBertConfig, head: str = "SqueezeBertForMaskedLM") -> Path:
+def write_folder(
+    folder: Path, config: SqueezeBertConfig, head: str = "SqueezeBertForMaskedLM"
+) -> Path:
     """A folder with nothing but config.json."""
     folder.mkdir(exist_ok=True)
     (folder / "config.json").write_text(json.dumps(config.to_hf(head)))
@@ -136,8 +146,12 @@ def test_names_and_shapes_are_the_published_ones(head: str) -> None:
 
 
 @pytest.mark.parametrize("head", CLASSES)
-def test_a_saved_model_is_config_and_weights_and_comes_back_equal(head: str, tiny: Config, tmp_path: Path) -> None:
-    config = tiny(q_groups=2, output_groups=8, layer_norm_eps=1e-5, id2label={0: "no", 1: "yes", 2: "maybe"})
+def test_a_saved_model_is_config_and_weights_and_comes_back_equal(
+    head: str, tiny: Config, tmp_path: Path
+) -> None:
+    config = tiny(
+        q_groups=2, output_groups=8, layer_norm_eps=1e-5, id2label={0: "no", 1: "yes", 2: "maybe"}
+    )
     cls: type[SavedModel] = getattr(sqzb.model, head)
     model = cls(config)
     model.save_pretrained(tmp_path / "new" / "folder")
@@ -162,7 +176,13 @@ def test_a_saved_model_is_config_and_weights_and_comes_back_equal(head: str, tin
 def test_the_tokenizer_goes_along(mlm: SqueezeBertForMaskedLM, tmp_path: Path) -> None:
     tokenizer: Tokenizer = train_tokenizer(["a cat and a dog"], 40, lowercase=True)
     mlm.save_pretrained(tmp_path, tokenizer)
-    names = {"config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json", "vocab.txt"}
+    names = {
+        "config.json",
+        "model.safetensors",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        "vocab.txt",
+    }
     assert {path.name for path in tmp_path.iterdir()} == names
     theirs = transformers.AutoTokenizer.from_pretrained(tmp_path)
     assert theirs("a dog")["input_ids"] == tokenizer.encode("a dog").ids
@@ -196,18 +216,32 @@ def test_the_sop_head_lies_beside_and_only_pretraining_asks_for_it(
     pretraining.save_pretrained(tmp_path)
     state = pretraining.state_dict()
     sop = {name: tensor for name, tensor in state.items() if name.startswith("sop.")}
-    assert load_file(tmp_path / "sop_head.safetensors").keys() == sop.keys() == {"sop.weight", "sop.bias"}
+    assert (
+        load_file(tmp_path / "sop_head.safetensors").keys()
+        == sop.keys()
+        == {"sop.weight", "sop.bias"}
+    )
     assert_equal(SqueezeBertForPreTraining.from_pretrained(tmp_path), state)
-    assert_equal(SqueezeBertForMaskedLM.from_pretrained(tmp_path), {n: t for n, t in state.items() if n not in sop})
-    encoder = {n.removeprefix("transformer."): t for n, t in state.items() if n.startswith("transformer.")}
+    assert_equal(
+        SqueezeBertForMaskedLM.from_pretrained(tmp_path),
+        {n: t for n, t in state.items() if n not in sop},
+    )
+    encoder = {
+        n.removeprefix("transformer."): t for n, t in state.items() if n.startswith("transformer.")
+    }
     assert_equal(SqueezeBertModel.from_pretrained(tmp_path), encoder)
 
 
-def test_a_model_without_a_sop_head_gets_a_new_one(mlm: SqueezeBertForMaskedLM, tmp_path: Path) -> None:
+def test_a_model_without_a_sop_head_gets_a_new_one(
+    mlm: SqueezeBertForMaskedLM, tmp_path: Path
+) -> None:
     mlm.save_pretrained(tmp_path)
     torch.manual_seed(0)
     opened = SqueezeBertForPreTraining.from_pretrained(tmp_path)
-    assert_equal(opened, mlm.state_dict() | {n: t for n, t in opened.state_dict().items() if n.startswith("sop.")})
+    assert_equal(
+        opened,
+        mlm.state_dict() | {n: t for n, t in opened.state_dict().items() if n.startswith("sop.")},
+    )
     assert opened.sop.weight.std().item() == pytest.approx(mlm.config.initializer_range, rel=0.3)
     assert not opened.sop.bias.any()
 
@@ -224,7 +258,9 @@ def test_a_sop_head_does_not_outlive_its_model(
 # The classifier
 
 
-def test_new_labels_get_a_new_classifier_and_forget_the_kind_of_problem(tiny: Config, tmp_path: Path) -> None:
+def test_new_labels_get_a_new_classifier_and_forget_the_kind_of_problem(
+    tiny: Config, tmp_path: Path
+) -> None:
     config = tiny(id2label={0: "a", 1: "b", 2: "c"}, problem_type="single_label_classification")
     model = SqueezeBertForSequenceClassification(config)
     model.save_pretrained(tmp_path)
@@ -234,7 +270,9 @@ def test_new_labels_get_a_new_classifier_and_forget_the_kind_of_problem(tiny: Co
         assert opened.classifier.weight.shape == (len(labels), 32)
         assert not opened.classifier.weight[0].equal(model.classifier.weight[0])
         encoder = {n: t for n, t in model.state_dict().items() if n.startswith("transformer.")}
-        assert_equal(opened.transformer, {n.removeprefix("transformer."): t for n, t in encoder.items()})
+        assert_equal(
+            opened.transformer, {n.removeprefix("transformer."): t for n, t in encoder.items()}
+        )
 
 
 def test_fields_of_the_configuration_can_be_changed_and_are_checked(
@@ -249,13 +287,17 @@ def test_fields_of_the_configuration_can_be_changed_and_are_checked(
             SqueezeBertForMaskedLM.from_pretrained(tmp_path, **wrong)
 
 
-@pytest.mark.parametrize("head", ["SqueezeBertModel", "SqueezeBertForMaskedLM", "SqueezeBertForPreTraining"])
+@pytest.mark.parametrize(
+    "head", ["SqueezeBertModel", "SqueezeBertForMaskedLM", "SqueezeBertForPreTraining"]
+)
 def test_a_classifier_starts_from_any_encoder_but_only_where_labels_are_given(
     head: str, tiny: Config, scramble: Scramble, tmp_path: Path
 ) -> None:
     model = scramble(getattr(sqzb.model, head)(tiny()))
     model.save_pretrained(tmp_path)
-    opened = SqueezeBertForSequenceClassification.from_pretrained(tmp_path, id2label={0: "no", 1: "yes"})
+    opened = SqueezeBertForSequenceClassification.from_pretrained(
+        tmp_path, id2label={0: "no", 1: "yes"}
+    )
     encoder: Any = getattr(model, "transformer", model)
     assert_equal(opened.transformer, encoder.state_dict())
     with pytest.raises(UserError, match=r"missing classifier\.weight.*missing classifier\.bias"):
@@ -265,19 +307,25 @@ def test_a_classifier_starts_from_any_encoder_but_only_where_labels_are_given(
 # What is read
 
 
-def test_half_precision_of_transformers_is_read_into_fp32(tiny: Config, scramble: Scramble, tmp_path: Path) -> None:
+def test_half_precision_of_transformers_is_read_into_fp32(
+    tiny: Config, scramble: Scramble, tmp_path: Path
+) -> None:
     theirs = transformers.SqueezeBertForMaskedLM(
         transformers.SqueezeBertConfig.from_dict(tiny().to_hf("SqueezeBertForMaskedLM"))
     )
     scramble(theirs).half().save_pretrained(tmp_path)
-    state = {name: tensor for name, tensor in theirs.state_dict().items() if ".decoder." not in name}
+    state = {
+        name: tensor for name, tensor in theirs.state_dict().items() if ".decoder." not in name
+    }
     assert next(iter(state.values())).dtype == torch.float16
     assert_equal(SqueezeBertForMaskedLM.from_pretrained(tmp_path), state)
 
 
 @pytest.mark.parametrize("zipped", [True, False])
 @pytest.mark.parametrize("prefix", ["transformer.", ""])
-def test_an_old_published_file_is_read(zipped: bool, prefix: str, mlm: SqueezeBertForMaskedLM, tmp_path: Path) -> None:
+def test_an_old_published_file_is_read(
+    zipped: bool, prefix: str, mlm: SqueezeBertForMaskedLM, tmp_path: Path
+) -> None:
     """fp16, position numbers and copies of the tied weights, in both formats that torch has written."""
     state = {name: tensor.half() for name, tensor in mlm.state_dict().items()}
     words = state["transformer.embeddings.word_embeddings.weight"]
@@ -288,13 +336,21 @@ def test_an_old_published_file_is_read(zipped: bool, prefix: str, mlm: SqueezeBe
         "cls.seq_relationship.weight": torch.ones(2, 32),
         "cls.seq_relationship.bias": torch.ones(2),
     }
-    torch.save(old, write_folder(tmp_path, mlm.config) / "pytorch_model.bin", _use_new_zipfile_serialization=zipped)
+    torch.save(
+        old,
+        write_folder(tmp_path, mlm.config) / "pytorch_model.bin",
+        _use_new_zipfile_serialization=zipped,
+    )
     assert_equal(SqueezeBertForMaskedLM.from_pretrained(tmp_path), state)
-    encoder = {n.removeprefix("transformer."): t for n, t in state.items() if n.startswith("transformer.")}
+    encoder = {
+        n.removeprefix("transformer."): t for n, t in state.items() if n.startswith("transformer.")
+    }
     assert_equal(SqueezeBertModel.from_pretrained(tmp_path), encoder)
 
 
-def test_safetensors_are_preferred_to_an_old_file(mlm: SqueezeBertForMaskedLM, tmp_path: Path) -> None:
+def test_safetensors_are_preferred_to_an_old_file(
+    mlm: SqueezeBertForMaskedLM, tmp_path: Path
+) -> None:
     mlm.save_pretrained(tmp_path)
     (tmp_path / "pytorch_model.bin").write_bytes(b"never opened")
     assert_equal(SqueezeBertForMaskedLM.from_pretrained(str(tmp_path)), mlm.state_dict())
@@ -315,7 +371,12 @@ def test_every_missing_unexpected_or_misshapen_tensor_is_listed(
     unexpected = data.draw(
         st.lists(
             st.sampled_from(
-                ["encoder.layers.2.output.conv1d.bias", "embeddings.extra", "lm_head.weight", "cls.predictions.more"]
+                [
+                    "encoder.layers.2.output.conv1d.bias",
+                    "embeddings.extra",
+                    "lm_head.weight",
+                    "cls.predictions.more",
+                ]
             ),
             unique=True,
         )
@@ -330,7 +391,10 @@ def test_every_missing_unexpected_or_misshapen_tensor_is_listed(
     told = str(refused.value)
     assert folder in told
     listed = re.split(r"describes it: |; |\. Is this", told)
-    found = {kind: [text for text in listed if text.startswith(f"{kind} ")] for kind in ("missing", "unexpected")}
+    found = {
+        kind: [text for text in listed if text.startswith(f"{kind} ")]
+        for kind in ("missing", "unexpected")
+    }
     assert sorted(found["missing"]) == sorted(f"missing {name}" for name in missing)
     assert sorted(found["unexpected"]) == sorted(f"unexpected {name}" for name in unexpected)
     for name in misshapen:
@@ -341,7 +405,10 @@ def test_every_missing_unexpected_or_misshapen_tensor_is_listed(
 
 @pytest.mark.parametrize(
     ("head", "part"),
-    [("SqueezeBertForPreTraining", "sop.bias"), ("SqueezeBertForSequenceClassification", "classifier.bias")],
+    [
+        ("SqueezeBertForPreTraining", "sop.bias"),
+        ("SqueezeBertForSequenceClassification", "classifier.bias"),
+    ],
 )
 def test_half_a_head_is_refused(head: str, part: str, tiny: Config, tmp_path: Path) -> None:
     model = getattr(sqzb.model, head)(tiny())
@@ -405,7 +472,9 @@ def test_damaged_weights_are_an_error_of_the_users(data: st.DataObject, name: st
         except UserError as refused:
             assert text in str(refused)
         else:
-            assert all(isinstance(key, str) and isinstance(value, Tensor) for key, value in read.items())
+            assert all(
+                isinstance(key, str) and isinstance(value, Tensor) for key, value in read.items()
+            )
 
 
 @pytest.mark.parametrize("content", [[torch.ones(1)], {"a": 1}, {1: torch.ones(1)}, torch.ones(1)])
@@ -415,7 +484,9 @@ def test_an_old_file_that_is_no_state_dict_is_refused(content: Any, tmp_path: Pa
         sqzb.model.checkpoint.read_tensors(tmp_path)
 
 
-def test_a_folder_without_config_or_weights_says_so(mlm: SqueezeBertForMaskedLM, tmp_path: Path) -> None:
+def test_a_folder_without_config_or_weights_says_so(
+    mlm: SqueezeBertForMaskedLM, tmp_path: Path
+) -> None:
     with pytest.raises(UserError, match=r"config\.json"):
         SqueezeBertForMaskedLM.from_pretrained(tmp_path)
     write_folder(tmp_path, mlm.config)

@@ -12,10 +12,14 @@ from pydantic import ValidationError
 
 from sqzb.model.config import SqueezeBertConfig
 
-GROUPS = [f"{layer}_groups" for layer in ("q", "k", "v", "post_attention", "intermediate", "output")]
+GROUPS = [
+    f"{layer}_groups" for layer in ("q", "k", "v", "post_attention", "intermediate", "output")
+]
 rates = st.floats(0, 1, exclude_max=True)
 sizes = st.sampled_from([1, 2, 3, 4, 6, 8, 12])
-labels = st.lists(st.text(), min_size=1, max_size=5, unique=True).map(lambda names: dict(enumerate(names)))
+labels = st.lists(st.text(), min_size=1, max_size=5, unique=True).map(
+    lambda names: dict(enumerate(names))
+)
 configs = st.builds(
     SqueezeBertConfig,
     vocab_size=st.integers(6, 100),
@@ -74,7 +78,9 @@ def fits_transformers(config: SqueezeBertConfig) -> bool:
 
 @pytest.mark.parametrize("changed", ["num_attention_heads", *GROUPS])
 @pytest.mark.parametrize("parts", [1, 5, 8, 9, 12])
-def test_problems_are_the_divisions_that_transformers_cannot_build(changed: str, parts: int) -> None:
+def test_problems_are_the_divisions_that_transformers_cannot_build(
+    changed: str, parts: int
+) -> None:
     base: dict[str, Any] = {
         "hidden_size": 24,
         "intermediate_size": 36,
@@ -93,7 +99,9 @@ def test_padding_is_a_token_of_the_vocabulary(pad_token_id: int) -> None:
 
 @settings(max_examples=40)
 @given(configs)
-def test_every_problem_names_its_field_and_its_number_and_stops_reading(config: SqueezeBertConfig) -> None:
+def test_every_problem_names_its_field_and_its_number_and_stops_reading(
+    config: SqueezeBertConfig,
+) -> None:
     problems = config.problems()
     assume(problems)
     with pytest.raises(ValueError) as refused:
@@ -105,7 +113,9 @@ def test_every_problem_names_its_field_and_its_number_and_stops_reading(config: 
 
 def test_defaults_are_the_published_model() -> None:
     ours, theirs = SqueezeBertConfig(), transformers.SqueezeBertConfig()
-    assert {name: getattr(theirs, name) for name in SqueezeBertConfig.model_fields} == ours.model_dump()
+    assert {
+        name: getattr(theirs, name) for name in SqueezeBertConfig.model_fields
+    } == ours.model_dump()
     assert ours.problems() == []
     assert SqueezeBertConfig.from_hf({"model_type": "squeezebert"}) == ours
 
@@ -152,17 +162,28 @@ def test_the_stored_kind_of_problem_must_be_the_one_that_the_labels_make(labels:
 
 def test_all_wrong_values_are_told_at_once() -> None:
     with pytest.raises(ValueError, match=r"hidden_size.*hidden_act"):
-        SqueezeBertConfig.from_hf({"model_type": "squeezebert", "hidden_size": "many", "hidden_act": "silu"})
+        SqueezeBertConfig.from_hf(
+            {"model_type": "squeezebert", "hidden_size": "many", "hidden_act": "silu"}
+        )
 
 
 def test_what_other_tools_add_is_ignored() -> None:
-    added = {"torch_dtype": "float16", "transformers_version": "4.0", "bos_token_id": None, "q_groups": None, "new": 1}
+    added = {
+        "torch_dtype": "float16",
+        "transformers_version": "4.0",
+        "bos_token_id": None,
+        "q_groups": None,
+        "new": 1,
+    }
     assert SqueezeBertConfig.from_hf({"model_type": "squeezebert", **added}) == SqueezeBertConfig()
 
 
 def test_a_number_of_labels_without_names_is_read_as_transformers_reads_it() -> None:
     values = {"model_type": "squeezebert", "num_labels": 3}
-    assert SqueezeBertConfig.from_hf(values).id2label == transformers.SqueezeBertConfig.from_dict(values).id2label
+    assert (
+        SqueezeBertConfig.from_hf(values).id2label
+        == transformers.SqueezeBertConfig.from_dict(values).id2label
+    )
 
 
 def test_a_config_cannot_be_changed_in_place_or_misspelt() -> None:

@@ -49,7 +49,14 @@ def cases(draw: st.DrawFn) -> tuple[SqueezeBertConfig, int, int, int]:
     """Sizes of a model, a batch, a length and a number of predictions."""
     heads, unit = draw(st.sampled_from([1, 2, 4])), draw(st.sampled_from([2, 3]))
     groups = [draw(st.sampled_from([1, 2, 4])) for _ in range(6)]
-    names = ["q_groups", "k_groups", "v_groups", "post_attention_groups", "intermediate_groups", "output_groups"]
+    names = [
+        "q_groups",
+        "k_groups",
+        "v_groups",
+        "post_attention_groups",
+        "intermediate_groups",
+        "output_groups",
+    ]
     config = SqueezeBertConfig(
         vocab_size=draw(st.integers(6, 40)),
         hidden_size=4 * unit,
@@ -71,9 +78,15 @@ def inputs(config: SqueezeBertConfig, batch: int, length: int) -> dict[str, Tens
     return {"input_ids": ones, "attention_mask": ones, "token_type_ids": ones}
 
 
-def pretraining_inputs(config: SqueezeBertConfig, batch: int, length: int, predictions: int) -> dict[str, Tensor]:
+def pretraining_inputs(
+    config: SqueezeBertConfig, batch: int, length: int, predictions: int
+) -> dict[str, Tensor]:
     asked = torch.ones(batch, predictions, dtype=torch.long)
-    labels = {"mlm_positions": asked, "mlm_labels": asked, "sop_labels": torch.ones(batch, dtype=torch.long)}
+    labels = {
+        "mlm_positions": asked,
+        "mlm_labels": asked,
+        "sop_labels": torch.ones(batch, dtype=torch.long),
+    }
     return inputs(config, batch, length) | labels
 
 
@@ -101,7 +114,9 @@ def test_flops_are_those_that_torch_counts(case: tuple[SqueezeBertConfig, int, i
     assert forward.get_total_flops() == total(expected).flops
     with FlopCounterMode(display=False) as backward:
         sum(tally.loss for tally in tallies.values()).backward()
-    assert forward.get_total_flops() + backward.get_total_flops() == TRAINING * total(expected).flops
+    assert (
+        forward.get_total_flops() + backward.get_total_flops() == TRAINING * total(expected).flops
+    )
 
 
 @settings(max_examples=15)
@@ -122,7 +137,10 @@ def test_parameters_are_those_of_the_modules(case: tuple[SqueezeBertConfig, int,
     config, batch, length, predictions = case
     model = SqueezeBertForPreTraining(config)
     expected = costs(config, batch, length, predictions, labels=2)
-    modules = {f".{name}": sum(p.numel() for p in module.parameters()) for name, module in model.named_modules()}
+    modules = {
+        f".{name}": sum(p.numel() for p in module.parameters())
+        for name, module in model.named_modules()
+    }
     assert by_part(modules) == {name: cost.parameters for name, cost in expected.items()}
     assert sum(parameter.numel() for parameter in model.parameters()) == total(expected).parameters
 
@@ -175,7 +193,14 @@ def test_the_published_model() -> None:
     parts = costs(PUBLISHED, 1, 128)
     assert total(parts).parameters == 51_089_664
     assert parts["embeddings"].parameters == 23_837_184
-    layer = ("query_key_value", "attention", "post_attention", "intermediate", "output", "elementwise")
+    layer = (
+        "query_key_value",
+        "attention",
+        "post_attention",
+        "intermediate",
+        "output",
+        "elementwise",
+    )
     assert sum(parts[name].parameters for name in layer) == 12 * 2_221_824
     assert total(parts).flops == pytest.approx(7.40e9, rel=1e-3)
 
@@ -183,10 +208,15 @@ def test_the_published_model() -> None:
 def test_the_published_runs_cost() -> None:
     """Both phases of the recipe, 1.75e19 FLOP."""
     phases = [(56_000, 128, 20), (6_000, 512, 80)]
-    flops = sum(TRAINING * n * total(costs(PUBLISHED, 8192, length, k, labels=2)).flops for n, length, k in phases)
+    flops = sum(
+        TRAINING * n * total(costs(PUBLISHED, 8192, length, k, labels=2)).flops
+        for n, length, k in phases
+    )
     assert flops == pytest.approx(1.75e19, rel=0.005)
 
 
 def test_a_model_without_heads_is_the_encoder(tiny: Callable[..., SqueezeBertConfig]) -> None:
     model = SqueezeBertModel(tiny())
-    assert total(costs(tiny(), 2, 8)).parameters == sum(parameter.numel() for parameter in model.parameters())
+    assert total(costs(tiny(), 2, 8)).parameters == sum(
+        parameter.numel() for parameter in model.parameters()
+    )

@@ -41,17 +41,25 @@ def model(tiny: Config, scramble: Scramble) -> Any:
 
 
 @settings(max_examples=25)
-@given(seed=st.integers(0, 999), padding=st.integers(1, 8), kind=st.sampled_from([torch.bool, torch.long, torch.float]))
+@given(
+    seed=st.integers(0, 999),
+    padding=st.integers(1, 8),
+    kind=st.sampled_from([torch.bool, torch.long, torch.float]),
+)
 def test_padding_changes_nothing(
     seed: int, padding: int, kind: torch.dtype, model: nn.Module, tiny: Config, batch: Batch
 ) -> None:
     inputs = batch(tiny(), rows=3, length=12, seed=seed)
-    filled = {name: nn.functional.pad(tensor, (0, padding), value=1) for name, tensor in inputs.items()}
+    filled = {
+        name: nn.functional.pad(tensor, (0, padding), value=1) for name, tensor in inputs.items()
+    }
     filled["attention_mask"][:, 12:] = 0
     filled["attention_mask"] = filled["attention_mask"].to(kind)
     short, long = model(**inputs), model(**filled)
     asked = inputs["attention_mask"].bool()
-    assert_close(long.last_hidden_state[:, :12][asked], short.last_hidden_state[asked], rtol=0, atol=1e-5)
+    assert_close(
+        long.last_hidden_state[:, :12][asked], short.last_hidden_state[asked], rtol=0, atol=1e-5
+    )
     assert_close(long.pooler_output, short.pooler_output, rtol=0, atol=1e-5)
 
 
@@ -94,14 +102,18 @@ def test_bf16_is_close_to_fp32(model: nn.Module, tiny: Config, batch: Batch) -> 
     assert 1e-5 < error < 0.05
 
 
-def test_a_sequence_longer_than_the_positions_is_refused_with_both_numbers(model: nn.Module) -> None:
+def test_a_sequence_longer_than_the_positions_is_refused_with_both_numbers(
+    model: nn.Module,
+) -> None:
     assert model(torch.zeros(1, 24, dtype=torch.long)).last_hidden_state.shape == (1, 24, 32)
     with pytest.raises(ValueError, match=r"25 .*24"):
         model(torch.zeros(1, 25, dtype=torch.long))
 
 
 @pytest.mark.parametrize("place", ["hidden_dropout_prob", "attention_probs_dropout_prob"])
-def test_dropout_is_for_training_alone(place: str, tiny: Config, scramble: Scramble, batch: Batch) -> None:
+def test_dropout_is_for_training_alone(
+    place: str, tiny: Config, scramble: Scramble, batch: Batch
+) -> None:
     inputs = batch(tiny())
     without = scramble(SqueezeBertModel(tiny())).eval()(**inputs).last_hidden_state
     model = scramble(SqueezeBertModel(tiny(**{place: 0.3})))

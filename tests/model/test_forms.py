@@ -50,7 +50,10 @@ def losses(
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             inputs = batch(step % 5)
             tallies = forward(**inputs).tallies
-        loss = sum(tally.loss / (inputs[f"{name}_labels"] != IGNORED).sum() for name, tally in tallies.items())
+        loss = sum(
+            tally.loss / (inputs[f"{name}_labels"] != IGNORED).sum()
+            for name, tally in tallies.items()
+        )
         loss.backward()
         optimizer.step()
         optimizer.zero_grad()
@@ -74,7 +77,9 @@ def test_fifty_steps_of_torchs_own_products(plain: list[float]) -> None:
 
 def test_fifty_compiled_steps_with_the_same_places_dropped() -> None:
     plain = losses(50, dropout=0.1)
-    with inductor.patch(compile_threads=1):  # the compiler's own processes would each import torch first
+    with inductor.patch(
+        compile_threads=1
+    ):  # the compiler's own processes would each import torch first
         found = losses(50, compiled=True, dropout=0.1)
     assert found[0] == pytest.approx(plain[0], rel=1e-5)
     assert found == pytest.approx(plain, rel=1e-4)

@@ -47,7 +47,11 @@ slots = st.tuples(
 
 def one_by_one(logits: Tensor, labels: Tensor) -> Tally:
     """The tally of (n, classes) against (n), from its definition."""
-    asked = [(row.double().log_softmax(0), int(label)) for row, label in zip(logits, labels, strict=True) if label >= 0]
+    asked = [
+        (row.double().log_softmax(0), int(label))
+        for row, label in zip(logits, labels, strict=True)
+        if label >= 0
+    ]
     loss = -sum((row[label] for row, label in asked), start=torch.zeros((), dtype=torch.double))
     hits = sum(int(row.argmax()) == label for row, label in asked)
     return Tally(loss.float(), torch.tensor(hits))
@@ -83,7 +87,11 @@ def test_a_loss_is_summed_in_fp32() -> None:
 @settings(max_examples=25)
 @given(seed=seeds, slots=slots)
 def test_mlm_at_positions_is_mlm_everywhere_looked_up_there(
-    seed: int, slots: tuple[list[int], list[bool]], pretraining: SqueezeBertForPreTraining, tiny: Config, batch: Batch
+    seed: int,
+    slots: tuple[list[int], list[bool]],
+    pretraining: SqueezeBertForPreTraining,
+    tiny: Config,
+    batch: Batch,
 ) -> None:
     inputs = batch(tiny(), ROWS, LENGTH, seed)
     positions, filled = (torch.tensor(column).view(ROWS, SLOTS) for column in slots)
@@ -92,16 +100,22 @@ def test_mlm_at_positions_is_mlm_everywhere_looked_up_there(
     there = pretraining(**inputs, mlm_positions=positions, mlm_labels=labels)
     expected = everywhere.mlm_logits[torch.arange(ROWS)[:, None], positions]
     assert there.mlm_logits is None
-    assert_close(pretraining(**inputs, mlm_positions=positions).mlm_logits, expected, rtol=0, atol=1e-5)
+    assert_close(
+        pretraining(**inputs, mlm_positions=positions).mlm_logits, expected, rtol=0, atol=1e-5
+    )
     assert_close(there.sop_logits, everywhere.sop_logits)
     assert everywhere.tallies == {}
     assert there.tallies.keys() == {"mlm"}
     assert_same(there.tallies["mlm"], one_by_one(expected.flatten(0, 1), labels.flatten()))
 
 
-def test_the_mlm_head_is_that_of_masked_lm(pretraining: SqueezeBertForPreTraining, tiny: Config, batch: Batch) -> None:
+def test_the_mlm_head_is_that_of_masked_lm(
+    pretraining: SqueezeBertForPreTraining, tiny: Config, batch: Batch
+) -> None:
     model = SqueezeBertForMaskedLM(tiny()).eval()
-    model.load_state_dict({n: t for n, t in pretraining.state_dict().items() if not n.startswith("sop.")})
+    model.load_state_dict(
+        {n: t for n, t in pretraining.state_dict().items() if not n.startswith("sop.")}
+    )
     assert_close(pretraining(**batch(tiny())).mlm_logits, model(**batch(tiny())).logits)
 
 
@@ -149,7 +163,9 @@ def test_a_classifier_tallies_what_is_asked(
         assert_same(out.tallies["task"], Tally(squares, torch.tensor(0)))
 
 
-def test_a_classifier_sees_the_pooled_token_through_dropout(tiny: Config, scramble: Scramble, batch: Batch) -> None:
+def test_a_classifier_sees_the_pooled_token_through_dropout(
+    tiny: Config, scramble: Scramble, batch: Batch
+) -> None:
     model = scramble(SqueezeBertForSequenceClassification(tiny())).train()
     assert model.dropout.p == tiny().hidden_dropout_prob
     model.dropout.p = 1.0
@@ -163,7 +179,10 @@ def test_where_nothing_is_asked_the_loss_is_zero_and_has_a_gradient_of_zero(
     for model, labels in [
         (pretraining, {"mlm_labels": none, "sop_labels": none[:, 0]}),
         (scramble(SqueezeBertForSequenceClassification(tiny())), {"labels": none[:, 0]}),
-        (scramble(SqueezeBertForSequenceClassification(tiny(id2label={0: "score"}))), {"labels": none[:, 0]}),
+        (
+            scramble(SqueezeBertForSequenceClassification(tiny(id2label={0: "score"}))),
+            {"labels": none[:, 0]},
+        ),
     ]:
         tallies = model(**inputs, **labels).tallies.values()
         for tally in tallies:
@@ -180,7 +199,9 @@ def test_micro_batches_add_up_to_the_whole_batch(
     labels = inputs["input_ids"].where(inputs["input_ids"] % 2 == 0, IGNORED)
     whole = pretraining(**inputs, mlm_labels=labels).tallies["mlm"]
     parts = [
-        pretraining(**{name: tensor[rows] for name, tensor in inputs.items()}, mlm_labels=labels[rows]).tallies["mlm"]
+        pretraining(
+            **{name: tensor[rows] for name, tensor in inputs.items()}, mlm_labels=labels[rows]
+        ).tallies["mlm"]
         for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
     ]
     assert_same(Tally(*(sum(column) for column in zip(*parts, strict=True))), whole)
@@ -207,13 +228,17 @@ temperatures, alphas = st.floats(0.2, 20), st.floats(0, 1)
 def drawn(seed: int, n: int, classes: int) -> tuple[Tensor, Tensor, Tensor]:
     """Logits, labels of which some do not count, and a teacher's logits; in fp64."""
     random = torch.Generator().manual_seed(seed)
-    logits, teacher = (3 * torch.randn(n, classes, generator=random, dtype=torch.double) for _ in range(2))
+    logits, teacher = (
+        3 * torch.randn(n, classes, generator=random, dtype=torch.double) for _ in range(2)
+    )
     labels = torch.randint(-1, classes, (n,), generator=random)
     return logits, labels.where(labels >= 0, IGNORED), teacher
 
 
 @given(seeds, st.integers(0, 12), st.integers(2, 5), temperatures, alphas)
-def test_the_soft_loss_is_as_defined(seed: int, n: int, classes: int, temperature: float, alpha: float) -> None:
+def test_the_soft_loss_is_as_defined(
+    seed: int, n: int, classes: int, temperature: float, alpha: float
+) -> None:
     """By scipy's relative entropy, which lacks the teacher's own entropy; row by row."""
     logits, labels, teacher = drawn(seed, n, classes)
     due = 0.0
@@ -230,7 +255,9 @@ def test_the_soft_loss_is_as_defined(seed: int, n: int, classes: int, temperatur
 
 @settings(max_examples=20)
 @given(seeds, st.integers(2, 5), temperatures, alphas)
-def test_the_soft_gradients_are_the_numerical_ones(seed: int, classes: int, temperature: float, alpha: float) -> None:
+def test_the_soft_gradients_are_the_numerical_ones(
+    seed: int, classes: int, temperature: float, alpha: float
+) -> None:
     logits, labels, teacher = drawn(seed, 4, classes)
     logits.requires_grad_()
     assert torch.autograd.gradcheck(
@@ -245,10 +272,13 @@ def test_the_soft_gradients_are_the_numerical_ones(seed: int, classes: int, temp
 @given(seeds, st.integers(0, 12), alphas)
 def test_a_soft_regression_is_as_defined(seed: int, n: int, alpha: float) -> None:
     logits, labels, teacher = drawn(seed, n, 5)
-    got = soft_regression_tally(logits[:, :1].float(), labels.float(), teacher[:, :1].float(), alpha)
+    got = soft_regression_tally(
+        logits[:, :1].float(), labels.float(), teacher[:, :1].float(), alpha
+    )
     asked = [row for row in range(n) if labels[row] != IGNORED]
     due = sum(
-        (1 - alpha) * float(logits[row, 0] - labels[row]) ** 2 + alpha * float(logits[row, 0] - teacher[row, 0]) ** 2
+        (1 - alpha) * float(logits[row, 0] - labels[row]) ** 2
+        + alpha * float(logits[row, 0] - teacher[row, 0]) ** 2
         for row in asked
     )
     np.testing.assert_allclose(float(got.loss), due, rtol=1e-4, atol=1e-4)
@@ -271,14 +301,23 @@ def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(
 @given(seeds, st.integers(1, 12), st.integers(2, 5))
 def test_without_a_share_the_teacher_changes_no_bit(seed: int, n: int, classes: int) -> None:
     logits, labels, teacher = (
-        values.float() if values.is_floating_point() else values for values in drawn(seed, n, classes)
+        values.float() if values.is_floating_point() else values
+        for values in drawn(seed, n, classes)
     )
     logits.requires_grad_()
     column, numbers = logits[:, :1], labels.float()
     for got, due in (
-        (soft_classification_tally(logits, labels, teacher, 1.0, 0.0), classification_tally(logits, labels)),
-        (soft_regression_tally(column, numbers, teacher[:, :1], 0.0), regression_tally(column, numbers)),
+        (
+            soft_classification_tally(logits, labels, teacher, 1.0, 0.0),
+            classification_tally(logits, labels),
+        ),
+        (
+            soft_regression_tally(column, numbers, teacher[:, :1], 0.0),
+            regression_tally(column, numbers),
+        ),
     ):
         assert got == due
-        gradients = [torch.autograd.grad(tally.loss, logits, retain_graph=True)[0] for tally in (got, due)]
+        gradients = [
+            torch.autograd.grad(tally.loss, logits, retain_graph=True)[0] for tally in (got, due)
+        ]
         assert torch.equal(*gradients)

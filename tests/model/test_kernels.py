@@ -18,8 +18,12 @@ pytest.importorskip("triton", reason="Triton is for Linux alone")
 
 
 @pytest.mark.parametrize("post_groups", [1, 2])
-@pytest.mark.parametrize(("precision", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)])
-def test_a_whole_model_is_the_same_with_kernels(post_groups: int, precision: torch.dtype, tolerance: float) -> None:
+@pytest.mark.parametrize(
+    ("precision", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
+)
+def test_a_whole_model_is_the_same_with_kernels(
+    post_groups: int, precision: torch.dtype, tolerance: float
+) -> None:
     torch.manual_seed(0)
     config = SqueezeBertConfig(
         vocab_size=40, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
@@ -34,7 +38,9 @@ def test_a_whole_model_is_the_same_with_kernels(post_groups: int, precision: tor
     mask = torch.ones(2, 9, dtype=torch.long)
     mask[1, 6:] = 0
     # The key's bias changes all scores of a query alike, and so nothing.
-    parameters = [p for name, p in model.encoder.named_parameters() if not name.endswith("key.bias")]
+    parameters = [
+        p for name, p in model.encoder.named_parameters() if not name.endswith("key.bias")
+    ]
     found = []
     for kind in (torch.float32, precision):
         with torch.autocast("cpu", kind, enabled=kind is torch.bfloat16):
@@ -51,11 +57,16 @@ def test_a_whole_model_is_the_same_with_kernels(post_groups: int, precision: tor
     [
         ({"output_groups": 2}, "as many groups in `intermediate` as in `output`"),
         ({"k_groups": 2}, "as many groups in `q`, `k` and `v`"),
-        ({"num_attention_heads": 6, "q_groups": 4, "k_groups": 4, "v_groups": 4}, "which divide the heads"),
+        (
+            {"num_attention_heads": 6, "q_groups": 4, "k_groups": 4, "v_groups": 4},
+            "which divide the heads",
+        ),
         ({"num_attention_heads": 32}, "and these have 24"),
     ],
 )
-def test_kernels_are_refused_where_the_model_does_not_go_with_them(shape: dict[str, Any], message: str) -> None:
+def test_kernels_are_refused_where_the_model_does_not_go_with_them(
+    shape: dict[str, Any], message: str
+) -> None:
     model = SqueezeBertModel(SqueezeBertConfig(num_hidden_layers=1, vocab_size=40, **shape))
     with pytest.raises(ValueError, match=message):
         use_kernels(model)
@@ -102,10 +113,14 @@ for kernel in (norm._norm_kernel, norm._norm_gradient_kernel):
 """
 
 
-@pytest.mark.skipif(os.uname().machine != "x86_64", reason="a matter of the compiler that Triton ships")
+@pytest.mark.skipif(
+    os.uname().machine != "x86_64", reason="a matter of the compiler that Triton ships"
+)
 def test_kernels_compile_for_an_h100_and_fit_its_shared_memory(tmp_path: Path) -> None:
     environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
-    run = subprocess.run([sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment)
+    run = subprocess.run(
+        [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment
+    )
     assert run.returncode == 0, run.stderr
     lines = [line.split() for line in run.stdout.splitlines()]
     assert len(lines) == 11

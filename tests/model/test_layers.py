@@ -32,11 +32,15 @@ def layer_and_input(sizes: tuple[int, ...]) -> tuple[GroupedLinear, Tensor]:
     layer = GroupedLinear(groups * before, groups * after, groups).double()
     nn.init.normal_(layer.weight)
     nn.init.normal_(layer.bias)
-    return layer, torch.randn(batch, length, groups * before, dtype=torch.float64, requires_grad=True)
+    return layer, torch.randn(
+        batch, length, groups * before, dtype=torch.float64, requires_grad=True
+    )
 
 
 def as_convolution(layer: GroupedLinear, x: Tensor) -> Tensor:
-    return F.conv1d(x.transpose(1, 2), layer.weight, layer.bias, groups=layer.groups).transpose(1, 2)
+    return F.conv1d(x.transpose(1, 2), layer.weight, layer.bias, groups=layer.groups).transpose(
+        1, 2
+    )
 
 
 def as_dense(layer: GroupedLinear, x: Tensor) -> Tensor:
@@ -59,7 +63,9 @@ def test_a_grouped_layer_is_a_convolution_and_a_block_diagonal_dense_layer(
     wrt = (x, layer.weight, layer.bias)
     direction = torch.randn_like(result)
     for got, due in zip(
-        torch.autograd.grad(result, wrt, direction), torch.autograd.grad(theirs, wrt, direction), strict=True
+        torch.autograd.grad(result, wrt, direction),
+        torch.autograd.grad(theirs, wrt, direction),
+        strict=True,
     ):
         assert_close(got, due)
 
@@ -90,7 +96,10 @@ def test_parameters_have_the_shapes_of_a_convolution() -> None:
     ("name", "formula"),
     [
         ("gelu", lambda x: x * 0.5 * (1 + torch.erf(x / 2**0.5))),
-        ("gelu_new", lambda x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3)))),
+        (
+            "gelu_new",
+            lambda x: 0.5 * x * (1 + torch.tanh((2 / torch.pi) ** 0.5 * (x + 0.044715 * x**3))),
+        ),
         ("relu", lambda x: x.clamp(min=0)),
     ],
 )
@@ -107,31 +116,48 @@ def test_the_residual_passes_the_dropout_by() -> None:
     x, residual = torch.randn(6, 16, dtype=torch.double), torch.randn(6, 8, dtype=torch.double)
     projected = layer.conv1d(x)
     assert_close(layer.train()(projected, residual), F.layer_norm(residual, (8,), eps=1e-12))
-    assert_close(layer.eval()(projected, residual), F.layer_norm(projected + residual, (8,), eps=1e-12))
+    assert_close(
+        layer.eval()(projected, residual), F.layer_norm(projected + residual, (8,), eps=1e-12)
+    )
 
 
-@pytest.mark.parametrize("groups", [(4, 4, 4), (1, 2, 4), (8, 8, 8), (1, 1, 1)], ids=str)  # 8 cut the 4 heads in two
+@pytest.mark.parametrize(
+    "groups", [(4, 4, 4), (1, 2, 4), (8, 8, 8), (1, 1, 1)], ids=str
+)  # 8 cut the 4 heads in two
 def test_a_layer_is_torchs_attention_and_feed_forward_block(groups: tuple[int, int, int]) -> None:
     q, k, v = groups
     config = SqueezeBertConfig(
-        hidden_size=16, num_attention_heads=4, intermediate_size=24, q_groups=q, k_groups=k, v_groups=v
+        hidden_size=16,
+        num_attention_heads=4,
+        intermediate_size=24,
+        q_groups=q,
+        k_groups=k,
+        v_groups=v,
     )
     layer = SqueezeBertLayer(config).double().eval()
     initialize(layer, config.model_copy(update={"initializer_range": 0.5}))
-    x, mask = torch.randn(3, 5, 16, dtype=torch.double, requires_grad=True), torch.zeros(3, 1, 1, 5).double()
+    x, mask = (
+        torch.randn(3, 5, 16, dtype=torch.double, requires_grad=True),
+        torch.zeros(3, 1, 1, 5).double(),
+    )
     mask[1, ..., 3:] = -3e38
 
     query, key, value = (
         as_dense(of, x).unflatten(2, (4, 4)).transpose(1, 2)
         for of in (layer.attention.query, layer.attention.key, layer.attention.value)
     )
-    context = F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+    context = (
+        F.scaled_dot_product_attention(query, key, value, attn_mask=mask).transpose(1, 2).flatten(2)
+    )
     attended = F.layer_norm(as_dense(layer.post_attention.conv1d, context) + x, (16,), eps=1e-12)
     middle = F.gelu(as_dense(layer.intermediate.conv1d, attended))
     due = F.layer_norm(as_dense(layer.output.conv1d, middle) + attended, (16,), eps=1e-12)
     assert_close(layer(x, mask), due)
     direction = torch.randn_like(due)
-    wrt = (x, *(parameter for name, parameter in layer.named_parameters() if "layernorm" not in name))
+    wrt = (
+        x,
+        *(parameter for name, parameter in layer.named_parameters() if "layernorm" not in name),
+    )
     got, expected = (torch.autograd.grad(y, wrt, direction) for y in (layer(x, mask), due))
     for ours_, theirs in zip(got, expected, strict=True):
         assert_close(ours_, theirs)
@@ -170,7 +196,9 @@ def test_the_compiler_draws_the_same_and_for_each_dropout_anew() -> None:
 def test_neighbours_are_dropped_apart() -> None:
     dropped = (dropout(torch.ones(400_000), 0.5, training=True) == 0).double() - 0.5
     for distance in range(1, 9):
-        assert abs(float((dropped[:-distance] * dropped[distance:]).mean())) < 5 * 0.25 / 400_000**0.5
+        assert (
+            abs(float((dropped[:-distance] * dropped[distance:]).mean())) < 5 * 0.25 / 400_000**0.5
+        )
 
 
 @pytest.mark.parametrize("p", [0.0, 1.0])

@@ -18,7 +18,9 @@ HEAVY = ("torch", "transformers", "tokenizers", "safetensors", "numpy")
 )
 def test_the_configuration_comes_without_heavy_libraries(statement: str) -> None:
     program = f"{statement}\nimport sys; print(*(name for name in {HEAVY} if name in sys.modules))"
-    answer = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    answer = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
     assert answer.stdout.split() == []
 
 

@@ -74,7 +74,12 @@ def bert(vocabulary: Path, tmp_path: Path) -> Save:
     transformers: Any = pytest.importorskip("transformers")
 
     def write(head: str) -> Path:
-        sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 4, "intermediate_size": 16}
+        sizes = {
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 4,
+            "intermediate_size": 16,
+        }
         config = transformers.BertConfig(vocab_size=150, **sizes, id2label=LABELS)
         folder = tmp_path / head
         getattr(transformers, f"Bert{head}")(config).save_pretrained(folder)
@@ -129,7 +134,9 @@ def no_tensors(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.usefixtures("no_tensors")
 @pytest.mark.parametrize("kind", HEADS)
-def test_the_header_says_what_a_folder_holds(kind: type[Any], save: Save, tiny_config: SqueezeBertConfig) -> None:
+def test_the_header_says_what_a_folder_holds(
+    kind: type[Any], save: Save, tiny_config: SqueezeBertConfig
+) -> None:
     model: nn.Module = kind(tiny_config)
     folder = model_folder(save(kind))
     assert folder.is_squeezebert
@@ -145,7 +152,9 @@ def test_an_old_file_has_the_same_answers(save: Save) -> None:
     stored = {name: tensor.half() for name, tensor in load_file(folder / WEIGHTS).items()}
     save_file(stored, folder / WEIGHTS)
     new = model_folder(folder).tensors
-    assert {tensor.dtype for name, tensor in new.items() if not name.startswith("sop.")} == {"float16"}
+    assert {tensor.dtype for name, tensor in new.items() if not name.startswith("sop.")} == {
+        "float16"
+    }
     torch.save(stored, folder / "pytorch_model.bin")
     (folder / WEIGHTS).unlink()
     assert model_folder(folder).tensors == new
@@ -153,7 +162,9 @@ def test_an_old_file_has_the_same_answers(save: Save) -> None:
 
 def test_the_leftover_of_a_head_is_no_head(save: Save) -> None:
     folder = save(SqueezeBertModel)
-    change(folder, lambda tensors: tensors.update({"cls.seq_relationship.weight": torch.ones(2, 16)}))
+    change(
+        folder, lambda tensors: tensors.update({"cls.seq_relationship.weight": torch.ones(2, 16)})
+    )
     assert not model_folder(folder).has_mlm_head
 
 
@@ -198,24 +209,37 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> dict[str, list[Path]]:
 
 def finetuned(folder: Path, glue: Path, corpus: Corpus) -> None:
     settings = {"task": "mrpc", "epochs": 1, "batch": 8, "max_length": 16, "glue_dir": str(glue)}
-    recipe = FinetuneRecipe.model_validate(settings | {"model": str(folder), "output": str(glue / "run")})
+    recipe = FinetuneRecipe.model_validate(
+        settings | {"model": str(folder), "output": str(glue / "run")}
+    )
     finetune(recipe, open_data(recipe))
 
 
 def evaluated(folder: Path, glue: Path, corpus: Corpus) -> None:
-    evaluate_task(str(folder), open_data(FinetuneRecipe(task="mrpc", glue_dir=str(glue))), "validation")
+    evaluate_task(
+        str(folder), open_data(FinetuneRecipe(task="mrpc", glue_dir=str(glue))), "validation"
+    )
 
 
 def started_from(folder: Path, glue: Path, corpus: Corpus) -> None:
-    build_model(PretrainRecipe(corpus=str(corpus.folder), start_from=str(folder), sequence_length=16), corpus)
+    build_model(
+        PretrainRecipe(corpus=str(corpus.folder), start_from=str(folder), sequence_length=16),
+        corpus,
+    )
 
 
 PRETRAINED, CLASSIFIER = SqueezeBertForPreTraining, SqueezeBertForSequenceClassification
 COMMANDS: dict[str, tuple[type[Any], Callable[[Path, Path, Corpus], Any]]] = {
     "finetune": (PRETRAINED, finetuned),
     "eval a classifier": (CLASSIFIER, evaluated),
-    "eval a pretrained model": (PRETRAINED, lambda folder, _, corpus: evaluate_corpus(str(folder), corpus.folder)),
-    "predict": (CLASSIFIER, lambda folder, _, __: predict(str(folder), [("water", "river"), ("stone",)])),
+    "eval a pretrained model": (
+        PRETRAINED,
+        lambda folder, _, corpus: evaluate_corpus(str(folder), corpus.folder),
+    ),
+    "predict": (
+        CLASSIFIER,
+        lambda folder, _, __: predict(str(folder), [("water", "river"), ("stone",)]),
+    ),
     "fill-mask": (PRETRAINED, lambda folder, _, __: fill_mask(str(folder), "the [MASK]", 2)),
     "pretrain": (PRETRAINED, started_from),
     "a teacher": (PRETRAINED, lambda folder, _, __: open_masked_lm(str(folder))),
@@ -231,18 +255,25 @@ def test_a_command_opens_its_model_once(
     folder = save(kind)
     run(folder, tmp_path, corpus)
     heads = [folder / "sop_head.safetensors"] if kind is PRETRAINED else []
-    assert [path for path in calls["load_file"] if path.parent == folder] == [folder / WEIGHTS, *heads]
+    assert [path for path in calls["load_file"] if path.parent == folder] == [
+        folder / WEIGHTS,
+        *heads,
+    ]
     assert calls["local_folder"] == calls["load_tokenizer"] == [folder]
 
 
-def test_another_model_and_its_tokenizer_are_opened_once(bert: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_another_model_and_its_tokenizer_are_opened_once(
+    bert: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = bert("ForSequenceClassification")
     transformers: Any = pytest.importorskip("transformers")
     opened: list[str] = []
     for name in ("AutoTokenizer", "AutoModelForSequenceClassification"):
         auto = getattr(transformers, name)
 
-        def counted(*arguments: Any, name: str = name, whole: Any = auto.from_pretrained, **more: Any) -> Any:
+        def counted(
+            *arguments: Any, name: str = name, whole: Any = auto.from_pretrained, **more: Any
+        ) -> Any:
             opened.append(name)
             return whole(*arguments, **more)
 
@@ -352,4 +383,6 @@ def test_no_other_room_opens_a_model() -> None:
         names = names_in(path)
         assert not forbidden & names, path
         assert not any(name.startswith("AutoModel") for name in names), path
-        assert "load_tokenizer" not in names or room[0] == "corpus" or room == ("tokenizer.py",), path
+        assert "load_tokenizer" not in names or room[0] == "corpus" or room == ("tokenizer.py",), (
+            path
+        )

@@ -55,7 +55,8 @@ LABELS = {0: "entailment", 1: "neutral", 2: "contradiction"}
 
 pytestmark = pytest.mark.parametrize("shape", SHAPES)
 each_head = pytest.mark.parametrize(
-    ("head", "id2label"), [(head, LABELS) for head in HEADS] + [("SqueezeBertForSequenceClassification", {0: "score"})]
+    ("head", "id2label"),
+    [(head, LABELS) for head in HEADS] + [("SqueezeBertForSequenceClassification", {0: "score"})],
 )
 
 
@@ -92,7 +93,11 @@ def theirs(head: str, config: SqueezeBertConfig) -> transformers.PreTrainedModel
 def outputs(model: nn.Module, batch: dict[str, Tensor]) -> list[Tensor]:
     with torch.no_grad():
         out = model(**batch)
-    return [out.last_hidden_state, out.pooler_output] if hasattr(out, "pooler_output") else [out.logits]
+    return (
+        [out.last_hidden_state, out.pooler_output]
+        if hasattr(out, "pooler_output")
+        else [out.logits]
+    )
 
 
 def assert_same_numbers(one: nn.Module, other: nn.Module, batch: dict[str, Tensor]) -> None:
@@ -105,7 +110,13 @@ def assert_same_numbers(one: nn.Module, other: nn.Module, batch: dict[str, Tenso
 
 @each_head
 def test_their_files_give_the_same_numbers_here(
-    shape: str, head: str, id2label: dict[int, str], tiny: Config, scramble: Scramble, batch: Batch, tmp_path: Path
+    shape: str,
+    head: str,
+    id2label: dict[int, str],
+    tiny: Config,
+    scramble: Scramble,
+    batch: Batch,
+    tmp_path: Path,
 ) -> None:
     config = tiny(**SHAPES[shape], id2label=id2label)
     model = scramble(theirs(head, config))
@@ -117,13 +128,21 @@ def test_their_files_give_the_same_numbers_here(
 
 @each_head
 def test_our_files_open_there_without_a_word_and_give_the_same_numbers(
-    shape: str, head: str, id2label: dict[int, str], tiny: Config, scramble: Scramble, batch: Batch, tmp_path: Path
+    shape: str,
+    head: str,
+    id2label: dict[int, str],
+    tiny: Config,
+    scramble: Scramble,
+    batch: Batch,
+    tmp_path: Path,
 ) -> None:
     config = tiny(**SHAPES[shape], id2label=id2label)
     model = scramble(ours(head, config))
     model.save_pretrained(tmp_path)
     with no_warnings():
-        opened, told = getattr(transformers, HEADS[head]).from_pretrained(tmp_path, output_loading_info=True)
+        opened, told = getattr(transformers, HEADS[head]).from_pretrained(
+            tmp_path, output_loading_info=True
+        )
     assert not any(told.values()), told
     assert type(opened).__name__ == head
     assert opened.config.architectures == [head]
@@ -146,13 +165,21 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
     ],
 )
 def test_loss_and_gradients_of_every_parameter_are_theirs(
-    shape: str, head: str, id2label: dict[int, str], task: str, tiny: Config, scramble: Scramble, batch: Batch
+    shape: str,
+    head: str,
+    id2label: dict[int, str],
+    task: str,
+    tiny: Config,
+    scramble: Scramble,
+    batch: Batch,
 ) -> None:
     config = tiny(**SHAPES[shape], id2label=id2label)
     inputs = batch(config)
     labels = {
         "mlm": inputs["input_ids"].where(inputs["input_ids"] % 3 == 0, -100),
-        "task": torch.arange(4) % len(id2label) if len(id2label) > 1 else torch.tensor([0.0, 2.5, 5.0, 1.2]),
+        "task": torch.arange(4) % len(id2label)
+        if len(id2label) > 1
+        else torch.tensor([0.0, 2.5, 5.0, 1.2]),
     }[task]
     one, other = scramble(ours(head, config)).train(), scramble(theirs(head, config)).train()
     # The loss of masked tokens is that of pretraining, which reads it from logits that are the same.

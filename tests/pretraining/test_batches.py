@@ -89,7 +89,9 @@ def test_each_micro_batch_is_as_long_as_its_longest_example(corpus: Corpus) -> N
     for longer, shorter in pairwise(batches):
         assert longer["attention_mask"].sum(1).min() >= shorter["attention_mask"].sum(1).max() - 1
     # BERT's rule of how many are masked, for so many tokens.
-    assert [batch["mlm_labels"].shape[1] for batch in batches] == [max(1, min(5, round(0.15 * n))) for n in lengths]
+    assert [batch["mlm_labels"].shape[1] for batch in batches] == [
+        max(1, min(5, round(0.15 * n))) for n in lengths
+    ]
 
 
 @pytest.mark.parametrize("most", [5, LENGTHS])  # 5 does not divide the sequence lengths
@@ -114,7 +116,10 @@ def test_a_compiled_run_has_few_lengths(
 def test_what_is_held_out_is_measured_once_with_little_padding(
     corpus: Corpus, processes: int, at_most: int | None
 ) -> None:
-    of_each = [list(made(corpus, Share(4, 4, processes, rank)).of_heldout(at_most)) for rank in range(processes)]
+    of_each = [
+        list(made(corpus, Share(4, 4, processes, rank)).of_heldout(at_most))
+        for rank in range(processes)
+    ]
     (uncut,) = made(corpus, Share(10_000, 10_000, 1, 0)).of_heldout(at_most)
     batches = [batch for of_one in of_each for batch in of_one]
     assert rows(batches) == rows([uncut]) and all(map(filled, batches))

@@ -40,15 +40,23 @@ def chunks(tmp_path_factory: pytest.TempPathFactory) -> Chunks:
     return written(tmp_path_factory.mktemp("objectives"), tokens, sentences, bounds)
 
 
-def written(folder: Path, tokens: NDArray[Any], sentences: NDArray[Any], bounds: NDArray[Any]) -> Chunks:
+def written(
+    folder: Path, tokens: NDArray[Any], sentences: NDArray[Any], bounds: NDArray[Any]
+) -> Chunks:
     shard, table = folder / "shard.safetensors", folder / "table.safetensors"
-    write_arrays(shard, {"tokens": tokens.astype(np.uint16), "sentences": sentences.astype(np.uint32)})
+    write_arrays(
+        shard, {"tokens": tokens.astype(np.uint16), "sentences": sentences.astype(np.uint32)}
+    )
     write_arrays(table, {f"train_{LENGTH}": bounds.astype(np.uint32)})
     return Chunks([shard], [table], f"train_{LENGTH}")
 
 
 def objectives(
-    max_predictions: int = 5, rate: float = 0.15, masking: Masking = "token", sop: bool = True, seed: int = 0
+    max_predictions: int = 5,
+    rate: float = 0.15,
+    masking: Masking = "token",
+    sop: bool = True,
+    seed: int = 0,
 ) -> Objectives:
     return Objectives(SPECIAL, CONTINUING, LENGTH, max_predictions, rate, masking, sop, seed)
 
@@ -80,7 +88,13 @@ def segments(batch: Batch, row: int) -> list[list[int]]:
 
 
 @settings(max_examples=30)
-@given(st.integers(1, LENGTH - 3), st.floats(0.01, 0.99), st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 9))
+@given(
+    st.integers(1, LENGTH - 3),
+    st.floats(0.01, 0.99),
+    st.booleans(),
+    st.integers(0, 2**64 - 1),
+    st.integers(0, 9),
+)
 def test_the_number_of_predictions_is_exact(
     chunks: Chunks, most: int, rate: float, sop: bool, seed: int, epoch: int
 ) -> None:
@@ -91,10 +105,14 @@ def test_the_number_of_predictions_is_exact(
         ordinary = np.flatnonzero(~np.isin(original[row], SPECIAL))
         places = batch.mlm_positions[row][batch.mlm_labels[row] != IGNORED]
         assert len(places) == min(most, max(1, round(rate * tokens)), len(ordinary))
-        assert set(places) <= set(ordinary) and len(set(places)) == len(places)  # no special token, none twice
+        assert set(places) <= set(ordinary) and len(set(places)) == len(
+            places
+        )  # no special token, none twice
         assert (batch.mlm_positions[row][len(places) :] == 0).all()
     changed = batch.input_ids != original
-    assert not (np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed).any()
+    assert not (
+        np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed
+    ).any()
 
 
 def words_of(ids: NDArray[Any]) -> list[list[int]]:
@@ -132,7 +150,9 @@ def test_words_are_masked_whole_and_as_many_as_fit(
         if masking == "word":
             assert all(len(word) > left for word in words if word not in whole)
     changed = batch.input_ids != original
-    assert not (np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed).any()
+    assert not (
+        np.isin(batch.input_ids, SPECIAL) & (batch.input_ids != SPECIAL.mask) & changed
+    ).any()
 
 
 @given(
@@ -154,7 +174,10 @@ def test_an_ngram_has_one_to_three_words_as_albert_draws_them() -> None:
     starts = objectives(masking="ngram")._starts(ids, ids == 100, np.arange(800, dtype=np.uint64))
     n_words = np.concatenate([np.diff(np.flatnonzero(row))[:8] for row in starts])
     counts = np.bincount(n_words)[1:]
-    assert len(counts) == 3 and stats.chisquare(counts, counts.sum() * np.array([6, 3, 2]) / 11).pvalue > UNLIKELY
+    assert (
+        len(counts) == 3
+        and stats.chisquare(counts, counts.sum() * np.array([6, 3, 2]) / 11).pvalue > UNLIKELY
+    )
 
 
 def test_ngrams_mask_neighbours(chunks: Chunks) -> None:
@@ -162,7 +185,9 @@ def test_ngrams_mask_neighbours(chunks: Chunks) -> None:
     beside = {}
     for masking in ("word", "ngram"):
         batches = [all_rows(chunks, epoch, masking=masking) for epoch in range(10)]
-        gaps = np.concatenate([np.diff(np.where(b.mlm_labels == IGNORED, 10_000, b.mlm_positions)) for b in batches])
+        gaps = np.concatenate(
+            [np.diff(np.where(b.mlm_labels == IGNORED, 10_000, b.mlm_positions)) for b in batches]
+        )
         beside[masking] = (gaps == 1).mean()
     assert beside["ngram"] > 1.2 * beside["word"]
 
@@ -180,7 +205,9 @@ def test_without_masks_the_chunk_is_there(chunks: Chunks, sop: bool, seed: int, 
         else:
             assert batch.sop_labels[row] == IGNORED and len(parts) == 1
     padding = batch.attention_mask == 0
-    assert (batch.input_ids[padding] == SPECIAL.pad).all() and (batch.token_type_ids[padding] == 0).all()
+    assert (batch.input_ids[padding] == SPECIAL.pad).all() and (
+        batch.token_type_ids[padding] == 0
+    ).all()
     assert (np.diff(batch.attention_mask, axis=1) <= 0).all()
 
 
@@ -188,7 +215,9 @@ def test_without_masks_the_chunk_is_there(chunks: Chunks, sop: bool, seed: int, 
     st.lists(st.tuples(st.integers(0, 3), st.integers(0, 199)), min_size=1, max_size=12),
     st.sampled_from(["token", "word", "ngram"]),
 )
-def test_a_row_is_the_same_in_any_batch(chunks: Chunks, rows: list[tuple[int, int]], masking: Masking) -> None:
+def test_a_row_is_the_same_in_any_batch(
+    chunks: Chunks, rows: list[tuple[int, int]], masking: Masking
+) -> None:
     made = objectives(masking=masking)
     together = made.batch(chunks, *np.array(rows, np.int64).T)
     for row, (epoch, number) in enumerate(rows):
@@ -228,13 +257,17 @@ def test_masked_random_and_kept_shares(many: list[Batch]) -> None:
     assert chance(int((seen == label).sum()), n, 0.1 + 0.1 / ordinary) > UNLIKELY
     random = seen[(seen != SPECIAL.mask) & (seen != label)]
     assert not np.isin(random, SPECIAL).any()
-    counts = np.bincount(np.searchsorted(np.setdiff1d(np.arange(VOCABULARY), SPECIAL), random) % 59, minlength=59)
+    counts = np.bincount(
+        np.searchsorted(np.setdiff1d(np.arange(VOCABULARY), SPECIAL), random) % 59, minlength=59
+    )
     assert stats.chisquare(counts).pvalue > UNLIKELY
 
 
 def test_every_place_is_masked_equally_often(many: list[Batch]) -> None:
     full = [row for row in range(200) if many[0].attention_mask[row].sum() == LENGTH]
-    places = np.concatenate([batch.mlm_positions[full][batch.mlm_labels[full] != IGNORED] for batch in many])
+    places = np.concatenate(
+        [batch.mlm_positions[full][batch.mlm_labels[full] != IGNORED] for batch in many]
+    )
     counts = np.bincount(places, minlength=LENGTH)
     assert counts[0] == counts[-1] == 0
     assert counts[1:-1].min() > 0.5 * counts[1:-1].mean()
@@ -252,7 +285,9 @@ def test_every_sentence_boundary_is_the_split_equally_often(chunks: Chunks) -> N
     assert sorted(set(lengths)) == chunks[199].boundaries.tolist() == [3, 10, 16, 20]
     assert stats.chisquare(np.unique(lengths, return_counts=True)[1]).pvalue > UNLIKELY
     swapped = [np.mean(batch.sop_labels[np.array(lengths) == split]) for split in (3, 10, 16, 20)]
-    assert all(abs(share - 0.5) < 0.15 for share in swapped)  # the one draw says nothing of the other
+    assert all(
+        abs(share - 0.5) < 0.15 for share in swapped
+    )  # the one draw says nothing of the other
 
 
 def test_the_label_says_which_segment_stands_first(chunks: Chunks) -> None:

@@ -42,7 +42,9 @@ def show(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
     own = inspection._show
 
     def spied(title, batch, row, names):  # type: ignore[no-untyped-def]
-        rows.append(([names[token] for token in batch.input_ids[row]], batch.token_type_ids[row].tolist()))
+        rows.append(
+            ([names[token] for token in batch.input_ids[row]], batch.token_type_ids[row].tolist())
+        )
         own(title, batch, row, names)
 
     monkeypatch.setattr(inspection, "_show", spied)
@@ -114,7 +116,9 @@ def test_with_the_answers_put_back_the_chunk_is_there(
 
 
 @pytest.mark.parametrize("length", [16, 32])
-def test_the_segments_are_what_the_model_sees(corpus: Corpus, show: Callable[..., list[Shown]], length: int) -> None:
+def test_the_segments_are_what_the_model_sees(
+    corpus: Corpus, show: Callable[..., list[Shown]], length: int
+) -> None:
     for one in show(corpus, 60, length):
         for number, segment in enumerate(one.segments):
             places = [p for p in range(one.places) if one.types[p] == number]
@@ -123,24 +127,41 @@ def test_the_segments_are_what_the_model_sees(corpus: Corpus, show: Callable[...
                 token = one.seen[place]
                 joined = token.startswith("##") and words and one.seen[place - 1] != CLS
                 token = token.removeprefix("##") if joined else token
-                token = f"{{{token}}}" if place in one.answers and one.seen[place] != MASK else token
+                token = (
+                    f"{{{token}}}" if place in one.answers and one.seen[place] != MASK else token
+                )
                 words.append(("" if joined or not words else " ") + token)
             assert segment == "".join(words)
             assert segment.endswith(SEP) and segment.startswith(CLS) == (number == 0)
 
 
-def test_what_is_asked_is_said_to_be_what_it_is(corpus: Corpus, show: Callable[..., list[Shown]]) -> None:
+def test_what_is_asked_is_said_to_be_what_it_is(
+    corpus: Corpus, show: Callable[..., list[Shown]]
+) -> None:
     kinds = set()
     for one in show(corpus, 200, 32):
         assert one.n_asked == len(one.answers) == max(1, min(5, round(0.15 * one.places)))
         for place, (answer, said) in one.answers.items():
-            kind = "mask" if one.seen[place] == MASK else "kept" if one.seen[place] == answer else "other"
-            assert said == {"mask": "", "kept": "left as it is", "other": f"shown as {one.seen[place]}"}[kind]
+            kind = (
+                "mask"
+                if one.seen[place] == MASK
+                else "kept"
+                if one.seen[place] == answer
+                else "other"
+            )
+            assert (
+                said
+                == {"mask": "", "kept": "left as it is", "other": f"shown as {one.seen[place]}"}[
+                    kind
+                ]
+            )
             kinds.add(kind)
     assert kinds == {"mask", "kept", "other"}
 
 
-def test_they_are_the_first_that_a_run_trains_on(corpus: Corpus, show: Callable[..., list[Shown]]) -> None:
+def test_they_are_the_first_that_a_run_trains_on(
+    corpus: Corpus, show: Callable[..., list[Shown]]
+) -> None:
     shown = show(corpus, 8, 16, 5)
     _, chunks = samples_of_step(0, 64, len(corpus.split(TRAIN, 16)), 5)
     assert [one.chunk for one in shown] == chunks[:8].tolist()
@@ -151,7 +172,9 @@ def test_they_are_the_first_that_a_run_trains_on(corpus: Corpus, show: Callable[
     assert [one.seen for one in show(corpus, 8, 16, 6)] != [one.seen for one in shown]
 
 
-def test_by_default_the_first_length_is_shown(corpus: Corpus, show: Callable[..., list[Shown]]) -> None:
+def test_by_default_the_first_length_is_shown(
+    corpus: Corpus, show: Callable[..., list[Shown]]
+) -> None:
     assert {one.length for one in show(corpus, 5, None)} == {16}
 
 
@@ -166,12 +189,23 @@ def test_a_folder_that_is_no_corpus_is_told(tmp_path: Path) -> None:
 
 
 def test_a_small_corpus_of_tiny_chunks(
-    corpus_recipe: CorpusRecipe, tmp_path: Path, show: Callable[..., list[Shown]], write_prose: Callable[..., list[str]]
+    corpus_recipe: CorpusRecipe,
+    tmp_path: Path,
+    show: Callable[..., list[Shown]],
+    write_prose: Callable[..., list[str]],
 ) -> None:
     """More examples than there are chunks go on in the next epoch."""
     write_prose(tmp_path / "text" / "a.jsonl", 2, 3)
-    given = {name: s.model_copy(update={"path": str(tmp_path / "text")}) for name, s in corpus_recipe.sources.items()}
-    changes = {"output": str(tmp_path / "out"), "sources": given, "sequence_lengths": [8], "heldout": 0.0}
+    given = {
+        name: s.model_copy(update={"path": str(tmp_path / "text")})
+        for name, s in corpus_recipe.sources.items()
+    }
+    changes = {
+        "output": str(tmp_path / "out"),
+        "sources": given,
+        "sequence_lengths": [8],
+        "heldout": 0.0,
+    }
     corpus = build(corpus_recipe.model_copy(update={**changes, "min_characters": 1}), workers=1)
     n = len(corpus.split(TRAIN, 8))
     shown = show(corpus, n + 3, None)

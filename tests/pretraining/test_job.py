@@ -76,9 +76,20 @@ def run(tmp_path_factory: pytest.TempPathFactory, recipe: PretrainRecipe) -> Pat
     return pretrain(at(recipe, tmp_path_factory.mktemp("runs") / "whole"))
 
 
-def test_the_run_folder_holds_what_it_should(run: Path, recipe: PretrainRecipe, corpus: Corpus) -> None:
-    assert {path.name for path in run.iterdir()} == {"recipe.yaml", "run.json", "metrics.jsonl", "checkpoints", "final"}
-    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == ["step-0000008", "step-0000012"]
+def test_the_run_folder_holds_what_it_should(
+    run: Path, recipe: PretrainRecipe, corpus: Corpus
+) -> None:
+    assert {path.name for path in run.iterdir()} == {
+        "recipe.yaml",
+        "run.json",
+        "metrics.jsonl",
+        "checkpoints",
+        "final",
+    }
+    assert sorted(path.name for path in (run / "checkpoints").iterdir()) == [
+        "step-0000008",
+        "step-0000012",
+    ]
     final = {path.name for path in (run / "final").iterdir()}
     assert {"config.json", "model.safetensors", "tokenizer.json", "README.md"} <= final
     assert not any(path.suffix == ".partial" for path in run.rglob("*"))
@@ -86,7 +97,9 @@ def test_the_run_folder_holds_what_it_should(run: Path, recipe: PretrainRecipe, 
     assert model.config.vocab_size == corpus.manifest["vocab_size"]
 
 
-def test_the_metrics_have_a_line_a_step_and_one_an_evaluation(run: Path, recipe: PretrainRecipe) -> None:
+def test_the_metrics_have_a_line_a_step_and_one_an_evaluation(
+    run: Path, recipe: PretrainRecipe
+) -> None:
     lines = metrics(run)
     trained = [line for line in lines if "loss" in line]
     assert [line["step"] for line in trained] == list(range(1, 13))
@@ -100,13 +113,23 @@ def test_the_metrics_have_a_line_a_step_and_one_an_evaluation(run: Path, recipe:
 
 
 def test_the_loss_falls(recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path) -> None:
-    folder = pretrain(at(recipe, tmp_path / "run", steps=STEPS, log_every=20, optimizer=Optimizer(lr=0.03, warmup=0.2)))
+    folder = pretrain(
+        at(
+            recipe,
+            tmp_path / "run",
+            steps=STEPS,
+            log_every=20,
+            optimizer=Optimizer(lr=0.03, warmup=0.2),
+        )
+    )
     heldout = [line["heldout_mlm_loss"] for line in metrics(folder) if "heldout_mlm_loss" in line]
     assert heldout[0] > 4 and heldout[-1] < heldout[0] - 1
     assert heldout[-1] < corpus.manifest["heldout_unigram_nats"] + 0.35
 
 
-def test_a_run_is_a_function_of_its_recipe(run: Path, recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_a_run_is_a_function_of_its_recipe(
+    run: Path, recipe: PretrainRecipe, tmp_path: Path
+) -> None:
     again = pretrain(at(recipe, tmp_path / "again"))
     assert lasting(again) == lasting(run) and equal(weights(again), weights(run))
     other = pretrain(at(recipe, tmp_path / "other", seed=1))
@@ -164,16 +187,22 @@ def test_a_kill_while_saving_changes_nothing(
             pretrain(begun)
     assert not list((tmp_path / "crashed").rglob("*.partial"))
     pretrain(begun, resume="auto")
-    assert lasting(tmp_path / "crashed") == lasting(run) and equal(weights(tmp_path / "crashed"), weights(run))
+    assert lasting(tmp_path / "crashed") == lasting(run) and equal(
+        weights(tmp_path / "crashed"), weights(run)
+    )
 
 
-def test_a_resume_may_divide_the_batch_anew(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_resume_may_divide_the_batch_anew(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-0000012")
     pretrain(at(recipe, tmp_path / "run", micro_batch=32), resume="auto")
     trained = [line for line in metrics(tmp_path / "run") if "loss" in line]
     assert [line["step"] for line in trained] == list(range(1, 13))
-    assert [line["tokens"] for line in trained] == [line["tokens"] for line in metrics(run) if "loss" in line]
+    assert [line["tokens"] for line in trained] == [
+        line["tokens"] for line in metrics(run) if "loss" in line
+    ]
 
 
 def test_a_micro_batch_that_was_found_is_recorded_and_kept(
@@ -181,12 +210,18 @@ def test_a_micro_batch_that_was_found_is_recorded_and_kept(
 ) -> None:
     """The run goes on from its middle where another one would be found."""
     folder = pretrain(at(recipe, tmp_path / "run", micro_batch="auto", steps=6, checkpoint_every=3))
-    assert load_recipe(PretrainRecipe, folder / "recipe.yaml").micro_batch == auto_micro_batch.CPU_MOST == 64
+    assert (
+        load_recipe(PretrainRecipe, folder / "recipe.yaml").micro_batch
+        == auto_micro_batch.CPU_MOST
+        == 64
+    )
     monkeypatch.setattr(auto_micro_batch, "CPU_MOST", 16)
     shutil.rmtree(folder / "checkpoints" / "step-0000006")
     before = weights(folder)
     pretrain(at(recipe, folder, micro_batch="auto", steps=6, checkpoint_every=3), resume="auto")
-    assert load_recipe(PretrainRecipe, folder / "recipe.yaml").micro_batch == 64 and equal(weights(folder), before)
+    assert load_recipe(PretrainRecipe, folder / "recipe.yaml").micro_batch == 64 and equal(
+        weights(folder), before
+    )
     fixed = pretrain(at(recipe, tmp_path / "fixed", micro_batch=64, steps=6, checkpoint_every=3))
     assert equal(weights(fixed), before)
 
@@ -201,14 +236,18 @@ def test_a_resume_on_other_data_is_refused(
     assert metrics(tmp_path / "run") == metrics(run)
 
 
-def test_a_resume_takes_a_recipe_of_another_version(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_resume_takes_a_recipe_of_another_version(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     (tmp_path / "run" / "recipe.yaml").write_text("a_key_of_old: 1\n")
     pretrain(at(recipe, tmp_path / "run"), resume="auto")
     assert equal(weights(tmp_path / "run"), weights(run))
 
 
-def test_a_resume_of_another_model_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_resume_of_another_model_is_refused(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     assert recipe.model is not None
     wider = recipe.model.model_copy(update={"intermediate_size": 64})
@@ -217,10 +256,20 @@ def test_a_resume_of_another_model_is_refused(recipe: PretrainRecipe, run: Path,
 
 
 def phase_two(recipe: PretrainRecipe, start_from: Path, output: Path) -> PretrainRecipe:
-    return at(recipe, output, model=None, start_from=str(start_from), sequence_length=32, max_predictions=5, steps=3)
+    return at(
+        recipe,
+        output,
+        model=None,
+        start_from=str(start_from),
+        sequence_length=32,
+        max_predictions=5,
+        steps=3,
+    )
 
 
-def test_phase_two_goes_on_from_phase_one(recipe: PretrainRecipe, run: Path, corpus: Corpus, tmp_path: Path) -> None:
+def test_phase_two_goes_on_from_phase_one(
+    recipe: PretrainRecipe, run: Path, corpus: Corpus, tmp_path: Path
+) -> None:
     second = phase_two(recipe, run, tmp_path / "two")
     begun = build_model(second, corpus).state_dict()
     assert all(torch.equal(begun[name], tensor) for name, tensor in weights(run).items())
@@ -231,9 +280,13 @@ def test_phase_two_goes_on_from_phase_one(recipe: PretrainRecipe, run: Path, cor
     assert SqueezeBertForPreTraining.from_pretrained(folder).config.max_position_embeddings == 32
 
 
-def test_a_vocabulary_of_another_size_is_refused(recipe: PretrainRecipe, tmp_path: Path, corpus: Corpus) -> None:
+def test_a_vocabulary_of_another_size_is_refused(
+    recipe: PretrainRecipe, tmp_path: Path, corpus: Corpus
+) -> None:
     assert recipe.model is not None
-    config = SqueezeBertConfig.model_validate(recipe.model.model_dump(exclude_unset=True) | {"vocab_size": 999})
+    config = SqueezeBertConfig.model_validate(
+        recipe.model.model_dump(exclude_unset=True) | {"vocab_size": 999}
+    )
     with pytest.raises(UserError, match=r"150 tokens.*999"):
         pretrain(at(recipe, tmp_path / "run", model=config))
     SqueezeBertForPreTraining(config).save_pretrained(tmp_path / "model", corpus.tokenizer)
@@ -242,7 +295,9 @@ def test_a_vocabulary_of_another_size_is_refused(recipe: PretrainRecipe, tmp_pat
     assert not (tmp_path / "run").exists()
 
 
-def test_other_tokens_in_the_same_number_are_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_other_tokens_in_the_same_number_are_refused(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run / "final", tmp_path / "model")
     tokens = (run / "final" / "vocab.txt").read_text().split()
     (tmp_path / "model" / "tokenizer.json").unlink()
@@ -253,7 +308,9 @@ def test_other_tokens_in_the_same_number_are_refused(recipe: PretrainRecipe, run
     pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
 
 
-def test_a_sequence_over_the_positions_is_refused(recipe: PretrainRecipe, tmp_path: Path, corpus: Corpus) -> None:
+def test_a_sequence_over_the_positions_is_refused(
+    recipe: PretrainRecipe, tmp_path: Path, corpus: Corpus
+) -> None:
     assert recipe.model is not None
     config = recipe.model.model_copy(update={"vocab_size": 150, "max_position_embeddings": 16})
     SqueezeBertForPreTraining(config).save_pretrained(tmp_path / "model", corpus.tokenizer)
@@ -272,7 +329,11 @@ def test_a_sequence_over_the_positions_is_refused(recipe: PretrainRecipe, tmp_pa
     ],
 )
 def test_what_cannot_run_is_refused_before_anything_is_written(
-    recipe: PretrainRecipe, tmp_path: Path, changes: dict[str, Any], complaint: str, monkeypatch: pytest.MonkeyPatch
+    recipe: PretrainRecipe,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    complaint: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.chdir(tmp_path)
     with pytest.raises(UserError, match=complaint):
@@ -280,7 +341,9 @@ def test_what_cannot_run_is_refused_before_anything_is_written(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_a_dry_run_writes_nothing(recipe: PretrainRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_dry_run_writes_nothing(
+    recipe: PretrainRecipe, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     pretrain(at(recipe, tmp_path / "run"), dry_run=True)
     assert not (tmp_path / "run").exists()
     assert "global batch 256 = 128 x 2 accumulation x 1 process" in capsys.readouterr().out
@@ -290,14 +353,17 @@ def test_without_sop_there_is_one_segment_and_its_weights_stay(
     recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path
 ) -> None:
     plain = at(recipe, tmp_path / "run", sop=False)
-    begun = {name: tensor.clone() for name, tensor in build_model(plain, corpus).state_dict().items()}
+    begun = {
+        name: tensor.clone() for name, tensor in build_model(plain, corpus).state_dict().items()
+    }
     folder = pretrain(plain)
     assert all(line["sop_loss"] is None for line in metrics(folder) if "loss" in line)
     trained = weights(folder)
     for name in ("sop.weight", "transformer.pooler.dense.weight"):
         assert torch.equal(trained[name], begun[name])
     assert not torch.equal(
-        trained["cls.predictions.transform.dense.weight"], begun["cls.predictions.transform.dense.weight"]
+        trained["cls.predictions.transform.dense.weight"],
+        begun["cls.predictions.transform.dense.weight"],
     )
 
 
@@ -316,15 +382,22 @@ def test_a_device_without_units_for_bf16_is_told(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(throughput, "peak_flops", lambda device, precision: in_bf16 if precision == "bf16" else 4e8)
+    monkeypatch.setattr(
+        throughput, "peak_flops", lambda device, precision: in_bf16 if precision == "bf16" else 4e8
+    )
     pretrain(at(recipe, tmp_path / "run", precision="bf16", steps=1))
     told = " ".join(capsys.readouterr().err.split())
-    assert ("this CPU multiplies 4.0 times as fast in fp32. Set precision=fp32." in told) == (in_bf16 < 4e8)
+    assert ("this CPU multiplies 4.0 times as fast in fp32. Set precision=fp32." in told) == (
+        in_bf16 < 4e8
+    )
 
 
 @pytest.mark.usefixtures("_deferred")
 def test_a_step_that_is_not_finite_is_told_and_left_out(
-    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: PretrainRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     own = Engine.step
     calls: list[None] = []
@@ -343,7 +416,9 @@ def test_a_step_that_is_not_finite_is_told_and_left_out(
     folder = pretrain(at(recipe, tmp_path / "run", log_every=4))
     assert "step 3: loss or gradient is not finite" in capsys.readouterr().err
     lines = {line["step"]: line for line in metrics(folder) if "loss" in line}
-    assert set(lines) == {3, 4, 8, 12} and lines[3]["grad_norm"] is None and lines[12]["grad_norm"] > 0
+    assert (
+        set(lines) == {3, 4, 8, 12} and lines[3]["grad_norm"] is None and lines[12]["grad_norm"] > 0
+    )
 
 
 def test_the_throughput_is_that_of_training_alone(
@@ -356,7 +431,9 @@ def test_the_throughput_is_that_of_training_alone(
     clock, shapes = [0.0], []
 
     def noted(engine: Engine, batches: list[MicroBatch], *args: Any) -> Any:
-        shapes.append([(*batch["input_ids"].shape, batch["mlm_positions"].shape[1]) for batch in batches])
+        shapes.append(
+            [(*batch["input_ids"].shape, batch["mlm_positions"].shape[1]) for batch in batches]
+        )
         return step(engine, batches, *args)
 
     def timed(method: Any, seconds: float) -> Any:
@@ -384,7 +461,9 @@ def test_the_throughput_is_that_of_training_alone(
     for of_step in shapes:
         each = [total(costs(config, n, length, asked, labels=2)) for n, length, asked in of_step]
         flops.append(3 * sum(cost.flops for cost in each))
-    assert {rows for of_step in shapes for rows, *_ in of_step} == {recipe.micro_batch} and len({*map(str, shapes)}) > 1
+    assert {rows for of_step in shapes for rows, *_ in of_step} == {recipe.micro_batch} and len(
+        {*map(str, shapes)}
+    ) > 1
     for number, line in enumerate(lines):
         assert line["tokens_per_second"] == round((tokens[number + 1] - tokens[number]) / 10)
         due = sum(flops[4 * number : 4 * number + 4]) / 10 / 1e8
@@ -392,14 +471,22 @@ def test_the_throughput_is_that_of_training_alone(
         assert line["data_wait"] == 0.2
     assert json.loads((tmp_path / "run" / "run.json").read_text())["hardware"]["peak_flops"] == 1e8
     last = lines[-1]
-    assert f"{last['tokens_per_second']:,} tok/s  mfu {last['mfu']:.0%}  data 20%" in capsys.readouterr().out
+    assert (
+        f"{last['tokens_per_second']:,} tok/s  mfu {last['mfu']:.0%}  data 20%"
+        in capsys.readouterr().out
+    )
 
 
 def test_a_corpus_without_a_heldout_part_is_enough(
     recipe: PretrainRecipe, corpus_recipe: CorpusRecipe, tmp_path: Path
 ) -> None:
-    build(corpus_recipe.model_copy(update={"output": str(tmp_path / "corpus"), "heldout": 0.0}), workers=1)
-    assert (pretrain(at(recipe, tmp_path / "run", corpus=str(tmp_path / "corpus"), steps=2)) / "final").is_dir()
+    build(
+        corpus_recipe.model_copy(update={"output": str(tmp_path / "corpus"), "heldout": 0.0}),
+        workers=1,
+    )
+    assert (
+        pretrain(at(recipe, tmp_path / "run", corpus=str(tmp_path / "corpus"), steps=2)) / "final"
+    ).is_dir()
 
 
 def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> None:
@@ -417,7 +504,13 @@ def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> N
         port = free.getsockname()[1]
     launch = ["-m", "torch.distributed.run", "--nproc-per-node", "2", "--master-port", str(port)]
     done = subprocess.run(
-        [sys.executable, *launch, str(script), str(tmp_path / "one" / "recipe.yaml"), str(tmp_path / "two")],
+        [
+            sys.executable,
+            *launch,
+            str(script),
+            str(tmp_path / "one" / "recipe.yaml"),
+            str(tmp_path / "two"),
+        ],
         env=os.environ | {"OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         capture_output=True,
         text=True,
@@ -433,28 +526,43 @@ def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> N
         torch.testing.assert_close(weights(tmp_path / "two")[name], tensor, rtol=0, atol=1e-4)
 
 
-def test_total_steps_change_only_with_extend(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_total_steps_change_only_with_extend(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     longer = at(recipe, tmp_path / "run", steps=16)
     with pytest.raises(UserError, match=r"steps was 12, is 16 \(--extend allows"):
         pretrain(longer, resume="auto")
     pretrain(longer, resume="auto", extend=True)
-    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == list(range(1, 17))
+    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == list(
+        range(1, 17)
+    )
 
 
-def test_a_checkpoint_past_the_last_step_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_checkpoint_past_the_last_step_is_refused(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
-    shorter, final = at(recipe, tmp_path / "run", steps=8), tmp_path / "run" / "final" / "model.safetensors"
+    shorter, final = (
+        at(recipe, tmp_path / "run", steps=8),
+        tmp_path / "run" / "final" / "model.safetensors",
+    )
     before = final.read_bytes()
-    with pytest.raises(UserError, match=r"step-0000012 is past the run's last step, 8\. Give more steps"):
+    with pytest.raises(
+        UserError, match=r"step-0000012 is past the run's last step, 8\. Give more steps"
+    ):
         pretrain(shorter, resume="auto", extend=True)
     assert final.read_bytes() == before
     pretrain(shorter, resume=str(tmp_path / "run" / "checkpoints" / "step-0000008"), extend=True)
-    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == list(range(1, 9))
+    assert [line["step"] for line in metrics(tmp_path / "run") if "loss" in line] == list(
+        range(1, 9)
+    )
     assert final.read_bytes() != before
 
 
-def test_another_corpus_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path, corpus: Corpus) -> None:
+def test_another_corpus_is_refused(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path, corpus: Corpus
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.copytree(corpus.folder, tmp_path / "corpus")
     moved = at(recipe, tmp_path / "run", corpus=str(tmp_path / "corpus"))
@@ -475,19 +583,27 @@ def test_a_checkpoint_can_be_named(recipe: PretrainRecipe, run: Path, tmp_path: 
         pretrain(at(recipe, tmp_path / "other"), resume=str(run))
 
 
-def test_a_finished_run_that_goes_on_stays_as_it_is(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_finished_run_that_goes_on_stays_as_it_is(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     pretrain(at(recipe, tmp_path / "run"), resume="auto")
-    assert metrics(tmp_path / "run") == metrics(run) and equal(weights(tmp_path / "run"), weights(run))
+    assert metrics(tmp_path / "run") == metrics(run) and equal(
+        weights(tmp_path / "run"), weights(run)
+    )
 
 
-def test_a_damaged_checkpoint_is_passed_over(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_damaged_checkpoint_is_passed_over(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "final")
     moments = tmp_path / "run" / "checkpoints" / "step-0000012" / "optimizer.safetensors"
     moments.write_bytes(moments.read_bytes()[:-1])
     pretrain(at(recipe, tmp_path / "run"), resume="auto")
-    assert lasting(tmp_path / "run") == lasting(run) and equal(weights(tmp_path / "run"), weights(run))
+    assert lasting(tmp_path / "run") == lasting(run) and equal(
+        weights(tmp_path / "run"), weights(run)
+    )
 
 
 @pytest.mark.parametrize("named", [False, True])
@@ -503,10 +619,14 @@ def test_a_checkpoint_is_hashed_once_on_resume(
 
     monkeypatch.setattr(checkpoints, "sha256", noted)
     pretrain(at(recipe, tmp_path / "run"), resume=str(newest) if named else "auto")
-    assert sorted(hashed) == sorted(path for path in newest.iterdir() if path.name != "manifest.json")
+    assert sorted(hashed) == sorted(
+        path for path in newest.iterdir() if path.name != "manifest.json"
+    )
 
 
-def test_a_second_run_in_the_folder_is_refused(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_a_second_run_in_the_folder_is_refused(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     with locked(tmp_path / "run") as ours:
         assert ours
@@ -572,31 +692,42 @@ def test_a_spike_is_rolled_back_and_left_out(
     pretrain(longer)
     lines = metrics(tmp_path / "run")
     back = next(line for line in lines if "rolled_back_from" in line)
-    assert back["step"] == saved and back["rolled_back_from"] == spike and len(back["made_of"]) == 32
+    assert (
+        back["step"] == saved and back["rolled_back_from"] == spike and len(back["made_of"]) == 32
+    )
     trained = [line["step"] for line in lines if "loss" in line and "lr" in line]
     assert trained == [step for step in range(1, 31) if step != spike]
     assert [line["step"] for line in lines if line.get("left_out")] == [spike]
     # Killed and gone on from a checkpoint behind it, the step stays left out.
-    state = json.loads((tmp_path / "run" / "checkpoints" / "step-0000030" / "trainer.json").read_text())
+    state = json.loads(
+        (tmp_path / "run" / "checkpoints" / "step-0000030" / "trainer.json").read_text()
+    )
     assert state["watch"]["left_out"] == [spike - 1]
 
 
 @pytest.mark.usefixtures("_deferred")
 def test_a_spike_is_told(
-    recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    recipe: PretrainRecipe,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
     break_steps(monkeypatch, {26}, 10.0)
     pretrain(at(recipe, tmp_path / "run", **SPIKES, steps=28))
     assert "step 26: the loss" in capsys.readouterr().err
 
 
-def test_what_was_not_evaluated_is_when_the_run_goes_on(recipe: PretrainRecipe, run: Path, tmp_path: Path) -> None:
+def test_what_was_not_evaluated_is_when_the_run_goes_on(
+    recipe: PretrainRecipe, run: Path, tmp_path: Path
+) -> None:
     """Killed between saving step 8 and evaluating it, with evaluations every 4 steps."""
     every = at(recipe, tmp_path / "whole", evaluate_every=4)
     pretrain(every)
     shutil.copytree(tmp_path / "whole", tmp_path / "cut")
     shutil.rmtree(tmp_path / "cut" / "checkpoints" / "step-0000012")
     kept = [line for line in metrics(tmp_path / "whole") if line["step"] <= 8][:-1]
-    (tmp_path / "cut" / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in kept))
+    (tmp_path / "cut" / "metrics.jsonl").write_text(
+        "".join(json.dumps(line) + "\n" for line in kept)
+    )
     pretrain(at(every, tmp_path / "cut"), resume="auto")
     assert lasting(tmp_path / "cut") == lasting(tmp_path / "whole")

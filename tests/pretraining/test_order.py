@@ -15,8 +15,13 @@ UNLIKELY = 1e-4  # the draws are fixed, so this is no flaky test
 
 def stream(n_samples: int, global_batch: int, n_chunks: int, seed: int) -> list[tuple[int, int]]:
     """The first samples of a run as (epoch, chunk)."""
-    steps = [samples_of_step(step, global_batch, n_chunks, seed) for step in range(-(-n_samples // global_batch))]
-    return [(int(e), int(c)) for epochs, chunks in steps for e, c in zip(epochs, chunks, strict=True)][:n_samples]
+    steps = [
+        samples_of_step(step, global_batch, n_chunks, seed)
+        for step in range(-(-n_samples // global_batch))
+    ]
+    return [
+        (int(e), int(c)) for epochs, chunks in steps for e, c in zip(epochs, chunks, strict=True)
+    ][:n_samples]
 
 
 @settings(max_examples=30)
@@ -30,13 +35,17 @@ def test_every_chunk_comes_once_an_epoch(n_chunks: int, global_batch: int, seed:
 
 @settings(max_examples=30)
 @given(chunk_counts, batches, batches, seeds)
-def test_the_size_of_a_step_does_not_change_the_stream(n_chunks: int, one: int, other: int, seed: int) -> None:
+def test_the_size_of_a_step_does_not_change_the_stream(
+    n_chunks: int, one: int, other: int, seed: int
+) -> None:
     assert stream(120, one, n_chunks, seed) == stream(120, other, n_chunks, seed)
 
 
 @settings(max_examples=30)
 @given(chunk_counts, batches, seeds, st.lists(st.integers(0, 10**6), min_size=2, max_size=6))
-def test_a_step_is_the_same_whatever_came_before(n_chunks: int, global_batch: int, seed: int, steps: list[int]) -> None:
+def test_a_step_is_the_same_whatever_came_before(
+    n_chunks: int, global_batch: int, seed: int, steps: list[int]
+) -> None:
     there = [samples_of_step(step, global_batch, n_chunks, seed) for step in steps]
     back = [samples_of_step(step, global_batch, n_chunks, seed) for step in reversed(steps)]
     for one, other in zip(there, reversed(back), strict=True):
@@ -68,7 +77,9 @@ def test_every_order_is_equally_likely_and_says_nothing_of_the_next() -> None:
 def test_a_chunk_stands_anywhere_in_a_large_epoch() -> None:
     n_chunks = 5000  # no power of two: the numbers that are walked over must not leave a trace
     places = [np.argsort(samples_of_step(0, n_chunks, n_chunks, seed)[1]) for seed in range(20)]
-    table = np.array([np.bincount(place[:1000] // 500, minlength=10) for place in places])  # of the first chunks
+    table = np.array(
+        [np.bincount(place[:1000] // 500, minlength=10) for place in places]
+    )  # of the first chunks
     assert stats.chisquare(table.sum(0)).pvalue > UNLIKELY
 
 

@@ -53,10 +53,16 @@ FOREIGN: dict[str, Callable[[], Any]] = {
     "distilbert": lambda: transformers.DistilBertForMaskedLM(
         transformers.DistilBertConfig(**SMALL, dim=24, n_layers=2, n_heads=2, hidden_dim=32)
     ),
-    "electra": lambda: transformers.ElectraForMaskedLM(transformers.ElectraConfig(**BERT, embedding_size=16)),
-    "albert": lambda: transformers.AlbertForMaskedLM(transformers.AlbertConfig(**BERT, embedding_size=16)),
+    "electra": lambda: transformers.ElectraForMaskedLM(
+        transformers.ElectraConfig(**BERT, embedding_size=16)
+    ),
+    "albert": lambda: transformers.AlbertForMaskedLM(
+        transformers.AlbertConfig(**BERT, embedding_size=16)
+    ),
     "mpnet": lambda: transformers.MPNetForMaskedLM(transformers.MPNetConfig(**BERT)),
-    "roberta": lambda: transformers.RobertaForMaskedLM(transformers.RobertaConfig(**BERT, type_vocab_size=1)),
+    "roberta": lambda: transformers.RobertaForMaskedLM(
+        transformers.RobertaConfig(**BERT, type_vocab_size=1)
+    ),
 }
 
 
@@ -118,12 +124,18 @@ def recipe(corpus: Corpus) -> PretrainRecipe:
 
 
 def taught(recipe: PretrainRecipe, teacher: Path | str, **changes: Any) -> PretrainRecipe:
-    keys = {"temperature": TEMPERATURE, "alpha": ALPHA} | {k: changes.pop(k) for k in ("alpha",) if k in changes}
-    return recipe.model_copy(update={"distillation": MaskedLMDistillation(teacher=str(teacher), **keys), **changes})
+    keys = {"temperature": TEMPERATURE, "alpha": ALPHA} | {
+        k: changes.pop(k) for k in ("alpha",) if k in changes
+    }
+    return recipe.model_copy(
+        update={"distillation": MaskedLMDistillation(teacher=str(teacher), **keys), **changes}
+    )
 
 
 def batch_of(recipe: PretrainRecipe, corpus: Corpus, parts: int = 1) -> list[MicroBatch]:
-    return Examples(recipe, corpus, Share(recipe.global_batch, recipe.global_batch // parts, 1, 0)).of_step(0)
+    return Examples(
+        recipe, corpus, Share(recipe.global_batch, recipe.global_batch // parts, 1, 0)
+    ).of_step(0)
 
 
 def student_of(config: SqueezeBertConfig) -> SqueezeBertForPreTraining:
@@ -131,16 +143,25 @@ def student_of(config: SqueezeBertConfig) -> SqueezeBertForPreTraining:
     return SqueezeBertForPreTraining(config)
 
 
-def wrapped(recipe: PretrainRecipe, corpus: Corpus, student: SqueezeBertForPreTraining) -> Distilled:
+def wrapped(
+    recipe: PretrainRecipe, corpus: Corpus, student: SqueezeBertForPreTraining
+) -> Distilled:
     found = distilled(recipe, corpus, student, CPU)
     assert found is not None
     return found
 
 
-def stepped(model: nn.Module, batches: list[MicroBatch], lr: float = 0.01) -> tuple[StepResult, dict[str, Tensor]]:
+def stepped(
+    model: nn.Module, batches: list[MicroBatch], lr: float = 0.01
+) -> tuple[StepResult, dict[str, Tensor]]:
     """A step's figures, and the gradients that were not clipped."""
     engine = Engine(
-        Accelerator(cpu=True), model, Lamb(parameter_groups(model, 0.01), 1.0, (0.9, 0.999), 1e-6), LABELS, 1e9, False
+        Accelerator(cpu=True),
+        model,
+        Lamb(parameter_groups(model, 0.01), 1.0, (0.9, 0.999), 1e-6),
+        LABELS,
+        1e9,
+        False,
     )
     gradients: dict[str, Tensor] = {}
     engine.optimizer.register_step_pre_hook(
@@ -241,7 +262,9 @@ def test_no_weight_of_the_teacher_is_the_students(
 ) -> None:
     student = student_of(tiny_config)
     model = wrapped(taught(recipe, saved("bert")), corpus, student)
-    assert [*model.parameters()] == [*student.parameters()] and len(model.state_dict()) == len(student.state_dict())
+    assert [*model.parameters()] == [*student.parameters()] and len(model.state_dict()) == len(
+        student.state_dict()
+    )
     before = {name: tensor.clone() for name, tensor in model.teacher.model.state_dict().items()}
     stepped(model, batch_of(recipe, corpus))
     assert not model.teacher.model.training
@@ -290,31 +313,43 @@ def test_a_student_comes_near_to_its_teacher(
     teacher = SqueezeBertForMaskedLM.from_pretrained(saved("own")).eval()
     distances = []
     for name, alpha in (("taught", 1.0), ("labels", 0.0)):
-        long = at(recipe, tmp_path / name, steps=40, log_every=40, evaluate_every=40, checkpoint_every=40)
-        student = SqueezeBertForMaskedLM.from_pretrained(pretrain(taught(long, saved("own"), alpha=alpha))).eval()
+        long = at(
+            recipe, tmp_path / name, steps=40, log_every=40, evaluate_every=40, checkpoint_every=40
+        )
+        student = SqueezeBertForMaskedLM.from_pretrained(
+            pretrain(taught(long, saved("own"), alpha=alpha))
+        ).eval()
         AcceleratorState._reset_state(reset_partial_state=True)
         with torch.no_grad():
             its, own = (model(*inputs).logits.log_softmax(-1) for model in (teacher, student))
-        distances.append(nn.functional.kl_div(own, its, log_target=True, reduction="sum").item() / its[..., 0].numel())
+        distances.append(
+            nn.functional.kl_div(own, its, log_target=True, reduction="sum").item()
+            / its[..., 0].numel()
+        )
     assert distances[0] < 0.8 * distances[1]
 
 
 def test_a_checkpoint_has_the_tensors_of_one_without_a_teacher(run: Path, plain: Path) -> None:
     for part in ("model", "sop_head", "optimizer"):
         with_one, without = (
-            load_file(f / "checkpoints" / "step-0000006" / f"{part}.safetensors") for f in (run, plain)
+            load_file(f / "checkpoints" / "step-0000006" / f"{part}.safetensors")
+            for f in (run, plain)
         )
         assert with_one.keys() == without.keys()
         assert all(with_one[name].shape == without[name].shape for name in without)
     assert not equal(weights(run), weights(plain))
 
 
-def test_a_resume_changes_nothing(run: Path, saved: Saved, recipe: PretrainRecipe, tmp_path: Path) -> None:
+def test_a_resume_changes_nothing(
+    run: Path, saved: Saved, recipe: PretrainRecipe, tmp_path: Path
+) -> None:
     shutil.copytree(run, tmp_path / "run")
     shutil.rmtree(tmp_path / "run" / "checkpoints" / "step-0000006")
     shutil.rmtree(tmp_path / "run" / "final")
     pretrain(at(taught(recipe, saved("bert")), tmp_path / "run"), resume="auto")
-    assert lasting(tmp_path / "run") == lasting(run) and equal(weights(tmp_path / "run"), weights(run))
+    assert lasting(tmp_path / "run") == lasting(run) and equal(
+        weights(tmp_path / "run"), weights(run)
+    )
 
 
 @pytest.mark.parametrize("change", ["weights", "alpha", "path", "none"])
@@ -322,7 +357,10 @@ def test_a_resume_with_another_teacher_is_refused(
     change: str, run: Path, saved: Saved, recipe: PretrainRecipe, tmp_path: Path
 ) -> None:
     shutil.copytree(run, tmp_path / "run")
-    other, complaint = taught(recipe, saved("bert")), f"distillation.{'alpha' if change == 'alpha' else 'teacher'} was"
+    other, complaint = (
+        taught(recipe, saved("bert")),
+        f"distillation.{'alpha' if change == 'alpha' else 'teacher'} was",
+    )
     if change == "alpha":
         other = taught(recipe, saved("bert"), alpha=0.5)
     elif change == "none":
@@ -334,7 +372,11 @@ def test_a_resume_with_another_teacher_is_refused(
     try:
         if change == "weights":
             complaint = "the teacher is another"
-            save_file({name: tensor * 1.001 for name, tensor in load_file(kept).items()}, path, {"format": "pt"})
+            save_file(
+                {name: tensor * 1.001 for name, tensor in load_file(kept).items()},
+                path,
+                {"format": "pt"},
+            )
         with pytest.raises(UserError, match=complaint):
             pretrain(at(other, tmp_path / "run"), resume="auto")
     finally:
@@ -372,10 +414,14 @@ def test_a_cpu_counts_the_teachers_memory(
     student = student_of(tiny_config)
     model = wrapped(taught(recipe, saved("bert")), corpus, student)
     own = {n: total(costs(tiny_config, n, 16, 3, labels=2)).bytes for n in (8, 16, 32)}
-    monkeypatch.setattr(os, "sysconf", {"SC_PHYS_PAGES": 4 * own[32], "SC_PAGE_SIZE": 1}.__getitem__)
+    monkeypatch.setattr(
+        os, "sysconf", {"SC_PHYS_PAGES": 4 * own[32], "SC_PAGE_SIZE": 1}.__getitem__
+    )
     assert fitting(recipe, student, Accelerator(cpu=True), tmp_path) == 32
     assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == 16
-    assert own[16] + 4 * model.teacher.parameters + 2 * 4 * 16 * 3 * 150 < own[32]  # so 16 was right
+    assert (
+        own[16] + 4 * model.teacher.parameters + 2 * 4 * 16 * 3 * 150 < own[32]
+    )  # so 16 was right
 
 
 class Meta(Accelerator):  # type: ignore[misc]
@@ -385,10 +431,16 @@ class Meta(Accelerator):  # type: ignore[misc]
 
 
 def test_another_device_is_tried_with_the_teacher(
-    saved: Saved, recipe: PretrainRecipe, corpus: Corpus, tiny_config: SqueezeBertConfig, tmp_path: Path
+    saved: Saved,
+    recipe: PretrainRecipe,
+    corpus: Corpus,
+    tiny_config: SqueezeBertConfig,
+    tmp_path: Path,
 ) -> None:
     model = distilled(taught(recipe, saved("own")), corpus, student_of(tiny_config), Meta.device)
-    assert model is not None and {p.device for p in model.teacher.model.parameters()} == {Meta.device}
+    assert model is not None and {p.device for p in model.teacher.model.parameters()} == {
+        Meta.device
+    }
     own, seen = model.teacher.logits, []
     model.teacher.logits = lambda *inputs: seen.append(len(inputs[0])) or own(*inputs)  # type: ignore
     assert fitting(recipe, model, Meta(), tmp_path) == 64 and seen == [64]
@@ -429,24 +481,66 @@ def remove_head(folder: Path) -> None:
 def make_it_foreign_code(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
     code = {"AutoConfig": "code.Config", "AutoModelForMaskedLM": "code.Model"}
-    (folder / "config.json").write_text(json.dumps(config | {"model_type": "unheard_of", "auto_map": code}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"model_type": "unheard_of", "auto_map": code})
+    )
     (folder / "code.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
 
 
 @pytest.mark.parametrize(
     ("kind", "damage", "changes", "complaint"),
     [
-        ("own", swap_tokens, {}, "another vocabulary than .*: 2 of 150 tokens differ, first number 140, which is '"),
-        ("bert", swap_tokens, {}, "another vocabulary than .*: 2 of 150 tokens differ, first number 140, which is '"),
+        (
+            "own",
+            swap_tokens,
+            {},
+            "another vocabulary than .*: 2 of 150 tokens differ, first number 140, which is '",
+        ),
+        (
+            "bert",
+            swap_tokens,
+            {},
+            "another vocabulary than .*: 2 of 150 tokens differ, first number 140, which is '",
+        ),
         ("bert", remove_tokenizer, {}, "has no tokenizer"),
-        ("own", remove_head, {}, r"cls\.predictions.* would be random\. Give a model with its MLM head"),
-        ("bert", remove_head, {}, r"cls\.predictions.* and \d others would be random\. Give a model with its MLM head"),
+        (
+            "own",
+            remove_head,
+            {},
+            r"cls\.predictions.* would be random\. Give a model with its MLM head",
+        ),
+        (
+            "bert",
+            remove_head,
+            {},
+            r"cls\.predictions.* and \d others would be random\. Give a model with its MLM head",
+        ),
         ("own", break_a_weight, {}, r"numbers in \S*query\.weight that are not finite"),
         ("bert", break_a_weight, {}, r"numbers in \S*query\.weight that are not finite"),
-        ("own", damage_nothing, {"sequence_length": 41}, "has 40 positions, and sequence_length is 41"),
-        ("bert", damage_nothing, {"sequence_length": 41}, "has 40 positions, and sequence_length is 41"),
-        ("mpnet", damage_nothing, {"sequence_length": 40}, "It does not run"),  # two of its positions are padding's
-        ("bert", make_it_foreign_code, {}, "transformers does not open .*/teacher as a masked language model"),
+        (
+            "own",
+            damage_nothing,
+            {"sequence_length": 41},
+            "has 40 positions, and sequence_length is 41",
+        ),
+        (
+            "bert",
+            damage_nothing,
+            {"sequence_length": 41},
+            "has 40 positions, and sequence_length is 41",
+        ),
+        (
+            "mpnet",
+            damage_nothing,
+            {"sequence_length": 40},
+            "It does not run",
+        ),  # two of its positions are padding's
+        (
+            "bert",
+            make_it_foreign_code,
+            {},
+            "transformers does not open .*/teacher as a masked language model",
+        ),
     ],
 )
 def test_a_teacher_that_cannot_teach_is_refused(
@@ -463,7 +557,9 @@ def test_a_teacher_that_cannot_teach_is_refused(
     shutil.copytree(saved(kind), tmp_path / "teacher")
     damage(tmp_path / "teacher")
     with pytest.raises(UserError, match=complaint) as refused:
-        distilled(taught(recipe, tmp_path / "teacher", **changes), corpus, student_of(tiny_config), CPU)
+        distilled(
+            taught(recipe, tmp_path / "teacher", **changes), corpus, student_of(tiny_config), CPU
+        )
     assert str(refused.value).startswith(f"distillation.teacher={tmp_path / 'teacher'}: ")
     assert not (tmp_path / "teacher" / "ran").exists()
 
@@ -472,7 +568,9 @@ def test_a_finetuned_model_is_no_teacher(
     recipe: PretrainRecipe, corpus: Corpus, tiny_config: SqueezeBertConfig, tmp_path: Path
 ) -> None:
     """transformers would open it, with a random head."""
-    transformers.BertForSequenceClassification(transformers.BertConfig(**BERT)).save_pretrained(tmp_path)
+    transformers.BertForSequenceClassification(transformers.BertConfig(**BERT)).save_pretrained(
+        tmp_path
+    )
     save_tokenizer(corpus.tokenizer, tmp_path, 40)
     with pytest.raises(UserError, match="Give a model with its MLM head"):
         distilled(taught(recipe, tmp_path), corpus, student_of(tiny_config), CPU)
@@ -481,7 +579,9 @@ def test_a_finetuned_model_is_no_teacher(
 def test_more_logits_than_tokens_are_refused(
     recipe: PretrainRecipe, corpus: Corpus, tiny_config: SqueezeBertConfig, tmp_path: Path
 ) -> None:
-    transformers.BertForMaskedLM(transformers.BertConfig(**{**BERT, "vocab_size": 152})).save_pretrained(tmp_path)
+    transformers.BertForMaskedLM(
+        transformers.BertConfig(**{**BERT, "vocab_size": 152})
+    ).save_pretrained(tmp_path)
     save_tokenizer(corpus.tokenizer, tmp_path, 40)
     with pytest.raises(UserError, match=r"\(1, 3, 152\) where \(1, 3, 150\) is due"):
         distilled(taught(recipe, tmp_path), corpus, student_of(tiny_config), CPU)

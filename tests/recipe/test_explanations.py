@@ -23,25 +23,63 @@ def refusal(kind: type[Section], *overrides: str) -> str:
         (SweepRecipe, "optimizer.lr=1e-3", "optimizer.lr: unknown key; did you mean lr?"),
         (SweepRecipe, "learning_rate=1e-3", "learning_rate: unknown key; did you mean lr?"),
         (SweepRecipe, "steps=10", "steps: unknown key; did you mean epochs?"),
-        (SweepRecipe, "teacher=x", "teacher: unknown key; did you mean distillation.teacher or stages.NAME.teacher?"),
-        (SweepRecipe, "tasks.rte.learning_rate=1", "tasks.rte.learning_rate: unknown key; did you mean lr?"),
+        (
+            SweepRecipe,
+            "teacher=x",
+            "teacher: unknown key; did you mean distillation.teacher or stages.NAME.teacher?",
+        ),
+        (
+            SweepRecipe,
+            "tasks.rte.learning_rate=1",
+            "tasks.rte.learning_rate: unknown key; did you mean lr?",
+        ),
         (PretrainRecipe, "lr=1e-3", "lr: unknown key; did you mean optimizer.lr?"),
-        (PretrainRecipe, "optimizer.learning_rate=1", "optimizer.learning_rate: unknown key; did you mean lr?"),
+        (
+            PretrainRecipe,
+            "optimizer.learning_rate=1",
+            "optimizer.learning_rate: unknown key; did you mean lr?",
+        ),
         (PretrainRecipe, "training.lr=1", "training.lr: unknown key; did you mean optimizer.lr?"),
-        (PretrainRecipe, "hidden_size=3", "hidden_size: unknown key; did you mean model.hidden_size?"),
+        (
+            PretrainRecipe,
+            "hidden_size=3",
+            "hidden_size: unknown key; did you mean model.hidden_size?",
+        ),
         (PretrainRecipe, "batch_size=3", "batch_size: unknown key; did you mean global_batch?"),
-        (CorpusRecipe, "path=x", "path: unknown key; did you mean sources.NAME.path or vocabulary.path?"),
-        (SweepRecipe, "sweep.lr=1e-3,1e-4", "sweep.lr: should be a valid list, not '1e-3,1e-4': write [1e-3,1e-4]"),
+        (
+            CorpusRecipe,
+            "path=x",
+            "path: unknown key; did you mean sources.NAME.path or vocabulary.path?",
+        ),
+        (
+            SweepRecipe,
+            "sweep.lr=1e-3,1e-4",
+            "sweep.lr: should be a valid list, not '1e-3,1e-4': write [1e-3,1e-4]",
+        ),
         (SweepRecipe, "sweep.seed=1", "sweep.seed: should be a valid list, not 1: write [1]"),
-        (PretrainRecipe, "steps='600'", "steps: should be a valid integer, not '600': write 600, without quotes"),
-        (PretrainRecipe, "sop='false'", "sop: should be a valid boolean, not 'false': write false, without quotes"),
+        (
+            PretrainRecipe,
+            "steps='600'",
+            "steps: should be a valid integer, not '600': write 600, without quotes",
+        ),
+        (
+            PretrainRecipe,
+            "sop='false'",
+            "sop: should be a valid boolean, not 'false': write false, without quotes",
+        ),
         (PretrainRecipe, "steps=many", "steps: should be a valid integer, not 'many'"),
         (PretrainRecipe, "optimizer=3", "optimizer: should be a section, with keys inside, not 3"),
         (SweepRecipe, "glue", "glue: is a recipe, and no KEY=VALUE: give it as --recipe glue"),
-        (SweepRecipe, "a/b.yaml", "a/b.yaml: is a recipe, and no KEY=VALUE: give it as --recipe a/b.yaml"),
+        (
+            SweepRecipe,
+            "a/b.yaml",
+            "a/b.yaml: is a recipe, and no KEY=VALUE: give it as --recipe a/b.yaml",
+        ),
     ],
 )
-def test_an_override_is_answered_with_what_was_probably_meant(kind: type[Section], override: str, answer: str) -> None:
+def test_an_override_is_answered_with_what_was_probably_meant(
+    kind: type[Section], override: str, answer: str
+) -> None:
     assert f"\n  {answer}\n" in refusal(kind, override) + "\n"
 
 
@@ -78,7 +116,10 @@ def test_every_alias_stands_for_a_key() -> None:
 @pytest.mark.parametrize(
     ("text", "answer"),
     [
-        ("seed: 1\nlr 1e-3\nsteps: 2\n", "line 2, column 1: could not find expected ':'\n    lr 1e-3\n    ^"),
+        (
+            "seed: 1\nlr 1e-3\nsteps: 2\n",
+            "line 2, column 1: could not find expected ':'\n    lr 1e-3\n    ^",
+        ),
         ("optimizer:\n\tlr: 1\n", "line 2, column 1: a tab, where YAML has spaces only\n"),
         ("steps: 1\n\nsteps: 2\n", "line 3, column 1: steps stands twice\n    steps: 2\n    ^"),
         ("optimizer: {lr: 1, lr: 2}\n", "line 1, column 20: lr stands twice\n"),

@@ -110,8 +110,12 @@ def test_there_are_shipped_recipes() -> None:
 def test_every_misspelt_key_is_refused_with_the_nearest(
     kind: type[Section], needed: dict[str, Any], sections: dict[str, type[BaseModel]]
 ) -> None:
-    names = [(prefix, name) for prefix, section in sections.items() for name in section.model_fields]
-    message = refusal(kind, yaml.safe_dump(needed), *(f"{prefix}{name}{name[-1]}=1" for prefix, name in names))
+    names = [
+        (prefix, name) for prefix, section in sections.items() for name in section.model_fields
+    ]
+    message = refusal(
+        kind, yaml.safe_dump(needed), *(f"{prefix}{name}{name[-1]}=1" for prefix, name in names)
+    )
     for prefix, name in names:
         assert f"\n  {prefix}{name}{name[-1]}: unknown key; did you mean {name}?" in message
 
@@ -120,7 +124,9 @@ def test_every_misspelt_key_is_refused_with_the_nearest(
 def test_a_removed_key_is_dropped_where_it_was_off_and_else_refused(kind: type[Section]) -> None:
     written = {"distillation": {"hidden": 0.0, "attention": 0, "alpha": 0.5}}
     assert kind.model_validate(written) == kind.model_validate({"distillation": {"alpha": 0.5}})
-    message = refusal(kind, "distillation: {hidden: 0.5, attention: 0.0}", "distillation.attention=1")
+    message = refusal(
+        kind, "distillation: {hidden: 0.5, attention: 0.0}", "distillation.attention=1"
+    )
     for key in ("hidden", "attention"):
         assert f"\n  distillation.{key}: no longer supported" in message
 
@@ -135,7 +141,12 @@ def test_every_wrong_type_is_refused_in_one_error(
     kind: type[Section], needed: dict[str, Any], sections: dict[str, type[BaseModel]]
 ) -> None:
     outside = list(kind.model_fields)
-    inside = [f"{prefix}{name}" for prefix, section in sections.items() if prefix for name in section.model_fields]
+    inside = [
+        f"{prefix}{name}"
+        for prefix, section in sections.items()
+        if prefix
+        for name in section.model_fields
+    ]
     for names in filter(None, (outside, inside)):
         message = refusal(kind, yaml.safe_dump(needed), *(f"{name}=[[]]" for name in names))
         for name in names:
@@ -223,7 +234,12 @@ def test_duplicate_keys_are_refused(text: str) -> None:
 
 @pytest.mark.parametrize(
     ("content", "complaint"),
-    [(b"", "holds no keys"), (b"- a\n- b\n", "holds no keys"), (b"a: [", "is no YAML"), (b"a: \xff", "UTF-8")],
+    [
+        (b"", "holds no keys"),
+        (b"- a\n- b\n", "holds no keys"),
+        (b"a: [", "is no YAML"),
+        (b"a: \xff", "UTF-8"),
+    ],
 )
 def test_files_that_are_no_recipe(tmp_path: Path, content: bytes, complaint: str) -> None:
     path = tmp_path / "recipe.yaml"
@@ -263,7 +279,9 @@ def test_overrides_reach_every_key(recipe: Section) -> None:
     values = recipe.model_dump()
     if isinstance(recipe, PretrainRecipe):
         del values["model"]["id2label"]  # keys that are numbers
-    overrides = [f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in leaves(values)]
+    overrides = [
+        f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in leaves(values)
+    ]
     assert load_recipe(type(recipe), None, overrides) == recipe
 
 
@@ -276,7 +294,10 @@ def test_overrides_win_over_the_file_and_given_values_over_both() -> None:
 
 def test_an_override_changes_one_place_of_an_aliased_mapping() -> None:
     recipe = load(CorpusRecipe, "sources: {a: &a {path: x}, b: *a}", "sources.a.path=y")
-    assert isinstance(recipe, CorpusRecipe) and (recipe.sources["a"].path, recipe.sources["b"].path) == ("y", "x")
+    assert isinstance(recipe, CorpusRecipe) and (
+        recipe.sources["a"].path,
+        recipe.sources["b"].path,
+    ) == ("y", "x")
 
 
 @pytest.mark.parametrize("override", ["lr", "=1", "", "lr.deep=1", "lr=[", "lr=2020-13-45"])
@@ -325,12 +346,18 @@ recipes: list[st.SearchStrategy[Section]] = [
         output=st.none() | words,
         model=st.builds(
             SqueezeBertConfig,
-            id2label=st.lists(words, min_size=1, unique=True).map(lambda labels: dict(enumerate(labels))),
+            id2label=st.lists(words, min_size=1, unique=True).map(
+                lambda labels: dict(enumerate(labels))
+            ),
             layer_norm_eps=real,
             vocab_size=st.integers(6, 10**9),
         ),
         optimizer=st.builds(
-            Optimizer, lr=real, betas=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2), decay_power=real, eps=real
+            Optimizer,
+            lr=real,
+            betas=st.tuples(*[st.floats(0, 1, exclude_max=True)] * 2),
+            decay_power=real,
+            eps=real,
         ),
         distillation=st.builds(
             MaskedLMDistillation, teacher=st.none() | words, temperature=real, alpha=st.floats(0, 1)
@@ -338,7 +365,9 @@ recipes: list[st.SearchStrategy[Section]] = [
         sop=st.booleans(),
         evaluate_sequences=st.none() | st.integers(1, 10**9),
     ),
-    st.builds(FinetuneRecipe, task=st.none() | words, model=words, lr=real, epochs=st.integers(1, 10**9)),
+    st.builds(
+        FinetuneRecipe, task=st.none() | words, model=words, lr=real, epochs=st.integers(1, 10**9)
+    ),
 ]
 
 

@@ -8,7 +8,11 @@ from sqzb.recipe import SweepRecipe, flat, load_recipe
 from sqzb.recipe.commands import COMMANDS
 from sqzb.recipe.reference import WIDTH, keys, reference, section_in
 
-NEEDED = {"prepare-corpus": ["sources.NAME.path=texts"], "pretrain": ["model.id2label={0: a, 1: b}"], "finetune": []}
+NEEDED = {
+    "prepare-corpus": ["sources.NAME.path=texts"],
+    "pretrain": ["model.id2label={0: a, 1: b}"],
+    "finetune": [],
+}
 
 
 def entries(command: str) -> dict[str, tuple[str, str, str]]:
@@ -57,7 +61,9 @@ def test_every_default_can_be_given_as_it_is_printed(command: str) -> None:
 
 def test_types_and_limits_are_in_words() -> None:
     found = {
-        key: (default, type_text) for command in COMMANDS for key, (default, type_text, _) in entries(command).items()
+        key: (default, type_text)
+        for command in COMMANDS
+        for key, (default, type_text, _) in entries(command).items()
     }
     assert found["heldout"] == ("0.005", "number, 0 or more, below 1")
     assert found["sequence_lengths"] == ("[128,512]", "list of whole numbers, not empty")
@@ -71,5 +77,7 @@ def test_types_and_limits_are_in_words() -> None:
 
 
 def test_a_sweeps_parts_are_a_line_each_with_what_is_their_own() -> None:
-    of_parts = [key for key, _ in keys(SweepRecipe) if key.split(".")[0] in ("sweep", "tasks", "stages")]
+    of_parts = [
+        key for key, _ in keys(SweepRecipe) if key.split(".")[0] in ("sweep", "tasks", "stages")
+    ]
     assert of_parts == ["sweep", "tasks", "stages", "stages.NAME.teacher", "stages.NAME.first"]

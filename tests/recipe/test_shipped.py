@@ -59,7 +59,9 @@ def test_a_pipe_is_a_recipe(elsewhere: Path) -> None:
 def test_a_folder_is_refused_with_a_file_in_it(elsewhere: Path) -> None:
     run = elsewhere / "run"
     run.mkdir()
-    with pytest.raises(RecipeError, match=r"run cannot be read, because it is a folder. Give a YAML file\.$"):
+    with pytest.raises(
+        RecipeError, match=r"run cannot be read, because it is a folder. Give a YAML file\.$"
+    ):
         find(Path("run"))
     (run / "a.yaml").touch()
     with pytest.raises(RecipeError, match=r"Give a YAML file, such as run/a\.yaml\.$"):
@@ -69,7 +71,9 @@ def test_a_folder_is_refused_with_a_file_in_it(elsewhere: Path) -> None:
         find(Path("run"))
 
 
-@pytest.mark.parametrize("given", ["phase1", "phase1_182.yaml", "recipes/phase1_128.yaml", "/nowhere/phase1_128.yml"])
+@pytest.mark.parametrize(
+    "given", ["phase1", "phase1_182.yaml", "recipes/phase1_128.yaml", "/nowhere/phase1_128.yml"]
+)
 def test_a_missing_recipe_is_answered_with_all_names_the_nearest_first(given: str) -> None:
     with pytest.raises(RecipeError) as caught:
         find(Path(given))
@@ -81,7 +85,9 @@ def test_a_missing_recipe_is_answered_with_all_names_the_nearest_first(given: st
 
 
 def test_keys_in_the_recipes_place_are_told_apart() -> None:
-    with pytest.raises(RecipeError, match=r"Give the recipe before the keys to change: RECIPE steps=10$"):
+    with pytest.raises(
+        RecipeError, match=r"Give the recipe before the keys to change: RECIPE steps=10$"
+    ):
         load_recipe(PretrainRecipe, Path("steps=10"))
 
 
@@ -105,16 +111,30 @@ def test_another_commands_recipe_is_recognised(kind: type, name: str) -> None:
     with pytest.raises(RecipeError) as caught:
         load_recipe(kind, named(name), ["output=x"])
     assert f"{named(name)} is a " in str(caught.value)
-    assert f"recipe: use sqzb {command} " in str(caught.value) and str(caught.value).endswith(str(named(name)))
+    assert f"recipe: use sqzb {command} " in str(caught.value) and str(caught.value).endswith(
+        str(named(name))
+    )
     assert "unknown key" not in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("kind", "text", "complaint"),
     [
-        (PretrainRecipe, "sources: {a: {path: x}}", "is a corpus recipe: use sqzb prepare-corpus mine.yaml"),
-        (SweepRecipe, "{corpus: x, output: y}", "is a pretraining recipe: use sqzb pretrain mine.yaml"),
-        (PretrainRecipe, "{lr: 1, epochs: 3}", "is a finetuning recipe: use sqzb finetune --recipe mine.yaml"),
+        (
+            PretrainRecipe,
+            "sources: {a: {path: x}}",
+            "is a corpus recipe: use sqzb prepare-corpus mine.yaml",
+        ),
+        (
+            SweepRecipe,
+            "{corpus: x, output: y}",
+            "is a pretraining recipe: use sqzb pretrain mine.yaml",
+        ),
+        (
+            PretrainRecipe,
+            "{lr: 1, epochs: 3}",
+            "is a finetuning recipe: use sqzb finetune --recipe mine.yaml",
+        ),
         # Slips in a recipe of the command itself.
         (PretrainRecipe, "lr: 1", "lr: unknown key; did you mean optimizer.lr?"),
         (
@@ -122,7 +142,11 @@ def test_another_commands_recipe_is_recognised(kind: type, name: str) -> None:
             "{model: {}, steps: 5, lr: 1, batch: 3, epochs: 2}",
             "epochs: unknown key; did you mean steps?",
         ),
-        (SweepRecipe, "{task: mrpc, optimizer: {lr: 1}}", "optimizer.lr: unknown key; did you mean lr?"),
+        (
+            SweepRecipe,
+            "{task: mrpc, optimizer: {lr: 1}}",
+            "optimizer.lr: unknown key; did you mean lr?",
+        ),
     ],
 )
 def test_a_slip_is_told_apart_from_another_commands_recipe(
@@ -136,9 +160,13 @@ def test_a_slip_is_told_apart_from_another_commands_recipe(
 
 def test_a_copy_is_the_recipe_and_overwrites_nothing(elsewhere: Path) -> None:
     original = named("corpus").read_bytes()
-    assert copy("corpus", None) == Path("corpus.yaml") and Path("corpus.yaml").read_bytes() == original
+    assert (
+        copy("corpus", None) == Path("corpus.yaml") and Path("corpus.yaml").read_bytes() == original
+    )
     assert copy("corpus.yaml", Path("new/mine.yaml")) == Path("new/mine.yaml")
-    assert copy("corpus", Path("new")).read_bytes() == Path("new/corpus.yaml").read_bytes() == original
+    assert (
+        copy("corpus", Path("new")).read_bytes() == Path("new/corpus.yaml").read_bytes() == original
+    )
     Path("corpus.yaml").write_text("mine")
     for target in (None, Path("corpus.yaml"), Path(".")):
         with pytest.raises(UserError, match=r"corpus.yaml exists and is not overwritten"):
@@ -146,7 +174,9 @@ def test_a_copy_is_the_recipe_and_overwrites_nothing(elsewhere: Path) -> None:
     assert Path("corpus.yaml").read_text() == "mine"
     with pytest.raises(UserError, match="cannot be written"):
         copy("corpus", Path("corpus.yaml/inside.yaml"))
-    with pytest.raises(RecipeError, match=r"There is no recipe corpse that comes with sqzb, which has corpus,"):
+    with pytest.raises(
+        RecipeError, match=r"There is no recipe corpse that comes with sqzb, which has corpus,"
+    ):
         copy("corpse", None)
 
 
@@ -165,5 +195,7 @@ def test_a_wheel_has_the_recipes_and_an_installed_package_finds_them(elsewhere: 
     zipfile.ZipFile(wheel).extractall(installed)
     program = "from sqzb.recipe.shipped import folder, names; print(folder(), *names())"
     environment = os.environ | {"PYTHONPATH": str(installed)}
-    ended = subprocess.run([sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True)
+    ended = subprocess.run(
+        [sys.executable, "-c", program], env=environment, check=True, capture_output=True, text=True
+    )
     assert ended.stdout.split() == [str(installed / "sqzb" / "recipes"), *names()]

@@ -37,7 +37,9 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         if number % 2:
             pq.write_table(pa.table({"text": texts(number)}), folder / name)
         else:
-            (folder / name).write_text("".join(json.dumps({"text": text}) + "\n" for text in texts(number)))
+            (folder / name).write_text(
+                "".join(json.dumps({"text": text}) + "\n" for text in texts(number))
+            )
         sources.append(f"  s{number}: {{path: {name}}}\n")
     (folder / "recipe.yaml").write_text(
         f"sources:\n{''.join(sources)}vocabulary: {{size: 120, sample_characters: 50000}}\n"
@@ -75,7 +77,9 @@ def start(place: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
 
 def alive(group: int) -> list[int]:
     """The processes of a group that have not ended."""
-    listed = subprocess.run(["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True).stdout
+    listed = subprocess.run(
+        ["ps", "-A", "-o", "pid=,pgid=,stat="], capture_output=True, text=True, check=True
+    ).stdout
     rows = [line.split() for line in listed.splitlines()]
     return [int(pid) for pid, of, state in rows if int(of) == group and not state.startswith("Z")]
 
@@ -89,7 +93,11 @@ def ended(group: int) -> bool:
 
 
 def content(folder: Path) -> dict[str, bytes]:
-    files = {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    files = {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
     del files["recipe.yaml"]
     return files
 
@@ -104,7 +112,9 @@ def whole(place: Path) -> tuple[dict[str, bytes], float]:
     """The uninterrupted corpus, and how many seconds it took."""
     begun = time.monotonic()
     arguments = ["prepare-corpus", "recipe.yaml", "--output", "whole", "--workers", "2"]
-    subprocess.run([sys.executable, "-m", "sqzb", *arguments], cwd=place, check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(
+        [sys.executable, "-m", "sqzb", *arguments], cwd=place, check=True, stdout=subprocess.DEVNULL
+    )
     made = content(place / "whole")
     assert sum(name.startswith("shards/") for name in made) == 2 * UNITS
     return made, time.monotonic() - begun
@@ -147,7 +157,9 @@ def when_a_shard_is_made(folder: Path) -> None:
         time.sleep(0.01)
 
 
-def test_workers_end_with_their_parent(place: Path, start: Callable[[str], subprocess.Popen[str]]) -> None:
+def test_workers_end_with_their_parent(
+    place: Path, start: Callable[[str], subprocess.Popen[str]]
+) -> None:
     process = start("orphans")
     when_a_shard_is_made(place / "orphans")
     assert len(alive(process.pid)) > 2
@@ -161,7 +173,9 @@ def test_an_interrupt_while_the_workers_begin_is_told_in_a_line(
 ) -> None:
     process = start("soon")
     limit = time.monotonic() + 120
-    while len(alive(process.pid)) < 3:  # the parent, the keeper of its resources, and a worker that has just begun
+    while (
+        len(alive(process.pid)) < 3
+    ):  # the parent, the keeper of its resources, and a worker that has just begun
         assert time.monotonic() < limit
         time.sleep(0.001)
     os.killpg(process.pid, signal.SIGINT)
@@ -172,7 +186,9 @@ def test_an_interrupt_while_the_workers_begin_is_told_in_a_line(
 
 
 def test_an_interrupt_keeps_what_is_finished(
-    place: Path, start: Callable[[str], subprocess.Popen[str]], whole: tuple[dict[str, bytes], float]
+    place: Path,
+    start: Callable[[str], subprocess.Popen[str]],
+    whole: tuple[dict[str, bytes], float],
 ) -> None:
     """Ctrl-C reaches the whole group."""
     process = start("interrupted")

@@ -25,7 +25,12 @@ def cluster(tmp_path: Path) -> dict[str, str]:
     for name, lines in COMMANDS.items():
         (tmp_path / name).write_text(f"#!/usr/bin/env bash\n{lines}\n")
         (tmp_path / name).chmod(0o755)
-    job = {"SLURM_JOB_ID": "7", "SLURM_NNODES": "2", "SLURM_JOB_NODELIST": "nodes", "SLURM_GPUS_ON_NODE": "8"}
+    job = {
+        "SLURM_JOB_ID": "7",
+        "SLURM_NNODES": "2",
+        "SLURM_JOB_NODELIST": "nodes",
+        "SLURM_GPUS_ON_NODE": "8",
+    }
     return os.environ | job | {"PATH": f"{tmp_path}:{os.environ['PATH']}"}
 
 
@@ -44,11 +49,17 @@ def test_the_job_is_saved_before_it_queues_again(tmp_path: Path, cluster: dict[s
 
 
 @pytest.mark.parametrize("code", [0, 3])
-def test_a_job_that_ends_by_itself_is_not_queued_again(tmp_path: Path, cluster: dict[str, str], code: int) -> None:
-    job = subprocess.run([SCRIPT, "recipe.yaml"], cwd=tmp_path, env=cluster | {"CODE": str(code)}, timeout=20)
+def test_a_job_that_ends_by_itself_is_not_queued_again(
+    tmp_path: Path, cluster: dict[str, str], code: int
+) -> None:
+    job = subprocess.run(
+        [SCRIPT, "recipe.yaml"], cwd=tmp_path, env=cluster | {"CODE": str(code)}, timeout=20
+    )
     assert job.returncode == code and not (tmp_path / "happened").exists()
 
 
 def test_a_job_needs_a_recipe(tmp_path: Path, cluster: dict[str, str]) -> None:
-    job = subprocess.run([SCRIPT], cwd=tmp_path, env=cluster, capture_output=True, text=True, timeout=20)
+    job = subprocess.run(
+        [SCRIPT], cwd=tmp_path, env=cluster, capture_output=True, text=True, timeout=20
+    )
     assert job.returncode != 0 and "give a recipe" in job.stderr

@@ -93,17 +93,29 @@ class Processes(list[fork_server.Popen]):
     """The processes of a run, by rank; what they say lies beside the run's folder."""
 
     def __init__(self, folder: Path, output: str, n: int, arguments: list[str]) -> None:
-        self.run, self._said = folder / output, [folder / f"{output}-{rank}.said" for rank in range(n)]
+        self.run, self._said = (
+            folder / output,
+            [folder / f"{output}-{rank}.said" for rank in range(n)],
+        )
         with socket.socket() as free:
             free.bind(("127.0.0.1", 0))
-            place = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free.getsockname()[1]), "WORLD_SIZE": str(n)}
+            place = {
+                "MASTER_ADDR": "127.0.0.1",
+                "MASTER_PORT": str(free.getsockname()[1]),
+                "WORLD_SIZE": str(n),
+            }
         for rank, path in enumerate(self._said):
             world = {} if n == 1 else place | {"RANK": str(rank), "LOCAL_RANK": str(rank)}
             with path.open("w") as said:
                 command = [sys.executable, *arguments, "--output", output, "--resume", "auto"]
                 environment = os.environ | {"OMP_NUM_THREADS": "1", **world}
                 started = fork_server.Popen(
-                    command, cwd=folder, env=environment, stdout=said, stderr=said, start_new_session=True
+                    command,
+                    cwd=folder,
+                    env=environment,
+                    stdout=said,
+                    stderr=said,
+                    start_new_session=True,
                 )
                 self.append(started)
 
@@ -176,7 +188,9 @@ def same(run: Path, whole: Path) -> None:
 
 
 @pytest.mark.parametrize(("n", "micro_batch"), [(1, 32), (2, 4)])
-def test_a_step_is_the_same_however_it_is_divided(whole: Path, begin: Begin, n: int, micro_batch: int) -> None:
+def test_a_step_is_the_same_however_it_is_divided(
+    whole: Path, begin: Begin, n: int, micro_batch: int
+) -> None:
     """1 x 32 and 2 processes x 4 x 4 against 4 x 8; and one process writes."""
     processes = begin(f"divided-{n}-{micro_batch}", n, f"micro_batch={micro_batch}")
     assert processes.codes() == [0] * n
@@ -195,7 +209,10 @@ def test_two_processes_finetune_as_one(folder: Path, whole: Path, begin: Begin) 
     assert begin("finetuned-by-1", 1, *settings, command=command).codes() == [0]
     assert begin("finetuned-by-2", 2, *settings, command=command).codes() == [0, 0]
     same(folder / "finetuned-by-2", folder / "finetuned-by-1")
-    assert "of_step" in lines(folder / "finetuned-by-2")[-1] and lines(folder / "finetuned-by-2")[-1]["step"] < 24
+    assert (
+        "of_step" in lines(folder / "finetuned-by-2")[-1]
+        and lines(folder / "finetuned-by-2")[-1]["step"] < 24
+    )
 
 
 @pytest.mark.parametrize(
@@ -220,7 +237,9 @@ def test_a_signal_to_one_ends_all_and_another_number_goes_on(
 
 
 @pytest.mark.parametrize("killed", [0, 1])
-def test_a_lost_process_ends_the_other_and_costs_nothing(whole: Path, begin: Begin, killed: int) -> None:
+def test_a_lost_process_ends_the_other_and_costs_nothing(
+    whole: Path, begin: Begin, killed: int
+) -> None:
     draw = random.Random(f"{os.environ.get('SQZB_SEED', '0')} {killed}")
     kills = 0
     while kills < LOST:
@@ -229,13 +248,19 @@ def test_a_lost_process_ends_the_other_and_costs_nothing(whole: Path, begin: Beg
         time.sleep(draw.random() * 0.05)  # anywhere in a step, a save or an evaluation
         processes[killed].kill()
         codes = processes.codes()
-        if 0 in codes:  # the run was over sooner, or needed the other no more: once more from the beginning
+        if (
+            0 in codes
+        ):  # the run was over sooner, or needed the other no more: once more from the beginning
             shutil.rmtree(processes.run)
             continue
         kills += 1
         assert codes[1 - killed] == PeerLost.exit_code, processes.said(1 - killed)
         said = processes.said(1 - killed)
-        assert "another process of the run has ended" in said and "--resume auto" in said and "Traceback" not in said
+        assert (
+            "another process of the run has ended" in said
+            and "--resume auto" in said
+            and "Traceback" not in said
+        )
     assert begin("lost", 2).codes() == [0, 0]
     same(processes.run, whole)
     shutil.rmtree(processes.run)
@@ -247,14 +272,19 @@ def test_a_process_killed_in_a_save_or_an_evaluation_ends_the_other_and_costs_no
     for killed, *place in MOMENTS:
         processes = begin("aimed", 2, program=("aimed.py", str(killed), *place))
         assert processes[killed].wait(BOUND) == -signal.SIGKILL, (place, processes.said(killed))
-        assert processes.codes()[1 - killed] == PeerLost.exit_code, (place, processes.said(1 - killed))
+        assert processes.codes()[1 - killed] == PeerLost.exit_code, (
+            place,
+            processes.said(1 - killed),
+        )
         assert "another process of the run has ended" in processes.said(1 - killed), place
     assert begin("aimed", 2).codes() == [0, 0]
     same(processes.run, whole)
 
 
 @pytest.mark.parametrize("missing", [0, 1])
-def test_a_process_that_never_comes_is_not_waited_for_without_end(begin: Begin, missing: int) -> None:
+def test_a_process_that_never_comes_is_not_waited_for_without_end(
+    begin: Begin, missing: int
+) -> None:
     processes = begin("alone", 2, program=("impatient.py",))
     processes[missing].kill()
     assert processes.codes()[1 - missing] == PeerLost.exit_code
@@ -281,7 +311,9 @@ def test_a_second_run_in_the_folder_is_refused_by_all_its_processes(begin: Begin
 
 
 @pytest.mark.parametrize(
-    ("number", "send"), [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)], ids=["SIGTERM", "Ctrl-C"]
+    ("number", "send"),
+    [(signal.SIGTERM, os.kill), (signal.SIGINT, os.killpg)],
+    ids=["SIGTERM", "Ctrl-C"],
 )
 def test_torchrun_and_a_terminal_pass_a_signal_on(
     whole: Path, begin: Begin, number: signal.Signals, send: Callable[[int, int], None]

@@ -43,8 +43,12 @@ def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     for command in COMMANDS:
         # By a Python with a seed of its own for hashes: what the fork server runs has one in common.
         whole = [sys.executable, *arguments(command, "whole")]
-        subprocess.run(whole, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True, timeout=120)
-    assert 3 * len(corpus.split(TRAIN, 16)) < 80 * 96  # so that moments lie in epochs and between them
+        subprocess.run(
+            whole, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True, timeout=120
+        )
+    assert (
+        3 * len(corpus.split(TRAIN, 16)) < 80 * 96
+    )  # so that moments lie in epochs and between them
     return folder
 
 
@@ -55,7 +59,16 @@ def arguments(command: str, output: str) -> list[str]:
     own = {
         "pretrain": ["pretrain", "recipe.yaml"],
         "phase2": ["pretrain", "recipe.yaml", *PHASE2],
-        "finetune": ["finetune", "--task", "mrpc", "--model", "pretrain-whole", "--glue-dir", ".", *FINETUNE],
+        "finetune": [
+            "finetune",
+            "--task",
+            "mrpc",
+            "--model",
+            "pretrain-whole",
+            "--glue-dir",
+            ".",
+            *FINETUNE,
+        ],
     }
     return ["-m", "sqzb", *own[command], "--output", f"{command}-{output}", "--resume", "auto"]
 
@@ -71,8 +84,22 @@ def start(folder: Path, command: str, output: str) -> fork_server.Popen:
 
 
 BEST = ("evaluate_every=6", "keep_best=true")
-PHASE2 = ("model=null", "start_from=pretrain-whole", "sequence_length=32", "max_predictions=5", "steps=60")
-FINETUNE = ("epochs=12", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=7", "lr=1e-3", *BEST)
+PHASE2 = (
+    "model=null",
+    "start_from=pretrain-whole",
+    "sequence_length=32",
+    "max_predictions=5",
+    "steps=60",
+)
+FINETUNE = (
+    "epochs=12",
+    "batch=8",
+    "max_length=16",
+    "log_every=1",
+    "checkpoint_every=7",
+    "lr=1e-3",
+    *BEST,
+)
 
 
 @pytest.fixture(params=COMMANDS)
@@ -97,7 +124,10 @@ def begin(place: Path) -> Iterator[Callable[[str, str], fork_server.Popen]]:
 
 def same(folder: Path, whole: Path) -> None:
     assert lines(folder) == lines(whole)
-    for path in [*(whole / "final").glob("*.safetensors"), *whole.glob("checkpoints/*/*.safetensors")]:
+    for path in [
+        *(whole / "final").glob("*.safetensors"),
+        *whole.glob("checkpoints/*/*.safetensors"),
+    ]:
         assert (folder / path.relative_to(whole)).read_bytes() == path.read_bytes(), path.name
 
 

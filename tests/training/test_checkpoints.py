@@ -53,7 +53,9 @@ def state(model: Model, optimizer: Optimizer) -> dict[str, Tensor]:
 
 
 def same(one: dict[str, Tensor], other: dict[str, Tensor]) -> bool:
-    return one.keys() == other.keys() and all(torch.equal(tensor, other[name]) for name, tensor in one.items())
+    return one.keys() == other.keys() and all(
+        torch.equal(tensor, other[name]) for name, tensor in one.items()
+    )
 
 
 @pytest.fixture
@@ -86,13 +88,17 @@ def test_three_steps_and_three_are_six(
 
 
 @pytest.mark.parametrize("keep", [1, 3])
-def test_the_newest_are_kept(keep: int, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_the_newest_are_kept(
+    keep: int, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
     model = Model(tiny_config)
     assert checkpoints.newest(tmp_path, console.warn) is None
     for step in (2, 4, 6, 10_000_000, 20_000_000):
         checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep)
         newest = checkpoints.newest(tmp_path, console.warn)
-        assert newest is not None and json.loads((newest / "trainer.json").read_text())["step"] == step
+        assert (
+            newest is not None and json.loads((newest / "trainer.json").read_text())["step"] == step
+        )
     assert len(list((tmp_path / "checkpoints").iterdir())) == keep
 
 
@@ -109,7 +115,9 @@ def test_those_that_the_kept_ones_need_are_kept_too(
     assert kept == [[1], [2], [2, 3], [2, 4], [4, 5], [4, 5, 6], [4, 5, 7]]
 
 
-def test_an_unfinished_checkpoint_is_not_seen(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_an_unfinished_checkpoint_is_not_seen(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
     model = Model(tiny_config)
     checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
     (tmp_path / "checkpoints" / "step-0000002.partial").mkdir()
@@ -129,9 +137,13 @@ def test_a_checkpoint_holds_nothing_that_can_run_code(
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".txt", ".md"}
 
 
-@pytest.mark.parametrize("file", ["optimizer.safetensors", "trainer.json", "model.safetensors", "config.json"])
+@pytest.mark.parametrize(
+    "file", ["optimizer.safetensors", "trainer.json", "model.safetensors", "config.json"]
+)
 @pytest.mark.parametrize("damage", ["cut", "absent", "changed"])
-def test_damage_is_told(file: str, damage: str, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_damage_is_told(
+    file: str, damage: str, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
     model = Model(tiny_config)
     optimizer = lamb(model)
     train(model, optimizer, range(1))
@@ -149,15 +161,21 @@ def test_damage_is_told(file: str, damage: str, tiny_config: SqueezeBertConfig, 
     assert checkpoints.newest(tmp_path, console.warn) == older
 
 
-def test_every_so_many_steps_are_kept_too(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_every_so_many_steps_are_kept_too(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
     model = Model(tiny_config)
     for step in range(2, 15, 2):
-        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep=2, keep_every=4)
+        checkpoints.save(
+            tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep=2, keep_every=4
+        )
     kept = sorted(int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [4, 8, 12, 14]
 
 
-def test_another_models_checkpoint_is_refused(tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path) -> None:
+def test_another_models_checkpoint_is_refused(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
     model = Model(tiny_config)
     checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
     folder = checkpoints.newest(tmp_path, console.warn)
@@ -200,5 +218,7 @@ def test_state_of_a_parameter_that_is_not_the_models_is_an_error(
     optimizer = AdamW([*model.parameters(), other], 0.01)
     other.grad = torch.ones(7)
     train(model, optimizer, range(1))
-    with pytest.raises(ValueError, match=r"trains parameters that no checkpoint holds, of shapes \(7,\)"):
+    with pytest.raises(
+        ValueError, match=r"trains parameters that no checkpoint holds, of shapes \(7,\)"
+    ):
         checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)

@@ -26,7 +26,9 @@ def examples(vocab_size: int, seed: int) -> dict[str, Tensor]:
     draw = np.random.default_rng(seed)
     lengths = np.linspace(4, LENGTH, ROWS).astype(int)
     labels = draw.integers(5, vocab_size, (ROWS, PREDICTIONS))
-    labels[np.arange(PREDICTIONS) >= np.linspace(1, PREDICTIONS, ROWS).astype(int)[:, None]] = IGNORED
+    labels[np.arange(PREDICTIONS) >= np.linspace(1, PREDICTIONS, ROWS).astype(int)[:, None]] = (
+        IGNORED
+    )
     sop = draw.integers(0, 2, ROWS)
     sop[:20] = IGNORED
     arrays = {
@@ -50,7 +52,9 @@ def engine_for(config: SqueezeBertConfig, deferred: bool = False, adam: bool = F
     model = SqueezeBertForPreTraining(config)
     groups = parameter_groups(model, 0.01)
     optimizer = (
-        torch.optim.AdamW(groups, fused=True) if adam else Lamb(groups, 1.0, (0.9, 0.999), 1e-6, together=deferred)
+        torch.optim.AdamW(groups, fused=True)
+        if adam
+        else Lamb(groups, 1.0, (0.9, 0.999), 1e-6, together=deferred)
     )
     return Engine(Accelerator(), model, optimizer, LABELS, 1.0, False, deferred=deferred)
 
@@ -67,7 +71,8 @@ def trained(tiny_config: SqueezeBertConfig) -> Trained:
     def train(parts: int) -> tuple[list[StepResult], dict[str, Tensor], dict[str, float]]:
         engine = engine_for(tiny_config)
         results = [
-            engine.step(divided(examples(tiny_config.vocab_size, step), parts), 0.01, range(parts)) for step in range(3)
+            engine.step(divided(examples(tiny_config.vocab_size, step), parts), 0.01, range(parts))
+            for step in range(3)
         ]
         evaluated = engine.evaluate(divided(examples(tiny_config.vocab_size, 9), parts))
         return results, weights(engine), evaluated
@@ -90,38 +95,56 @@ def test_micro_batches_add_up_to_one_batch(trained: Trained, parts: int) -> None
 def test_the_figures_are_means_over_what_has_a_label(tiny_config: SqueezeBertConfig) -> None:
     engine = engine_for(tiny_config)
     batch = examples(tiny_config.vocab_size, 0)
-    output = engine.model.eval()(**{name: tensor for name, tensor in batch.items() if "labels" not in name})
+    output = engine.model.eval()(
+        **{name: tensor for name, tensor in batch.items() if "labels" not in name}
+    )
     figures = engine.evaluate(divided(batch, 4))
     for name, logits in (("mlm", output.mlm_logits.flatten(0, 1)), ("sop", output.sop_logits)):
         labels = batch[LABELS[name]].flatten()
         logits, labels = logits[labels != IGNORED], labels[labels != IGNORED]
         loss = torch.nn.functional.cross_entropy(logits, labels)
         assert figures[f"{name}_loss"] == pytest.approx(loss.item(), rel=1e-5)
-        assert figures[f"{name}_accuracy"] == pytest.approx((logits.argmax(-1) == labels).float().mean().item())
+        assert figures[f"{name}_accuracy"] == pytest.approx(
+            (logits.argmax(-1) == labels).float().mean().item()
+        )
 
 
-def test_the_gradient_is_that_of_the_summed_means_and_is_clipped(tiny_config: SqueezeBertConfig) -> None:
+def test_the_gradient_is_that_of_the_summed_means_and_is_clipped(
+    tiny_config: SqueezeBertConfig,
+) -> None:
     engine = engine_for(tiny_config)
     batch = examples(tiny_config.vocab_size, 0)
     tallies = engine.model(**batch).tallies
-    sum(tally.loss / (batch[LABELS[name]] != IGNORED).sum() for name, tally in tallies.items()).backward()
-    expected = {name: p.grad.clone() for name, p in engine.model.named_parameters() if p.grad is not None}
+    sum(
+        tally.loss / (batch[LABELS[name]] != IGNORED).sum() for name, tally in tallies.items()
+    ).backward()
+    expected = {
+        name: p.grad.clone() for name, p in engine.model.named_parameters() if p.grad is not None
+    }
     norm = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
     engine.model.zero_grad()
     seen: dict[str, Tensor] = {}
     engine.optimizer.register_step_pre_hook(  # Lamb goes through the groups one by one, so this is called once
         lambda *_: seen.update(
-            {name: p.grad.clone() for name, p in engine.model.named_parameters() if p.grad is not None}
+            {
+                name: p.grad.clone()
+                for name, p in engine.model.named_parameters()
+                if p.grad is not None
+            }
         )
     )
     result = engine.step(divided(batch, 8), 0.01, range(8))
     assert result["grad_norm"] == pytest.approx(norm.item(), rel=1e-5)
     for name, gradient in expected.items():
-        torch.testing.assert_close(seen[name], gradient / max(1.0, norm.item()), rtol=1e-4, atol=1e-6)
+        torch.testing.assert_close(
+            seen[name], gradient / max(1.0, norm.item()), rtol=1e-4, atol=1e-6
+        )
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
-def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(tiny_config: SqueezeBertConfig, bad: float) -> None:
+def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(
+    tiny_config: SqueezeBertConfig, bad: float
+) -> None:
     engine = engine_for(tiny_config)
     batch = divided(examples(tiny_config.vocab_size, 0), 4)
     assert engine.step(batch, 0.01, range(4)).finite
@@ -139,7 +162,9 @@ def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(tiny_config: 
 
 
 def test_dropout_follows_from_the_key(tiny_config: SqueezeBertConfig) -> None:
-    config = tiny_config.model_copy(update={"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3})
+    config = tiny_config.model_copy(
+        update={"hidden_dropout_prob": 0.3, "attention_probs_dropout_prob": 0.3}
+    )
     batch = divided(examples(config.vocab_size, 0), 2)
     losses = []
     for keys in ([1, 2], [1, 2], [1, 3], [4, 2]):
@@ -150,7 +175,9 @@ def test_dropout_follows_from_the_key(tiny_config: SqueezeBertConfig) -> None:
     assert engine.evaluate(batch) == engine.evaluate(batch)
 
 
-def test_a_step_without_a_label_of_one_kind_has_no_figure_for_it(tiny_config: SqueezeBertConfig) -> None:
+def test_a_step_without_a_label_of_one_kind_has_no_figure_for_it(
+    tiny_config: SqueezeBertConfig,
+) -> None:
     batch = examples(tiny_config.vocab_size, 0) | {"sop_labels": torch.full((ROWS,), IGNORED)}
     result = engine_for(tiny_config).step(divided(batch, 2), 0.01, range(2))
     assert set(result) == {"mlm_loss", "mlm_accuracy", "grad_norm"} and result.finite
@@ -174,7 +201,9 @@ def test_a_deferred_step_is_the_same_step(tiny_config: SqueezeBertConfig, adam: 
             bias: Tensor = engine.model.get_parameter("transformer.embeddings.LayerNorm.bias")
             hook = bias.register_hook(partial(torch.mul, float("nan") if number == 3 else 1.0))
             before = weights(engine)
-            results.append(engine.step(divided(examples(tiny_config.vocab_size, number), 4), 0.01, range(4)))
+            results.append(
+                engine.step(divided(examples(tiny_config.vocab_size, number), 4), 0.01, range(4))
+            )
             hook.remove()
             same = [torch.equal(tensor, before[name]) for name, tensor in weights(engine).items()]
             assert all(same) if number == 3 else not any(same)
@@ -196,19 +225,25 @@ def test_the_figures_of_a_deferred_step_are_read_when_they_are_asked_for() -> No
 
     result = StepResult(read)
     assert not calls
-    assert result.loss == 2.0 and result.finite and dict(result) == {"mlm_loss": 2.0, "grad_norm": 1.0}
+    assert (
+        result.loss == 2.0 and result.finite and dict(result) == {"mlm_loss": 2.0, "grad_norm": 1.0}
+    )
     assert len(calls) == 1
 
 
 def test_whole_numbers_of_32_bits_are_the_same_batch(tiny_config: SqueezeBertConfig) -> None:
     batch = examples(tiny_config.vocab_size, 0)
     small = {name: tensor.int() for name, tensor in batch.items()}
-    results = [engine_for(tiny_config).step(divided(one, 2), 0.01, range(2)) for one in (batch, small)]
+    results = [
+        engine_for(tiny_config).step(divided(one, 2), 0.01, range(2)) for one in (batch, small)
+    ]
     assert dict(results[0]) == dict(results[1])
 
 
 def test_a_prepared_step_knows_its_labels_and_tokens(tiny_config: SqueezeBertConfig) -> None:
     batch = examples(tiny_config.vocab_size, 0)
     prepared = engine_for(tiny_config).prepare(divided(batch, 4))
-    assert prepared.counts == {name: float((batch[label] != IGNORED).sum()) for name, label in LABELS.items()}
+    assert prepared.counts == {
+        name: float((batch[label] != IGNORED).sum()) for name, label in LABELS.items()
+    }
     assert prepared.tokens == float(batch["attention_mask"].sum()) and len(prepared) == 4

@@ -35,8 +35,12 @@ def test_a_backward_pass_adds_to_the_same_memory() -> None:
     gradients = FlatGradients(found)
     places = [parameter.grad.data_ptr() for parameter in found[:3] if parameter.grad is not None]
     gradients.zero()
-    torch.stack([parameter.sum() * (number + 1) for number, parameter in enumerate(found[:3])]).sum().backward()
-    assert [parameter.grad.data_ptr() for parameter in found[:3] if parameter.grad is not None] == places
+    torch.stack(
+        [parameter.sum() * (number + 1) for number, parameter in enumerate(found[:3])]
+    ).sum().backward()
+    assert [
+        parameter.grad.data_ptr() for parameter in found[:3] if parameter.grad is not None
+    ] == places
     for number, parameter in enumerate(found[:3]):
         assert torch.equal(gradient_of(parameter), torch.full_like(parameter, number + 1))
     assert gradients.clip(1e9) == pytest.approx((15 * 1 + 7 * 4 + 4 * 9) ** 0.5)

@@ -88,25 +88,46 @@ def test_nothing_is_recorded_while_gradients_may_move(monkeypatch: pytest.Monkey
     [(True, 10, "operation not permitted."), (False, 60, "a micro-batch takes 60% of the memory")],
 )
 def test_without_graphs_a_run_continues_and_says_why_once(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], fails: bool, taken: int, reason: str
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    fails: bool,
+    taken: int,
+    reason: str,
 ) -> None:
     gpu = Gpu(fails)
     graphs = graphs_on(gpu, monkeypatch, taken)
     for value in (1, 2, 3):
         graphs(x(2, value), may_record=True)
-    assert [entry for entry in gpu.log if entry[0] != "stream"] == [("run", 2), ("run", 4), ("run", 6)]
+    assert [entry for entry in gpu.log if entry[0] != "stream"] == [
+        ("run", 2),
+        ("run", 4),
+        ("run", 6),
+    ]
     said = " ".join(capsys.readouterr().err.split())
     assert f"graphs: off: {reason}" in said and said.count("graphs:") == 1
 
 
-@pytest.mark.skipif(torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU")
+@pytest.mark.skipif(
+    torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU"
+)
 def test_which_runs_have_graphs(capsys: pytest.CaptureFixture[str]) -> None:
-    def chosen(asked: bool | str, device: str = "cuda", processes: int = 1, measured: bool = True) -> bool:
-        accelerator: Any = SimpleNamespace(device=torch.device(device), num_processes=processes, is_main_process=True)
+    def chosen(
+        asked: bool | str, device: str = "cuda", processes: int = 1, measured: bool = True
+    ) -> bool:
+        accelerator: Any = SimpleNamespace(
+            device=torch.device(device), num_processes=processes, is_main_process=True
+        )
         return choose_graphs(asked, accelerator, measured)
 
     assert chosen("auto") and chosen(True, measured=False)
-    assert not chosen("auto", measured=False) and not chosen("auto", processes=2) and not chosen("auto", "cpu")
+    assert (
+        not chosen("auto", measured=False)
+        and not chosen("auto", processes=2)
+        and not chosen("auto", "cpu")
+    )
     assert not chosen(False) and capsys.readouterr().err == ""
-    assert not chosen(True, "cpu") and "they need an NVIDIA GPU, and this is cpu" in capsys.readouterr().err
+    assert (
+        not chosen(True, "cpu")
+        and "they need an NVIDIA GPU, and this is cpu" in capsys.readouterr().err
+    )
     assert not chosen(True, processes=2) and "they are for one process" in capsys.readouterr().err

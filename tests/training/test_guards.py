@@ -89,7 +89,9 @@ def test_a_restored_monitor_goes_on_as_the_first(seen: list[tuple[float, bool]],
     assert one.state() == other.state()
 
 
-def test_space_is_checked_where_the_folder_will_be(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_space_is_checked_where_the_folder_will_be(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     asked = []
 
     def usage(path: Path) -> SimpleNamespace:

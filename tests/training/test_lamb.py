@@ -14,7 +14,9 @@ Array = NDArray[np.float64]
 BETAS, EPS = (0.9, 0.999), 1e-6
 
 
-def reference(w: Array, gradients: list[Array], rates: list[float], decay: float, adapt: bool) -> Array:
+def reference(
+    w: Array, gradients: list[Array], rates: list[float], decay: float, adapt: bool
+) -> Array:
     """You et al. 2020, algorithm 2, without correction of the moments, as Google's code runs it."""
     w, m, v = w.copy(), np.zeros_like(w), np.zeros_like(w)
     for g, lr in zip(gradients, rates, strict=True):
@@ -28,7 +30,12 @@ def reference(w: Array, gradients: list[Array], rates: list[float], decay: float
 
 
 def run(
-    w: Array, gradients: list[Array], rates: list[float], decay: float, adapt: bool, together: bool | None = None
+    w: Array,
+    gradients: list[Array],
+    rates: list[float],
+    decay: float,
+    adapt: bool,
+    together: bool | None = None,
 ) -> Array:
     """The same with Lamb, beside parameters of its own and of the other group, which must not disturb it."""
     parameter = torch.nn.Parameter(torch.tensor(w))
@@ -64,7 +71,9 @@ def test_lamb_is_the_published_update(
     gradients = [gradient * draw.standard_normal((3, 4)) for _ in range(steps)]
     rates = draw.uniform(1e-4, 1e-2, steps).tolist()
     found = run(w, gradients, rates, decay, adapt, together)
-    np.testing.assert_allclose(found, reference(w, gradients, rates, decay, adapt), rtol=1e-9, atol=1e-12)
+    np.testing.assert_allclose(
+        found, reference(w, gradients, rates, decay, adapt), rtol=1e-9, atol=1e-12
+    )
 
 
 def test_a_large_tensor_takes_its_whole_step() -> None:
@@ -78,7 +87,10 @@ def test_a_large_tensor_takes_its_whole_step() -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_many_tensors_of_several_shapes_each_take_their_own_step(together: bool) -> None:
     draw = np.random.default_rng(0)
-    start = [draw.standard_normal(shape) * 3**n for n, shape in enumerate([(5, 4), (7,), (3, 2, 1), (1,)])]
+    start = [
+        draw.standard_normal(shape) * 3**n
+        for n, shape in enumerate([(5, 4), (7,), (3, 2, 1), (1,)])
+    ]
     gradients = [[draw.standard_normal(w.shape) for _ in range(3)] for w in start]
     parameters = [torch.nn.Parameter(torch.tensor(w)) for w in start]
     group = {"params": parameters, "weight_decay": 0.01}
@@ -102,7 +114,9 @@ def test_zero_weights_move_and_zero_gradients_do_not(together: bool) -> None:
 @pytest.mark.parametrize("together", [False, True])
 def test_a_parameter_without_a_gradient_is_left_alone(together: bool) -> None:
     used, unused = (torch.nn.Parameter(torch.ones(2, 2)) for _ in range(2))
-    optimizer = Lamb([{"params": [used, unused], "weight_decay": 0.1, "adapt": True}], 0.1, BETAS, EPS, together)
+    optimizer = Lamb(
+        [{"params": [used, unused], "weight_decay": 0.1, "adapt": True}], 0.1, BETAS, EPS, together
+    )
     used.grad = torch.ones(2, 2)
     optimizer.step()
     assert (unused == 1).all() and not (used == 1).any()
@@ -156,7 +170,9 @@ def test_all_tensors_take_each_operation_together() -> None:
 
     def operations(n: int) -> int:
         parameters = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(n)]
-        optimizer = Lamb([{"params": parameters, "weight_decay": 0.1}], 0.1, BETAS, EPS, together=True)
+        optimizer = Lamb(
+            [{"params": parameters, "weight_decay": 0.1}], 0.1, BETAS, EPS, together=True
+        )
         for parameter in parameters:
             parameter.grad = torch.ones_like(parameter)
         optimizer.step()

@@ -30,7 +30,11 @@ class Preparing:
 
     def __init__(self, folder: Path, work: Callable[[], None]) -> None:
         self.folder, self._work = folder, work
-        self.recipe, self.accelerator, self.model = FinetuneRecipe(), Accelerator(cpu=True), nn.Linear(2, 2)
+        self.recipe, self.accelerator, self.model = (
+            FinetuneRecipe(),
+            Accelerator(cpu=True),
+            nn.Linear(2, 2),
+        )
 
     def prepare(self) -> None:
         self._work()
@@ -54,7 +58,9 @@ def test_the_folder_is_claimed_when_the_job_prepares(tmp_path: Path) -> None:
     assert held == [True]
 
 
-def test_too_small_a_disk_is_refused_before_the_job_prepares(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_small_a_disk_is_refused_before_the_job_prepares(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=1))
     with pytest.raises(UserError, match="checkpoints and the model will take"):
         run(tmp_path / "run", lambda: pytest.fail("it was prepared"))

@@ -17,7 +17,8 @@ from sqzb.training.optimizers import learning_rate, parameter_groups
 
 
 @pytest.mark.parametrize(
-    "kind", [SqueezeBertForPreTraining, SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification]
+    "kind",
+    [SqueezeBertForPreTraining, SqueezeBertForMaskedLM, SqueezeBertForSequenceClassification],
 )
 def test_layer_norms_and_biases_are_neither_decayed_nor_adapted(
     kind: type[SavedModel], tiny_config: SqueezeBertConfig
@@ -38,9 +39,9 @@ def test_layer_norms_and_biases_are_neither_decayed_nor_adapted(
     }
 
 
-plans = st.tuples(st.integers(1, 500), st.floats(1e-6, 10), st.floats(0, 1, exclude_max=True), st.floats(0.5, 3)).map(
-    lambda plan: {"steps": plan[0], "peak": plan[1], "warmup": plan[2], "decay_power": plan[3]}
-)
+plans = st.tuples(
+    st.integers(1, 500), st.floats(1e-6, 10), st.floats(0, 1, exclude_max=True), st.floats(0.5, 3)
+).map(lambda plan: {"steps": plan[0], "peak": plan[1], "warmup": plan[2], "decay_power": plan[3]})
 
 
 @given(plans)

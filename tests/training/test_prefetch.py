@@ -15,7 +15,9 @@ def test_each_step_is_made_once_and_one_ahead() -> None:
         return [{"step": step}]
 
     with prefetching(make) as prefetcher:
-        assert [prefetcher.take(step) for step in (0, 1, 2)] == [[{"step": step}] for step in (0, 1, 2)]
+        assert [prefetcher.take(step) for step in (0, 1, 2)] == [
+            [{"step": step}] for step in (0, 1, 2)
+        ]
         assert prefetcher.take(1) == [{"step": 1}]  # rolled back
         assert prefetcher.take(4) == [{"step": 4}]  # one was left out
     assert made == [0, 1, 2, 3, 1, 2, 4, 5]

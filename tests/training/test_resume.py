@@ -34,7 +34,9 @@ def checkpoint(folder: Path, identity: dict[str, str], step: int = 4, **settings
     recipe = FinetuneRecipe.model_validate(settings).model_dump(mode="json")
     made = folder / "checkpoints" / f"step-{step:07d}"
     made.mkdir(parents=True)
-    (made / "trainer.json").write_text(json.dumps({"step": step, "recipe": recipe, "identity": identity}))
+    (made / "trainer.json").write_text(
+        json.dumps({"step": step, "recipe": recipe, "identity": identity})
+    )
     (made / "manifest.json").write_text("{}")
     return made
 
@@ -46,7 +48,9 @@ def test_an_input_that_is_not_there_yet_is_compared_after_the_preparation(tmp_pa
         check_same_run(job(tmp_path, {"the set": "a"}), made, extend=False, prepared=True)
     with pytest.raises(UserError, match="another one: the set is another"):
         check_same_run(job(tmp_path, {"the set": "c"}), made, extend=False, prepared=False)
-    check_same_run(job(tmp_path, {"the set": "a", "the teacher": "b"}), made, extend=False, prepared=True)
+    check_same_run(
+        job(tmp_path, {"the set": "a", "the teacher": "b"}), made, extend=False, prepared=True
+    )
 
 
 @pytest.mark.parametrize("prepared", [False, True])
@@ -62,8 +66,12 @@ def test_another_recipe_is_another_run(tmp_path: Path, prepared: bool) -> None:
 
 def test_a_checkpoint_past_the_last_step_is_refused(tmp_path: Path) -> None:
     check_same_run(job(tmp_path), checkpoint(tmp_path, {}, step=10), extend=False, prepared=False)
-    with pytest.raises(UserError, match=r"step-0000011 is past the run's last step, 10\. Give more epochs"):
-        check_same_run(job(tmp_path), checkpoint(tmp_path, {}, step=11), extend=False, prepared=False)
+    with pytest.raises(
+        UserError, match=r"step-0000011 is past the run's last step, 10\. Give more epochs"
+    ):
+        check_same_run(
+            job(tmp_path), checkpoint(tmp_path, {}, step=11), extend=False, prepared=False
+        )
 
 
 def test_the_checkpoint_is_the_newest_or_the_named_one(tmp_path: Path) -> None:

@@ -9,7 +9,16 @@ from hypothesis import strategies as st
 
 from sqzb.errors import UserError
 from sqzb.recipe import FinetuneRecipe, load_recipe
-from sqzb.training.run_folder import METRICS, RECIPE, RUN, RunLog, evaluations, final_figures, recipe_of, refuse_used
+from sqzb.training.run_folder import (
+    METRICS,
+    RECIPE,
+    RUN,
+    RunLog,
+    evaluations,
+    final_figures,
+    recipe_of,
+    refuse_used,
+)
 
 
 def lines(folder: Path) -> list[dict[str, float]]:
@@ -60,7 +69,10 @@ def test_evaluations_are_found(tmp_path: Path) -> None:
         log.log(step + 1, loss=1.0)
     with (tmp_path / METRICS).open("a") as file:
         file.write('{"step": 3, "validation_sc')
-    assert evaluations(tmp_path) == [{"step": 1, "validation_score": 0.5}, {"step": 2, "validation_score": 0.25}]
+    assert evaluations(tmp_path) == [
+        {"step": 1, "validation_score": 0.5},
+        {"step": 2, "validation_score": 0.25},
+    ]
     assert [log.evaluated(step) for step in (1, 2, 3)] == [True, True, False]
 
 
@@ -75,7 +87,11 @@ def test_a_run_records_how_it_was_made(tmp_path: Path) -> None:
     RunLog(tmp_path / "deep" / "run", write=True).start(recipe, 5, "cpu", False, 2, 1e12)
     assert load_recipe(FinetuneRecipe, tmp_path / "deep" / "run" / RECIPE) == recipe
     run = json.loads((tmp_path / "deep" / "run" / RUN).read_text())
-    assert run["seed"] == 5 and {"torch", "python", "sqzb"} <= run["versions"].keys() and run["command"]
+    assert (
+        run["seed"] == 5
+        and {"torch", "python", "sqzb"} <= run["versions"].keys()
+        and run["command"]
+    )
     assert run["hardware"]["device"] == "cpu" and run["hardware"]["processes"] == 2
     assert run["hardware"]["peak_flops"] == 1e12 and run["hardware"]["kernels"] is False
 
@@ -106,7 +122,10 @@ def test_a_run_is_finished_by_its_last_line(tmp_path: Path) -> None:
         ("", None),
         ('{"step": 1, "validation_score": 0.5}\n{"step": 2, "loss": 1.0}\n', None),
         ('{"step": 2, "loss": 1.0}\n{"step": 2, "validation_sc', None),
-        ('{"step": 2, "validation_f1": 0.25, "validation_score": 0.5}\n', {"f1": 0.25, "score": 0.5}),
+        (
+            '{"step": 2, "validation_f1": 0.25, "validation_score": 0.5}\n',
+            {"f1": 0.25, "score": 0.5},
+        ),
     ):
         log.write_text(text)
         assert final_figures(tmp_path) == found

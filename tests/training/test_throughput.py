@@ -13,7 +13,9 @@ from sqzb.training.throughput import Throughput, ThroughputMeter, peak_flops
 CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 seconds = st.floats(0.01, 100)
 # Of a step: trained on tokens, by FLOPs, seconds of waiting, training and pausing.
-steps = st.lists(st.tuples(st.integers(0, 10**6), st.floats(0, 1e15), seconds, seconds, seconds), min_size=1)
+steps = st.lists(
+    st.tuples(st.integers(0, 10**6), st.floats(0, 1e15), seconds, seconds, seconds), min_size=1
+)
 
 
 @given(st.lists(steps, min_size=1, max_size=4), st.floats(1e9, 1e15))
@@ -33,7 +35,9 @@ def test_a_reading_tells_of_the_steps_since_the_last(
                 with meter.paused():
                     clock[0] += paused
             found = meter.read()
-            all_tokens, all_flops, waited, trained, _ = (sum(column) for column in zip(*made, strict=True))
+            all_tokens, all_flops, waited, trained, _ = (
+                sum(column) for column in zip(*made, strict=True)
+            )
             spent = waited + trained
             assert found.tokens_per_second == pytest.approx(all_tokens / spent, rel=1e-6, abs=0.6)
             assert found.mfu == pytest.approx(all_flops / spent / peak, rel=1e-6, abs=1e-4)

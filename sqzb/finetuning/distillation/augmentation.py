@@ -49,7 +49,9 @@ def check(distillation: Distillation, source: ModelFolder) -> None:
     """
     asked = [key for key in ("augment", "unlabelled") if getattr(distillation, key)]
     if asked and not distillation.teacher:
-        raise UserError(f"distillation.{asked[0]} needs a teacher, whose labels the texts get: give --teacher.")
+        raise UserError(
+            f"distillation.{asked[0]} needs a teacher, whose labels the texts get: give --teacher."
+        )
     if distillation.augment and not source.has_mlm_head:
         raise UserError(
             f"distillation.augment: the model in {source.path} has no MLM head of ours to put words in. Start from a "
@@ -78,7 +80,9 @@ def read_unlabelled(distillation: Distillation, data: DataSet) -> list[Example]:
     except UserError as error:
         raise UserError(f"distillation.unlabelled: {error}") from error
     examples = [
-        Example(row[0], row[1] if len(row) > 1 else None, None, number) for number, row in enumerate(rows) if row
+        Example(row[0], row[1] if len(row) > 1 else None, None, number)
+        for number, row in enumerate(rows)
+        if row
     ]
     if not examples:
         raise UserError(f"distillation.unlabelled: {file} has no line with text.")
@@ -86,7 +90,11 @@ def read_unlabelled(distillation: Distillation, data: DataSet) -> list[Example]:
 
 
 def augmented(
-    recipe: FinetuneRecipe, data: DataSet, source: ModelFolder, train: Sequence[Example], accelerator: Accelerator
+    recipe: FinetuneRecipe,
+    data: DataSet,
+    source: ModelFolder,
+    train: Sequence[Example],
+    accelerator: Accelerator,
 ) -> list[Example]:
     """Return the copies of training examples that the recipe asks for, without labels; none with `augment: 0`.
 
@@ -109,7 +117,11 @@ def augmented(
 
 
 def _copies(
-    recipe: FinetuneRecipe, data: DataSet, source: ModelFolder, train: Sequence[Example], accelerator: Accelerator
+    recipe: FinetuneRecipe,
+    data: DataSet,
+    source: ModelFolder,
+    train: Sequence[Example],
+    accelerator: Accelerator,
 ) -> list[Example]:
     copies = recipe.distillation.augment
     augmenter = Augmenter(source, copies, recipe.seed, accelerator)
@@ -123,10 +135,14 @@ def _copies(
         "split": "train",
     }
     kept = _TextsCache(Path(recipe.distillation.cache), about, key, train, chunk, copies)
-    chunks = kept.read(lambda rows: augmenter.copies_of(train[rows], rows.start), accelerator.is_main_process)
+    chunks = kept.read(
+        lambda rows: augmenter.copies_of(train[rows], rows.start), accelerator.is_main_process
+    )
     texts = (text for chunk in chunks for text in chunk)
     of_copy = (example for example in train for _ in range(copies))
-    return [Example(a, b, None, example.row) for (a, b), example in zip(texts, of_copy, strict=True)]
+    return [
+        Example(a, b, None, example.row) for (a, b), example in zip(texts, of_copy, strict=True)
+    ]
 
 
 class _TextsCache(Cache[list[Texts], list[Texts]]):
@@ -158,7 +174,10 @@ class _TextsCache(Cache[list[Texts], list[Texts]]):
         due = (rows.stop - rows.start) * self._copies
         if len(texts) != due:
             raise self.unfit(f"{path.name} has {len(texts)} lines, not {due}")
-        if not all(isinstance(a, str) and isinstance(b, str if self._pairs else type(None)) for a, b in texts):
+        if not all(
+            isinstance(a, str) and isinstance(b, str if self._pairs else type(None))
+            for a, b in texts
+        ):
             raise self.unfit(f"{path.name} has lines that are not the texts of an example")
         return texts
 
@@ -182,9 +201,13 @@ class _Mask(NamedTuple):
 class _Draft(NamedTuple):
     """A copy in the making."""
 
-    sequences: list[list[tuple[int, int]]]  # by text: tokens, each with the number of its mask, or -1
+    sequences: list[
+        list[tuple[int, int]]
+    ]  # by text: tokens, each with the number of its mask, or -1
     masks: list[_Mask]
-    changes: list[dict[int, str]]  # by text: what takes the place of a word, by the word's number; empty: dropped
+    changes: list[
+        dict[int, str]
+    ]  # by text: what takes the place of a word, by the word's number; empty: dropped
 
     @property
     def tokens(self) -> int:
@@ -218,7 +241,9 @@ class Augmenter:
         # Whole words alone: no piece of one, special token or punctuation.
         whole = [number for token, number in self._tokenizer.get_vocab().items() if token.isalnum()]
         if len(whole) <= CANDIDATES:
-            raise UserError(f"Its vocabulary has {len(whole)} whole words, and more than {CANDIDATES} are needed.")
+            raise UserError(
+                f"Its vocabulary has {len(whole)} whole words, and more than {CANDIDATES} are needed."
+            )
         self._whole = torch.tensor(sorted(whole), device=accelerator.device)
 
     def copies_of(self, examples: Sequence[Example], first: int) -> list[Texts]:
@@ -227,7 +252,11 @@ class Augmenter:
         UserError when the head's logits are not finite.
         """
         words = [self._words(example) for example in examples]
-        drafts = [draft for number, of_one in enumerate(words, first) for draft in self._drafts(of_one, number)]
+        drafts = [
+            draft
+            for number, of_one in enumerate(words, first)
+            for draft in self._drafts(of_one, number)
+        ]
         order = sorted(range(len(drafts)), key=lambda n: drafts[n].tokens)
         for start in range(0, len(order), EVALUATION_BATCH):
             self._fill([drafts[n] for n in order[start : start + EVALUATION_BATCH]])
@@ -236,7 +265,9 @@ class Augmenter:
             example, of_example = examples[number // self._copies], words[number // self._copies]
             texts = [
                 _changed(text, own, changes)
-                for text, own, changes in zip(_texts(example), of_example, draft.changes, strict=True)
+                for text, own, changes in zip(
+                    _texts(example), of_example, draft.changes, strict=True
+                )
             ]
             found.append((texts[0], texts[1] if len(texts) > 1 else None))
         return found
@@ -247,7 +278,9 @@ class Augmenter:
         for text in _texts(example):
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
             words: dict[int | None, _Word] = {}
-            for number, token, (start, end) in zip(encoding.word_ids, encoding.ids, encoding.offsets, strict=True):
+            for number, token, (start, end) in zip(
+                encoding.word_ids, encoding.ids, encoding.offsets, strict=True
+            ):
                 word = words.get(number)
                 start, ids = (start, [token]) if word is None else (word.start, [*word.ids, token])
                 words[number] = _Word(start, end, ids, any(map(str.isalnum, text[start:end])))
@@ -261,7 +294,9 @@ class Augmenter:
         draws = uniform(self._seed, number, copies, places, _WORD)
         return [self._draft(words, *of_copy) for of_copy in zip(fates, draws, strict=True)]
 
-    def _draft(self, words: list[list[_Word]], fates: NDArray[np.float64], draws: NDArray[np.float64]) -> _Draft:
+    def _draft(
+        self, words: list[list[_Word]], fates: NDArray[np.float64], draws: NDArray[np.float64]
+    ) -> _Draft:
         draft = _Draft([], [], [])
         decided = iter(zip(fates.tolist(), draws.tolist(), strict=True))
         for text, of_text in enumerate(words):
@@ -274,7 +309,9 @@ class Augmenter:
                     changes[number] = ""
                 elif word.may_change and DROPPED <= fate < DROPPED + REPLACED:
                     sequence.append((self._special.mask, len(draft.masks)))
-                    draft.masks.append(_Mask(text, number, word.ids[0] if len(word.ids) == 1 else -1, draw))
+                    draft.masks.append(
+                        _Mask(text, number, word.ids[0] if len(word.ids) == 1 else -1, draw)
+                    )
                 else:
                     sequence += [(token, -1) for token in word.ids]
             draft.sequences.append(sequence)
@@ -298,7 +335,11 @@ class Augmenter:
                 end = column + len(sequence) + 1
                 ids[row, column:end] = [*(token for token, _ in sequence), self._special.sep]
                 types[row, column:end] = text
-                found = [(place, number) for place, (_, number) in enumerate(sequence, column) if number >= 0]
+                found = [
+                    (place, number)
+                    for place, (_, number) in enumerate(sequence, column)
+                    if number >= 0
+                ]
                 asked += [(row, place) for place, _ in found]
                 masks += [draft.masks[number] for _, number in found]
                 column = end
@@ -310,20 +351,28 @@ class Augmenter:
 
     def _logits(self, *inputs: NDArray[np.int64]) -> Tensor:
         """Of each place asked for, (places, whole words); inputs: ids, mask, types, and places (row, column)."""
-        ids, mask, types, asked = (torch.from_numpy(array).to(self._accelerator.device) for array in inputs)
+        ids, mask, types, asked = (
+            torch.from_numpy(array).to(self._accelerator.device) for array in inputs
+        )
         with self._accelerator.autocast():
-            x = self._model.transformer(ids, mask, types).last_hidden_state[asked[:, 0], asked[:, 1]]
+            x = self._model.transformer(ids, mask, types).last_hidden_state[
+                asked[:, 0], asked[:, 1]
+            ]
             logits = self._model.cls(x, self._model.transformer.embeddings.word_embeddings)
         found: Tensor = logits[:, self._whole].float()
         if not found.isfinite().all():
-            raise UserError("Its MLM head's logits are not finite. Train or download it again, or give precision=fp32.")
+            raise UserError(
+                "Its MLM head's logits are not finite. Train or download it again, or give precision=fp32."
+            )
         return found
 
     def _sampled(self, logits: Tensor, masks: list[_Mask]) -> list[int]:
         """A token for each mask, by the head's probabilities of the likeliest."""
         own = torch.tensor([mask.own for mask in masks], device=logits.device)
         likeliest = logits.masked_fill(self._whole == own[:, None], -torch.inf).topk(CANDIDATES)
-        tokens, order = self._whole[likeliest.indices].sort(1)  # so that what is nearly as likely cannot swap places
+        tokens, order = self._whole[likeliest.indices].sort(
+            1
+        )  # so that what is nearly as likely cannot swap places
         probabilities = likeliest.values.gather(1, order).double().softmax(1).cpu().numpy()
         up_to = probabilities.cumsum(1)
         draws = np.array([mask.draw for mask in masks])[:, None]

@@ -31,10 +31,16 @@ class Cache(ABC, Generic[Written, Read]):
     what: ClassVar[str]  # the files hold, for messages
     suffix: ClassVar[str]
 
-    def __init__(self, parent: Path, about: dict[str, Any], key: dict[str, Any], examples: int, chunk: int) -> None:
+    def __init__(
+        self, parent: Path, about: dict[str, Any], key: dict[str, Any], examples: int, chunk: int
+    ) -> None:
         """about: for a person to read; key: all that the content follows from, by which the folder is named."""
         self.folder = parent / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
-        self._about, self._examples, self._chunk = about | {"examples": examples, "key": key}, examples, chunk
+        self._about, self._examples, self._chunk = (
+            about | {"examples": examples, "key": key},
+            examples,
+            chunk,
+        )
 
     @abstractmethod
     def write(self, path: Path, content: Written) -> None: ...
@@ -59,7 +65,9 @@ class Cache(ABC, Generic[Written, Read]):
     def _read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
         self._begin()
         left, found = dict(enumerate(self._rows())), dict[int, Read]()
-        there = self._examples - _count({n: rows for n, rows in left.items() if not self._file(n).exists()})
+        there = self._examples - _count(
+            {n: rows for n, rows in left.items() if not self._file(n).exists()}
+        )
         with console.bar(self.title, self._examples, there, show) as bar:
             while left:
                 for number in [n for n in left if self._file(n).exists()]:
@@ -100,7 +108,11 @@ class Cache(ABC, Generic[Written, Read]):
                     write_json(path, self._about)
         try:
             about = json.loads(path.read_text(encoding="utf-8"))
-            differing = [name for name, value in self._about.items() if name not in PATHS and about[name] != value]
+            differing = [
+                name
+                for name, value in self._about.items()
+                if name not in PATHS and about[name] != value
+            ]
         except (ValueError, KeyError, TypeError) as error:
             raise self.unfit(f"{ABOUT} cannot be read ({error!r})") from error
         if differing:

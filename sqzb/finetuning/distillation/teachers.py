@@ -23,7 +23,11 @@ from sqzb.files import sha256
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
 from sqzb.finetuning.finetuned import Finetuned, open_finetuned
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
-from sqzb.model.heads import SequenceClassificationOutput, soft_classification_tally, soft_regression_tally
+from sqzb.model.heads import (
+    SequenceClassificationOutput,
+    soft_classification_tally,
+    soft_regression_tally,
+)
 from sqzb.model.open import Classifier, ModelFolder, model_folder
 from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.training.run_folder import recipe_of
@@ -53,7 +57,9 @@ class Taught(nn.Module):
         """As the student's, but for the tally; teacher_logits: (batch, labels)."""
         logits = self.student(input_ids, attention_mask, token_type_ids).logits
         if self.student.config.num_labels > 1:
-            tally = soft_classification_tally(logits, labels, teacher_logits, self._temperature, self._alpha)
+            tally = soft_classification_tally(
+                logits, labels, teacher_logits, self._temperature, self._alpha
+            )
         else:
             tally = soft_regression_tally(logits, labels, teacher_logits, self._alpha)
         return SequenceClassificationOutput(logits, {"task": tally})
@@ -102,7 +108,11 @@ def ask_teachers(
     logits = []
     for path, folder in zip(distillation.teacher, teachers, strict=True):
         try:
-            logits.append(_logits_of(path, folder, Path(distillation.cache), data, examples, student, accelerator))
+            logits.append(
+                _logits_of(
+                    path, folder, Path(distillation.cache), data, examples, student, accelerator
+                )
+            )
         except UserError as error:
             raise UserError(f"distillation.teacher={path}: {error}") from error
         clear_device_cache(garbage_collection=True)
@@ -139,13 +149,17 @@ def _logits_of(
         "split": "train",
     }
     kept = _LogitsCache(cache, about, key, (len(examples), data.kind.outputs))
-    return np.concatenate(kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process))
+    return np.concatenate(
+        kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process)
+    )
 
 
 def _refuse_other_run(folder: ModelFolder, data: DataSet, run: Path) -> None:
     """By the recipe of the teacher's run where it has one: RTE and QNLI have the same labels."""
     if folder.path.resolve().is_relative_to(run.resolve()):
-        raise UserError(f"It is of the run {run} itself, so the teacher would be the student. Give another teacher.")
+        raise UserError(
+            f"It is of the run {run} itself, so the teacher would be the student. Give another teacher."
+        )
     recipe = recipe_of(str(folder.path), FinetuneRecipe)
     if recipe is not None and recipe.task not in (None, data.name):
         raise UserError(
@@ -154,8 +168,13 @@ def _refuse_other_run(folder: ModelFolder, data: DataSet, run: Path) -> None:
 
 
 def _refuse_weights(weights: dict[str, Tensor], student: Classifier) -> None:
-    encoder = {name: tensor for name, tensor in student.state_dict().items() if "classifier" not in name}
-    if all(name in weights and torch.equal(tensor, weights[name].cpu()) for name, tensor in encoder.items()):
+    encoder = {
+        name: tensor for name, tensor in student.state_dict().items() if "classifier" not in name
+    }
+    if all(
+        name in weights and torch.equal(tensor, weights[name].cpu())
+        for name, tensor in encoder.items()
+    ):
         raise UserError(
             "It has the very weights that this run starts from, so the teacher would be the student. Give another "
             "teacher, or another --model."
@@ -176,7 +195,9 @@ def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
 class _LogitsCache(Cache[Logits, Logits]):
     title, what, suffix = "Teacher's logits", "logits", ".safetensors"
 
-    def __init__(self, parent: Path, about: dict[str, Any], key: dict[str, Any], shape: tuple[int, int]) -> None:
+    def __init__(
+        self, parent: Path, about: dict[str, Any], key: dict[str, Any], shape: tuple[int, int]
+    ) -> None:
         """shape: (examples, labels)."""
         super().__init__(parent, about, key, shape[0], CHUNK)
         self._labels = shape[1]

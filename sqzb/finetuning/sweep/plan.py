@@ -81,7 +81,12 @@ def _once(run: Run, earlier: Iterable[Run]) -> Run:
 
 
 def _runs_of(
-    recipe: SweepRecipe, stage: str, name: str, output: Path, taught_by: Sequence[Run], starts: Sequence[Run]
+    recipe: SweepRecipe,
+    stage: str,
+    name: str,
+    output: Path,
+    taught_by: Sequence[Run],
+    starts: Sequence[Run],
 ) -> list[Run]:
     """Of a task in a stage. taught_by: the teacher's runs; starts: where there are such, for each run the one that it
     starts from, which has the same place in the grid."""
@@ -98,7 +103,9 @@ def _runs_of(
         if starts:
             changes |= {"model": str(starts[place].folder), "from_scratch": False}
         needs = tuple(run.folder for run in (*taught_by, *starts[place : place + 1]))
-        runs.append(Run(stage, setting, FinetuneRecipe.model_validate(one.model_dump() | changes), needs))
+        runs.append(
+            Run(stage, setting, FinetuneRecipe.model_validate(one.model_dump() | changes), needs)
+        )
     return runs
 
 

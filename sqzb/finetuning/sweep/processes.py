@@ -135,7 +135,9 @@ def _begin(waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _Wo
             working[run] = _Working(process, free.pop(0))
 
 
-def _collect(waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _Working]) -> dict[Run, str]:
+def _collect(
+    waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _Working]
+) -> dict[Run, str]:
     """Take out the runs whose process has ended; return those that did not finish, with the reason."""
     unfinished = {}
     for run, work in list(working.items()):
@@ -156,7 +158,9 @@ def _collect(waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _
 def _failure(run: Run, code: int) -> str:
     """Return the exit code, the log and its last lines."""
     log = run.beside(".log")
-    lines = [line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()]
+    lines = [
+        line.strip() for line in log.read_text(encoding="utf-8", errors="replace").splitlines()
+    ]
     last = [line for line in lines if line][-LAST_LINES:]
     return f"exit code {code}, {log}" + "".join(f"\n    {line}" for line in last)
 
@@ -183,7 +187,10 @@ def _environments(jobs: int) -> list[dict[str, str]]:
         gpus = [name for name in visible.split(",") if name]
     share = str(max(1, (os.cpu_count() or 1) // jobs))
     common = {"OMP_NUM_THREADS": share} | os.environ
-    return [common | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {}) for slot in range(jobs)]
+    return [
+        common | ({"CUDA_VISIBLE_DEVICES": gpus[slot % len(gpus)]} if gpus else {})
+        for slot in range(jobs)
+    ]
 
 
 def _start(run: Run, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
@@ -200,5 +207,16 @@ def _start(run: Run, environment: Mapping[str, str]) -> subprocess.Popen[bytes] 
         log.truncate(0)
         with whole_file(run.beside(".yaml")) as aside:
             aside.write_text(dump_recipe(run.recipe), encoding="utf-8")
-        command = [sys.executable, "-m", "sqzb", "finetune", "--recipe", str(run.beside(".yaml")), "--resume", "auto"]
-        return subprocess.Popen(command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
+        command = [
+            sys.executable,
+            "-m",
+            "sqzb",
+            "finetune",
+            "--recipe",
+            str(run.beside(".yaml")),
+            "--resume",
+            "auto",
+        ]
+        return subprocess.Popen(
+            command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        )

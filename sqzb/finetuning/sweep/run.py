@@ -29,7 +29,9 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
         Stopped: A signal came. The runs that were at work have saved themselves.
     """
     if "WORLD_SIZE" in os.environ:
-        raise UserError("A sweep starts processes of its own. Start it without accelerate or torchrun, with --jobs.")
+        raise UserError(
+            "A sweep starts processes of its own. Start it without accelerate or torchrun, with --jobs."
+        )
     output = Path(recipe.output or OUTPUT)
     runs = plan(recipe, output)
     _check_folders(output, runs)
@@ -38,7 +40,9 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
     output.mkdir(parents=True, exist_ok=True)
     with locked(output) as ours:
         if not ours:
-            raise UserError(f"Another sweep is at work in {output}. Wait for it, or give another --output.")
+            raise UserError(
+                f"Another sweep is at work in {output}. Wait for it, or give another --output."
+            )
         for run in runs:
             run.link()
         failed, skipped = run_all(runs, jobs)
@@ -101,7 +105,9 @@ def _check_data(runs: Sequence[Run]) -> None:
             except UserError as error:
                 problems.append(f"\n  {error}")
     if problems:
-        raise UserError(f"The sweep cannot begin, for data is wrong:{''.join(dict.fromkeys(problems))}")
+        raise UserError(
+            f"The sweep cannot begin, for data is wrong:{''.join(dict.fromkeys(problems))}"
+        )
 
 
 def _unfinished(runs: Sequence[Run]) -> list[Run]:

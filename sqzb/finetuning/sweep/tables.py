@@ -37,7 +37,12 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     stages = {stage: {"means": best, "average": _averages(best)} for stage, best in means.items()}
     return {
         "runs": [
-            {"task": run.recipe.task, "stage": run.stage, "setting": run.setting, "seed": run.recipe.seed}
+            {
+                "task": run.recipe.task,
+                "stage": run.stage,
+                "setting": run.setting,
+                "seed": run.recipe.seed,
+            }
             | {"folder": str(run.folder)}
             | found
             for run, found in finished
@@ -59,7 +64,11 @@ def spread(scores: Sequence[float]) -> dict[str, Any]:
 
 
 def _averages(means: Mapping[str, float]) -> dict[str, Any]:
-    return {"of": CONVENTION, "with_wnli": _average(means, True), "without_wnli": _average(means, False)}
+    return {
+        "of": CONVENTION,
+        "with_wnli": _average(means, True),
+        "without_wnli": _average(means, False),
+    }
 
 
 def _average(means: Mapping[str, float], wnli: bool) -> float | None:
@@ -73,11 +82,25 @@ def report(output: object, results: Mapping[str, Any]) -> None:
     """Print the tables of `summary`."""
     rows = []
     for row in results["rows"]:
-        several = sum((row["task"], row["stage"]) == (other["task"], other["stage"]) for other in results["rows"]) > 1
+        several = (
+            sum(
+                (row["task"], row["stage"]) == (other["task"], other["stage"])
+                for other in results["rows"]
+            )
+            > 1
+        )
         name = " ".join(filter(None, (row["task"], row["stage"], row["setting"])))
         values = [row["median"], row["mean"], row["sd"], row["best"]]
-        rows.append([name + "  best" * (several and row["best_setting"]), str(row["n"]), *map(_percent, values)])
-    console.table(f"Scores on validation, {output}", ("task", "n", "median", "mean", "sd", "best"), rows)
+        rows.append(
+            [
+                name + "  best" * (several and row["best_setting"]),
+                str(row["n"]),
+                *map(_percent, values),
+            ]
+        )
+    console.table(
+        f"Scores on validation, {output}", ("task", "n", "median", "mean", "sd", "best"), rows
+    )
     stages = results.get("stages", {})
     if stages:
         _report_stages(stages, list(dict.fromkeys(row["task"] for row in results["rows"])))
@@ -89,7 +112,9 @@ def report(output: object, results: Mapping[str, Any]) -> None:
 
 def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
     """Print the stages side by side, or below one another where they are more than the tasks."""
-    rows = [[name, *(_percent(stage["means"].get(name)) for stage in stages.values())] for name in tasks]
+    rows = [
+        [name, *(_percent(stage["means"].get(name)) for stage in stages.values())] for name in tasks
+    ]
     for key, which in AVERAGES.items():
         averages = [stage["average"][key] for stage in stages.values()]
         if any(average is not None for average in averages):

@@ -21,7 +21,14 @@ LOG2_E = 1.4426950408889634
 
 
 def attention(
-    packed: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
+    packed: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    batch: int,
+    heads: int,
+    groups: int,
+    dropout: float,
+    seed: Tensor,
 ) -> Tensor:
     """Attention of each head to its sequence, scaled by the root of its width: (rows, 3 * width) to (rows, width).
 
@@ -40,7 +47,9 @@ def attention(
         raise ValueError(
             f"{packed.shape[0]} rows are not of {batch} sequences, or {heads} heads are not of {groups} groups"
         )
-    context: Tensor = _packed_attention(packed, bias.detach(), mask, batch, heads, groups, dropout, seed)[0]
+    context: Tensor = _packed_attention(
+        packed, bias.detach(), mask, batch, heads, groups, dropout, seed
+    )[0]
     return context
 
 
@@ -62,12 +71,19 @@ def _backward_sizes(length: int, dtype: torch.dtype) -> dict[str, int]:
     if dtype.itemsize > 2:
         return {"M_TILE": min(whole, 32), "N_TILE": min(whole, 32), "num_warps": 4, "num_stages": 1}
     keys = 128 if length <= 128 else 64
-    return {"M_TILE": min(whole, 64), "N_TILE": min(whole, keys), "num_warps": keys // 16, "num_stages": 1}
+    return {
+        "M_TILE": min(whole, 64),
+        "N_TILE": min(whole, keys),
+        "num_warps": keys // 16,
+        "num_stages": 1,
+    }
 
 
 @triton.jit
 def _rows(pointer, row, place, length, stride):
-    return tl.load(pointer + row[:, None] * stride + place[None, :], mask=(row < length)[:, None], other=0.0)
+    return tl.load(
+        pointer + row[:, None] * stride + place[None, :], mask=(row < length)[:, None], other=0.0
+    )
 
 
 @triton.jit
@@ -85,7 +101,10 @@ def _plus(tile, bias):
 def _added(mask, column, length, MASK: tl.constexpr):
     """What is added to the scores of each key, in units of log 2."""
     if MASK:
-        added = tl.maximum(tl.load(mask + column, mask=column < length, other=0.0), -1e38) * 1.4426950408889634
+        added = (
+            tl.maximum(tl.load(mask + column, mask=column < length, other=0.0), -1e38)
+            * 1.4426950408889634
+        )
     else:
         added = tl.zeros((column.shape[0],), tl.float32)
     return tl.where(column < length, added, -float("inf"))
@@ -95,7 +114,9 @@ def _added(mask, column, length, MASK: tl.constexpr):
 def _sums(sums, row, length):
     """Of each row the largest score and one over the sum of the exponentials of what the others are below it."""
     inside = row < length
-    return tl.load(sums + row, mask=inside, other=0.0), tl.load(sums + length + row, mask=inside, other=0.0)
+    return tl.load(sums + row, mask=inside, other=0.0), tl.load(
+        sums + length + row, mask=inside, other=0.0
+    )
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -137,7 +158,9 @@ def _forward_kernel(
     sums += stream.to(tl.int64) * 2 * length + row
     tl.store(sums, most, mask=row < length)
     tl.store(sums + length, 1.0 / total, mask=row < length)
-    _put(context + item * length * (H * D) + head * D, y / total[:, None], row, place, length, H * D)
+    _put(
+        context + item * length * (H * D) + head * D, y / total[:, None], row, place, length, H * D
+    )
 
 
 @triton.jit(do_not_specialize=["length"])
@@ -154,10 +177,17 @@ def _backward_kernel(
     WIDTH: tl.constexpr = H // G * D
     stride: tl.constexpr = 3 * H * D
     column_of_head = head // (H // G) * (3 * WIDTH) + head % (H // G) * D
-    query, dquery = qkv + item * length * stride + column_of_head, dqkv + item * length * stride + column_of_head
+    query, dquery = (
+        qkv + item * length * stride + column_of_head,
+        dqkv + item * length * stride + column_of_head,
+    )
     bias += column_of_head
     beside = item * length * (H * D) + head * D
-    context, dcontext, sums = context + beside, dcontext + beside, sums + stream.to(tl.int64) * 2 * length
+    context, dcontext, sums = (
+        context + beside,
+        dcontext + beside,
+        sums + stream.to(tl.int64) * 2 * length,
+    )
     place = tl.arange(0, D)
     column = tl.program_id(0) % blocks * N_TILE + tl.arange(0, N_TILE)
     log_2: tl.constexpr = 0.6931471805599453
@@ -174,10 +204,15 @@ def _backward_kernel(
         dy = _rows(dcontext, row, place, length, H * D)
         most, inverse = _sums(sums, row, length)
         # Transposed, so that what is made of them goes into the next product as it lies.
-        p = tl.exp2(dot(k, tl.trans(q), nothing) * scale + added[:, None] - most[None, :]) * inverse[None, :]
+        p = (
+            tl.exp2(dot(k, tl.trans(q), nothing) * scale + added[:, None] - most[None, :])
+            * inverse[None, :]
+        )
         dp = dot(v, tl.trans(dy), nothing)
         if DROP:
-            factor = dropout_factor(number, stream, row[None, :] * length + column[:, None], dropout)
+            factor = dropout_factor(
+                number, stream, row[None, :] * length + column[:, None], dropout
+            )
             dv = dot((p * factor).to(dy.dtype), dy, dv)
             dp *= factor
         else:
@@ -207,24 +242,40 @@ def _backward_kernel(
         for start in range(0, length, M_TILE):
             other = start + tl.arange(0, M_TILE)
             its_k = _rows(query + WIDTH, other, place, length, stride)
-            its_v = _plus(_rows(query + 2 * WIDTH, other, place, length, stride), bias + 2 * WIDTH + place)
+            its_v = _plus(
+                _rows(query + 2 * WIDTH, other, place, length, stride), bias + 2 * WIDTH + place
+            )
             its = _added(mask + item * length, other, length, MASK)
-            p = tl.exp2(dot(q, tl.trans(its_k), zero) * scale + its[None, :] - most[:, None]) * inverse[:, None]
+            p = (
+                tl.exp2(dot(q, tl.trans(its_k), zero) * scale + its[None, :] - most[:, None])
+                * inverse[:, None]
+            )
             dp = dot(dy, tl.trans(its_v), zero)
             if DROP:
-                dp *= dropout_factor(number, stream, column[:, None] * length + other[None, :], dropout)
+                dp *= dropout_factor(
+                    number, stream, column[:, None] * length + other[None, :], dropout
+                )
             dq = dot((p * (dp - delta[:, None])).to(its_k.dtype), its_k, dq)
         _put(dquery, dq * (scale * log_2), column, place, length, stride)
 
 
-def _constants(qkv: Tensor, mask: Tensor | None, heads: int, groups: int, dropout: float) -> dict[str, Any]:
+def _constants(
+    qkv: Tensor, mask: Tensor | None, heads: int, groups: int, dropout: float
+) -> dict[str, Any]:
     width = qkv.shape[1] // 3 // heads
     return {"H": heads, "G": groups, "D": width, "MASK": mask is not None, "DROP": dropout > 0}
 
 
 @operator("packed_attention")
 def _packed_attention(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    batch: int,
+    heads: int,
+    groups: int,
+    dropout: float,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
     length, width = len(qkv) // batch, qkv.shape[1] // 3
     qkv, mask = qkv.contiguous(), None if mask is None else mask.contiguous()
@@ -261,10 +312,19 @@ def _packed_attention_backward(
 
 @fake(_packed_attention)
 def _(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, dropout: float, seed: Tensor
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    batch: int,
+    heads: int,
+    groups: int,
+    dropout: float,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
     rows, width = qkv.shape[0], qkv.shape[1] // 3
-    return qkv.new_empty(rows, width), qkv.new_empty(batch, heads, 2, rows // batch, dtype=torch.float32)
+    return qkv.new_empty(rows, width), qkv.new_empty(
+        batch, heads, 2, rows // batch, dtype=torch.float32
+    )
 
 
 @fake(_packed_attention_backward)
@@ -285,7 +345,17 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 def _gradients(ctx: Any, dcontext: Tensor, _: None) -> tuple[Tensor | None, ...]:
     qkv, bias, mask, context, sums, seed = ctx.saved_tensors
     dqkv = _packed_attention_backward(
-        dcontext, qkv, bias, mask, context, sums, ctx.batch, ctx.heads, ctx.groups, ctx.dropout, seed
+        dcontext,
+        qkv,
+        bias,
+        mask,
+        context,
+        sums,
+        ctx.batch,
+        ctx.heads,
+        ctx.groups,
+        ctx.dropout,
+        seed,
     )
     return dqkv, None, None, None, None, None, None, None
 

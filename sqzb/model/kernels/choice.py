@@ -31,7 +31,9 @@ def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.devic
 
     if recipe.kernels:
         if not on_nvidia:
-            raise UserError(f"kernels: they run on an NVIDIA GPU, and this is {device}. Leave it null.")
+            raise UserError(
+                f"kernels: they run on an NVIDIA GPU, and this is {device}. Leave it null."
+            )
         try:
             use_kernels(model)
         except (ImportError, ValueError) as error:

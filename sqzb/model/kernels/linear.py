@@ -31,14 +31,18 @@ def grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Ten
     return y
 
 
-def feed_forward(x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, groups: int, activation: str) -> Tensor:
+def feed_forward(
+    x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, groups: int, activation: str
+) -> Tensor:
     """act(x W1^T + b1) W2^T by group: (rows, groups * before) to (rows, groups * after).
 
     `w1` (groups * middle, before, 1), `b1` (groups * middle), `w2` (groups * after, middle, 1); types as of
     `grouped_product`. `activation` is "gelu" (exact), "gelu_new" (tanh) or "relu". For a backward pass, what goes into
     the activation, without b1, and what comes out of it are kept.
     """
-    y: Tensor = _feed_forward(in_autocast(x), w1, b1, w2, groups, activation, torch.is_grad_enabled())[0]
+    y: Tensor = _feed_forward(
+        in_autocast(x), w1, b1, w2, groups, activation, torch.is_grad_enabled()
+    )[0]
     return y
 
 
@@ -74,7 +78,14 @@ def _tanh_cdf(h):
 def _tail(h):
     """The probability that a normal number is larger than |h|, times max(|h|, 1) to within 1e-6: a fit of its log2."""
     h = tl.abs(h)
-    power = h * (h * (h * (h * (0.0072824741 - 0.00050027674 * h) - 0.052343424) - 0.45941395) - 1.1510521) - 1.0000019
+    power = (
+        h
+        * (
+            h * (h * (h * (0.0072824741 - 0.00050027674 * h) - 0.052343424) - 0.45941395)
+            - 1.1510521
+        )
+        - 1.0000019
+    )
     return tl.exp2(power)
 
 
@@ -96,7 +107,9 @@ def _slope(h, ACTIVATION: tl.constexpr, HALF: tl.constexpr):
     """The derivative of the activation."""
     if ACTIVATION == "gelu" and HALF:
         tail = _tail(h)
-        return tl.where(h > 0.0, 1.0 - tail, tail) + h * 0.3989422804014327 * tl.exp2(-0.7213475204444817 * h * h)
+        return tl.where(h > 0.0, 1.0 - tail, tail) + h * 0.3989422804014327 * tl.exp2(
+            -0.7213475204444817 * h * h
+        )
     elif ACTIVATION == "gelu":
         return _normal_cdf(h) + h * 0.3989422804014327 * tl.exp(-0.5 * h * h)
     elif ACTIVATION == "gelu_new":
@@ -119,16 +132,25 @@ def _activation_kernel(
     value += tl.load(bias + n, mask=n < N, other=0.0).to(tl.float32)[None, :]
     HALF: tl.constexpr = out.dtype.element_ty.primitive_bitwidth == 16
     if SLOPE:
-        value = tl.load(by + place, mask=inside, other=0.0).to(tl.float32) * _slope(value, ACTIVATION, HALF)
+        value = tl.load(by + place, mask=inside, other=0.0).to(tl.float32) * _slope(
+            value, ACTIVATION, HALF
+        )
     else:
         value = _activate(value, ACTIVATION, HALF)
     tl.store(out + place, value.to(out.dtype.element_ty), mask=inside)
 
 
-def _activation(h: Tensor, bias: Tensor, activation: str, out: Tensor, by: Tensor | None = None) -> Tensor:
+def _activation(
+    h: Tensor, bias: Tensor, activation: str, out: Tensor, by: Tensor | None = None
+) -> Tensor:
     """act(h + bias), or with `by` that times act'(h + bias), in `out`, which may be h or `by`."""
     rows, width = h.shape
-    sizes: dict[str, Any] = {"N": width, "ACTIVATION": activation, "SLOPE": by is not None, **ACTIVATION_TILE}
+    sizes: dict[str, Any] = {
+        "N": width,
+        "ACTIVATION": activation,
+        "SLOPE": by is not None,
+        **ACTIVATION_TILE,
+    }
     grid = (triton.cdiv(rows, sizes["R_TILE"]), triton.cdiv(width, sizes["N_TILE"]))
     with torch.cuda.device_of(h):
         _activation_kernel[grid](h, bias, h if by is None else by, out, rows, **sizes)
@@ -212,7 +234,10 @@ def _weight_tile(
     for index in range(tl.program_id(1), tl.cdiv(rows, R_TILE), tl.num_programs(1)):
         start = tl.cast(index, tl.int64) * R_TILE
         left = (rows - start).to(tl.int32)
-        dy_row, x_row = dy + start * (G * N) + r[:, None] * (G * N), x + start * (G * K) + r[:, None] * (G * K)
+        dy_row, x_row = (
+            dy + start * (G * N) + r[:, None] * (G * N),
+            x + start * (G * K) + r[:, None] * (G * K),
+        )
         dy0 = tl.trans(_load(dy_row + n0[None, :], r, n0, left, N, N_FIT))
         x0 = _load(x_row + k0[None, :], r, k0, left, K, K_FIT)
         dw00 = dot(dy0, x0, dw00)
@@ -251,20 +276,33 @@ def _weight_gradient_kernel(
     K_TILES: tl.constexpr = (K + K0 + K1 - 1) // (K0 + K1)
     N_TILES: tl.constexpr = (N + N0 + N1 - 1) // (N0 + N1)
     program = tl.program_id(0)
-    k_tile, n_tile, group = program % K_TILES, program // K_TILES % N_TILES, program // (K_TILES * N_TILES)
+    k_tile, n_tile, group = (
+        program % K_TILES,
+        program // K_TILES % N_TILES,
+        program // (K_TILES * N_TILES),
+    )
     dy, x, index = dy + group * N, x + group * K, tl.program_id(1).to(tl.int64) * G + group
     dweight, dbias = dweight + index * (N * K), dbias + index * N
     first_n, first_k = n_tile * (N0 + N1), k_tile * (K0 + K1)
     if K_TILES == 1 or k_tile == 0:
-        _weight_tile(dy, x, dweight, dbias, first_n, first_k, rows, G, K, N, True, R_TILE, N0, N1, K0, K1)
+        _weight_tile(
+            dy, x, dweight, dbias, first_n, first_k, rows, G, K, N, True, R_TILE, N0, N1, K0, K1
+        )
     else:
-        _weight_tile(dy, x, dweight, dbias, first_n, first_k, rows, G, K, N, False, R_TILE, N0, N1, K0, K1)
+        _weight_tile(
+            dy, x, dweight, dbias, first_n, first_k, rows, G, K, N, False, R_TILE, N0, N1, K0, K1
+        )
 
 
 def _weight_constants(before: int, after: int, groups: int, tiles: WeightTiles) -> dict[str, Any]:
     return {
         **{"G": groups, "K": before, "N": after, "R_TILE": tiles.step},
-        **{"N0": tiles.after[0], "N1": tiles.after[1], "K0": tiles.before[0], "K1": tiles.before[1]},
+        **{
+            "N0": tiles.after[0],
+            "N1": tiles.after[1],
+            "K0": tiles.before[0],
+            "K1": tiles.before[1],
+        },
     }
 
 
@@ -272,7 +310,9 @@ def _weight_gradients(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tup
     """dW in the type of `weight` and db in fp32, of dy (rows, groups * after) and x (rows, groups * before)."""
     before, after = weight.shape[1], len(weight) // groups
     tiles = weight_tiles(before, after, x.element_size())
-    programs = triton.cdiv(after, sum(tiles.after)) * triton.cdiv(before, sum(tiles.before)) * groups
+    programs = (
+        triton.cdiv(after, sum(tiles.after)) * triton.cdiv(before, sum(tiles.before)) * groups
+    )
     parts = max(1, min(tiles.programs // programs, triton.cdiv(len(x), tiles.step)))
     # Parts are added after, not with atomics, so a gradient has the same bits in every run.
     dweight = x.new_empty(parts, *weight.shape, dtype=torch.float32)
@@ -294,10 +334,14 @@ def _grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Te
 
 
 @operator("grouped_product_backward")
-def _grouped_product_backward(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
+def _grouped_product_backward(
+    dy: Tensor, x: Tensor, weight: Tensor, groups: int
+) -> tuple[Tensor, Tensor, Tensor]:
     """The gradients of x and weight, and that of bias in fp32."""
     dy = dy.contiguous()
-    return _product(dy, weight, groups, transposed=True), *_weight_gradients(dy, x.contiguous(), weight, groups)
+    return _product(dy, weight, groups, transposed=True), *_weight_gradients(
+        dy, x.contiguous(), weight, groups
+    )
 
 
 @operator("feed_forward_kernel")
@@ -314,7 +358,15 @@ def _feed_forward(
 
 @operator("feed_forward_kernel_backward")
 def _feed_forward_backward(
-    dy: Tensor, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, h: Tensor, a: Tensor, groups: int, activation: str
+    dy: Tensor,
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    h: Tensor,
+    a: Tensor,
+    groups: int,
+    activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     """The gradients of x, w1, b1 (in fp32) and w2."""
     dy = dy.contiguous()
@@ -332,7 +384,11 @@ def _(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
 
 @fake(_grouped_product_backward)
 def _(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor, Tensor]:
-    return x.new_empty(x.shape), weight.new_empty(weight.shape), weight.new_empty(weight.shape[0], dtype=torch.float32)
+    return (
+        x.new_empty(x.shape),
+        weight.new_empty(weight.shape),
+        weight.new_empty(weight.shape[0], dtype=torch.float32),
+    )
 
 
 @fake(_feed_forward)
@@ -345,7 +401,15 @@ def _(
 
 @fake(_feed_forward_backward)
 def _(
-    dy: Tensor, x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, h: Tensor, a: Tensor, groups: int, activation: str
+    dy: Tensor,
+    x: Tensor,
+    w1: Tensor,
+    b1: Tensor,
+    w2: Tensor,
+    h: Tensor,
+    a: Tensor,
+    groups: int,
+    activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     by_b1 = w1.new_empty(w1.shape[0], dtype=torch.float32)
     return x.new_empty(x.shape), w1.new_empty(w1.shape), by_b1, w2.new_empty(w2.shape)
@@ -375,4 +439,6 @@ def _feed_forward_gradients(ctx: Any, dy: Tensor, *_: None) -> tuple[Tensor | No
 
 
 torch.library.register_autograd(_grouped_product, _product_gradients, setup_context=_keep_product)
-torch.library.register_autograd(_feed_forward, _feed_forward_gradients, setup_context=_keep_feed_forward)
+torch.library.register_autograd(
+    _feed_forward, _feed_forward_gradients, setup_context=_keep_feed_forward
+)

@@ -22,7 +22,14 @@ WARPS = 1  # a row's sums then need no other threads, which took twice the time
 
 
 def dropout_add_norm(
-    x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, dropout: float, eps: float, seed: Tensor
+    x: Tensor,
+    offset: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dropout: float,
+    eps: float,
+    seed: Tensor,
 ) -> Tensor:
     """LayerNorm(dropout(x + offset) + residual) over the last dimension, in fp32 inside.
 
@@ -84,7 +91,9 @@ def _norm_gradient_kernel(
         grad *= gain
         along, level = tl.sum(grad * normalized, axis=0) / WIDTH, tl.sum(grad, axis=0) / WIDTH
         dtotal = (grad - level - normalized * along) * scale
-        tl.store(dresidual + row * WIDTH + column, dtotal.to(dresidual.dtype.element_ty), mask=inside)
+        tl.store(
+            dresidual + row * WIDTH + column, dtotal.to(dresidual.dtype.element_ty), mask=inside
+        )
         if DROP:
             dtotal *= factor
         tl.store(dx + row * WIDTH + column, dtotal.to(dx.dtype.element_ty), mask=inside)
@@ -101,7 +110,14 @@ def _row_sizes(width: int, dropout: float) -> dict[str, Any]:
 
 @operator("dropout_add_norm")
 def _dropout_add_norm(
-    x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, dropout: float, eps: float, seed: Tensor
+    x: Tensor,
+    offset: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dropout: float,
+    eps: float,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
     """What comes out, and of each row the mean and one over the deviation."""
     width = x.shape[-1]
@@ -139,7 +155,14 @@ def _dropout_add_norm_backward(
 
 @fake(_dropout_add_norm)
 def _(
-    x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, bias: Tensor, dropout: float, eps: float, seed: Tensor
+    x: Tensor,
+    offset: Tensor,
+    residual: Tensor,
+    weight: Tensor,
+    bias: Tensor,
+    dropout: float,
+    eps: float,
+    seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
     y = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, residual.dtype))
     return y, x.new_empty(x.numel() // x.shape[-1], 2, dtype=torch.float32)
@@ -164,7 +187,9 @@ def _keep(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> N
 
 def _gradients(ctx: Any, dy: Tensor, _: None) -> tuple[Tensor | None, ...]:
     x, offset, residual, weight, statistics, seed = ctx.saved_tensors
-    dx, dresidual, sums = _dropout_add_norm_backward(dy, x, offset, residual, weight, statistics, ctx.dropout, seed)
+    dx, dresidual, sums = _dropout_add_norm_backward(
+        dy, x, offset, residual, weight, statistics, ctx.dropout, seed
+    )
     doffset, dweight, dbias = (part.to(kind) for part, kind in zip(sums, ctx.types, strict=True))
     return dx, doffset, dresidual, dweight, dbias, None, None, None
 

@@ -10,7 +10,9 @@ from text_files import json_lines, read, rows, written
 
 
 def test_jsonl_skips_blank_lines_and_takes_a_byte_order_mark(tmp_path: Path) -> None:
-    path = written(tmp_path / "a.jsonl", '\ufeff{"text": "one"}\r\n\n  \n{"text": "two\u2028"}'.encode())
+    path = written(
+        tmp_path / "a.jsonl", '\ufeff{"text": "one"}\r\n\n  \n{"text": "two\u2028"}'.encode()
+    )
     assert read(Source(path=str(path))) == ["one", "two\u2028"]
 
 
@@ -39,7 +41,10 @@ def test_half_a_character_in_jsonl_is_no_obstacle(tmp_path: Path) -> None:
     ],
 )
 def test_a_bad_json_line_is_named_in_its_place(tmp_path: Path, line: bytes, why: str) -> None:
-    path = written(tmp_path / "a.jsonl", json_lines(["one", "two"]) + b"\n" + line + b"\n" + json_lines(["three"]))
+    path = written(
+        tmp_path / "a.jsonl",
+        json_lines(["one", "two"]) + b"\n" + line + b"\n" + json_lines(["three"]),
+    )
     one, two, bad, three = rows(Source(path=str(path)))
     assert isinstance(bad, UnreadableDocument) and bad.where == f"{path}:4" and why in bad.why
     assert [one, two, three] == ["one", "two", "three"]

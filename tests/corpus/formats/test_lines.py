@@ -28,7 +28,12 @@ def zst(content: bytes) -> bytes:
     return compressed
 
 
-COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress, ".zst": zst, ".bz2": bz2.compress}
+COMPRESS: dict[str, Callable[[bytes], bytes]] = {
+    "": bytes,
+    ".gz": gzip.compress,
+    ".zst": zst,
+    ".bz2": bz2.compress,
+}
 
 
 # Plain and compressed
@@ -47,7 +52,12 @@ COMPRESS: dict[str, Callable[[bytes], bytes]] = {"": bytes, ".gz": gzip.compress
     ],
 )
 def test_text_is_read_plain_and_compressed(
-    tmp_path: Path, name: str, content: bytes, options: dict[str, Any], expected: list[str], end: str
+    tmp_path: Path,
+    name: str,
+    content: bytes,
+    options: dict[str, Any],
+    expected: list[str],
+    end: str,
 ) -> None:
     path = written(tmp_path / f"{name}{end}", COMPRESS[end](content))
     for given_path in (path, tmp_path):
@@ -73,7 +83,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("sources")
 
 
-def divided(content: bytes, name: str, unit_bytes: int, folder: Path, **options: Any) -> list[str | UnreadableDocument]:
+def divided(
+    content: bytes, name: str, unit_bytes: int, folder: Path, **options: Any
+) -> list[str | UnreadableDocument]:
     source = Source(path=str(written(folder / name, content)), **options)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(sources, "UNIT_BYTES", unit_bytes)
@@ -81,7 +93,9 @@ def divided(content: bytes, name: str, unit_bytes: int, folder: Path, **options:
         assert found == units("s", source)
         ends = [(part.start, part.end) for unit in found for part in unit.parts]
         assert [end for _, end in ends[:-1]] == [start for start, _ in ends[1:]]
-        assert (ends[0][0], ends[-1][1]) == (0, len(content)) and sum(unit.size for unit in found) == len(content)
+        assert (ends[0][0], ends[-1][1]) == (0, len(content)) and sum(
+            unit.size for unit in found
+        ) == len(content)
         assert all(unit.size <= unit_bytes for unit in found)
         return rows(source)
 
@@ -94,13 +108,19 @@ text_bytes = st.lists(st.tuples(line, ends), min_size=1, max_size=12).map(
 )
 
 
-chips = st.sampled_from([b"\n", b"\r\n", b" ", b"a", "é".encode(), b"\xff", b"{", b'{"text": "b"}\n', b"\xef\xbb\xbf"])
+chips = st.sampled_from(
+    [b"\n", b"\r\n", b" ", b"a", "é".encode(), b"\xff", b"{", b'{"text": "b"}\n', b"\xef\xbb\xbf"]
+)
 
 
-wiki_chips = st.sampled_from([b"\n", b"<doc >\n", b"</doc>\n", b"text\n", b"\xff\n", b"a", b"<doc ", b"\n\n"])
+wiki_chips = st.sampled_from(
+    [b"\n", b"<doc >\n", b"</doc>\n", b"text\n", b"\xff\n", b"a", b"<doc ", b"\n\n"]
+)
 
 
-plenty = settings(max_examples=max(100, settings().max_examples), suppress_health_check=list(HealthCheck))
+plenty = settings(
+    max_examples=max(100, settings().max_examples), suppress_health_check=list(HealthCheck)
+)
 
 
 def of_chips(chip: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
@@ -110,10 +130,16 @@ def of_chips(chip: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:
 @plenty
 @given(st.data(), st.integers(1, 200) | st.integers(1, 12))
 @pytest.mark.parametrize("name", ["a.jsonl", "blocks.txt", "wiki_00"])
-def test_whole_and_divided_are_the_same(folder: Path, name: str, data: st.DataObject, unit_bytes: int) -> None:
+def test_whole_and_divided_are_the_same(
+    folder: Path, name: str, data: st.DataObject, unit_bytes: int
+) -> None:
     """Documents and locations are the same wherever a part starts: in a line, character or page."""
     texts = data.draw(st.lists(line, min_size=1, max_size=12))
-    valid = {"a.jsonl": json_lines(texts), "blocks.txt": data.draw(text_bytes), "wiki_00": pages(texts)}[name]
+    valid = {
+        "a.jsonl": json_lines(texts),
+        "blocks.txt": data.draw(text_bytes),
+        "wiki_00": pages(texts),
+    }[name]
     content = data.draw(st.just(valid) | of_chips(wiki_chips if name == "wiki_00" else chips))
     whole = divided(content, name, 2**20, folder, txt_documents="blank-lines")
     assert divided(content, name, unit_bytes, folder, txt_documents="blank-lines") == whole
@@ -123,19 +149,29 @@ def test_whole_and_divided_are_the_same(folder: Path, name: str, data: st.DataOb
 
 @plenty
 @given(of_chips(chips), st.integers(1, 200) | st.integers(1, 12))
-def test_divided_sentences_are_none_lost_or_doubled(folder: Path, content: bytes, unit_bytes: int) -> None:
+def test_divided_sentences_are_none_lost_or_doubled(
+    folder: Path, content: bytes, unit_bytes: int
+) -> None:
     """Where a part ends a document may end early."""
 
     def said(found: list[str | UnreadableDocument]) -> list[str | UnreadableDocument]:
-        bad: list[str | UnreadableDocument] = [row for row in found if isinstance(row, UnreadableDocument)]
-        return bad + [one for row in found if isinstance(row, str) for one in row.split("\n") if one.strip()]
+        bad: list[str | UnreadableDocument] = [
+            row for row in found if isinstance(row, UnreadableDocument)
+        ]
+        return bad + [
+            one for row in found if isinstance(row, str) for one in row.split("\n") if one.strip()
+        ]
 
     whole = divided(content, "said.txt", 2**20, folder, sentences_per_document=2)
-    assert said(divided(content, "said.txt", unit_bytes, folder, sentences_per_document=2)) == said(whole)
+    assert said(divided(content, "said.txt", unit_bytes, folder, sentences_per_document=2)) == said(
+        whole
+    )
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "a.txt", "wiki_00"])
-def test_a_long_line_is_not_read_by_every_part(tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_long_line_is_not_read_by_every_part(
+    tmp_path: Path, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """A large file without line endings, or without blank lines, is not read once for each part."""
     done = 0
 
@@ -173,7 +209,9 @@ def test_text_that_is_not_utf8_is_named_in_its_place(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("end", ["", ".gz"])
 @pytest.mark.parametrize("name", ["a.jsonl", "blocks.txt", "one.txt", "wiki_00", "wiki_01"])
-def test_what_is_too_long_is_no_document(tmp_path: Path, name: str, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_what_is_too_long_is_no_document(
+    tmp_path: Path, name: str, end: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(lines, "LONGEST_DOCUMENT", 100)
     monkeypatch.setattr(txt, "LONGEST_DOCUMENT", 100)
     monkeypatch.setattr(sources, "UNIT_BYTES", 150)
@@ -186,9 +224,13 @@ def test_what_is_too_long_is_no_document(tmp_path: Path, name: str, end: str, mo
         "wiki_01": json_lines(texts),
     }[name]
     path = written(tmp_path / f"{name}{end}", COMPRESS[end](content))
-    found = rows(Source(path=str(path), txt_documents="file" if name == "one.txt" else "blank-lines"))
+    found = rows(
+        Source(path=str(path), txt_documents="file" if name == "one.txt" else "blank-lines")
+    )
     kept = [row.strip() if isinstance(row, str) else "bad" for row in found]
-    assert kept == (["bad"] if name == "one.txt" else ["one", "bad", "two", "bad", "three", "bad", "four"])
+    assert kept == (
+        ["bad"] if name == "one.txt" else ["one", "bad", "two", "bad", "three", "bad", "four"]
+    )
     assert all(
         "is over 0 MiB long" in row.why and str(path) in row.where
         for row in found
@@ -212,7 +254,9 @@ def test_a_compressed_file_that_is_cut_is_read_as_far_as_it_goes(tmp_path: Path,
 
 @pytest.mark.parametrize("name", ["a.jsonl.gz", "a.txt.zst", "a.txt.bz2", "wiki_00.gz"])
 @pytest.mark.parametrize("split", ["file", "blank-lines"])
-def test_what_is_not_compressed_as_its_name_says_is_named(tmp_path: Path, name: str, split: Any) -> None:
+def test_what_is_not_compressed_as_its_name_says_is_named(
+    tmp_path: Path, name: str, split: Any
+) -> None:
     path = written(tmp_path / name, json_lines(TEXTS))
     bad = the_unreadable(Source(path=str(path), txt_documents=split))
     assert str(path) in bad.where and "cannot be read" in bad.why

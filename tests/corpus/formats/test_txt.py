@@ -31,7 +31,9 @@ def test_blank_lines_part_documents(folder: Path, parts: list[list[str]], after:
 
 @pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
 @pytest.mark.parametrize("split", ["file", "blank-lines"])
-def test_the_line_and_byte_are_right_behind_a_byte_order_mark(tmp_path: Path, mark: bytes, split: Any) -> None:
+def test_the_line_and_byte_are_right_behind_a_byte_order_mark(
+    tmp_path: Path, mark: bytes, split: Any
+) -> None:
     path = written(tmp_path / "a.txt", mark + b"a\nb\n\xe9\nc\n")
     bad = the_unreadable(Source(path=str(path), txt_documents=split))
     assert bad.where == f"{path}:3" and "0xe9" in bad.why

@@ -44,4 +44,8 @@ def test_a_broken_wiki_page_is_named(tmp_path: Path, content: bytes, where: int,
     path = written(tmp_path / "wiki_00", content)
     found = rows(Source(path=str(path)))
     [bad] = [row for row in found if isinstance(row, UnreadableDocument)]
-    assert bad.where == f"{path}:{where}" and why in bad.why and [row for row in found if row != bad] == ["one\n"]
+    assert (
+        bad.where == f"{path}:{where}"
+        and why in bad.why
+        and [row for row in found if row != bad] == ["one\n"]
+    )

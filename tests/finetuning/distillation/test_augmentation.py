@@ -74,13 +74,24 @@ def glue(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc", **changes: Any) -> FinetuneRecipe:
-    ours: dict[str, Any] = {"teacher": [str(path) for path in teachers], "cache": str(start.parent / "cache")}
+def recipe(
+    start: Path, *teachers: Path, output: str = "run", name: str = "mrpc", **changes: Any
+) -> FinetuneRecipe:
+    ours: dict[str, Any] = {
+        "teacher": [str(path) for path in teachers],
+        "cache": str(start.parent / "cache"),
+    }
     ours |= {"augment": COPIES, "unlabelled": str(start.parent / "more.txt")}
-    ours |= {key: changes.pop(key) for key in ("augment", "unlabelled", "cache", "alpha") if key in changes}
+    ours |= {
+        key: changes.pop(key)
+        for key in ("augment", "unlabelled", "cache", "alpha")
+        if key in changes
+    }
     settings = {"task": name, "epochs": 1, "batch": 7, "lr": 1e-3, "max_length": 16, "log_every": 1}
     return FinetuneRecipe.model_validate(
-        settings | {"model": str(start), "output": str(start.parent / output), "distillation": ours} | changes
+        settings
+        | {"model": str(start), "output": str(start.parent / output), "distillation": ours}
+        | changes
     )
 
 
@@ -98,8 +109,12 @@ def augmenter(head: Path, copies: int, seed: int = 0) -> Augmenter:
 def pairs(n: int, words: int) -> list[Example]:
     """Of known words with capitals, which the model's own words have not."""
     draw = np.random.default_rng(0)
-    texts = [" ".join(word.capitalize() for word in draw.choice(WORDS, words)) for _ in range(2 * n)]
-    return [Example(a, b, 0, row) for row, (a, b) in enumerate(zip(texts[:n], texts[n:], strict=True))]
+    texts = [
+        " ".join(word.capitalize() for word in draw.choice(WORDS, words)) for _ in range(2 * n)
+    ]
+    return [
+        Example(a, b, 0, row) for row, (a, b) in enumerate(zip(texts[:n], texts[n:], strict=True))
+    ]
 
 
 def made(cache: Path) -> list[Path]:
@@ -113,7 +128,9 @@ def test_so_many_words_are_dropped_and_replaced_and_the_others_stay(head: Path) 
     """By a two-sided binomial test at one in a thousand."""
     examples = pairs(30, 15)
     copies = augmenter(head, COPIES).copies_of(examples, 0)
-    before = [text.split() for example in examples for _ in range(COPIES) for text in example[:2] if text]
+    before = [
+        text.split() for example in examples for _ in range(COPIES) for text in example[:2] if text
+    ]
     after = [str(text).split() for copy in copies for text in copy]
     known = load_tokenizer(head).get_vocab()
     dropped = replaced = 0
@@ -128,12 +145,19 @@ def test_so_many_words_are_dropped_and_replaced_and_the_others_stay(head: Path) 
         assert stats.binomtest(found, n, share).pvalue > 1e-3
 
 
-def test_new_words_come_by_the_probabilities_that_transformers_has(head: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_new_words_come_by_the_probabilities_that_transformers_has(
+    head: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Of copies in which one word is new: each is one of the likeliest whole words but its own, as often as is due."""
     monkeypatch.setattr(augmentation, "DROPPED", 0.0)
     words = ["water", "of", "the", "river", "in", "winter"]
-    copies = augmenter(head, 2000).copies_of([Example(" ".join(words[:3]), " ".join(words[3:]), 0, 0)], 0)
-    model, tokenizer = SqueezeBertForMaskedLM.from_pretrained(head).eval(), AutoTokenizer.from_pretrained(head)
+    copies = augmenter(head, 2000).copies_of(
+        [Example(" ".join(words[:3]), " ".join(words[3:]), 0, 0)], 0
+    )
+    model, tokenizer = (
+        SqueezeBertForMaskedLM.from_pretrained(head).eval(),
+        AutoTokenizer.from_pretrained(head),
+    )
     found: dict[int, Counter[str]] = {place: Counter() for place in range(len(words))}
     for a, b in copies:
         new = f"{a} {b}".split()
@@ -146,7 +170,11 @@ def test_new_words_come_by_the_probabilities_that_transformers_has(head: Path, m
         inputs = tokenizer(" ".join(masked[:3]), " ".join(masked[3:]), return_tensors="pt")
         with torch.no_grad():
             logits = model(**inputs).logits[inputs["input_ids"] == tokenizer.mask_token_id][0]
-        whole = [n for token, n in tokenizer.get_vocab().items() if token.isalnum() and token != words[place]]
+        whole = [
+            n
+            for token, n in tokenizer.get_vocab().items()
+            if token.isalnum() and token != words[place]
+        ]
         likeliest = sorted(whole, key=lambda n: -float(logits[n]))[:CANDIDATES]
         due = logits[likeliest].double().softmax(0).numpy() * counts.total()
         seen = [counts.pop(str(tokenizer.convert_ids_to_tokens(n)), 0) for n in likeliest]
@@ -164,13 +192,17 @@ def test_a_copy_follows_from_the_seed_the_example_and_its_number(head: Path) -> 
     assert [copy for n in (1, 3, 4, 0, 2) for copy in parts[n]] == due
     fewer = augmenter(head, COPIES - 1).copies_of(examples, 0)
     assert fewer == [copy for number, copy in enumerate(due) if number % COPIES < COPIES - 1]
-    for other in (augmenter(head, COPIES, 1).copies_of(examples, 0), augmenter(head, COPIES).copies_of(examples, 9)):
+    for other in (
+        augmenter(head, COPIES, 1).copies_of(examples, 0),
+        augmenter(head, COPIES).copies_of(examples, 9),
+    ):
         assert sum(a == b for a, b in zip(due, other, strict=True)) < 4
     assert len(set(due)) > len(due) - 4
 
 
 TEXT = st.text(st.sampled_from("aé Zw,.'[]-(中☃\u0301\t"), max_size=40) | st.lists(
-    st.sampled_from([*WORDS[:5], "Water", "don't", *SPECIAL_TOKENS, "x" * 120, "river." * 9]), max_size=70
+    st.sampled_from([*WORDS[:5], "Water", "don't", *SPECIAL_TOKENS, "x" * 120, "river." * 9]),
+    max_size=70,
 ).map(" ".join)
 
 
@@ -184,7 +216,10 @@ def test_any_text_keeps_its_punctuation_and_a_word_and_gets_no_special_tokens(
         for old, new in zip((text_a, text_b or ""), (copy[0], copy[1] or ""), strict=True):
             ours = [[c for c in text if c in ",.'-("] for text in (old, new)]
             assert ours[0] == ours[1] and any(map(str.isalnum, old)) == any(map(str.isalnum, new))
-            assert all(new.count(token) <= old.count(token) for token in SPECIAL_TOKENS) and "##" not in new
+            assert (
+                all(new.count(token) <= old.count(token) for token in SPECIAL_TOKENS)
+                and "##" not in new
+            )
 
 
 _OPENED: dict[Path, Augmenter] = {}
@@ -204,22 +239,41 @@ def test_further_examples_have_the_teachers_labels_and_logits(
     """As transformers has them of the very texts that the student gets; the task's own keep their labels."""
     folder = teacher(labels=task(name).labels or ("score",))
     run = prepared(recipe(start, folder, name=name), glue)
-    assert run.extra_examples == {"unlabelled": 3, "augmented": N * COPIES} and run.teacher_logits is not None
+    assert (
+        run.extra_examples == {"unlabelled": 3, "augmented": N * COPIES}
+        and run.teacher_logits is not None
+    )
     assert len(run.train_set.ids) == len(run.teacher_logits) == N * (1 + COPIES) + 3
-    plain, own = prepared(recipe(start, name=name, augment=0, unlabelled=None), glue).train_set, run.train_set.first(N)
-    assert plain.ids == own.ids and plain.types == own.types and np.array_equal(plain.labels, own.labels)
+    plain, own = (
+        prepared(recipe(start, name=name, augment=0, unlabelled=None), glue).train_set,
+        run.train_set.first(N),
+    )
+    assert (
+        plain.ids == own.ids
+        and plain.types == own.types
+        and np.array_equal(plain.labels, own.labels)
+    )
 
     texts = [tuple(line.split("\t")) for line in UNLABELLED.splitlines() if line]
-    texts += [tuple(json.loads(line)) for path in made(start.parent / "cache") for line in path.open()]
-    model, tokenizer = TransformersClassifier.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    texts += [
+        tuple(json.loads(line)) for path in made(start.parent / "cache") for line in path.open()
+    ]
+    model, tokenizer = (
+        TransformersClassifier.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     read = load_tokenizer(start)
     for row, pair in enumerate(texts, N):
         with torch.no_grad():
             due = model(**tokenizer(*pair, return_tensors="pt")).logits[0].numpy()
         np.testing.assert_allclose(run.teacher_logits[row], due, rtol=1e-3, atol=1e-3)
-        assert run.train_set.ids[row] == read.encode(pair[0], pair[1] if len(pair) > 1 else None).ids
+        assert (
+            run.train_set.ids[row] == read.encode(pair[0], pair[1] if len(pair) > 1 else None).ids
+        )
     said = run.teacher_logits[N:]
-    assert np.array_equal(run.train_set.labels[N:], said[:, 0] if name == "stsb" else said.argmax(1))
+    assert np.array_equal(
+        run.train_set.labels[N:], said[:, 0] if name == "stsb" else said.argmax(1)
+    )
     assert len(set(run.train_set.labels[N:].tolist())) > 1
     for step in range(run.steps):
         (batch,) = run.micro_batches(step)
@@ -238,7 +292,10 @@ def test_from_the_command_to_the_end_and_no_other_texts_when_it_goes_on(
     ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert ended.exit_code == 0
     assert f"MRPC: {N} training and {N} validation examples" in ended.output
-    assert f"and 3 unlabelled and {N * COPIES} augmented examples with its labels, in each epoch" in ended.output
+    assert (
+        f"and 3 unlabelled and {N * COPIES} augmented examples with its labels, in each epoch"
+        in ended.output
+    )
     assert finetuned.open_finetuned(str(run), open_task("mrpc", glue)).data.name == "mrpc"
     before = lines(run)
     finetune(recipe(start, folder), glue, "auto")
@@ -264,7 +321,16 @@ def test_killed_while_it_makes_texts_it_goes_on_to_the_same_bytes(
     wanted, cache = recipe(start, teacher()), start.parent / "cache"
     (start.parent / "wanted.yaml").write_text(dump_recipe(wanted))
     process = fork_server.Popen(
-        [sys.executable, "-c", SMALL_FILES, "finetune", "--recipe", "wanted.yaml", "--glue-dir", str(glue)],
+        [
+            sys.executable,
+            "-c",
+            SMALL_FILES,
+            "finetune",
+            "--recipe",
+            "wanted.yaml",
+            "--glue-dir",
+            str(glue),
+        ],
         cwd=start.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -284,11 +350,22 @@ def test_killed_while_it_makes_texts_it_goes_on_to_the_same_bytes(
     assert found == due and len(due) == N + 1
 
 
-def test_a_signal_while_texts_are_made_stops_the_run_at_once(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+def test_a_signal_while_texts_are_made_stops_the_run_at_once(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
     wanted, cache = recipe(start, teacher()), start.parent / "cache"
     (start.parent / "wanted.yaml").write_text(dump_recipe(wanted))
     process = fork_server.Popen(
-        [sys.executable, "-c", SMALL_FILES, "finetune", "--recipe", "wanted.yaml", "--glue-dir", str(glue)],
+        [
+            sys.executable,
+            "-c",
+            SMALL_FILES,
+            "finetune",
+            "--recipe",
+            "wanted.yaml",
+            "--glue-dir",
+            str(glue),
+        ],
         cwd=start.parent,
         env=os.environ | {"OMP_NUM_THREADS": "1"},
         stdout=subprocess.DEVNULL,
@@ -308,7 +385,9 @@ def test_a_signal_while_texts_are_made_stops_the_run_at_once(start: Path, teache
 
 def headless(start: Path) -> None:
     tensors = load_file(start / "model.safetensors")
-    save_file({name: t for name, t in tensors.items() if "cls." not in name}, start / "model.safetensors")
+    save_file(
+        {name: t for name, t in tensors.items() if "cls." not in name}, start / "model.safetensors"
+    )
 
 
 def filled(name: str, value: float) -> Callable[[Path], None]:
@@ -337,16 +416,24 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         filled("cls.predictions.transform.LayerNorm.weight", 3e38),
         "distillation.augment, of .*MLM head's logits are not finite",
     ),
-    "no file": (lambda start: (start.parent / "more.txt").unlink(), "distillation.unlabelled: .*more.txt cannot be"),
+    "no file": (
+        lambda start: (start.parent / "more.txt").unlink(),
+        "distillation.unlabelled: .*more.txt cannot be",
+    ),
     "no text": (more(b"\n \n"), "distillation.unlabelled: .*more.txt has no line with text"),
-    "one sentence": (more(b"a\tb\n\nalone\n"), "more.txt:3: mrpc takes two sentences, and here is one sentence"),
+    "one sentence": (
+        more(b"a\tb\n\nalone\n"),
+        "more.txt:3: mrpc takes two sentences, and here is one sentence",
+    ),
     "three": (more(b"a\tb\tc\n"), "more.txt:1 has 2 tabs"),
     "no UTF-8": (more(b"caf\xe9\tb"), "more.txt cannot be read"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_what_cannot_be_made_is_refused(start: Path, teacher: MakeTeacher, glue: Path, what: str) -> None:
+def test_what_cannot_be_made_is_refused(
+    start: Path, teacher: MakeTeacher, glue: Path, what: str
+) -> None:
     spoil, said = REFUSED[what]
     spoil(start)
     with pytest.raises(UserError, match=said):
@@ -357,7 +444,9 @@ def test_what_cannot_be_made_is_refused(start: Path, teacher: MakeTeacher, glue:
 @pytest.mark.parametrize("key", ["augment", "unlabelled"])
 def test_without_a_teacher_nobody_could_label_them(start: Path, glue: Path, key: str) -> None:
     with pytest.raises(UserError, match=f"distillation.{key} needs a teacher"):
-        prepared(recipe(start, **({"augment": 0} if key == "unlabelled" else {"unlabelled": None})), glue)
+        prepared(
+            recipe(start, **({"augment": 0} if key == "unlabelled" else {"unlabelled": None})), glue
+        )
 
 
 DAMAGED: dict[str, tuple[str, str]] = {
@@ -369,13 +458,16 @@ DAMAGED: dict[str, tuple[str, str]] = {
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_texts_that_were_damaged_are_named(start: Path, teacher: MakeTeacher, glue: Path, what: str) -> None:
+def test_texts_that_were_damaged_are_named(
+    start: Path, teacher: MakeTeacher, glue: Path, what: str
+) -> None:
     content, said = DAMAGED[what]
     wanted = recipe(start, teacher(), unlabelled=None)
     prepared(wanted, glue)
     (path,) = made(start.parent / "cache")
     path.write_text(content)
     with pytest.raises(
-        UserError, match=f"The folder {path.parent} does not hold its texts .*{said}.*Remove the folder"
+        UserError,
+        match=f"The folder {path.parent} does not hold its texts .*{said}.*Remove the folder",
     ):
         finetune(wanted, glue)

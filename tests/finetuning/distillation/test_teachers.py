@@ -57,7 +57,9 @@ def start(tmp_path: Path, vocabulary: Path) -> Path:
     """A pretrained model."""
     torch.manual_seed(1)
     tokenizer = load_tokenizer(vocabulary)
-    SqueezeBertForPreTraining(tiny(tokenizer.get_vocab_size())).save_pretrained(tmp_path / "start", tokenizer)
+    SqueezeBertForPreTraining(tiny(tokenizer.get_vocab_size())).save_pretrained(
+        tmp_path / "start", tokenizer
+    )
     return tmp_path / "start"
 
 
@@ -68,12 +70,16 @@ def glue(tmp_path: Path) -> Path:
     return tmp_path
 
 
-def recipe(start: Path, *teachers: Path, output: str = "run", name: str = "mrpc", **changes: Any) -> FinetuneRecipe:
+def recipe(
+    start: Path, *teachers: Path, output: str = "run", name: str = "mrpc", **changes: Any
+) -> FinetuneRecipe:
     ours = {"teacher": [str(path) for path in teachers], "cache": str(start.parent / "cache")}
     ours |= {key: changes.pop(key) for key in ("temperature", "alpha", "cache") if key in changes}
     settings = {"task": name, "epochs": 2, "batch": 7, "lr": 1e-2, "max_length": 16, "log_every": 1}
     return FinetuneRecipe.model_validate(
-        settings | {"model": str(start), "output": str(start.parent / output), "distillation": ours} | changes
+        settings
+        | {"model": str(start), "output": str(start.parent / output), "distillation": ours}
+        | changes
     )
 
 
@@ -93,7 +99,10 @@ def logits_of(wanted: FinetuneRecipe, glue: Path) -> NDArray[np.float32]:
 def relabel(folder: Path, labels: tuple[str, ...], order: list[int]) -> None:
     """Put a saved classifier's labels into another order, with their rows of the head."""
     config = json.loads((folder / "config.json").read_text())
-    config |= {"id2label": dict(enumerate(labels)), "label2id": {name: n for n, name in enumerate(labels)}}
+    config |= {
+        "id2label": dict(enumerate(labels)),
+        "label2id": {name: n for n, name in enumerate(labels)},
+    }
     (folder / "config.json").write_text(json.dumps(config))
     change(folder, lambda name, tensor: tensor[order] if name.startswith("classifier") else tensor)
 
@@ -105,7 +114,11 @@ def change(folder: Path, function: Callable[[str, torch.Tensor], torch.Tensor]) 
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+    return {
+        str(path.relative_to(folder)): path.read_bytes()
+        for path in folder.rglob("*")
+        if path.is_file()
+    }
 
 
 def only_cache(start: Path) -> Path:
@@ -116,19 +129,29 @@ def only_cache(start: Path) -> Path:
 # What the teacher says
 
 
-def test_the_logits_are_those_that_transformers_has(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+def test_the_logits_are_those_that_transformers_has(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
     """By its own tokenizer, whose capitals the student does not know; row i is training example i."""
     folder = teacher("teacher")
     path = glue / "MRPC" / "train.tsv"
     path.write_text(path.read_text().replace("light w", "Light w"))
     found = logits_of(recipe(start, folder), glue)
-    model, tokenizer = TransformersClassifier.from_pretrained(folder).eval(), AutoTokenizer.from_pretrained(folder)
+    model, tokenizer = (
+        TransformersClassifier.from_pretrained(folder).eval(),
+        AutoTokenizer.from_pretrained(folder),
+    )
     examples = load_split(MRPC, "train", glue)
     with torch.no_grad():
-        due = [model(**tokenizer(e.text_a, e.text_b, return_tensors="pt")).logits[0].numpy() for e in examples]
+        due = [
+            model(**tokenizer(e.text_a, e.text_b, return_tensors="pt")).logits[0].numpy()
+            for e in examples
+        ]
     np.testing.assert_allclose(found, due, rtol=1e-4, atol=1e-4)
     assert found.std(0).min() > 0.05  # that an example in another's row would be seen
-    assert sorted(files(only_cache(start))) == [f"{n:05d}.safetensors" for n in range(3)] + ["about.json"]
+    assert sorted(files(only_cache(start))) == [f"{n:05d}.safetensors" for n in range(3)] + [
+        "about.json"
+    ]
     about = json.loads((only_cache(start) / "about.json").read_text())
     assert about["teacher"] == str(folder) and about["task"] == "mrpc" and about["examples"] == N
 
@@ -137,7 +160,9 @@ def test_labels_are_found_by_name(start: Path, teacher: MakeTeacher, glue: Path)
     due = logits_of(recipe(start, teacher("one")), glue)
     relabel(teacher("other"), MRPC.labels[::-1], [1, 0])
     found = logits_of(recipe(start, start.parent / "other"), glue)
-    np.testing.assert_allclose(found, due, rtol=1e-6)  # the head's product may round by the place of a row
+    np.testing.assert_allclose(
+        found, due, rtol=1e-6
+    )  # the head's product may round by the place of a row
 
 
 def test_several_teachers_say_the_mean(start: Path, teacher: MakeTeacher, glue: Path) -> None:
@@ -196,10 +221,17 @@ def test_without_a_share_it_is_plain_finetuning_bit_for_bit(
     folder = teacher("teacher", labels=task(name).labels or ("score",))
     plain = finetune(recipe(start, output="plain", name=name), glue)
     taught = recipe(start, folder, output="taught", name=name, alpha=0.0, temperature=1.0)
-    weights = [load_file(run / "final" / "model.safetensors") for run in (plain, finetune(taught, glue))]
+    weights = [
+        load_file(run / "final" / "model.safetensors") for run in (plain, finetune(taught, glue))
+    ]
     assert all(torch.equal(tensor, weights[1][key]) for key, tensor in weights[0].items())
     assert lines(plain) == lines(Path(str(taught.output)))
-    finetune(taught.model_copy(update={"output": str(start.parent / "half"), "distillation": half(taught)}), glue)
+    finetune(
+        taught.model_copy(
+            update={"output": str(start.parent / "half"), "distillation": half(taught)}
+        ),
+        glue,
+    )
     other = load_file(start.parent / "half" / "final" / "model.safetensors")
     assert not all(torch.equal(tensor, other[key]) for key, tensor in weights[0].items())
 
@@ -208,7 +240,9 @@ def half(taught: FinetuneRecipe) -> Any:
     return taught.distillation.model_copy(update={"alpha": 0.5})
 
 
-def test_a_student_that_is_as_good_gets_no_gradient(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+def test_a_student_that_is_as_good_gets_no_gradient(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
     """Through the whole model, from a batch with padding."""
     run = prepared(recipe(start, teacher("teacher"), alpha=1.0, temperature=3.0), glue)
     run.model.eval()
@@ -218,9 +252,13 @@ def test_a_student_that_is_as_good_gets_no_gradient(start: Path, teacher: MakeTe
 
     def gradient(logits: torch.Tensor) -> float:
         run.model.zero_grad()
-        taught(**inputs, labels=batch["labels"], teacher_logits=logits).tallies["task"].loss.backward()
+        taught(**inputs, labels=batch["labels"], teacher_logits=logits).tallies[
+            "task"
+        ].loss.backward()
         return max(
-            float(parameter.grad.abs().max()) for parameter in run.model.parameters() if parameter.grad is not None
+            float(parameter.grad.abs().max())
+            for parameter in run.model.parameters()
+            if parameter.grad is not None
         )
 
     own = run.model(**inputs).logits.detach()
@@ -232,7 +270,9 @@ def test_each_example_has_its_own_row(start: Path, teacher: MakeTeacher, glue: P
     assert run.teacher_logits is not None
     for step in range(run.steps):
         (batch,) = run.micro_batches(step)
-        assert np.array_equal(batch["teacher_logits"].numpy(), run.teacher_logits[run.example_ids(step)])
+        assert np.array_equal(
+            batch["teacher_logits"].numpy(), run.teacher_logits[run.example_ids(step)]
+        )
 
 
 @pytest.mark.parametrize("name", ["mrpc", "stsb"])
@@ -241,7 +281,13 @@ def test_the_student_comes_to_say_what_the_teacher_says(
 ) -> None:
     """And not the labels, which the teacher, of random weights, does not know."""
     folder = teacher("teacher", labels=task(name).labels or ("score",))
-    changes: dict[str, Any] = {"epochs": 40, "batch": 8, "dropout": 0.0, "checkpoint_every": 200, "evaluate_every": 200}
+    changes: dict[str, Any] = {
+        "epochs": 40,
+        "batch": 8,
+        "dropout": 0.0,
+        "checkpoint_every": 200,
+        "evaluate_every": 200,
+    }
     wanted = recipe(start, folder, name=name, alpha=1.0, **changes)
     said = logits_of(wanted, glue)
     run = finetune(wanted, glue)
@@ -254,13 +300,31 @@ def test_the_student_comes_to_say_what_the_teacher_says(
     assert abs(np.corrcoef(said[:, 0], labels)[0, 1]) < 0.5
 
 
-def test_the_command_line_takes_several_and_the_plan_says_so(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+def test_the_command_line_takes_several_and_the_plan_says_so(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
     one, two = teacher("one"), teacher("two", seed=1)
-    arguments = ["--task", "mrpc", "--teacher", str(one), "--teacher", str(two), "--model", str(start)]
-    keys = ["epochs=1", "max_length=16", "distillation.alpha=0.25", f"distillation.cache={start.parent / 'cache'}"]
+    arguments = [
+        "--task",
+        "mrpc",
+        "--teacher",
+        str(one),
+        "--teacher",
+        str(two),
+        "--model",
+        str(start),
+    ]
+    keys = [
+        "epochs=1",
+        "max_length=16",
+        "distillation.alpha=0.25",
+        f"distillation.cache={start.parent / 'cache'}",
+    ]
     run = start.parent / "run"
     ended = CliRunner().invoke(
-        app, ["finetune", *arguments, "--glue-dir", str(glue), "--output", str(run), *keys], catch_exceptions=False
+        app,
+        ["finetune", *arguments, "--glue-dir", str(glue), "--output", str(run), *keys],
+        catch_exceptions=False,
     )
     assert ended.exit_code == 0
     kept = load_recipe(FinetuneRecipe, run / "recipe.yaml").distillation
@@ -279,7 +343,9 @@ def without_tokenizer(folder: Path) -> None:
 
 def of_three_labels(folder: Path) -> None:
     config = json.loads((folder / "config.json").read_text())
-    (folder / "config.json").write_text(json.dumps(config | {"id2label": {"0": "a", "1": "b", "2": "c"}}))
+    (folder / "config.json").write_text(
+        json.dumps(config | {"id2label": {"0": "a", "1": "b", "2": "c"}})
+    )
 
 
 def of_qqp(folder: Path) -> None:
@@ -288,7 +354,10 @@ def of_qqp(folder: Path) -> None:
 
 def fill(value: float) -> Callable[[Path], None]:
     return lambda folder: change(
-        folder, lambda name, tensor: torch.full_like(tensor, value) if name == "classifier.weight" else tensor
+        folder,
+        lambda name, tensor: (
+            torch.full_like(tensor, value) if name == "classifier.weight" else tensor
+        ),
     )
 
 
@@ -298,16 +367,27 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         "labels entailment, not_entailment, and mrpc has not_equivalent, equivalent",
     ),
     "another task by its recipe": (of_qqp, "It was finetuned on qqp, and this run is of mrpc"),
-    "a head of another size": (of_three_labels, r"classifier.weight has shape \(2, 32\) where \(3, 32\) is due"),
+    "a head of another size": (
+        of_three_labels,
+        r"classifier.weight has shape \(2, 32\) where \(3, 32\) is due",
+    ),
     "no tokenizer": (without_tokenizer, "has no tokenizer"),
-    "weights that are no numbers": (fill(float("nan")), r"numbers in classifier.weight that are not finite"),
-    "logits that are no numbers": (fill(3e38), r"Its logits are not finite \(16 of 16 examples, first of row 0\)"),
+    "weights that are no numbers": (
+        fill(float("nan")),
+        r"numbers in classifier.weight that are not finite",
+    ),
+    "logits that are no numbers": (
+        fill(3e38),
+        r"Its logits are not finite \(16 of 16 examples, first of row 0\)",
+    ),
     "no folder": (shutil.rmtree, "There is no folder"),
 }
 
 
 @pytest.mark.parametrize("what", REFUSED)
-def test_a_teacher_that_cannot_teach_is_refused(start: Path, teacher: MakeTeacher, glue: Path, what: str) -> None:
+def test_a_teacher_that_cannot_teach_is_refused(
+    start: Path, teacher: MakeTeacher, glue: Path, what: str
+) -> None:
     spoil, said = REFUSED[what]
     folder = teacher("teacher")
     spoil(folder)
@@ -316,12 +396,18 @@ def test_a_teacher_that_cannot_teach_is_refused(start: Path, teacher: MakeTeache
     assert not (start.parent / "run").exists()
 
 
-def test_a_teacher_of_classes_is_refused_for_a_regression(start: Path, teacher: MakeTeacher, glue: Path) -> None:
-    with pytest.raises(UserError, match="labels not_equivalent, equivalent, and stsb has a number in their place"):
+def test_a_teacher_of_classes_is_refused_for_a_regression(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
+    with pytest.raises(
+        UserError, match="labels not_equivalent, equivalent, and stsb has a number in their place"
+    ):
         finetune(recipe(start, teacher("teacher"), name="stsb"), glue)
 
 
-def test_a_teacher_that_is_the_student_is_refused(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+def test_a_teacher_that_is_the_student_is_refused(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
     first = finetune(recipe(start, output="first", epochs=1), glue)
     shutil.copytree(first / "final", start.parent / "copy")
     for path in (first, start.parent / "copy"):
@@ -331,7 +417,15 @@ def test_a_teacher_that_is_the_student_is_refused(start: Path, teacher: MakeTeac
         finetune(recipe(start, first, output="first", epochs=1), glue, resume="auto")
     # Its sizes alone, or another run from it, are no student.
     finetune(recipe(first, first, output="scratch", from_scratch=True, epochs=1), glue)
-    finetune(recipe(first, finetune(recipe(first, output="second", epochs=1), glue), output="third", epochs=1), glue)
+    finetune(
+        recipe(
+            first,
+            finetune(recipe(first, output="second", epochs=1), glue),
+            output="third",
+            epochs=1,
+        ),
+        glue,
+    )
 
 
 def test_another_recipe_is_refused_before_the_teachers_are_asked(
@@ -344,12 +438,16 @@ def test_another_recipe_is_refused_before_the_teachers_are_asked(
         finetune(recipe(start, folder, epochs=1, seed=1), glue, resume="auto")
 
 
-def test_another_teacher_is_refused_when_a_run_goes_on(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+def test_another_teacher_is_refused_when_a_run_goes_on(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
     folder = teacher("teacher")
     run = finetune(recipe(start, folder, epochs=1), glue)
     before = lines(run)
     change(folder, lambda _, tensor: tensor * 1.01)
-    with pytest.raises(UserError, match="would become another one: what the teacher says is another"):
+    with pytest.raises(
+        UserError, match="would become another one: what the teacher says is another"
+    ):
         finetune(recipe(start, folder, epochs=1), glue, "auto")
     with pytest.raises(UserError, match=r"distillation.alpha was 0.9, is 0.5"):
         finetune(recipe(start, teacher("teacher"), epochs=1, alpha=0.5), glue, "auto")
@@ -374,7 +472,10 @@ def test_a_run_with_removed_keys_goes_on_where_they_were_off(
         (path / "trainer.json").write_text(json.dumps(state))
         manifest = json.loads((path / "manifest.json").read_text())
         content = (path / "trainer.json").read_bytes()
-        manifest["trainer.json"] = {"bytes": len(content), "sha256": hashlib.sha256(content).hexdigest()}
+        manifest["trainer.json"] = {
+            "bytes": len(content),
+            "sha256": hashlib.sha256(content).hexdigest(),
+        }
         (path / "manifest.json").write_text(json.dumps(manifest))
     saved = yaml.safe_load((run / "recipe.yaml").read_text())
     saved["distillation"] |= removed
@@ -386,7 +487,11 @@ def test_a_run_with_removed_keys_goes_on_where_they_were_off(
             load_recipe(FinetuneRecipe, run / "recipe.yaml")
         return
     shutil.rmtree(run / "final")
-    assert load_recipe(FinetuneRecipe, run / "recipe.yaml") == wanted == recipe_of(str(run), FinetuneRecipe)
+    assert (
+        load_recipe(FinetuneRecipe, run / "recipe.yaml")
+        == wanted
+        == recipe_of(str(run), FinetuneRecipe)
+    )
     assert lines(finetune(load_recipe(FinetuneRecipe, run / "recipe.yaml"), glue, "auto")) == before
 
 
@@ -414,27 +519,45 @@ DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
     "no JSON": (written("{"), "about.json cannot be read"),
     "no object": (written("[]"), "about.json cannot be read"),
     "no about.json": (lambda folder: (folder / "about.json").unlink(), "it has no about.json"),
-    "torn": (lambda folder: os.truncate(folder / "00001.safetensors", 100), "00001.safetensors cannot be read"),
-    "empty": (lambda folder: os.truncate(folder / "00001.safetensors", 0), "00001.safetensors cannot be read"),
+    "torn": (
+        lambda folder: os.truncate(folder / "00001.safetensors", 100),
+        "00001.safetensors cannot be read",
+    ),
+    "empty": (
+        lambda folder: os.truncate(folder / "00001.safetensors", 0),
+        "00001.safetensors cannot be read",
+    ),
     "another name": (chunk(other=torch.zeros(CHUNK, 2)), "00001.safetensors cannot be read"),
-    "another shape": (chunk(logits=torch.zeros(CHUNK, 3)), r"00001.safetensors has \(16, 3\) of float32"),
+    "another shape": (
+        chunk(logits=torch.zeros(CHUNK, 3)),
+        r"00001.safetensors has \(16, 3\) of float32",
+    ),
     "another type": (chunk(logits=torch.zeros(CHUNK, 2).double()), r"has \(16, 2\) of float64"),
-    "not finite": (chunk(logits=torch.full((CHUNK, 2), float("inf"))), "has logits that are not finite"),
+    "not finite": (
+        chunk(logits=torch.full((CHUNK, 2), float("inf"))),
+        "has logits that are not finite",
+    ),
 }
 
 
 @pytest.mark.parametrize("what", DAMAGED)
-def test_a_cache_that_does_not_fit_is_refused(start: Path, teacher: MakeTeacher, glue: Path, what: str) -> None:
+def test_a_cache_that_does_not_fit_is_refused(
+    start: Path, teacher: MakeTeacher, glue: Path, what: str
+) -> None:
     spoil, said = DAMAGED[what]
     wanted = recipe(start, teacher("teacher"))
     logits_of(wanted, glue)
     folder = only_cache(start)
     spoil(folder)
-    with pytest.raises(UserError, match=f"The folder {folder} does not hold .*{said}.*Remove the folder"):
+    with pytest.raises(
+        UserError, match=f"The folder {folder} does not hold .*{said}.*Remove the folder"
+    ):
         finetune(wanted, glue)
 
 
-def test_a_cache_that_cannot_be_written_is_told(start: Path, teacher: MakeTeacher, glue: Path) -> None:
+def test_a_cache_that_cannot_be_written_is_told(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
     (start.parent / "cache").write_text("a file")
     with pytest.raises(UserError, match=r"cannot be kept in .*another distillation.cache"):
         finetune(recipe(start, teacher("teacher")), glue)
@@ -458,14 +581,27 @@ def test_killed_it_goes_on_and_two_processes_share_the_work(
     monkeypatch.setattr(distillation, "CHUNK", 4)
     folder = teacher("teacher")
     settings: dict[str, Any] = {"epochs": 1, "batch": 100, "dropout": 0.0, "lr": 1e-3}
-    whole = finetune(recipe(start, folder, output="whole", cache=str(tmp_path / "undisturbed"), **settings), glue)
-    (tmp_path / "wanted.yaml").write_text(dump_recipe(recipe(start, folder, output="killed", **settings)))
+    whole = finetune(
+        recipe(start, folder, output="whole", cache=str(tmp_path / "undisturbed"), **settings), glue
+    )
+    (tmp_path / "wanted.yaml").write_text(
+        dump_recipe(recipe(start, folder, output="killed", **settings))
+    )
 
     def begin(rank: int = 0, port: int = 0) -> fork_server.Popen:
         world = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(port), "WORLD_SIZE": "2"}
         world |= {"RANK": str(rank), "LOCAL_RANK": str(rank)}
         return fork_server.Popen(
-            [sys.executable, "-c", SMALL_FILES, "finetune", "--recipe", "wanted.yaml", "--glue-dir", str(glue)],
+            [
+                sys.executable,
+                "-c",
+                SMALL_FILES,
+                "finetune",
+                "--recipe",
+                "wanted.yaml",
+                "--glue-dir",
+                str(glue),
+            ],
             cwd=tmp_path,
             env=os.environ | {"OMP_NUM_THREADS": "1"} | (world if port else {}),
             stdout=subprocess.DEVNULL,

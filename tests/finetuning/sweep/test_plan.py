@@ -24,7 +24,10 @@ OUT = Path("out")
 
 def test_a_grid_is_every_combination_and_the_seed_turns_fastest() -> None:
     given_ = SweepRecipe.model_validate(
-        {"task": "mrpc", "sweep": {"seed": [1, 2], "batch": [16, 32], "lr": [1e-5, 3e-5], "dropout": [None]}}
+        {
+            "task": "mrpc",
+            "sweep": {"seed": [1, 2], "batch": [16, 32], "lr": [1e-5, 3e-5], "dropout": [None]},
+        }
     )
     runs = plan(given_, OUT)
     assert str(runs[0].folder) == "out/mrpc/lr=1e-05,batch=16,dropout=null,seed=1"
@@ -35,12 +38,15 @@ def test_a_grid_is_every_combination_and_the_seed_turns_fastest() -> None:
 
 
 def test_a_name_is_one_folder_whatever_the_value() -> None:
-    (run,) = plan(SweepRecipe.model_validate({"task": "rte", "sweep": {"model": ["owner/a,b"]}}), OUT)
+    (run,) = plan(
+        SweepRecipe.model_validate({"task": "rte", "sweep": {"model": ["owner/a,b"]}}), OUT
+    )
     assert run.folder.parent == OUT / "rte" and run.recipe.model == "owner/a,b"
 
 
 @pytest.mark.parametrize(
-    ("task", "names"), [("all", NINE), ("mrpc,rte", ["mrpc", "rte"]), ("mrpc, rte,mrpc", ["mrpc", "rte"])]
+    ("task", "names"),
+    [("all", NINE), ("mrpc,rte", ["mrpc", "rte"]), ("mrpc, rte,mrpc", ["mrpc", "rte"])],
 )
 def test_several_tasks(task: str, names: list[str]) -> None:
     assert [run.recipe.task for run in plan(SweepRecipe(task=task), OUT)] == names
@@ -54,7 +60,12 @@ def test_another_task_is_refused_with_the_nearest() -> None:
 
 
 def test_a_tasks_own_settings_stand_over_the_recipe_and_the_grid_over_both() -> None:
-    values = {"task": "rte,qqp", "epochs": 3, "lr": 1e-5, "tasks": {"rte": {"epochs": 10, "lr": 2e-5, "batch": 8}}}
+    values = {
+        "task": "rte,qqp",
+        "epochs": 3,
+        "lr": 1e-5,
+        "tasks": {"rte": {"epochs": 10, "lr": 2e-5, "batch": 8}},
+    }
     rte, qqp = plan(SweepRecipe.model_validate(values), OUT)
     assert (rte.recipe.epochs, rte.recipe.lr, rte.recipe.batch) == (10, 2e-5, 8)
     assert (qqp.recipe.epochs, qqp.recipe.lr, qqp.recipe.batch) == (3, 1e-5, 16)
@@ -64,15 +75,21 @@ def test_a_tasks_own_settings_stand_over_the_recipe_and_the_grid_over_both() -> 
 
 def test_the_command_line_stands_over_tasks_and_grid_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
-    path.write_text("task: rte,qqp\nsweep: {lr: [1e-5, 2e-5], seed: [1, 2]}\ntasks: {rte: {epochs: 10, model: x}}\n")
-    runs = plan(load_recipe(SweepRecipe, path, ["epochs=2", "lr=3e-5", "sweep.seed=[7]"], model="y"), OUT)
-    assert [(r.recipe.task, r.recipe.epochs, r.recipe.lr, r.recipe.seed, r.recipe.model) for r in runs] == [
-        (task, 2, 3e-5, 7, "y") for task in ("rte", "qqp")
-    ]
+    path.write_text(
+        "task: rte,qqp\nsweep: {lr: [1e-5, 2e-5], seed: [1, 2]}\ntasks: {rte: {epochs: 10, model: x}}\n"
+    )
+    runs = plan(
+        load_recipe(SweepRecipe, path, ["epochs=2", "lr=3e-5", "sweep.seed=[7]"], model="y"), OUT
+    )
+    assert [
+        (r.recipe.task, r.recipe.epochs, r.recipe.lr, r.recipe.seed, r.recipe.model) for r in runs
+    ] == [(task, 2, 3e-5, 7, "y") for task in ("rte", "qqp")]
 
 
 def test_one_task_without_a_grid_is_one_plain_run() -> None:
-    one = SweepRecipe.model_validate({"task": "rte", "output": "x", "tasks": {"rte": {"epochs": 9}}})
+    one = SweepRecipe.model_validate(
+        {"task": "rte", "output": "x", "tasks": {"rte": {"epochs": 9}}}
+    )
     assert not is_sweep(one)
     assert one.recipes("rte") == [FinetuneRecipe(task="rte", output="x", epochs=9)]
     assert is_sweep(SweepRecipe.model_validate({"task": "rte", "sweep": {"seed": [1]}}))
@@ -80,16 +97,24 @@ def test_one_task_without_a_grid_is_one_plain_run() -> None:
 
 
 def test_a_runs_own_recipe_knows_of_no_sweep() -> None:
-    (run,) = plan(SweepRecipe.model_validate({"task": "rte", "sweep": {"lr": [1]}, "tasks": {"rte": {}}}), OUT)
+    (run,) = plan(
+        SweepRecipe.model_validate({"task": "rte", "sweep": {"lr": [1]}, "tasks": {"rte": {}}}), OUT
+    )
     assert type(run.recipe) is FinetuneRecipe
     assert not {"sweep:", "tasks:"} & set(dump_recipe(run.recipe).split())
 
 
 def test_a_sweeps_recipe_survives_a_round_trip(tmp_path: Path) -> None:
-    values = {"task": "rte", "sweep": {"lr": [1e-5], "dropout": [None, 0.1]}, "tasks": {"rte": {"dropout": None}}}
+    values = {
+        "task": "rte",
+        "sweep": {"lr": [1e-5], "dropout": [None, 0.1]},
+        "tasks": {"rte": {"dropout": None}},
+    }
     before = SweepRecipe.model_validate(values)
     (tmp_path / "recipe.yaml").write_text(dump_recipe(before))
-    assert load_recipe(SweepRecipe, tmp_path / "recipe.yaml").recipes("rte") == before.recipes("rte")
+    assert load_recipe(SweepRecipe, tmp_path / "recipe.yaml").recipes("rte") == before.recipes(
+        "rte"
+    )
 
 
 def test_everything_wrong_with_a_sweep_is_in_one_error(tmp_path: Path) -> None:
@@ -127,7 +152,9 @@ def keys(section: type[Section]) -> Iterator[tuple[str, Any]]:
 
 
 @pytest.mark.parametrize(("key", "default"), keys(FinetuneRecipe))
-def test_every_key_can_be_swept_and_set_for_a_task_or_a_stage_by_its_own_rules(key: str, default: Any) -> None:
+def test_every_key_can_be_swept_and_set_for_a_task_or_a_stage_by_its_own_rules(
+    key: str, default: Any
+) -> None:
     def recipes(where: str, value: Any) -> list[FinetuneRecipe]:
         section, dot, inside = key.partition(".")
         part = {section: {inside: value} if dot else value}
@@ -170,9 +197,17 @@ CHAIN = {
 
 
 def test_a_chain_of_stages() -> None:
-    values = {"task": "mrpc", "model": "small", "epochs": 9, "sweep": {"lr": [1e-5], "seed": [1, 2]}, "stages": CHAIN}
+    values = {
+        "task": "mrpc",
+        "model": "small",
+        "epochs": 9,
+        "sweep": {"lr": [1e-5], "seed": [1, 2]},
+        "stages": CHAIN,
+    }
     runs = {str(run.folder): run for run in plan(SweepRecipe.model_validate(values), OUT)}
-    students = [f"{task},seed={seed}" for task in ("rte/lr=1e-05", "mrpc/lr=1e-05") for seed in (1, 2)]
+    students = [
+        f"{task},seed={seed}" for task in ("rte/lr=1e-05", "mrpc/lr=1e-05") for seed in (1, 2)
+    ]
     assert sorted(runs) == sorted(
         ["out/teacher/mrpc/seed=0", "out/teacher/rte/seed=0"]
         + [f"out/{stage}/{student}" for stage in ("with", "without") for student in students[2:]]
@@ -196,10 +231,21 @@ def test_weights_of_the_first_task_are_taken_though_it_began_from_random_ones() 
 
 
 def test_what_two_stages_have_alike_is_made_once() -> None:
-    stages = {"teacher": {}, "with": {"teacher": "teacher"}, "mnli_first": {"teacher": "teacher", "first": "mnli"}}
-    runs = plan(SweepRecipe.model_validate({"task": "mnli,rte", "stages": stages, "sweep": {"seed": [1, 2]}}), OUT)
+    stages = {
+        "teacher": {},
+        "with": {"teacher": "teacher"},
+        "mnli_first": {"teacher": "teacher", "first": "mnli"},
+    }
+    runs = plan(
+        SweepRecipe.model_validate(
+            {"task": "mnli,rte", "stages": stages, "sweep": {"seed": [1, 2]}}
+        ),
+        OUT,
+    )
     again = {str(run.folder): str(run.same) for run in runs if run.same is not None}
-    assert again == {f"out/mnli_first/mnli/seed={seed}": f"out/with/mnli/seed={seed}" for seed in (1, 2)}
+    assert again == {
+        f"out/mnli_first/mnli/seed={seed}": f"out/with/mnli/seed={seed}" for seed in (1, 2)
+    }
 
 
 def test_teachers_may_be_given_by_task() -> None:
@@ -227,7 +273,10 @@ def chains(draw: st.DrawFn) -> SweepRecipe:
             stages[name]["teacher"] = draw(st.sampled_from(drawn[:number]))
         if draw(st.booleans()):
             stages[name]["first"] = draw(st.sampled_from(NINE))
-    lists = {"seed": st.lists(st.integers(0, 9), min_size=1, max_size=2, unique=True), "lr": st.just([1e-5, 3e-5])}
+    lists = {
+        "seed": st.lists(st.integers(0, 9), min_size=1, max_size=2, unique=True),
+        "lr": st.just([1e-5, 3e-5]),
+    }
     own = st.builds(lambda seed: {"seed": seed}, st.integers(0, 9))
     values = {
         "task": ",".join(draw(tasks)),
@@ -253,15 +302,25 @@ def test_in_every_chain_each_run_is_behind_its_teacher_and_its_start(chain: Swee
         named = [Path(path) for path in (*run.recipe.distillation.teacher, run.recipe.model)]
         same = [other.folder for other in runs[:place] if but_place(other) == but_place(run)]
         assert run.same == (same[0] if same else None)
-        assert run.needs == (tuple(same[:1]) or tuple(folder for folder in named if folder in places))
+        assert run.needs == (
+            tuple(same[:1]) or tuple(folder for folder in named if folder in places)
+        )
         assert all(places[folder] < place for folder in run.needs)
         teachers = [runs[places[Path(path)]] for path in run.recipe.distillation.teacher]
         wanted = [] if stage.teacher is None else [(stage.teacher, run.recipe.task)]
         assert [(teacher.stage, teacher.recipe.task) for teacher in teachers] == wanted
         if stage.first not in (None, run.recipe.task):
             start = runs[places[Path(run.recipe.model)]]
-            assert (start.stage, start.recipe.task, start.setting) == (run.stage, stage.first, run.setting)
-            assert start.recipe.seed == run.recipe.seed or "seed" not in chain.grid() or run.stage in chain.teachers()
+            assert (start.stage, start.recipe.task, start.setting) == (
+                run.stage,
+                stage.first,
+                run.setting,
+            )
+            assert (
+                start.recipe.seed == run.recipe.seed
+                or "seed" not in chain.grid()
+                or run.stage in chain.teachers()
+            )
         else:
             assert run.recipe.model == chain.model
     several = np.prod([len(values) for values in chain.grid().values()], dtype=int)
@@ -271,17 +330,28 @@ def test_in_every_chain_each_run_is_behind_its_teacher_and_its_start(chain: Swee
         assert {found.count(task) for task in found} == {1 if name in chain.teachers() else several}
 
 
-def test_the_command_line_stands_over_stages_but_not_over_what_a_teacher_says_of_itself(tmp_path: Path) -> None:
+def test_the_command_line_stands_over_stages_but_not_over_what_a_teacher_says_of_itself(
+    tmp_path: Path,
+) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "{task: rte, stages: {t: {model: large, epochs: 3, distillation: {alpha: 0.3}}, "
         "s: {teacher: t, model: x, epochs: 4, distillation: {alpha: 0.4, temperature: 4.0}}}, "
         "tasks: {rte: {epochs: 5, distillation: {alpha: 0.5}}}, sweep: {distillation: {alpha: [0.6, 0.7]}}}"
     )
-    teacher, student = plan(load_recipe(SweepRecipe, path, ["epochs=1", "distillation.alpha=0.0"], model="small"), OUT)
-    assert (teacher.recipe.model, teacher.recipe.epochs, teacher.recipe.distillation.alpha) == ("large", 3, 0.3)
+    teacher, student = plan(
+        load_recipe(SweepRecipe, path, ["epochs=1", "distillation.alpha=0.0"], model="small"), OUT
+    )
+    assert (teacher.recipe.model, teacher.recipe.epochs, teacher.recipe.distillation.alpha) == (
+        "large",
+        3,
+        0.3,
+    )
     assert (student.recipe.model, student.recipe.epochs) == ("small", 1)
-    assert (student.recipe.distillation.alpha, student.recipe.distillation.temperature) == (0.0, 4.0)
+    assert (student.recipe.distillation.alpha, student.recipe.distillation.temperature) == (
+        0.0,
+        4.0,
+    )
     named = load_recipe(SweepRecipe, path, ["stages.t.epochs=2", "stages.s.epochs=6"])
     assert [run.recipe.epochs for run in plan(named, OUT)] == [2, 6, 6]
     alone = plan(load_recipe(SweepRecipe, path, ["stages.s=null"]), OUT)
@@ -316,14 +386,17 @@ def test_everything_wrong_with_stages_is_in_one_error(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("task", "lacking"), [("mrpc,rte", "rte, mnli"), ("all", "cola, sst2, qqp, stsb, mnli, qnli, rte, wnli")]
+    ("task", "lacking"),
+    [("mrpc,rte", "rte, mnli"), ("all", "cola, sst2, qqp, stsb, mnli, qnli, rte, wnli")],
 )
 def test_a_task_without_a_teacher_is_told(task: str, lacking: str) -> None:
     stages = "stages={a: {teacher: {mrpc: x, mrcp: y}}, b: {teacher: a, first: mnli}}"
     with pytest.raises(RecipeError) as caught:
         load_recipe(SweepRecipe, None, [f"task='{task}'", stages])
     assert f"stages.a.teacher: there is none for {lacking}\n" in str(caught.value)
-    assert "stages.a.teacher: GLUE has cola, " in str(caught.value) and "and no mrcp" in str(caught.value)
+    assert "stages.a.teacher: GLUE has cola, " in str(caught.value) and "and no mrcp" in str(
+        caught.value
+    )
 
 
 def test_the_recipes_tasks_are_those_of_the_table() -> None:

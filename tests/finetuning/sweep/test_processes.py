@@ -45,18 +45,28 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "intermediate_size": 32,
     }
     torch.manual_seed(0)
-    config = SqueezeBertConfig(vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=32, **sizes)
+    config = SqueezeBertConfig(
+        vocab_size=tokenizer.get_vocab_size(), max_position_embeddings=32, **sizes
+    )
     SqueezeBertForPreTraining(config).save_pretrained(folder / "model", tokenizer)
     write_task(folder, 40)
     (folder / "RTE").mkdir()
-    rows = [f"{i}\twater {i}\tlight\t{'entailment' if i % 2 else 'not_entailment'}\n" for i in range(40)]
+    rows = [
+        f"{i}\twater {i}\tlight\t{'entailment' if i % 2 else 'not_entailment'}\n" for i in range(40)
+    ]
     for name in ("train.tsv", "dev.tsv"):
         (folder / "RTE" / name).write_text("".join(["index\tsentence1\tsentence2\tlabel\n", *rows]))
     return folder
 
 
 def recipe(place: Path, **changes: Any) -> SweepRecipe:
-    settings = {"task": "mrpc", "model": str(place / "model"), "epochs": 1, "batch": 8, "max_length": 16}
+    settings = {
+        "task": "mrpc",
+        "model": str(place / "model"),
+        "epochs": 1,
+        "batch": 8,
+        "max_length": 16,
+    }
     return SweepRecipe.model_validate(settings | changes)
 
 
@@ -73,9 +83,25 @@ main()
 
 
 def start(place: Path, recipe: Path, output: Path) -> fork_server.Popen:
-    arguments = ["--recipe", recipe, "--task", "mrpc,rte", "--model", place / "model", "--glue-dir", place]
+    arguments = [
+        "--recipe",
+        recipe,
+        "--task",
+        "mrpc,rte",
+        "--model",
+        place / "model",
+        "--glue-dir",
+        place,
+    ]
     sweeping = ["--output", output, "--seeds", "2", "--jobs", "2"]
-    settings = ["epochs=1", "batch=8", "max_length=16", "log_every=1", "checkpoint_every=20", "lr=1e-3"]
+    settings = [
+        "epochs=1",
+        "batch=8",
+        "max_length=16",
+        "log_every=1",
+        "checkpoint_every=20",
+        "lr=1e-3",
+    ]
     return fork_server.Popen(
         [sys.executable, "-c", SWEEP, "finetune", *map(str, arguments + sweeping), *settings],
         env=os.environ | {"OMP_NUM_THREADS": "1", "CUDA_VISIBLE_DEVICES": ""},
@@ -90,7 +116,9 @@ def wait_until(true: Callable[[], bool], process: fork_server.Popen) -> None:
         time.sleep(0.01)
 
 
-def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: Path, tmp_path: Path) -> None:
+def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(
+    place: Path, tmp_path: Path
+) -> None:
     output, chain = tmp_path / "out", tmp_path / "chain.yaml"
     chain.write_text(
         f"stages: {{teacher: {{epochs: 70}}, with: {{teacher: teacher, first: rte}}}}\n"
@@ -103,7 +131,10 @@ def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: 
     process.send_signal(signal.SIGTERM)
     _, said = process.communicate(timeout=240)
     assert process.returncode == 128 + signal.SIGTERM
-    assert "SIGTERM: the sweep has stopped with 0 of 4 runs finished" in said and "The same command goes on" in said
+    assert (
+        "SIGTERM: the sweep has stopped with 0 of 4 runs finished" in said
+        and "The same command goes on" in said
+    )
     assert "Traceback" not in said
     for run in runs:
         step = lines(run)[-1]["step"]
@@ -112,7 +143,9 @@ def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: 
 
     before = [len(lines(run)) for run in runs]
     process = start(place, chain, output)
-    wait_until(lambda: all(len(lines(run)) > n + 5 for run, n in zip(runs, before, strict=True)), process)
+    wait_until(
+        lambda: all(len(lines(run)) > n + 5 for run, n in zip(runs, before, strict=True)), process
+    )
     process.kill()
     process.communicate()
     assert not (output / "with").exists()
@@ -121,13 +154,18 @@ def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(place: 
     assert process.returncode == 0, said
     assert "Scores on validation" in told and "Means by stage" in told
     results = json.loads((output / "results.json").read_text())
-    assert {Path(run["folder"]) for run in results["runs"]} == {*runs, *output.glob("with/*/seed=2")}
+    assert {Path(run["folder"]) for run in results["runs"]} == {
+        *runs,
+        *output.glob("with/*/seed=2"),
+    }
     assert results["failed"] == [] and results["stages"].keys() == {"teacher", "with"}
     student = load_recipe(FinetuneRecipe, output / "with/mrpc/seed=2/recipe.yaml")
     assert (student.model, student.epochs) == (str(output / "with/rte/seed=2"), 1)
     assert student.distillation.teacher == (str(runs[0]),)
 
-    wanted = load_recipe(FinetuneRecipe, runs[0] / "recipe.yaml").model_copy(update={"output": str(tmp_path / "whole")})
+    wanted = load_recipe(FinetuneRecipe, runs[0] / "recipe.yaml").model_copy(
+        update={"output": str(tmp_path / "whole")}
+    )
     whole = finetune(wanted, place)
     assert lines(runs[0]) == lines(whole)
     final = "final/model.safetensors"
@@ -141,7 +179,14 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     monkeypatch.setattr(subprocess, "Popen", fork_server.Popen)
     output = tmp_path / "out"
     too_long = {"rte": {"max_length": 64}}  # for the model's 32 positions
-    both = recipe(place, glue_dir=str(place), task="rte,mrpc", output=str(output), sweep={"seed": [3]}, tasks=too_long)
+    both = recipe(
+        place,
+        glue_dir=str(place),
+        task="rte,mrpc",
+        output=str(output),
+        sweep={"seed": [3]},
+        tasks=too_long,
+    )
     with pytest.raises(UserError) as caught:
         sweep(both, jobs=2)
     assert "1 of 2 runs failed:\n  rte/seed=3: exit code 1" in str(caught.value)
@@ -152,7 +197,13 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     logged = lines(output / "mrpc/seed=3")[-1]
     assert (run["score"], run["f1"]) == (logged["validation_score"], logged["validation_f1"])
     assert results["rows"] == [
-        {"task": "mrpc", "stage": "", "setting": "", "best_setting": True, **spread([logged["validation_score"]])}
+        {
+            "task": "mrpc",
+            "stage": "",
+            "setting": "",
+            "best_setting": True,
+            **spread([logged["validation_score"]]),
+        }
     ]
 
     # A finished run is kept as it is; another recipe is refused before anything runs.
@@ -171,12 +222,16 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     assert "mrpc/seed=3: " in capsys.readouterr().out
 
 
-def test_data_that_is_not_there_is_told_of_all_tasks_before_anything_runs(place: Path, tmp_path: Path) -> None:
+def test_data_that_is_not_there_is_told_of_all_tasks_before_anything_runs(
+    place: Path, tmp_path: Path
+) -> None:
     (tmp_path / "RTE").mkdir()
     (tmp_path / "RTE/train.tsv").write_bytes((place / "RTE/train.tsv").read_bytes())
     with pytest.raises(UserError) as caught:
         sweep(recipe(place, glue_dir=str(tmp_path), task="mrpc,rte", output=str(tmp_path / "out")))
-    assert "has no folder MRPC" in str(caught.value) and "RTE/dev.tsv cannot be read" in str(caught.value)
+    assert "has no folder MRPC" in str(caught.value) and "RTE/dev.tsv cannot be read" in str(
+        caught.value
+    )
     assert not (tmp_path / "out").exists()
 
 
@@ -207,8 +262,14 @@ def broken(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     [
         ([], []),
         (["teacher/mrpc/seed=0"], ["with/mrpc/seed=1", "rte_first/mrpc/seed=1"]),
-        (["teacher/rte/seed=0"], ["rte_first/rte/seed=1", "rte_first/mrpc/seed=1", "rte_first/cola/seed=1"]),
-        (["rte_first/rte/seed=1", "without/cola/seed=1"], ["rte_first/mrpc/seed=1", "rte_first/cola/seed=1"]),
+        (
+            ["teacher/rte/seed=0"],
+            ["rte_first/rte/seed=1", "rte_first/mrpc/seed=1", "rte_first/cola/seed=1"],
+        ),
+        (
+            ["rte_first/rte/seed=1", "without/cola/seed=1"],
+            ["rte_first/mrpc/seed=1", "rte_first/cola/seed=1"],
+        ),
     ],
 )
 @pytest.mark.parametrize("jobs", [1, 3])
@@ -216,9 +277,17 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
     tmp_path: Path, broken: Path, jobs: int, breaking: list[str], in_vain: list[str]
 ) -> None:
     broken.write_text("".join(f"{tmp_path}/out/{name}\n" for name in breaking))
-    stages = {"rte_first": {"teacher": "teacher", "first": "rte"}, "without": {}, "with": {"teacher": "teacher"}}
+    stages = {
+        "rte_first": {"teacher": "teacher", "first": "rte"},
+        "without": {},
+        "with": {"teacher": "teacher"},
+    }
     chain = recipe(
-        tmp_path, task="mrpc,cola", output=str(tmp_path / "out"), sweep={"seed": [1]}, stages=stages | {"teacher": {}}
+        tmp_path,
+        task="mrpc,cola",
+        output=str(tmp_path / "out"),
+        sweep={"seed": [1]},
+        stages=stages | {"teacher": {}},
     )
     names = {run.name for run in plan(chain, tmp_path / "out")}
     assert len(names) == 3 + 3 + 2 + 2
@@ -227,7 +296,10 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
         with pytest.raises(UserError) as caught:
             sweep(chain, jobs)
         said = str(caught.value)
-        assert f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need these were not run:" in said
+        assert (
+            f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need these were not run:"
+            in said
+        )
         for name in breaking:
             assert f"\n  {name}: exit code 7" in said
         for name in in_vain:
@@ -237,7 +309,10 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
         broken.write_text("")
     results = sweep(chain, jobs)
     assert len(results["runs"]) == 10 and results["failed"] == []
-    begun = [str(Path(path).relative_to(tmp_path / "out")) for path in (tmp_path / "order").read_text().split()]
+    begun = [
+        str(Path(path).relative_to(tmp_path / "out"))
+        for path in (tmp_path / "order").read_text().split()
+    ]
     assert sorted(begun) == sorted([*names, *breaking])  # each once, but the broken ones
 
 
@@ -251,11 +326,18 @@ def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, bro
     assert "1 of 4 runs failed, and 2 that need these were not run:" in str(caught.value)
     broken.write_text("")
     results = sweep(chain)
-    assert len(results["runs"]) == 4 and results["stages"]["rte_first"]["means"].keys() == {"mrpc", "rte"}
+    assert len(results["runs"]) == 4 and results["stages"]["rte_first"]["means"].keys() == {
+        "mrpc",
+        "rte",
+    }
     link = output / "rte_first/rte/seed=0"
     assert link.is_symlink() and not link.readlink().is_absolute()
-    begun = [str(Path(path).relative_to(output)) for path in (tmp_path / "order").read_text().split()]
-    assert sorted(begun) == sorted(["plain/mrpc/seed=0", *["plain/rte/seed=0"] * 2, "rte_first/mrpc/seed=0"])
+    begun = [
+        str(Path(path).relative_to(output)) for path in (tmp_path / "order").read_text().split()
+    ]
+    assert sorted(begun) == sorted(
+        ["plain/mrpc/seed=0", *["plain/rte/seed=0"] * 2, "rte_first/mrpc/seed=0"]
+    )
 
     (tmp_path / "order").write_text("")
     (output / "plain/rte/seed=0/metrics.jsonl").unlink()  # as a run that was stopped
@@ -265,13 +347,17 @@ def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, bro
     assert _best_runs([str(moved / "rte_first")])["rte"][1] == moved / "rte_first/rte/seed=0"
 
 
-def test_a_sweep_under_torchrun_is_refused(place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_sweep_under_torchrun_is_refused(
+    place: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(UserError, match="without accelerate or torchrun"):
         sweep(recipe(place, output=str(tmp_path), sweep={"seed": [1]}))
 
 
-def test_each_process_has_one_gpu_or_its_share_of_the_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_process_has_one_gpu_or_its_share_of_the_cores(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     def slots(jobs: int, name: str) -> list[str | None]:
         return [environment.get(name) for environment in _environments(jobs)]
 
@@ -315,14 +401,24 @@ def finished(output: Path, given_: SweepRecipe, score: Callable[[Run], float]) -
     return runs
 
 
-def test_the_best_setting_is_that_of_the_highest_mean(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_best_setting_is_that_of_the_highest_mean(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     """One lucky seed does not make a setting the best."""
     scores = {(1e-5, 1): 0.5, (1e-5, 2): 0.9, (3e-5, 1): 0.75, (3e-5, 2): 0.75}
-    given_ = SweepRecipe.model_validate({"task": "rte", "sweep": {"lr": [1e-5, 3e-5], "seed": [1, 2]}})
-    results = summary(finished(tmp_path, given_, lambda run: scores[run.recipe.lr, run.recipe.seed]))
+    given_ = SweepRecipe.model_validate(
+        {"task": "rte", "sweep": {"lr": [1e-5, 3e-5], "seed": [1, 2]}}
+    )
+    results = summary(
+        finished(tmp_path, given_, lambda run: scores[run.recipe.lr, run.recipe.seed])
+    )
     rows = {row["setting"]: row for row in results["rows"]}
     assert (rows["lr=1e-05"]["best_setting"], rows["lr=3e-05"]["best_setting"]) == (False, True)
-    assert (rows["lr=1e-05"]["mean"], rows["lr=1e-05"]["best"], rows["lr=1e-05"]["n"]) == (0.7, 0.9, 2)
+    assert (rows["lr=1e-05"]["mean"], rows["lr=1e-05"]["best"], rows["lr=1e-05"]["n"]) == (
+        0.7,
+        0.9,
+        2,
+    )
     assert results["average"]["with_wnli"] is results["average"]["without_wnli"] is None
     report(tmp_path, results)
     shown = capsys.readouterr().out
@@ -350,7 +446,10 @@ def test_stages_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture
         assert results["stages"][stage]["average"]["with_wnli"] == pytest.approx(mean)
         assert results["stages"][stage]["average"]["without_wnli"] == pytest.approx(mean)
     report(tmp_path, results)
-    shown = [line.split() for line in capsys.readouterr().out.replace("│", "").replace("┃", "").splitlines()]
+    shown = [
+        line.split()
+        for line in capsys.readouterr().out.replace("│", "").replace("┃", "").splitlines()
+    ]
     assert ["task", "teacher", "without", "with"] in shown
     assert ["wnli", "80.0%", "55.0%", "65.0%"] in shown
     assert ["GLUE", "without", "WNLI", "80.0%", "55.0%", "65.0%"] in shown
@@ -360,18 +459,34 @@ def test_stages_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture
     some = summary([run for run in runs if run.stage != "without" or run.recipe.task == "rte"])
     assert some["stages"]["without"]["average"]["with_wnli"] is None
     report(tmp_path, some)
-    shown = [line.split() for line in capsys.readouterr().out.replace("│", "").replace("┃", "").splitlines()]
-    assert ["wnli", "80.0%", "-", "65.0%"] in shown and ["GLUE", "with", "WNLI", "80.0%", "-", "65.0%"] in shown
+    shown = [
+        line.split()
+        for line in capsys.readouterr().out.replace("│", "").replace("┃", "").splitlines()
+    ]
+    assert ["wnli", "80.0%", "-", "65.0%"] in shown and [
+        "GLUE",
+        "with",
+        "WNLI",
+        "80.0%",
+        "-",
+        "65.0%",
+    ] in shown
 
 
-def test_the_averages_are_over_the_tasks_means(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_the_averages_are_over_the_tasks_means(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     means = {name: (number + 1) / 10 for number, name in enumerate(NINE)}
     given_ = SweepRecipe.model_validate({"task": "all", "sweep": {"seed": [1, 2]}})
     shift = {1: -0.05, 2: 0.05}
-    runs = finished(tmp_path, given_, lambda run: means[str(run.recipe.task)] + shift[run.recipe.seed])
+    runs = finished(
+        tmp_path, given_, lambda run: means[str(run.recipe.task)] + shift[run.recipe.seed]
+    )
     average = summary(runs)["average"]
     assert average["with_wnli"] == pytest.approx(np.mean(list(means.values())))
-    assert average["without_wnli"] == pytest.approx(np.mean([means[name] for name in NINE if name != "wnli"]))
+    assert average["without_wnli"] == pytest.approx(
+        np.mean([means[name] for name in NINE if name != "wnli"])
+    )
     report(tmp_path, summary(runs))
     assert "GLUE with WNLI: 50.0% (the mean over tasks" in capsys.readouterr().out
     without = summary([run for run in runs if run.recipe.task != "wnli"])["average"]
@@ -381,7 +496,10 @@ def test_the_averages_are_over_the_tasks_means(tmp_path: Path, capsys: pytest.Ca
 def test_more_stages_than_tasks_stand_below_one_another(capsys: pytest.CaptureFixture[str]) -> None:
     row = {"task": "sst2", "stage": "s1", "setting": "", "n": 1, "best_setting": False}
     row |= dict.fromkeys(("median", "mean", "sd", "best"), 0.1)
-    stages = {f"s{n}": {"means": {"sst2": n / 10}, "average": dict.fromkeys(AVERAGES)} for n in range(1, 9)}
+    stages = {
+        f"s{n}": {"means": {"sst2": n / 10}, "average": dict.fromkeys(AVERAGES)}
+        for n in range(1, 9)
+    }
     report(Path("runs"), {"rows": [row], "stages": stages})
     told = capsys.readouterr().out.partition("Means by stage")[2].splitlines()
     assert [line.replace("│", " ").split() for line in told if "%" in line] == [

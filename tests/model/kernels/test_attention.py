@@ -29,7 +29,9 @@ def small_tiles() -> Iterator[None]:
         yield
 
 
-def packed(batch: int, length: int, heads: int, width: int, dtype: torch.dtype = torch.float32) -> Tensor:
+def packed(
+    batch: int, length: int, heads: int, width: int, dtype: torch.dtype = torch.float32
+) -> Tensor:
     return (1.5 * torch.randn(batch * length, 3 * heads * width)).to(dtype).requires_grad_()
 
 
@@ -41,7 +43,9 @@ def by_head(qkv: Tensor, batch: int, heads: int, groups: int) -> tuple[Tensor, .
 
 def packed_from(parts: tuple[Tensor, ...], groups: int) -> Tensor:
     query, heads = parts[0], parts[0].shape[1]
-    by_group = torch.stack(parts, 1).unflatten(2, (groups, heads // groups))  # batch, part, group, head, length, width
+    by_group = torch.stack(parts, 1).unflatten(
+        2, (groups, heads // groups)
+    )  # batch, part, group, head, length, width
     packed: Tensor = by_group.permute(0, 4, 2, 1, 3, 5).reshape(len(query) * query.shape[2], -1)
     return packed
 
@@ -55,20 +59,36 @@ def kept(qkv: Tensor, batch: int, heads: int, groups: int, dropout: float, seed:
         one_hot = torch.eye(length)[:, start : start + width].expand(batch, heads, length, -1)
         value = F.pad(one_hot, (0, width - one_hot.shape[-1]))
         # Equal scores: no probability is too small to be seen.
-        probe = packed_from((torch.zeros_like(query).float(), torch.zeros_like(key).float(), value), groups)
-        context = attention(probe, torch.zeros(probe.shape[1]), None, batch, heads, groups, dropout, seed)
-        found.append(context.view(batch, length, heads, width).transpose(1, 2)[..., : one_hot.shape[-1]])
+        probe = packed_from(
+            (torch.zeros_like(query).float(), torch.zeros_like(key).float(), value), groups
+        )
+        context = attention(
+            probe, torch.zeros(probe.shape[1]), None, batch, heads, groups, dropout, seed
+        )
+        found.append(
+            context.view(batch, length, heads, width).transpose(1, 2)[..., : one_hot.shape[-1]]
+        )
     return torch.cat(found, -1) > 0
 
 
 def with_gradient(context: Tensor, qkv: Tensor) -> tuple[Tensor, Tensor]:
-    direction = torch.randn(context.shape, generator=torch.Generator().manual_seed(1)).bfloat16().to(context)
+    direction = (
+        torch.randn(context.shape, generator=torch.Generator().manual_seed(1))
+        .bfloat16()
+        .to(context)
+    )
     (gradient,) = torch.autograd.grad(context, qkv, direction)
     return context.detach(), gradient
 
 
 def plain(
-    qkv: Tensor, bias: Tensor, mask: Tensor | None, batch: int, heads: int, groups: int, factor: Tensor | float
+    qkv: Tensor,
+    bias: Tensor,
+    mask: Tensor | None,
+    batch: int,
+    heads: int,
+    groups: int,
+    factor: Tensor | float,
 ) -> tuple[Tensor, Tensor]:
     """In float64, with probabilities multiplied by `factor`."""
     qkv = qkv.detach().double().requires_grad_()
@@ -83,7 +103,12 @@ def plain(
 def close(got: tuple[Tensor, ...], due: tuple[Tensor, ...], tolerance: float) -> None:
     """Each pair differs by no more than the tolerance times the largest number in it."""
     for ours, theirs in zip(got, due, strict=True):
-        assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+        assert_close(
+            ours.double(),
+            theirs.double(),
+            rtol=tolerance,
+            atol=tolerance * theirs.abs().max().item(),
+        )
 
 
 def random_mask(batch: int, length: int) -> Tensor:
@@ -142,7 +167,9 @@ def test_of_several_tiles_it_is_so_too_and_drops_the_same(case: Case) -> None:
         pytest.param(33, 128, torch.float32, 0.0, id="the widest head"),
     ],
 )
-def test_the_tiles_of_a_gpu_cover_every_row(length: int, width: int, dtype: torch.dtype, dropout: float) -> None:
+def test_the_tiles_of_a_gpu_cover_every_row(
+    length: int, width: int, dtype: torch.dtype, dropout: float
+) -> None:
     torch.manual_seed(0)
     check((1, length, 1, 1), width, dtype, length != 33, dropout, 5)
 
@@ -152,7 +179,9 @@ def test_of_a_sequence_that_is_all_padding_every_key_weighs_the_same() -> None:
     mask = additive_mask(torch.zeros(2, 20))[:, 0, 0]
     for tiles in (nullcontext, small_tiles):
         with tiles():
-            context, gradient = with_gradient(attention(qkv, bias, mask, 2, 2, 1, 0.0, torch.tensor(0)), qkv)
+            context, gradient = with_gradient(
+                attention(qkv, bias, mask, 2, 2, 1, 0.0, torch.tensor(0)), qkv
+            )
         value = by_head(qkv.detach() + bias, 2, 2, 1)[2]
         due = value.mean(2, keepdim=True).expand(value.shape).transpose(1, 2).reshape(context.shape)
         close((context,), (due,), 1e-5)
@@ -163,9 +192,14 @@ def test_heads_sequences_and_places_are_dropped_independently_and_again_alike() 
     qkv, dropout = packed(2, 48, 4, 64), 0.3
     mask, again, other = (kept(qkv, 2, 4, 2, dropout, torch.tensor(n)) for n in (7, 7, 8))
     assert mask.equal(again)
-    bound = 6 * (0.25 / mask[1:].numel()) ** 0.5  # of six standard deviations, at the variance's largest
+    bound = (
+        6 * (0.25 / mask[1:].numel()) ** 0.5
+    )  # of six standard deviations, at the variance's largest
     assert mask.double().mean().item() == pytest.approx(1 - dropout, abs=bound)
-    neighbours = ((mask.narrow(n, 1, mask.shape[n] - 1), mask.narrow(n, 0, mask.shape[n] - 1)) for n in range(4))
+    neighbours = (
+        (mask.narrow(n, 1, mask.shape[n] - 1), mask.narrow(n, 0, mask.shape[n] - 1))
+        for n in range(4)
+    )
     for one, two in [(mask, other), *neighbours]:
         agree = (one == two).double().mean().item()
         assert agree == pytest.approx(dropout**2 + (1 - dropout) ** 2, abs=1.5 * bound)
@@ -177,7 +211,9 @@ def test_inputs_and_gradients_may_lie_in_memory_in_any_order() -> None:
     close(with_gradient(context, qkv), plain(qkv, bias, None, 2, 2, 1, 1.0), 1e-5)
     context = attention(qkv, bias, None, 2, 2, 1, 0.0, torch.tensor(0))
     one, all_ones = torch.ones(1).expand(context.shape), torch.ones_like(context)
-    by_one, by_all = (torch.autograd.grad(context, qkv, ones, retain_graph=True) for ones in (one, all_ones))
+    by_one, by_all = (
+        torch.autograd.grad(context, qkv, ones, retain_graph=True) for ones in (one, all_ones)
+    )
     close(by_one, by_all, 1e-6)
 
 
@@ -194,7 +230,16 @@ def test_sizes_that_the_kernels_lack_are_refused(
     shape: tuple[int, int], batch: int, heads: int, groups: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        attention(torch.randn(shape), torch.zeros(shape[1]), None, batch, heads, groups, 0.0, torch.tensor(0))
+        attention(
+            torch.randn(shape),
+            torch.zeros(shape[1]),
+            None,
+            batch,
+            heads,
+            groups,
+            0.0,
+            torch.tensor(0),
+        )
 
 
 def test_torch_compile_takes_it_whole_and_forward_and_backward() -> None:

@@ -27,14 +27,18 @@ def shared_memory(monkeypatch: pytest.MonkeyPatch) -> SimpleNamespace:
 def by_kernels(device: torch.device = GPU, heads: int = 4, **settings: Any) -> bool:
     """Of a model whose heads, with 4 of them, are 16 wide."""
     sizes: dict[str, Any] = {"hidden_size": 64, "num_hidden_layers": 2, "intermediate_size": 64}
-    model = SqueezeBertForPreTraining(SqueezeBertConfig(vocab_size=20, num_attention_heads=heads, **sizes))
+    model = SqueezeBertForPreTraining(
+        SqueezeBertConfig(vocab_size=20, num_attention_heads=heads, **sizes)
+    )
     choose_kernels(FinetuneRecipe(**settings), model, device)
     (found,) = {layer.by_kernels for layer in model.transformer.encoder.layers}
     assert layers.by_kernels(model) == found
     return bool(found)
 
 
-@pytest.mark.skipif(torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU")
+@pytest.mark.skipif(
+    torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU"
+)
 def test_a_run_in_bf16_on_a_gpu_is_by_kernels() -> None:
     assert by_kernels(**FAST)
     assert by_kernels(precision="bf16")
@@ -44,8 +48,12 @@ def test_a_run_in_bf16_on_a_gpu_is_by_kernels() -> None:
     assert not by_kernels(torch.device("cpu"), **FAST)
 
 
-@pytest.mark.skipif(torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU")
-def test_a_gpu_with_less_shared_memory_is_not_unless_it_is_asked_for(shared_memory: SimpleNamespace) -> None:
+@pytest.mark.skipif(
+    torch.version.hip is not None, reason="the device of that name is no NVIDIA GPU"
+)
+def test_a_gpu_with_less_shared_memory_is_not_unless_it_is_asked_for(
+    shared_memory: SimpleNamespace,
+) -> None:
     shared_memory.shared_memory_per_block_optin = 166_912  # an A100's
     assert not by_kernels(**FAST)
     assert by_kernels(kernels=True)
@@ -58,5 +66,7 @@ def test_a_model_that_does_not_go_with_them_is_not_unless_it_is_asked_for() -> N
 
 
 def test_they_are_refused_where_there_is_no_gpu() -> None:
-    with pytest.raises(UserError, match=r"kernels: they run on an NVIDIA GPU, and this is cpu\. Leave it null\."):
+    with pytest.raises(
+        UserError, match=r"kernels: they run on an NVIDIA GPU, and this is cpu\. Leave it null\."
+    ):
         by_kernels(torch.device("cpu"), kernels=True)

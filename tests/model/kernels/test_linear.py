@@ -44,8 +44,13 @@ def with_gradients(y: Tensor, wrt: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return y.detach(), *torch.autograd.grad(y, wrt, direction)
 
 
-def parameters(groups: int, before: int, after: int, dtype: torch.dtype = FP32) -> tuple[Tensor, Tensor]:
-    weight, bias = torch.randn(groups * after, before, 1) * before**-0.5, torch.randn(groups * after)
+def parameters(
+    groups: int, before: int, after: int, dtype: torch.dtype = FP32
+) -> tuple[Tensor, Tensor]:
+    weight, bias = (
+        torch.randn(groups * after, before, 1) * before**-0.5,
+        torch.randn(groups * after),
+    )
     return weight.to(dtype).requires_grad_(), bias.to(dtype).requires_grad_()
 
 
@@ -60,12 +65,18 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
 
 
 def product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    by_group = torch.einsum("rgk,gnk->rgn", x.unflatten(-1, (groups, -1)), weight.view(groups, -1, weight.shape[1]))
+    by_group = torch.einsum(
+        "rgk,gnk->rgn", x.unflatten(-1, (groups, -1)), weight.view(groups, -1, weight.shape[1])
+    )
     return by_group.flatten(1) + bias
 
 
 def plain(
-    x: Tensor, layers: tuple[Tensor, ...], groups: int, activation: str = "", dtype: torch.dtype | None = None
+    x: Tensor,
+    layers: tuple[Tensor, ...],
+    groups: int,
+    activation: str = "",
+    dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, ...]:
     """In float64, one or two layers, with weights that are first rounded to the type of x, as the kernels round."""
     dtype = dtype or x.dtype
@@ -80,7 +91,9 @@ def plain(
     return with_gradients(y, (x, *copies))
 
 
-def fused(x: Tensor, layers: tuple[Tensor, ...], groups: int, activation: str = "") -> tuple[Tensor, ...]:
+def fused(
+    x: Tensor, layers: tuple[Tensor, ...], groups: int, activation: str = ""
+) -> tuple[Tensor, ...]:
     if not activation:
         return with_gradients(grouped_linear(x, layers[0], layers[1], groups), (x, *layers))
     y = feed_forward(x, layers[0], layers[1], layers[2], groups, activation)
@@ -96,8 +109,13 @@ def small_tiles(patch: pytest.MonkeyPatch, columns: tuple[int, int]) -> None:
 
 # Groups, rows, widths of a group before and after.
 @settings(max_examples=5)
-@given(st.tuples(*(st.integers(1, top) for top in (3, 40, 50, 50))), st.sampled_from([(16, 0), (32, 16)]))
-def test_a_grouped_linear_layer_is_the_plain_one(sizes: tuple[int, ...], columns: tuple[int, int]) -> None:
+@given(
+    st.tuples(*(st.integers(1, top) for top in (3, 40, 50, 50))),
+    st.sampled_from([(16, 0), (32, 16)]),
+)
+def test_a_grouped_linear_layer_is_the_plain_one(
+    sizes: tuple[int, ...], columns: tuple[int, int]
+) -> None:
     groups, rows, before, after = sizes
     layer, x = parameters(groups, before, after), rows_of(rows, groups * before)
     with pytest.MonkeyPatch.context() as patch:
@@ -107,7 +125,10 @@ def test_a_grouped_linear_layer_is_the_plain_one(sizes: tuple[int, ...], columns
 
 # Groups, rows, widths of a group before, in the middle and after.
 @settings(max_examples=5)
-@given(st.tuples(*(st.integers(1, top) for top in (3, 40, 40, 50, 40))), st.sampled_from(list(ACTIVATIONS)))
+@given(
+    st.tuples(*(st.integers(1, top) for top in (3, 40, 40, 50, 40))),
+    st.sampled_from(list(ACTIVATIONS)),
+)
 def test_the_feed_forward_block_is_the_plain_one(sizes: tuple[int, ...], activation: str) -> None:
     groups, rows, before, middle, after = sizes
     layers = *parameters(groups, before, middle), *parameters(groups, middle, after)
@@ -135,7 +156,9 @@ def test_gelu_of_16_bits_is_exact_to_far_less_than_its_rounding() -> None:
     assert_close(slope, due_slope, rtol=0, atol=1e-6)
 
 
-@pytest.mark.parametrize("activation", ["gelu", "gelu_new"])  # relu's slope jumps where a rounded number turns 0
+@pytest.mark.parametrize(
+    "activation", ["gelu", "gelu_new"]
+)  # relu's slope jumps where a rounded number turns 0
 def test_of_bf16_inputs_the_gradients_of_the_weights_stay_fp32(activation: str) -> None:
     layers, x = (*parameters(2, 24, 70), *parameters(2, 70, 40)), rows_of(10, 48, BF16)
     got = fused(x, layers, 2, activation)
@@ -173,7 +196,10 @@ def test_inputs_and_gradients_may_lie_in_memory_in_any_order(activation: str) ->
     layers: tuple[Tensor, ...] = (*parameters(2, 8, 16), *parameters(2, 16, 8))
     layers = layers if activation else layers[:2]
     x = torch.randn(16, 5).t().requires_grad_()
-    turned = tuple(tensor.detach().flip(0).flip(0).mT.contiguous().mT.requires_grad_() for tensor in layers[::2])
+    turned = tuple(
+        tensor.detach().flip(0).flip(0).mT.contiguous().mT.requires_grad_()
+        for tensor in layers[::2]
+    )
     shuffled = tuple(turned[n // 2] if n % 2 == 0 else tensor for n, tensor in enumerate(layers))
     close(fused(x, shuffled, 2, activation), plain(x, layers, 2, activation), 1e-5)
     wrt = layers[:3] if activation else layers
@@ -182,7 +208,9 @@ def test_inputs_and_gradients_may_lie_in_memory_in_any_order(activation: str) ->
     else:
         y = grouped_product(x, layers[0], layers[1], 2)
     expanded, whole = torch.ones(1).expand(y.shape), torch.ones(y.shape)
-    found = [torch.autograd.grad(y, (x, *wrt), ones, retain_graph=True) for ones in (expanded, whole)]
+    found = [
+        torch.autograd.grad(y, (x, *wrt), ones, retain_graph=True) for ones in (expanded, whole)
+    ]
     close(found[0], found[1], 1e-6)
 
 
@@ -224,4 +252,6 @@ def test_the_operators_keep_the_rules_of_torch() -> None:
     torch.library.opcheck(torch.ops.sqzb.grouped_product.default, (x, *layers[:2], 2))
     for keep in (True, False):
         arguments = (x, *layers) if keep else tuple(tensor.detach() for tensor in (x, *layers))
-        torch.library.opcheck(torch.ops.sqzb.feed_forward_kernel.default, (*arguments, 2, "relu", keep))
+        torch.library.opcheck(
+            torch.ops.sqzb.feed_forward_kernel.default, (*arguments, 2, "relu", keep)
+        )

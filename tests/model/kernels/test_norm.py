@@ -21,7 +21,12 @@ TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 def close(got: tuple[Tensor, ...], due: tuple[Tensor, ...], tolerance: float) -> None:
     """Each pair differs by no more than the tolerance times the largest number in it."""
     for ours, theirs in zip(got, due, strict=True):
-        assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance * theirs.abs().max().item())
+        assert_close(
+            ours.double(),
+            theirs.double(),
+            rtol=tolerance,
+            atol=tolerance * theirs.abs().max().item(),
+        )
 
 
 def with_gradients(y: Tensor, wrt: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
@@ -29,11 +34,14 @@ def with_gradients(y: Tensor, wrt: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
     return y.detach(), *torch.autograd.grad(y, wrt, direction)
 
 
-def norm_inputs(rows: int, width: int, x_type: torch.dtype, residual_type: torch.dtype) -> tuple[Tensor, ...]:
+def norm_inputs(
+    rows: int, width: int, x_type: torch.dtype, residual_type: torch.dtype
+) -> tuple[Tensor, ...]:
     shapes = (rows, width), (width,), (rows, width), (width,), (width,)
     types = x_type, torch.float32, residual_type, torch.float32, torch.float32
     return tuple(
-        (3 * torch.randn(shape)).to(dtype).requires_grad_() for shape, dtype in zip(shapes, types, strict=True)
+        (3 * torch.randn(shape)).to(dtype).requires_grad_()
+        for shape, dtype in zip(shapes, types, strict=True)
     )
 
 
@@ -49,8 +57,12 @@ def kept(rows: int, width: int, dropout: float, seed: Tensor) -> Tensor:
 
 
 def plain_norm(inputs: tuple[Tensor, ...], factor: Tensor | float) -> tuple[Tensor, ...]:
-    x, offset, residual, weight, bias = copies = tuple(tensor.detach().double().requires_grad_() for tensor in inputs)
-    return with_gradients(F.layer_norm((x + offset) * factor + residual, weight.shape, weight, bias, EPS), copies)
+    x, offset, residual, weight, bias = copies = tuple(
+        tensor.detach().double().requires_grad_() for tensor in inputs
+    )
+    return with_gradients(
+        F.layer_norm((x + offset) * factor + residual, weight.shape, weight, bias, EPS), copies
+    )
 
 
 @settings(max_examples=10, deadline=None)
@@ -63,15 +75,27 @@ def plain_norm(inputs: tuple[Tensor, ...], factor: Tensor | float) -> tuple[Tens
     st.integers(0, 2**63 - 1),
 )
 def test_fused_dropout_and_norm_are_the_plain_ones_with_the_same_places_dropped(
-    rows: int, width: int, x_type: torch.dtype, residual_type: torch.dtype, dropout: float, number: int
+    rows: int,
+    width: int,
+    x_type: torch.dtype,
+    residual_type: torch.dtype,
+    dropout: float,
+    number: int,
 ) -> None:
     inputs, seed = norm_inputs(rows, width, x_type, residual_type), torch.tensor(number)
     mask = kept(rows, width, dropout, seed) if dropout else torch.ones(rows, width)
     # A row that is dropped whole or kept whole cannot be told from its output.
     assume(not dropout or mask.any(1).all())
     got = with_gradients(fused_norm(inputs, dropout, seed), inputs)
-    assert [tensor.dtype for tensor in got] == [(inputs[0] + inputs[2]).dtype, *(tensor.dtype for tensor in inputs)]
-    close(got, plain_norm(inputs, mask / (1 - dropout)), max(TOLERANCE[x_type], TOLERANCE[residual_type]))
+    assert [tensor.dtype for tensor in got] == [
+        (inputs[0] + inputs[2]).dtype,
+        *(tensor.dtype for tensor in inputs),
+    ]
+    close(
+        got,
+        plain_norm(inputs, mask / (1 - dropout)),
+        max(TOLERANCE[x_type], TOLERANCE[residual_type]),
+    )
 
 
 def test_without_dropout_it_is_what_follows_the_linear_layer() -> None:
@@ -81,7 +105,9 @@ def test_without_dropout_it_is_what_follows_the_linear_layer() -> None:
     x, residual, norm = torch.randn(10, 96), torch.randn(10, 96), layer.layernorm
     projected = layer.conv1d(x.double())
     offset, weight, bias = layer.conv1d.bias.float(), norm.weight.float(), norm.bias.float()
-    got = dropout_add_norm(projected.float() - offset, offset, residual, weight, bias, 0.0, EPS, torch.tensor(0))
+    got = dropout_add_norm(
+        projected.float() - offset, offset, residual, weight, bias, 0.0, EPS, torch.tensor(0)
+    )
     close((got,), (layer(projected, residual.double()),), 1e-5)
 
 
@@ -93,14 +119,24 @@ def test_a_program_may_have_many_rows(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("number", "dropout"), [(0, 0.1), (2**32 + 1, 0.3), (-(2**63), 0.5)])
-def test_places_are_dropped_at_the_rate_asked_for_and_independently(number: int, dropout: float) -> None:
+def test_places_are_dropped_at_the_rate_asked_for_and_independently(
+    number: int, dropout: float
+) -> None:
     rows, width = 8, 500
-    mask, again, other = (kept(rows, width, dropout, torch.tensor(n)) for n in (number, number, number + 1))
+    mask, again, other = (
+        kept(rows, width, dropout, torch.tensor(n)) for n in (number, number, number + 1)
+    )
     assert mask.equal(again)
-    bound = 6 * (0.25 / (rows * width)) ** 0.5  # of six standard deviations, at the variance's largest
+    bound = (
+        6 * (0.25 / (rows * width)) ** 0.5
+    )  # of six standard deviations, at the variance's largest
     assert mask.double().mean().item() == pytest.approx(1 - dropout, abs=bound)
     # Draws that belong together in no way agree as often as two coins: by seed, row, place, and lane of a draw.
-    for one, two in [(mask, other), (mask[1:], mask[:-1]), *((mask[:, n:], mask[:, :-n]) for n in (1, 2, 3, 4))]:
+    for one, two in [
+        (mask, other),
+        (mask[1:], mask[:-1]),
+        *((mask[:, n:], mask[:, :-n]) for n in (1, 2, 3, 4)),
+    ]:
         agree = (one == two).double().mean().item()
         assert agree == pytest.approx(dropout**2 + (1 - dropout) ** 2, abs=1.2 * bound)
     stretches = torch.cat((mask, other)).unfold(1, 200, 1).flatten(0, 1)
@@ -119,4 +155,6 @@ def test_torch_compile_takes_it_whole_and_forward_and_backward() -> None:
 
 def test_the_operator_keeps_the_rules_of_torch() -> None:
     inputs = norm_inputs(3, 20, torch.bfloat16, torch.float32)
-    torch.library.opcheck(torch.ops.sqzb.dropout_add_norm.default, (*inputs, 0.5, EPS, torch.tensor(1)))
+    torch.library.opcheck(
+        torch.ops.sqzb.dropout_add_norm.default, (*inputs, 0.5, EPS, torch.tensor(1))
+    )
