@@ -100,6 +100,7 @@ def row(chosen: Task, split: str, columns: Sequence[str], example: Example) -> s
     if chosen.file_index in cells:
         cells[chosen.file_index] = str(example.row)
     if example.label is not None:
+        assert isinstance(example.label, int | float)
         score = chosen.regression
         cells[chosen.file_label] = (
             f"{example.label:.3f}" if score else chosen.file_labels[int(example.label)]

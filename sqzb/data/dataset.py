@@ -4,30 +4,36 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+# An index into the names of the classes; a number; for several labels the indices of those that hold;
+# for tokens the index of each word's tag.
+Label = int | float | tuple[int, ...]
+
 
 class Example(NamedTuple):
     """A text, or a pair of texts, with its label.
 
-    `label` is an index into the names of the classes, a number for regression, None where it is withheld.
-    `row` counts from 0 in the file or table that was read. In a test split it is the number by which
-    predictions are asked for.
+    label  None where it is withheld
+    row    counts from 0 in the file or table that was read. In a test split of GLUE it is the number by
+           which predictions are asked for.
+    words  the words that tags belong to; None but for tokens, where `text_a` is the words with spaces between
     """
 
     text_a: str
     text_b: str | None
-    label: int | float | None
+    label: Label | None
     row: int
+    words: tuple[str, ...] | None = None
 
 
 @dataclass(frozen=True)
-class Classes:
-    """Labels that are one of several classes; a class is known by its index into `names`."""
+class _Named:
+    """Labels with names, each known by its index into `names`."""
 
     names: tuple[str, ...]
 
     @property
     def outputs(self) -> int:
-        """Number of outputs of a model for these labels: one for each class."""
+        """Number of outputs of a model for these labels: one for each name."""
         return len(self.names)
 
     @property
@@ -36,12 +42,29 @@ class Classes:
         return dict(enumerate(self.names))
 
 
+class Classes(_Named):
+    """Every example has one label."""
+
+
+class Labels(_Named):
+    """Every example has any number of labels: several, one or none."""
+
+
+class Tags(_Named):
+    """Every word of an example has one label."""
+
+
 @dataclass(frozen=True)
 class Number:
-    """Labels that are numbers from `low` to `high`."""
+    """Labels that are numbers from `low` to `high`.
+
+    A model learns (label - mean) / std. What leaves it is in the labels' own unit.
+    """
 
     low: float
     high: float
+    mean: float = 0.0
+    std: float = 1.0
     names: tuple[str, ...] = ()
     outputs: int = 1
 
@@ -51,7 +74,7 @@ class Number:
         return {0: "score"}
 
 
-Kind = Classes | Number
+Kind = Classes | Number | Labels | Tags
 
 
 class Split(NamedTuple):
@@ -68,13 +91,14 @@ class DataSet:
     name               for messages and folders, such as mrpc
     kind               what the labels are
     texts              texts of each example: 1, or 2 for pairs
-    metrics            names of functions in sqzb.data.metrics; the score is their mean
+    metrics            names of the metrics to measure, from sqzb.data.metrics
     read               reads a split by name
     train_split        name of the split to train on; None where there is none
     validation_splits  names of the splits to measure on (MNLI has two)
     test_splits        names of the splits whose labels are withheld
     on_disk            whether the splits are local files
     model_of           the task whose model predicts this one, where it has no training split (AX)
+    score_metrics      those of `metrics` whose mean is the score, which chooses the best model; empty: all
     """
 
     name: str
@@ -87,6 +111,7 @@ class DataSet:
     test_splits: tuple[str, ...]
     on_disk: bool
     model_of: str = ""
+    score_metrics: tuple[str, ...] = ()
 
     @property
     def labelled_splits(self) -> tuple[str, ...]:

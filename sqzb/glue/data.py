@@ -87,7 +87,11 @@ def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str 
     n = empty_texts(examples)
     if n == 0:
         return None
-    return f"{task.name}'s {split} split has an empty sentence in {n:,} of its {len(examples):,} examples: they are kept."
+    total = f"{len(examples):,}"
+    return (
+        f"{task.name}'s {split} split has an empty sentence in {n:,} of its {total} examples: "
+        "they are kept."
+    )
 
 
 def _example(sentences: Sequence[str], label: int | float | None, row: int) -> Example:

@@ -10,7 +10,7 @@ import datasets
 import huggingface_hub.errors
 import pytest
 
-from sqzb.data.dataset import Example, in_common
+from sqzb.data.dataset import Example, Label, in_common
 from sqzb.errors import UserError
 from sqzb.glue.data import differing_count, empty_sentences, load_split
 from sqzb.glue.tasks import TASKS, Task, task
@@ -37,7 +37,7 @@ def refusal(of: Task, split: str, glue_dir: Path | None) -> str:
     return message
 
 
-def texts(examples: list[Example]) -> list[tuple[str, str | None, int | float | None]]:
+def texts(examples: list[Example]) -> list[tuple[str, str | None, Label | None]]:
     return [example[:3] for example in examples]
 
 
@@ -272,7 +272,7 @@ def test_a_split_that_the_task_has_not(tmp_path: Path) -> None:
 # What GLUE's other tasks need of the reader
 
 # Header lines of train, dev and test as GLUE's own files have them (MNLI's of dev_matched; its train has label1 alone).
-PARSES = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"
+PARSES = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"  # noqa: E501
 STS = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
 HEADERS = {
     "cola": ("", "index\tsentence"),

@@ -3,7 +3,7 @@
 import importlib.util
 import shutil
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import datasets
 import pytest
@@ -90,7 +90,7 @@ def hub(stored: Path, tmp_path: Path) -> Path:
 
 def texts(examples: list[Example]) -> list[tuple[object, ...]]:
     return [
-        (*example[:2], example.label and round(example.label, 3), example.row)
+        (*example[:2], example.label and round(cast(float, example.label), 3), example.row)
         for example in examples
     ]
 
@@ -119,7 +119,7 @@ def test_every_task_is_written_as_glue_has_it_and_what_differs_is_named(
                 if test:
                     assert cells[0] == str(written[-1].row)
                 elif of.labels:
-                    assert cells[label] == of.file_labels[int(written[-1].label or 0)]
+                    assert cells[label] == of.file_labels[cast(int, written[-1].label or 0)]
                 else:
                     assert float(cells[label]) == written[-1].label
 
