@@ -1,23 +1,20 @@
 """Recipes, checked whole before anything heavy is loaded."""
 
+from sqzb.recipe.corpus import CorpusRecipe, Source, Vocabulary
 from sqzb.recipe.reading import Recipe, dump_recipe, load_recipe
 from sqzb.recipe.schema import (
     REMOVED,
-    CorpusRecipe,
     Distillation,
     FinetuneRecipe,
     MaskedLMDistillation,
     Masking,
     Optimizer,
     PretrainRecipe,
-    Section,
-    Source,
     TrainingRecipe,
-    Vocabulary,
-    flat,
     without_removed,
 )
 from sqzb.recipe.sweeps import ALL, Stage, SweepRecipe
+from sqzb.recipe.values import Section, flat
 
 __all__ = [
     "ALL",

@@ -2,8 +2,10 @@
 
 from collections.abc import Iterable
 
-from sqzb.recipe.schema import CorpusRecipe, PretrainRecipe, Section
+from sqzb.recipe.corpus import CorpusRecipe
+from sqzb.recipe.schema import PretrainRecipe
 from sqzb.recipe.sweeps import SweepRecipe
+from sqzb.recipe.values import Section
 
 COMMANDS: dict[str, type[Section]] = {
     "prepare-corpus": CorpusRecipe,

@@ -8,8 +8,9 @@ import yaml
 from pydantic import BaseModel
 
 from sqzb.recipe.reference import keys, section_in
-from sqzb.recipe.schema import REMOVED, flat
+from sqzb.recipe.schema import REMOVED
 from sqzb.recipe.strict_yaml import parse
+from sqzb.recipe.values import flat
 
 Location = tuple[int | str, ...]  # the keys on the way to a value; numbers in lists
 

@@ -13,10 +13,10 @@ from sqzb.model.config import SqueezeBertConfig
 from sqzb.recipe import strict_yaml
 from sqzb.recipe.commands import COMMANDS, NOUNS, command_line, command_of
 from sqzb.recipe.explanations import explain, same_key
-from sqzb.recipe.schema import Section
 from sqzb.recipe.shipped import find, names
 from sqzb.recipe.strict_yaml import dump, parse
 from sqzb.recipe.sweeps import SweepRecipe
+from sqzb.recipe.values import Section
 
 Recipe = TypeVar("Recipe", bound=Section)
 # KEY, = and VALUE as arguments of their own, or = at the end or the beginning of one; \0 stands between arguments.

@@ -22,7 +22,8 @@ from pydantic_core import PydanticCustomError
 
 from sqzb.errors import Problem
 from sqzb.glue.tasks import FINETUNED, NINE
-from sqzb.recipe.schema import FinetuneRecipe, Section, flat
+from sqzb.recipe.schema import FinetuneRecipe
+from sqzb.recipe.values import Section, flat
 
 ALL = "all"
 
