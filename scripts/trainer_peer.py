@@ -22,7 +22,7 @@ from sqzb import console
 from sqzb.bench.report import parser
 from sqzb.data import metrics
 from sqzb.glue.tasks import Task, task
-from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
+from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe, number
 
 SPLITS = ("train", "validation")
 
@@ -151,9 +151,9 @@ def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
         ),
         TrainingArguments(
             str(output),
-            num_train_epochs=recipe.epochs,
+            num_train_epochs=number(recipe.epochs),
             per_device_train_batch_size=recipe.batch,
-            learning_rate=recipe.lr,
+            learning_rate=number(recipe.lr),
             warmup_steps=recipe.warmup,
             weight_decay=recipe.weight_decay,
             max_grad_norm=recipe.clip_norm,

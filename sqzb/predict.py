@@ -13,7 +13,7 @@ from sqzb.finetuning.data import open_data
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.predict import predict as logits_of
 from sqzb.model.open import model_folder, open_classifier, open_squeezebert_mlm
-from sqzb.recipe import FinetuneRecipe
+from sqzb.recipe import FinetuneRecipe, number
 from sqzb.tokenizer import MASK, special_ids
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import recipe_of
@@ -47,7 +47,7 @@ def predict(
         for number, row in enumerate(known)
     ]
     positions = model.config.max_position_embeddings
-    max_length = positions if recipe is None else min(recipe.max_length, positions)
+    max_length = positions if recipe is None else min(int(number(recipe.max_length)), positions)
     accelerator = start_accelerator()
     encoded = encode(examples, opened.tokenizer, max_length, kind)
     logits = torch.from_numpy(logits_of(model.to(accelerator.device), encoded, accelerator))

@@ -18,7 +18,7 @@ from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.labels import outputs_of
 from sqzb.finetuning.predict import predict
 from sqzb.model.open import Classifier, Source, model_folder, open_classifier
-from sqzb.recipe import FinetuneRecipe
+from sqzb.recipe import FinetuneRecipe, number
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import recipe_of
 
@@ -81,7 +81,7 @@ def open_finetuned(
     recipe = recipe_of(str(folder.path), FinetuneRecipe) or FinetuneRecipe()
     opened = open_classifier(folder)
     outputs = outputs_of(data, opened.model.config.id2label, folder.path, console.warn)
-    max_length = min(recipe.max_length, opened.model.config.max_position_embeddings)
+    max_length = min(int(number(recipe.max_length)), opened.model.config.max_position_embeddings)
     accelerator = accelerator or start_accelerator()
     model = opened.model.to(accelerator.device)
     return Finetuned(data, model, opened.tokenizer, outputs, max_length, accelerator)

@@ -13,6 +13,7 @@ from torch.optim import AdamW
 from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, in_common
 from sqzb.errors import UserError
+from sqzb.finetuning.defaults import resolve
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers, find_teachers
 from sqzb.finetuning.encode import Encoded, encode
@@ -20,10 +21,11 @@ from sqzb.finetuning.evaluation import decide, evaluate_splits, measure
 from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import count_examples, print_validation_report
+from sqzb.finetuning.texts import measure_texts
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
 from sqzb.model.open import Classifier, Opened, Source, model_folder, open_classifier
-from sqzb.recipe import FinetuneRecipe
+from sqzb.recipe import FinetuneRecipe, number
 from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.graphs import choose_graphs
@@ -76,13 +78,16 @@ class Finetuning:
         self._teachers = find_teachers(recipe.distillation, data, folder)
         opened = build_model(recipe, data, self._source)
         self.model, self.tokenizer = opened.model, opened.tokenizer
+        self._train = self._load(data.train_split)
+        self.recipe = recipe = self._resolved(recipe)
+        self.epochs, self.lr = int(number(recipe.epochs)), number(recipe.lr)
+        self.max_length = int(number(recipe.max_length))
         choose_kernels(recipe, self.model, self.accelerator.device)
         measured = by_kernels(self.model) and not recipe.distillation.teacher
         self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
 
         # Examples with labels. `prepare` adds those that the teachers label, whose number is known
         # before.
-        self._train = self._load(data.train_split)
         self._unlabelled = augmentation.read_unlabelled(recipe.distillation, data)
         n_augmented = recipe.distillation.augment * len(self._train)
         self.extra_examples = {"unlabelled": len(self._unlabelled), "augmented": n_augmented}
@@ -92,12 +97,29 @@ class Finetuning:
 
         n_examples = len(self._train) + sum(self.extra_examples.values())
         self.steps_per_epoch = batches_in(n_examples, recipe.batch)
-        self.steps = recipe.epochs * self.steps_per_epoch
+        self.steps = self.epochs * self.steps_per_epoch
 
         # What is known of the model by its evaluations.
         self.needs_older_checkpoints = recipe.keep_best
         self.figures: dict[str, float] = {}  # of the last evaluation
         self.scores: dict[int, float] = {}  # by the number of finished steps
+
+    def _resolved(self, recipe: FinetuneRecipe) -> FinetuneRecipe:
+        """Return the recipe with numbers in place of `auto`.
+
+        Raises:
+            UserError: The model cannot read as many tokens as the recipe has it.
+        """
+        config = self.model.config
+        positions = config.max_position_embeddings
+        if recipe.max_length != "auto" and recipe.max_length > positions:
+            raise UserError(
+                f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it."
+            )
+        if not recipe.data.train and "auto" not in (recipe.epochs, recipe.lr, recipe.max_length):
+            return recipe
+        self.texts = measure_texts(self._train, self.tokenizer)
+        return resolve(recipe, self.texts.lengths, config.hidden_size, positions)
 
     def _load(self, split: str) -> list[Example]:
         examples, warnings = self.data.read(split)
@@ -118,7 +140,7 @@ class Finetuning:
         return self._encode(examples)
 
     def _encode(self, examples: list[Example]) -> Encoded:
-        return encode(examples, self.tokenizer, self.recipe.max_length, self.data.kind)
+        return encode(examples, self.tokenizer, self.max_length, self.data.kind)
 
     # Before the first step
 
@@ -176,9 +198,7 @@ class Finetuning:
 
     def make_engine(self) -> Engine:
         recipe = self.recipe
-        optimizer = AdamW(
-            parameter_groups(self.model, recipe.weight_decay), lr=recipe.lr, fused=True
-        )
+        optimizer = AdamW(parameter_groups(self.model, recipe.weight_decay), lr=self.lr, fused=True)
         trained: nn.Module = self.model
         if self.teacher_logits is not None:
             trained = Taught(self.model, recipe.distillation)
@@ -201,7 +221,7 @@ class Finetuning:
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
         own = filled[self.accelerator.process_index :: processes]
         # A CUDA graph is of one length, so there are few.
-        batch = self.train_set.batch(own, LENGTH_UNIT if self.graphs else 1, self.recipe.max_length)
+        batch = self.train_set.batch(own, LENGTH_UNIT if self.graphs else 1, self.max_length)
         if self.teacher_logits is None:
             return [batch]
         logits = np.where(own[:, None] < 0, np.float32(0), self.teacher_logits[own])
@@ -211,7 +231,7 @@ class Finetuning:
         return [self.accelerator.process_index]
 
     def learning_rate(self, step: int) -> float:
-        return learning_rate(step, self.steps, self.recipe.lr, self.recipe.warmup, decay_power=1.0)
+        return learning_rate(step, self.steps, self.lr, self.recipe.warmup, decay_power=1.0)
 
     def forward_flops(self, batch: MicroBatch) -> int:
         return self.model.forward_flops(*batch["input_ids"].shape)
@@ -335,8 +355,8 @@ class Finetuning:
             console.out.print(
                 f"{self.data.name.upper()}: {len(self._train):,} training and "
                 f"{count_examples(self.validation)} validation examples, {recipe.model} "
-                f"({start}), {device_summary(self)}\n{self.steps:,} steps = {recipe.epochs} "
-                f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {recipe.lr:g}, "
+                f"({start}), {device_summary(self)}\n{self.steps:,} steps = {self.epochs} "
+                f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {self.lr:g}, "
                 f"seed {recipe.seed}"
             )
 
@@ -371,10 +391,4 @@ def build_model(recipe: FinetuneRecipe, data: DataSet, source: Source) -> Opened
             "hidden_dropout_prob": recipe.dropout,
             "attention_probs_dropout_prob": recipe.dropout,
         }
-    opened = open_classifier(source, recipe.from_scratch, **changes)
-    positions = opened.model.config.max_position_embeddings
-    if recipe.max_length > positions:
-        raise UserError(
-            f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it."
-        )
-    return opened
+    return open_classifier(source, recipe.from_scratch, **changes)

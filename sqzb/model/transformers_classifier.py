@@ -30,6 +30,7 @@ class ClassifierConfig(NamedTuple):
     id2label: dict[int, str]
     vocab_size: int
     max_position_embeddings: int  # tokens that a text may have
+    hidden_size: int
 
     @property
     def num_labels(self) -> int:
@@ -51,6 +52,7 @@ class TransformersClassifier(StoredModel):
             dict(model.config.id2label),
             model.get_input_embeddings().num_embeddings,
             _positions(model),
+            model.config.hidden_size,
         )
         self._takes_types = (
             "token_type_ids" in inspect.signature(model.forward).parameters

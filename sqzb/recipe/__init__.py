@@ -14,7 +14,7 @@ from sqzb.recipe.schema import (
     without_removed,
 )
 from sqzb.recipe.sweeps import ALL, Stage, SweepRecipe
-from sqzb.recipe.values import Section, flat
+from sqzb.recipe.values import Section, flat, number
 
 __all__ = [
     "ALL",
@@ -36,5 +36,6 @@ __all__ = [
     "dump_recipe",
     "flat",
     "load_recipe",
+    "number",
     "without_removed",
 ]

@@ -123,7 +123,7 @@ def _wrong_value(detail: Mapping[str, Any]) -> str:
     advice = ""
     if detail["type"] in ("list_type", "tuple_type") and isinstance(value, str | int | float):
         advice = f": write [{value}]"
-    elif detail["type"] in ("int_type", "float_type", "bool_type") and _is_quoted(value):
+    elif detail["type"] in ("int_type", "float_type", "bool_type", "or_auto") and _is_quoted(value):
         advice = f": write {value}, without quotes"
     return f"{problem}, not {value!r}{advice}"
 

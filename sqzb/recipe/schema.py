@@ -1,13 +1,15 @@
 """The keys of recipes for pretrain and finetune: types, defaults, limits, impossible combinations."""
 
+import re
 from collections.abc import Mapping
+from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
 
 from sqzb.errors import Problem
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.recipe.values import MicroBatchSize, Section, Switch
+from sqzb.recipe.values import Columns, Count, Files, Length, Rate, Section, Switch
 
 Masking = Literal["token", "word", "ngram"]
 
@@ -155,7 +157,7 @@ class PretrainRecipe(TrainingRecipe):
     )
     steps: int = Field(56_000, ge=1, description="optimizer steps of the run")
     global_batch: int = Field(8192, ge=1, description="sequences in a step, over all processes")
-    micro_batch: MicroBatchSize = Field(
+    micro_batch: Count = Field(
         32, description="sequences that a process computes at once; auto: the most that fit"
     )
     optimizer: Optimizer = Field(
@@ -241,10 +243,66 @@ class Distillation(SoftTargets):
         return without_removed(values, "distillation.") if isinstance(values, dict) else values
 
 
+class OwnData(Section):
+    """Labelled data of the user's own, in place of a GLUE task.
+
+    A file is CSV, TSV, JSONL, JSON, parquet or CoNLL, also compressed. A folder or a glob stands for
+    its files, and hub:OWNER/NAME or hub:OWNER/NAME:CONFIG for a data set on the Hub.
+    """
+
+    train: Files = Field((), description="files, folders, globs or hub:OWNER/NAME to train on")
+    validation: Files = Field(
+        (), description="the same to measure on; empty: a share of the training examples"
+    )
+    test: Files = Field((), description="the same, without labels, for predictions")
+    text: Columns = Field(
+        (), description="column of the text, or two of a pair; empty: recognised by their names"
+    )
+    label: str | None = Field(
+        None, min_length=1, description="column of the label; null: recognised by its name"
+    )
+    kind: Literal["classes", "number", "labels", "tokens"] | None = Field(
+        None,
+        description="one of several classes; a number; several labels; a label for each word; "
+        "null: recognised from the labels",
+    )
+    separator: str = Field(
+        ",", min_length=1, description="text between several labels of an example in one column"
+    )
+    holdout: float = Field(
+        0.1, gt=0, lt=1, description="share of the examples to measure on, without validation files"
+    )
+    split: str = Field("train", min_length=1, description="split of a data set on the Hub")
+    revision: str | None = Field(
+        None, min_length=1, description="commit of a data set on the Hub; null: the newest"
+    )
+
+    def problems(self) -> list[Problem]:
+        problems: list[Problem] = []
+        if len(self.text) > 2:
+            problems.append(("text", f"is {len(self.text)} columns; an example has 1 or 2 texts"))
+        problems += [
+            (key, "holds an empty text")
+            for key in ("train", "validation", "test", "text")
+            if "" in getattr(self, key)
+        ]
+        if self.validation and self.holdout != OwnData.model_fields["holdout"].default:
+            problems.append(("holdout", "has no effect beside data.validation"))
+        if not self.train:
+            problems += [
+                (key, "has no effect without data.train (--train)")
+                for key, value in self
+                if value != OwnData.model_fields[key].default
+            ]
+        return problems
+
+
 class FinetuneRecipe(TrainingRecipe):
     """sqzb finetune."""
 
-    may_change = TrainingRecipe.may_change | {"glue_dir", "distillation.cache"}
+    may_change = TrainingRecipe.may_change | {
+        *("glue_dir", "distillation.cache", "data.train", "data.validation", "data.test"),
+    }
     length = "epochs"
 
     task: str | None = Field(
@@ -253,6 +311,7 @@ class FinetuneRecipe(TrainingRecipe):
     glue_dir: str | None = Field(
         None, description="folder of GLUE's own files; null: they come from the Hub"
     )
+    data: OwnData = Field(OwnData(), description="labelled data of your own, in place of a task")
     model: str = Field(
         "squeezebert/squeezebert-uncased",
         min_length=1,
@@ -261,8 +320,10 @@ class FinetuneRecipe(TrainingRecipe):
     from_scratch: bool = Field(
         False, description="start from random weights, with the model's sizes and vocabulary"
     )
-    epochs: int = Field(10, ge=1, description="passes over the training examples")
-    lr: float = Field(3e-5, gt=0, description="peak learning rate")
+    epochs: Count = Field(
+        10, description="passes over the training examples; auto: by their number"
+    )
+    lr: Rate = Field(3e-5, description="peak learning rate; auto: by the width of the model")
     batch: int = Field(16, ge=1, description="examples in a step, over all processes")
     warmup: float = Field(
         0.1, ge=0, lt=1, description="share of the steps with a rising learning rate"
@@ -273,7 +334,11 @@ class FinetuneRecipe(TrainingRecipe):
     clip_norm: float = Field(
         1.0, gt=0, description="largest global norm of the gradient; longer ones are scaled down"
     )
-    max_length: int = Field(128, ge=8, description="tokens in an example; longer examples are cut")
+    max_length: Length = Field(
+        128,
+        description="tokens in an example; longer examples are cut; auto: by the lengths of the "
+        "training examples",
+    )
     dropout: float | None = Field(
         None, ge=0, lt=1, description="dropout everywhere in the model; null: the model's own"
     )
@@ -297,9 +362,21 @@ class FinetuneRecipe(TrainingRecipe):
         Distillation(), description="learn from finetuned teachers too; without a teacher, off"
     )
 
+    @property
+    def data_name(self) -> str | None:
+        """The GLUE task, or the name of the user's own data: that of its first file."""
+        if not self.data.train:
+            return self.task
+        return (
+            re.sub(r"[^\w-]+", "_", PurePath(self.data.train[0]).name.partition(".")[0]) or "data"
+        )
+
     def problems(self) -> list[Problem]:
-        if self.early_stopping is None or self.keep_best:
-            return []
-        return [
-            ("early_stopping", "ends with a model that is not the best one: set keep_best=true too")
-        ]
+        problems: list[Problem] = []
+        if self.early_stopping is not None and not self.keep_best:
+            reason = "ends with a model that is not the best one: set keep_best=true too"
+            problems.append(("early_stopping", reason))
+        if self.data.train and self.task is not None:
+            reason = "is for GLUE, and data.train (--train) is data of your own: give one of them"
+            problems.append(("task", reason))
+        return problems

@@ -66,7 +66,7 @@ else:  # by the rules of FinetuneRecipe's own fields, whatever these are
             **{name: _values(field) for name, field in fields.items()},
         )
 
-    _OF_ONE_RUN = ("task", "glue_dir", "output")
+    _OF_ONE_RUN = ("task", "glue_dir", "data", "output")
     _FIELDS = {
         name: field
         for name, field in FinetuneRecipe.model_fields.items()
@@ -141,7 +141,9 @@ class SweepRecipe(FinetuneRecipe):
         )
 
     def names(self) -> list[str]:
-        """The tasks that `task` names, whether there are such or not."""
+        """Return the tasks that `task` names, whether they exist or not; or the own data's name."""
+        if self.data.train:
+            return [str(self.data_name)]
         if self.task == ALL:
             return list(NINE)
         return list(
@@ -180,7 +182,8 @@ class SweepRecipe(FinetuneRecipe):
         A task's own settings stand over the recipe's keys, the stage's over both, and the grid's values over all. A
         stage that teaches has no grid, but one run of each task. Teachers and starting points of stages are not in it.
         """
-        values = self.model_dump(exclude={"sweep", "tasks", "stages"}) | {"task": task}
+        values = self.model_dump(exclude={"sweep", "tasks", "stages"})
+        values["task"] = None if self.data.train else task
         if task in self.tasks:
             values = _laid_over(values, self.tasks[task].model_dump())
         if stage in self.stages:
@@ -207,7 +210,9 @@ class SweepRecipe(FinetuneRecipe):
             for stage in stages
             for run in self.recipes(task, stage)
         ]
-        of_runs = [problem for run in runs for problem in run.problems()]
+        of_runs = [problem for run in (self, *runs) for problem in FinetuneRecipe.problems(run)]
+        if self.data.train and self.tasks:
+            of_runs.append(("tasks", "is for GLUE, and has no effect on data of your own"))
         if self.stages and any(run.distillation.teacher for run in runs):
             of_runs.append(
                 ("distillation.teacher", "with stages, name it in these: stages.NAME.teacher")
@@ -231,7 +236,9 @@ class SweepRecipe(FinetuneRecipe):
                 f"there is no stage {teacher!r}, but {known}; finetuned models are given as {{mrpc: PATH}}",
             )
         first = self.stages[name].first
-        if first not in (None, *FINETUNED):
+        if first is not None and self.data.train:
+            yield f"stages.{name}.first", "is a GLUE task, and data.train is data of your own"
+        elif first not in (None, *FINETUNED):
             yield f"stages.{name}.first", _no_task([str(first)])
         if circle := self._circle(name):
             yield key, f"it would be taught by itself: {' by '.join(circle)}"
@@ -241,7 +248,8 @@ class SweepRecipe(FinetuneRecipe):
             )
             if lacking:
                 yield key, f"there is none for {', '.join(lacking)}"
-            unknown = [task for task in teacher if task not in FINETUNED]
+            known_names = self.names() if self.data.train else FINETUNED
+            unknown = [task for task in teacher if task not in known_names]
             if unknown:
                 yield key, _no_task(unknown)
 

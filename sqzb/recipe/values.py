@@ -1,9 +1,10 @@
 """The parts that recipes are made of: sections, and values of types that YAML does not have."""
 
+import math
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PlainValidator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainValidator
 from pydantic_core import PydanticCustomError
 
 from sqzb.errors import Problem
@@ -19,15 +20,32 @@ class Section(BaseModel):
         return []
 
 
-def _size_or_auto(value: Any) -> Any:
-    if value == "auto" or (type(value) is int and value >= 1):
-        return value
-    raise PydanticCustomError("size_or_auto", "Input should be a whole number, 1 or more, or auto")
+def _or_auto(noun: str, kind: type, least: float) -> PlainValidator:
+    """Return a validator of numbers from `least` on and of `auto`.
+
+    It has one error for both, where pydantic has one for each type of a union.
+    """
+
+    def check(value: Any) -> Any:
+        if value == "auto":
+            return value
+        whole = type(value) is int
+        if (whole or (type(value) is float and kind is float)) and least <= value < math.inf:
+            return kind(value)
+        raise PydanticCustomError("or_auto", f"Input should be a {noun}, or auto")
+
+    return PlainValidator(check)
 
 
-# One error for both kinds, where pydantic has one for each kind of a union.
-MicroBatchSize = Annotated[
-    Annotated[int, Field(ge=1)] | Literal["auto"], PlainValidator(_size_or_auto)
+def _whole_or_auto(least: int) -> PlainValidator:
+    return _or_auto(f"whole number, {least} or more", int, least)
+
+
+Count = Annotated[Annotated[int, Field(ge=1)] | Literal["auto"], _whole_or_auto(1)]
+Length = Annotated[Annotated[int, Field(ge=8)] | Literal["auto"], _whole_or_auto(8)]
+Rate = Annotated[
+    Annotated[float, Field(gt=0)] | Literal["auto"],
+    _or_auto("number over 0", float, math.nextafter(0, 1)),
 ]
 
 
@@ -38,6 +56,24 @@ def _switch(value: Any) -> Any:
 
 
 Switch = Annotated[bool | Literal["auto"], PlainValidator(_switch)]
+
+
+def number(value: float | Literal["auto"]) -> float:
+    """Return a value that is not auto any more."""
+    assert value != "auto"
+    return value
+
+
+def _listed(value: Any) -> Any:
+    return (value,) if isinstance(value, str) else value
+
+
+def _columns(value: Any) -> Any:
+    return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
+
+
+Files = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)]
+Columns = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_columns)]
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:

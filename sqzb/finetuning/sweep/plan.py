@@ -35,7 +35,7 @@ class Run(NamedTuple):
 
     @property
     def name(self) -> str:
-        return "/".join(filter(None, (self.stage, self.recipe.task, self.folder.name)))
+        return "/".join(filter(None, (self.stage, self.recipe.data_name, self.folder.name)))
 
     def link(self) -> None:
         """Make the link to the same run, unless something is there."""
@@ -57,9 +57,13 @@ def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
     """The sweep's runs, each behind those that it needs, whose folders are `output`/STAGE/TASK/SETTINGS, without
     STAGE where there are none; UserError when a task is none of GLUE's."""
     if not recipe.names():
-        raise UserError("There is no task: give --task, such as --task mrpc,rte or --task all.")
-    for name in (*recipe.names(), *recipe.tasks):
-        task(name)
+        raise UserError(
+            "There is no task: give --task, such as --task mrpc,rte or --task all, or --train FILE for "
+            "data of your own."
+        )
+    if not recipe.data.train:
+        for name in (*recipe.names(), *recipe.tasks):
+            task(name)
     runs: dict[tuple[str, str], list[Run]] = {}
     for stage, part in recipe.in_order().items():
         for name in recipe.tasks_of(stage):

@@ -71,7 +71,9 @@ def _check_folders(output: Path, runs: Sequence[Run]) -> None:
         problems += [
             f"{run.folder}: {key} was {before[key]}, is {value}"
             for key, value in flat(run.recipe.model_dump()).items()
-            if value != before[key] and not {key, key.split(".")[0]} & FinetuneRecipe.may_change
+            # A run's own recipe has what `auto` was resolved to.
+            if value not in (before[key], "auto")
+            and not {key, key.split(".")[0]} & FinetuneRecipe.may_change
         ]
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
@@ -96,7 +98,8 @@ def _check_models(runs: Sequence[Run]) -> None:
 def _check_data(runs: Sequence[Run]) -> None:
     """Raise UserError, with all problems, where files of data that unfinished runs need are missing or wrong."""
     problems: list[str] = []
-    for data in {run.recipe.task: open_data(run.recipe) for run in _unfinished(runs)}.values():
+    recipes = {run.recipe.data_name: run.recipe for run in _unfinished(runs)}
+    for data in map(open_data, recipes.values()):
         if not data.on_disk:
             continue
         for split in data.labelled_splits:

@@ -20,10 +20,12 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     where a task is missing, are of the best settings' means; where there are stages, each has its means and averages.
     """
     finished = [(run, found) for run in runs if (found := final_figures(run.folder)) is not None]
-    tasks = list(dict.fromkeys(run.recipe.task for run in runs))
+    tasks = list(dict.fromkeys(run.recipe.data_name for run in runs))
     scores: dict[tuple[str, str, str], list[float]] = {}
-    for run, found in sorted(finished, key=lambda one: tasks.index(one[0].recipe.task)):
-        scores.setdefault((str(run.recipe.task), run.stage, run.setting), []).append(found["score"])
+    for run, found in sorted(finished, key=lambda one: tasks.index(one[0].recipe.data_name)):
+        scores.setdefault((str(run.recipe.data_name), run.stage, run.setting), []).append(
+            found["score"]
+        )
     rows = [
         {"task": name, "stage": stage, "setting": setting, **spread(values)}
         for (name, stage, setting), values in scores.items()
@@ -38,7 +40,7 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     return {
         "runs": [
             {
-                "task": run.recipe.task,
+                "task": run.recipe.data_name,
                 "stage": run.stage,
                 "setting": run.setting,
                 "seed": run.recipe.seed,

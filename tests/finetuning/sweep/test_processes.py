@@ -26,7 +26,7 @@ from sqzb.finetuning.sweep.run import sweep
 from sqzb.finetuning.sweep.tables import AVERAGES, report, spread, summary
 from sqzb.glue.tasks import TASKS
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.recipe import FinetuneRecipe, SweepRecipe, load_recipe
+from sqzb.recipe import FinetuneRecipe, SweepRecipe, load_recipe, number
 from sqzb.tokenizer import train_tokenizer
 from stopped_runs import lines, write_task
 
@@ -410,7 +410,7 @@ def test_the_best_setting_is_that_of_the_highest_mean(
         {"task": "rte", "sweep": {"lr": [1e-5, 3e-5], "seed": [1, 2]}}
     )
     results = summary(
-        finished(tmp_path, given_, lambda run: scores[run.recipe.lr, run.recipe.seed])
+        finished(tmp_path, given_, lambda run: scores[number(run.recipe.lr), run.recipe.seed])
     )
     rows = {row["setting"]: row for row in results["rows"]}
     assert (rows["lr=1e-05"]["best_setting"], rows["lr=3e-05"]["best_setting"]) == (False, True)

@@ -1,0 +1,73 @@
+"""What a model's tokenizer makes of a data set's texts: their lengths, and the share of unknown tokens."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from tokenizers import Tokenizer
+
+from sqzb.data.dataset import Example
+
+CHUNK = 4096  # examples that are tokenised at once, so that memory stays bounded
+
+
+@dataclass(frozen=True)
+class TextFigures:
+    """Figures of uncut texts.
+
+    lengths         (examples) tokens of each example, special tokens included
+    tokens          number of tokens in all, without special tokens
+    unknown_tokens  number of these that the vocabulary does not know
+    """
+
+    lengths: NDArray[np.int64]
+    tokens: int
+    unknown_tokens: int
+
+    def share_cut(self, max_length: int) -> float:
+        """Return the share of the examples that have more than `max_length` tokens."""
+        return float(np.mean(self.lengths > max_length))
+
+    def percentile(self, per_cent: float) -> int:
+        """Return the length that `per_cent` of the examples do not exceed."""
+        return int(np.percentile(self.lengths, per_cent, method="higher"))
+
+    @property
+    def share_unknown(self) -> float:
+        """Return the share of tokens that the vocabulary does not know."""
+        return self.unknown_tokens / max(1, self.tokens)
+
+
+def measure_texts(examples: Sequence[Example], tokenizer: Tokenizer) -> TextFigures:
+    """Count the tokens of examples as a model would read them without a limit on their length."""
+    padding, truncation = tokenizer.padding, tokenizer.truncation
+    tokenizer.no_padding()
+    tokenizer.no_truncation()
+    unknown = tokenizer.token_to_id(getattr(tokenizer.model, "unk_token", None) or "[UNK]")
+
+    lengths: list[int] = []
+    tokens = unknown_tokens = 0
+    for start in range(0, len(examples), CHUNK):
+        chunk = examples[start : start + CHUNK]
+        for encoding in tokenizer.encode_batch(*_inputs(chunk)):
+            lengths.append(len(encoding.ids))
+            tokens += len(encoding.ids) - sum(encoding.special_tokens_mask)
+            unknown_tokens += 0 if unknown is None else encoding.ids.count(unknown)
+
+    if truncation:
+        tokenizer.enable_truncation(**truncation)
+    if padding:
+        tokenizer.enable_padding(**padding)
+    return TextFigures(np.array(lengths, np.int64), tokens, unknown_tokens)
+
+
+def _inputs(examples: Sequence[Example]) -> tuple[list[object], bool]:
+    """Return the arguments of `encode_batch`: inputs, and whether they are words already."""
+    if examples[0].words is not None:
+        return [example.words for example in examples], True
+    inputs: list[object] = []
+    for example in examples:
+        pair = example.text_b is not None
+        inputs.append((example.text_a, example.text_b) if pair else example.text_a)
+    return inputs, False
