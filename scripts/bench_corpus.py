@@ -1,6 +1,7 @@
 """How fast text becomes training data: prepare-corpus beside its peers, on the same text and cores, in one run.
 
-    python scripts/bench_corpus.py --text FOLDER [--text FOLDER ...] --vocab VOCAB.TXT [--megabytes 100] [--json FILE]
+    python scripts/bench_corpus.py --text FOLDER [--text FOLDER ...] --vocab VOCAB.TXT [--megabytes
+    100] [--json FILE]
 
 Contestants, each in a process of its own, taking turns:
     tokenizers    encode_batch on all cores and nothing else: what prepare-corpus is held against

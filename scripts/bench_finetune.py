@@ -1,12 +1,14 @@
 """How long finetuning on MRPC takes, beside transformers' Trainer with the published architecture, the same settings.
 
-    python scripts/bench_finetune.py --vocab VOCAB.TXT --glue-dir FOLDER [--epochs 1] [--examples N] [--rounds 2]
+    python scripts/bench_finetune.py --vocab VOCAB.TXT --glue-dir FOLDER [--epochs 1] [--examples N]
+    [--rounds 2]
         [--json FILE]
     python scripts/bench_finetune.py --model FOLDER_OR_HUB_ID --glue-dir FOLDER
 
-Contestants, whole processes that take turns, from their start to their end, in fp32 on whatever accelerate finds:
-`sqzb finetune`, and Trainer as in transformers' run_glue.py (scripts/trainer_peer.py). With --vocab the model has the
-published sizes and random weights, and the accuracies say little.
+Contestants, whole processes that take turns, from their start to their end, in fp32 on whatever
+accelerate finds: `sqzb finetune`, and Trainer as in transformers' run_glue.py
+(scripts/trainer_peer.py). With --vocab the model has the published sizes and random weights, and
+the accuracies say little.
 """
 
 import statistics

@@ -1,17 +1,17 @@
 """Four of GLUE's tasks from a small pretrained model, from random weights, and by transformers' Trainer.
 
     python scripts/bench_glue.py --model runs/small_phase1/final --glue-dir GLUE
-        [--recipe recipes/small_finetune.yaml] [--output runs/bench_glue] [--sample 4000] [--examples N] [--json FILE]
-        [KEY=VALUE ...]
+        [--recipe recipes/small_finetune.yaml] [--output runs/bench_glue] [--sample 4000]
+        [--examples N] [--json FILE] [KEY=VALUE ...]
 
 Every task is finetuned with 3 seeds by each of
     sqzb          from the model
     transformers  Trainer with the same recipe (scripts/trainer_peer.py), from a folder with sqzb's head of that seed
                   over the model, so that both start from the same numbers
     random        sqzb from random weights, with the model's sizes and vocabulary
-on GLUE's own files, SST-2 on the first so many examples of its training file (--sample). All are whole commands with
-one thread, which take turns, so that their times can be compared. Goes on where it was stopped: a run with its figures
-beside it is kept, one that was begun is begun anew.
+on GLUE's own files, SST-2 on the first so many examples of its training file (--sample). All are
+whole commands with one thread, which take turns, so that their times can be compared. Goes on where
+it was stopped: a run with its figures beside it is kept, one that was begun is begun anew.
 """
 
 import json

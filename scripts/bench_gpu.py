@@ -16,13 +16,13 @@ Sections, each in a process of its own, so that none can spoil another, and each
             clip and optimizer; `idle`, the share of the wall in which no kernel runs. --logs keeps
             the kernels that take most of the time
     tune    finetuning on MRPC's files, whole commands: sqzb, and transformers' Trainer
-            (scripts/trainer_peer.py) with its SqueezeBERT and with BERT-base, from random weights of
-            the published sizes
+            (scripts/trainer_peer.py) with its SqueezeBERT and with BERT-base, from random weights
+            of the published sizes
     race    training steps beside BERT-base and SqueezeBERT of transformers (scripts/bench_model.py)
 
 Without --corpus the text that every Python carries is prepared first. A section that may take
-longer than what is left is left out, with a line that says so. Without a GPU everything runs through
-too, so that it can be tried (--layers 1 --tiny).
+longer than what is left is left out, with a line that says so. Without a GPU everything runs
+through too, so that it can be tried (--layers 1 --tiny).
 """
 
 import argparse
@@ -375,7 +375,8 @@ def busy(ran: Driven, wall: float, count: int) -> dict[str, Any]:
     most = sorted(kernels, key=lambda event: -event.self_device_time_total)[:14]
     for event in most:
         print(
-            f"{event.self_device_time_total / 1e3 / count:9.3f} ms {event.count // count:6} {event.key[:110]}"
+            f"{event.self_device_time_total / 1e3 / count:9.3f} ms {event.count // count:6} "
+            f"{event.key[:110]}"
         )
     launches = sum(event.count for event in kernels) // count
     return {"busy": round(total, 2), "idle": round(1 - total / wall, 3), "launches": launches}
@@ -431,7 +432,8 @@ def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, 
         tallies = forward(**batch).tallies
     loss = bench.mean_loss(tallies, batch)
     loss.backward()
-    # Each row of a key's bias gets what softmax takes away again: its gradient is 0 but for rounding.
+    # Each row of a key's bias gets what softmax takes away again: its gradient is 0 but for
+    # rounding.
     named = {
         name: p.grad
         for name, p in model.named_parameters()

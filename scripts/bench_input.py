@@ -7,7 +7,8 @@ Contestants take turns, on the same chunks:
     training      whole steps of the recipe, on whatever accelerate finds, with their examples already made
     sqzb          a process's part of a step as `sqzb pretrain` makes it: one thread reads, splits, swaps and masks
     transformers  DataCollatorForLanguageModeling on chunks that lie in memory as lists: masks alone, no sentence order
-Examples are made while the step before is computed; so long as they are made faster, they cost training nothing.
+Examples are made while the step before is computed; so long as they are made faster, they cost
+training nothing.
 """
 
 import tempfile

@@ -1,20 +1,25 @@
 """How long a forward and a training step take, beside transformers' BERT-base and SqueezeBERT, eager and compiled.
 
-    python scripts/bench_model.py [--work inference] [--batch 16] [--length 128] [--threads 2] [--precision bf16]
-                                  [--model sqzb] [--form eager] [--layers 12] [--rounds 5] [--json FILE]
+    python scripts/bench_model.py [--work inference] [--batch 16] [--length 128] [--threads 2]
+    [--precision bf16]
+                                  [--model sqzb] [--form eager] [--layers 12] [--rounds 5] [--json
+                                  FILE]
 
-Each option may be given several times and leaves only what it names; without any, everything is measured, which takes
-more than an hour on two cores. The same script serves a CPU and a GPU (where threads do not count).
+Each option may be given several times and leaves only what it names; without any, everything is
+measured, which takes more than an hour on two cores. The same script serves a CPU and a GPU (where
+threads do not count).
 
     inference  last hidden states and pooler without gradients; bf16 means weights in bf16
     training   forward, backward and optimizer on batches of 16: masked tokens (15 %) and the order of two segments,
-               with dropout; bf16 means autocast over weights in fp32; LAMB for sqzb, fused AdamW for the others
+               with dropout; bf16 means autocast over weights in fp32; LAMB for sqzb, fused AdamW
+               for the others
     roof       of the time taken, the share that the arithmetic needs at the rate of a large matrix product, measured
-               before each case; a line tells what sqzb's traffic would need at the rate of a large copy, if each
-               operation moved its input and output once
+               before each case; a line tells what sqzb's traffic would need at the rate of a large
+               copy, if each operation moved its input and output once
 
-Every contestant is a process of its own; they take turns, one call each a round, and one alone works at a time. sqzb's
-has its process set up as its commands do (`tune_cpu`), "sqzb's process" the same around BERT-base.
+Every contestant is a process of its own; they take turns, one call each a round, and one alone
+works at a time. sqzb's has its process set up as its commands do (`tune_cpu`), "sqzb's process" the
+same around BERT-base.
 """
 
 import argparse
@@ -155,8 +160,8 @@ def answer(contestant: tuple[str, str], line: Connection) -> Any:
         return line.recv()
     except EOFError:
         sys.exit(
-            f"{', '.join(contestant)}: its process has ended. All of a race are in memory at once; where that is too "
-            "little, race fewer, by --model and --form."
+            f"{', '.join(contestant)}: its process has ended. All of a race are in memory at "
+            "once; where that is too little, race fewer, by --model and --form."
         )
 
 
@@ -387,8 +392,9 @@ def show(
     console.table("", columns, rows)
     ours = needs(case, OURS, layers)
     console.out.print(
-        f"{machine['flops'] / 1e12:.2f} TFLOP/s, {machine['bytes'] / 1e9:.0f} GB/s: sqzb's arithmetic would take "
-        f"{ours.flops / machine['flops'] * 1e3:,.0f} ms, its traffic {ours.bytes / machine['bytes'] * 1e3:,.0f} ms"
+        f"{machine['flops'] / 1e12:.2f} TFLOP/s, {machine['bytes'] / 1e9:.0f} GB/s: sqzb's "
+        f"arithmetic would take {ours.flops / machine['flops'] * 1e3:,.0f} ms, its traffic "
+        f"{ours.bytes / machine['bytes'] * 1e3:,.0f} ms"
     )
 
 

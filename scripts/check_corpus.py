@@ -1,9 +1,11 @@
 """Proves prepare-corpus on real text: killed again and again it makes the same files, and these hold the text.
 
-    python scripts/check_corpus.py --vocab VOCAB.TXT --text FOLDER [--text FOLDER ...] [--kills 5] [--chunks 1000]
+    python scripts/check_corpus.py --vocab VOCAB.TXT --text FOLDER [--text FOLDER ...] [--kills 5]
+    [--chunks 1000]
 
-Prepares a corpus undisturbed, then a second one whose process group gets SIGKILL at random moments until it is left in
-peace, and compares all files. Then takes random chunks back to text and looks for each in its normalised source.
+Prepares a corpus undisturbed, then a second one whose process group gets SIGKILL at random moments
+until it is left in peace, and compares all files. Then takes random chunks back to text and looks
+for each in its normalised source.
 """
 
 import random

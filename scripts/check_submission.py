@@ -1,11 +1,12 @@
 """GLUE's submission from finetuned runs, with random models for the tasks without test files, checked file by file.
 
-    python scripts/check_submission.py runs/bench_glue [RUNS ...] --glue-dir GLUE --submission glue.zip
+    python scripts/check_submission.py runs/bench_glue [RUNS ...] --glue-dir GLUE --submission
+    glue.zip
 
-A task whose test files lie in GLUE is predicted on them by its best run. For each of the others a tiny model with
-random weights is finetuned for one step, and predicts a test file with as many rows as GLUE's; the files are of random
-words, and are there for the time of the command. `sqzb eval --submission` writes the zip. It is then read by what
-GLUE's FAQ says of it, without a line of sqzb.
+A task whose test files lie in GLUE is predicted on them by its best run. For each of the others a
+tiny model with random weights is finetuned for one step, and predicts a test file with as many rows
+as GLUE's; the files are of random words, and are there for the time of the command. `sqzb eval
+--submission` writes the zip. It is then read by what GLUE's FAQ says of it, without a line of sqzb.
 """
 
 import random
@@ -25,7 +26,8 @@ from sqzb.tokenizer import train_tokenizer
 WORDS = ["river", "stone", "winter", "light", "garden", "engine", "letter", "copper"]
 LABELLED = 16  # rows of a made training or validation file: one batch
 
-# By gluebenchmark.com/faq and the sizes of GLUE's test files: the rows of each file, and what a prediction may be.
+# By gluebenchmark.com/faq and the sizes of GLUE's test files: the rows of each file, and what a
+# prediction may be.
 BINARY, TWO_WAY = {"0", "1"}, {"entailment", "not_entailment"}
 THREE_WAY = {"entailment", "neutral", "contradiction"}
 FILES = {

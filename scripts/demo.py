@@ -2,7 +2,8 @@
 
     python scripts/demo.py
 
-Runs the same commands that a user would type, in runs/demo, and ends with a table of what was learnt.
+Runs the same commands that a user would type, in runs/demo, and ends with a table of what was
+learnt.
 """
 
 import json
@@ -51,8 +52,9 @@ def main() -> None:
 def write_paraphrases(folder: Path) -> None:
     """A task in MRPC's own file format: is the second sentence the first one in other words?
 
-    Both are sentences of Python's documentation with some words left out. A paraphrase comes from the same sentence,
-    the opposite from another one of the same length. No sentence of the validation part is in the training part.
+    Both are sentences of Python's documentation with some words left out. A paraphrase comes from
+    the same sentence, the opposite from another one of the same length. No sentence of the
+    validation part is in the training part.
     """
     draw = random.Random(0)
     found = {
@@ -119,7 +121,8 @@ def show(seconds: float) -> None:
         rows,
     )
     console.out.print(
-        f"The pretrained model is in {FOLDER / 'phase2/final'}, the finetuned one in {FOLDER / 'paraphrase/final'}:\n"
+        f"The pretrained model is in {FOLDER / 'phase2/final'}, the finetuned one in "
+        f"{FOLDER / 'paraphrase/final'}:\n"
         "folders that sqzb and transformers open."
     )
 

@@ -2,9 +2,9 @@
 
     python scripts/download_glue.py OUT [--tasks mrpc rte ...]
 
-Every file appears whole, and one that is there with as many examples as GLUE's is left alone: called again, it goes on
-where it was stopped. What the Hub's copy does not have (ids, genres, parses) is an empty cell. Ends with 1 when a split
-has another number of examples than GLUE's.
+Every file appears whole, and one that is there with as many examples as GLUE's is left alone:
+called again, it goes on where it was stopped. What the Hub's copy does not have (ids, genres,
+parses) is an empty cell. Ends with 1 when a split has another number of examples than GLUE's.
 """
 
 import argparse
@@ -20,11 +20,12 @@ from sqzb.glue.data import differing_count, load_split
 from sqzb.glue.tasks import HUB_DATASET, TASKS, Task, is_test, task
 
 MNLI = (
-    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse sentence2_parse "
-    "sentence1 sentence2"
+    "index promptID pairID genre sentence1_binary_parse sentence2_binary_parse sentence1_parse "
+    "sentence2_parse sentence1 sentence2"
 )
 STSB = "index genre filename year old_index source1 source2 sentence1 sentence2"
-# The columns of GLUE's own files in their order, as other readers go by their places: of labelled files, of test files.
+# The columns of GLUE's own files in their order, as other readers go by their places: of labelled
+# files, of test files.
 COLUMNS = {
     "cola": ("source label mark sentence", "index sentence"),
     "sst2": ("sentence label", "index sentence"),
@@ -107,8 +108,9 @@ def row(chosen: Task, split: str, columns: Sequence[str], example: Example) -> s
         )
     if any(mark in cell for cell in cells.values() for mark in "\t\n"):
         raise UserError(
-            f"Row {example.row} of {chosen.name}'s {split} split in {HUB_DATASET} has a tab or a line's end in it, "
-            "which GLUE's own files cannot hold. Leave out --glue-dir for this task."
+            f"Row {example.row} of {chosen.name}'s {split} split in {HUB_DATASET} has a tab or a "
+            "line's end in it, which GLUE's own files cannot hold. Leave out --glue-dir for this "
+            "task."
         )
     return "\t".join(cells.values())
 

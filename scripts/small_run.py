@@ -2,8 +2,9 @@
 
     python scripts/small_run.py --text FOLDER [--text FOLDER ...] --glue-dir FOLDER
 
-Prepares a corpus from the text, pretrains through both phases, then finetunes MRPC and RTE, with 3 seeds each, from the
-pretrained model and from random weights. Goes on where it was stopped; everything lies in data/small and runs/.
+Prepares a corpus from the text, pretrains through both phases, then finetunes MRPC and RTE, with 3
+seeds each, from the pretrained model and from random weights. Goes on where it was stopped;
+everything lies in data/small and runs/.
 """
 
 import json

@@ -2,9 +2,9 @@
 
     python scripts/trainer_peer.py RECIPE.yaml --glue-dir FOLDER    # the one of Trainer
 
-Trainer is used as in transformers' run_glue.py: batches in a random order, padded one by one, AdamW fused, evaluation
-in eights. Both read the same files, evaluate and save a checkpoint at the end of each epoch, keep the newest, and save
-the model at the end.
+Trainer is used as in transformers' run_glue.py: batches in a random order, padded one by one, AdamW
+fused, evaluation in eights. Both read the same files, evaluate and save a checkpoint at the end of
+each epoch, keep the newest, and save the model at the end.
 """
 
 import csv
@@ -77,7 +77,9 @@ CONTESTANTS: dict[str, tuple[list[str], Callable[[Path, Task], Figures]]] = {
 
 def timed(contestant: str, recipe: FinetuneRecipe, glue_dir: Path, **environment: str) -> Figures:
     """Run the recipe, from the start of a process to its end: its seconds, its peak of resident memory in bytes, the
-    steps and the task's metrics. The recipe and what was said lie beside the output. Exits when it fails."""
+    steps and the task's metrics. The recipe and what was said lie beside the output. Exits when it
+    fails.
+    """
     arguments, figures = CONTESTANTS[contestant]
     output = Path(recipe.output or "")
     given, log = (output.with_name(output.name + suffix) for suffix in (".yaml", ".log"))

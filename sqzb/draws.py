@@ -1,7 +1,8 @@
 """Random numbers as pure functions of a key: the same key gives the same draw, on any machine, in any order.
 
-Nothing here has a state, so nothing has to be saved to make a run repeatable, and a resume at step n computes
-exactly what an uninterrupted run would have computed there. All arithmetic is modulo 2**64 on numpy arrays.
+Nothing here has a state, so nothing has to be saved to make a run repeatable, and a resume at step
+n computes exactly what an uninterrupted run would have computed there. All arithmetic is modulo
+2**64 on numpy arrays.
 """
 
 import numpy as np
@@ -13,8 +14,8 @@ U64 = NDArray[np.uint64]
 def hash64(*keys: ArrayLike) -> U64:
     """Mix the keys, broadcast against each other, into 64 well-spread bits each.
 
-    Each key is absorbed by an xor and the finaliser of SplitMix64 (Steele, Lea and Flood 2014), which changes
-    half of the output bits for one changed input bit; the order of the keys matters.
+    Each key is absorbed by an xor and the finaliser of SplitMix64 (Steele, Lea and Flood 2014),
+    which changes half of the output bits for one changed input bit; the order of the keys matters.
     """
     state: U64 = np.array(0x9E3779B97F4A7C15, np.uint64)
     with np.errstate(over="ignore"):
@@ -45,8 +46,9 @@ def below(n: ArrayLike, *keys: ArrayLike) -> NDArray[np.int64]:
 class Permutation:
     """A random order of 0..n-1 that is computed, not stored: `permutation[i]` is the i-th number of the order.
 
-    A balanced Feistel network over the smallest even number of bits that holds n, walked until it lands under n
-    (cycle walking: Black and Rogaway 2002), so that it is a bijection on 0..n-1 for every key.
+    A balanced Feistel network over the smallest even number of bits that holds n, walked until it
+    lands under n (cycle walking: Black and Rogaway 2002), so that it is a bijection on 0..n-1 for
+    every key.
     """
 
     ROUNDS = 8

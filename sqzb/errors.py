@@ -1,6 +1,7 @@
 """The errors that a user meets: what is wrong, where, and what to do next."""
 
-# A value that cannot be used: its key, and what is wrong with it ("hidden_size", "12 does not divide 100").
+# A value that cannot be used: its key, and what is wrong with it ("hidden_size", "12 does not
+# divide 100").
 Problem = tuple[str, str]
 
 

@@ -65,7 +65,8 @@ def locked(folder: Path) -> Iterator[bool]:
 def claimed(path: Path, number: int) -> Iterator[bool]:
     """Hold byte `number` of the file while the block runs, and say whether that is so: another process may hold it.
 
-    The byte need not be there. What a process has claimed of a file is free once it has closed that file anywhere.
+    The byte need not be there. What a process has claimed of a file is free once it has closed that
+    file anywhere.
     """
     with path.open("r+b") as opened:
         try:

@@ -6,7 +6,8 @@ from pathlib import Path
 from sqzb.errors import UserError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# Any of which holds a vocabulary: of the tokenizers library, WordPiece, byte-level BPE, sentencepiece.
+# Any of which holds a vocabulary: of the tokenizers library, WordPiece, byte-level BPE,
+# sentencepiece.
 VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"]
 MODEL_FILES = [
     "config.json",
@@ -41,7 +42,8 @@ def local_folder(source: str | Path) -> Path:
         )
     if isinstance(source, Path) or not HUB_ID.fullmatch(source):
         raise UserError(
-            f"There is no folder {source}. Give the folder of a saved model, or a Hub id (owner/name)."
+            f"There is no folder {source}. Give the folder of a saved model, or a Hub id "
+            "(owner/name)."
         )
     return _download(source)
 
@@ -54,21 +56,24 @@ def _download(hub_id: str) -> Path:
         folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
     except GatedRepoError:
         raise UserError(
-            f"The Hub gives {hub_id} only to those it knows. Ask for access there, then `hf auth login`."
+            f"The Hub gives {hub_id} only to those it knows. Ask for access there, then `hf auth "
+            "login`."
         ) from None
     except RepositoryNotFoundError:
         raise UserError(
-            f"There is no folder {hub_id}, and no public model of that name on the Hub. Check the name; for a private "
-            "model, run `hf auth login` first."
+            f"There is no folder {hub_id}, and no public model of that name on the Hub. Check the "
+            "name; for a private model, run `hf auth login` first."
         ) from None
     except Exception as error:  # the library lets the errors of its HTTP client through, and these have no common name
         raise UserError(
             f"There is no folder {hub_id}, and the Hub cannot be reached for a model of that name "
-            f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or give a local folder "
-            "(for finetune: --model DIR) that holds config.json, the weights and tokenizer.json."
+            f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or "
+            "give a local folder (for finetune: --model DIR) that holds config.json, the weights "
+            "and tokenizer.json."
         ) from error
     if not folder.is_dir():
         raise UserError(
-            f"{hub_id} on the Hub has none of a model's files ({', '.join(MODEL_FILES)}). Check the name."
+            f"{hub_id} on the Hub has none of a model's files ({', '.join(MODEL_FILES)}). Check "
+            "the name."
         )
     return folder

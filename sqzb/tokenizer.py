@@ -25,15 +25,18 @@ from sqzb.files import whole_file, write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-# So many different characters at least, and at most; between them a twentieth of the vocabulary. BERT's own has 1,000.
+# So many different characters at least, and at most; between them a twentieth of the vocabulary.
+# BERT's own has 1,000.
 ALPHABET = (100, 1000)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 LONGEST_WORD = 100  # characters; a longer word is [UNK]
-# Of all different words together that a vocabulary is learnt from. Each takes the library about 150 bytes. 50 million
-# characters of English have 3.3 million, but a script without spaces has nearly as many as its text.
+# Of all different words together that a vocabulary is learnt from. Each takes the library about 150
+# bytes. 50 million characters of English have 3.3 million, but a script without spaces has nearly
+# as many as its text.
 WORD_CHARACTERS = 4_000_000
 
-# How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers library.
+# How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers
+# library.
 NORMALIZER = {
     "do_lower_case": "lowercase",
     "strip_accents": "strip_accents",
@@ -57,7 +60,8 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
         raise UserError(
-            f"The vocabulary lacks {', '.join(missing)}; a BERT vocabulary has all of {SPECIAL_TOKENS}."
+            f"The vocabulary lacks {', '.join(missing)}; a BERT vocabulary has all of "
+            f"{SPECIAL_TOKENS}."
         )
     return SpecialIds(*(vocabulary[token] for token in SPECIAL_TOKENS))
 
@@ -65,11 +69,12 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
     """Learn a WordPiece vocabulary; the same texts give the same vocabulary.
 
-    Characters beyond the commonest (`ALPHABET`) are left to [UNK], or each of many rare scripts' would take two places
-    of the vocabulary. The library numbers continuations of one character (`##a`) in the order of a hash table, another
-    one in every run, and breaks ties between merges by these numbers (tokenizers#1794). So the characters are found
-    first, and are then given to it in order; the texts, which may be a stream, are kept in a file meanwhile. Its memory
-    goes by the different words, so these have a limit (`WORD_CHARACTERS`) and the texts have none.
+    Characters beyond the commonest (`ALPHABET`) are left to [UNK], or each of many rare scripts'
+    would take two places of the vocabulary. The library numbers continuations of one character
+    (`##a`) in the order of a hash table, another one in every run, and breaks ties between merges
+    by these numbers (tokenizers#1794). So the characters are found first, and are then given to it
+    in order; the texts, which may be a stream, are kept in a file meanwhile. Its memory goes by the
+    different words, so these have a limit (`WORD_CHARACTERS`) and the texts have none.
     """
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
@@ -114,7 +119,8 @@ def _without(rare: str, file: TextIO) -> Iterator[str]:
 def _words(texts: Iterable[str]) -> Set[str]:
     """The different words, of `WORD_CHARACTERS` at most.
 
-    Where words are too many, the rarest so far go, and are counted from zero when they come again: lossy counting.
+    Where words are too many, the rarest so far go, and are counted from zero when they come again:
+    lossy counting.
     """
     counts: dict[str, int] = {}
     characters = 0
@@ -161,9 +167,10 @@ def _keep(texts: Iterable[str], file: TextIO) -> Iterator[str]:
 def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
     """Open a tokenizer.json, a vocab.txt, or a folder with one of them.
 
-    `lowercase` is for a vocab.txt, which does not say it: by default what a tokenizer_config.json beside it says,
-    else whether the vocabulary is free of capitals. Raises UserError when there is none, it is broken, or it is not
-    BERT's, so that other tools could not do the same from what `save_tokenizer` writes.
+    `lowercase` is for a vocab.txt, which does not say it: by default what a tokenizer_config.json
+    beside it says, else whether the vocabulary is free of capitals. Raises UserError when there is
+    none, it is broken, or it is not BERT's, so that other tools could not do the same from what
+    `save_tokenizer` writes.
     """
     if path.is_dir():
         found = next(
@@ -172,8 +179,8 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
         )
         if found is None:
             raise UserError(
-                f"{path} has no tokenizer: neither tokenizer.json nor vocab.txt is there. Give a folder or a Hub id "
-                "that has one of them."
+                f"{path} has no tokenizer: neither tokenizer.json nor vocab.txt is there. Give a "
+                "folder or a Hub id that has one of them."
             )
         path = found
     try:

@@ -8,8 +8,9 @@ from sqzb.glue.tasks import NINE
 def average(scores: Mapping[tuple[str, str], float], wnli: bool) -> float:
     """GLUE's one number for a model: the mean over its nine tasks, or without WNLI over eight, of their scores.
 
-    `scores` is by task and split; a task in several splits (MNLI's two halves) counts once, with their mean. AX is no
-    task of GLUE's average. Raises ValueError when a task is missing, as a mean over others could not be compared.
+    `scores` is by task and split; a task in several splits (MNLI's two halves) counts once, with
+    their mean. AX is no task of GLUE's average. Raises ValueError when a task is missing, as a mean
+    over others could not be compared.
     """
     counted = [name for name in NINE if wnli or name != "wnli"]
     splits = {

@@ -52,17 +52,19 @@ def _with_warnings(chosen: Task, split: str, folder: Path | None) -> Split:
 def load_split(task: Task, split: str, folder: Path | None = None) -> list[Example]:
     """All examples of a split ("train", "validation", "test": a key of `task.files`), in their source's order.
 
-    `folder` holds GLUE's own files: it is the task's folder, the one above it, or one above a glue_data folder.
-    Without it the Hub's nyu-mll/glue is read. Test labels are never given, even where a file has them.
+    `folder` holds GLUE's own files: it is the task's folder, the one above it, or one above a
+    glue_data folder. Without it the Hub's nyu-mll/glue is read. Test labels are never given, even
+    where a file has them.
 
-    Quotes mean nothing; a byte order mark, CRLF, further columns and empty sentences are accepted, as is any number of
-    examples (`differing_count`). Raises UserError when the data cannot be had or breaks GLUE's rules, with the file
-    and line.
+    Quotes mean nothing; a byte order mark, CRLF, further columns and empty sentences are accepted,
+    as is any number of examples (`differing_count`). Raises UserError when the data cannot be had
+    or breaks GLUE's rules, with the file and line.
     """
     if split not in task.files:
         instead = f" Finetune {task.model_of}, whose model predicts it." if task.model_of else ""
         raise UserError(
-            f"GLUE's {task.name} has no split {split!r}. Its splits are {', '.join(task.files)}.{instead}"
+            f"GLUE's {task.name} has no split {split!r}. Its splits are "
+            f"{', '.join(task.files)}.{instead}"
         )
     if folder is None:
         return _from_hub(task, split)
@@ -126,9 +128,11 @@ class _Table(NamedTuple):
             elif not skip_short:
                 cut = row == len(self.lines) - 1 and not self.ended
                 raise UserError(
-                    f"{self.where(row)}: the row has {_count(len(cells), 'column')} and {max(places) + 1} are needed "
-                    f"(columns are separated by tabs: {', '.join(self.columns)}). "
-                    f"{'The file was cut short here: get' if cut else 'Mend the row or get'} the file again."
+                    f"{self.where(row)}: the row has {_count(len(cells), 'column')} and "
+                    f"{max(places) + 1} are needed (columns are separated by tabs: "
+                    f"{', '.join(self.columns)}). "
+                    f"{'The file was cut short here: get' if cut else 'Mend the row or get'} the "
+                    "file again."
                 )
 
     def _place(self, column: str) -> int:
@@ -137,20 +141,21 @@ class _Table(NamedTuple):
         found = f"there is no column {column!r}; the columns found are {', '.join(map(repr, self.columns))}"
         if column == self.task.file_label and set(self.task.file_columns) <= set(self.columns):
             raise UserError(
-                f"{self.path}:1: {found}. This is a test file, whose labels GLUE keeps back, or lacks its labels: put "
-                f"{self.task.name}'s own file for this split in its place."
+                f"{self.path}:1: {found}. This is a test file, whose labels GLUE keeps back, or "
+                f"lacks its labels: put {self.task.name}'s own file for this split in its place."
             )
         raise UserError(
-            f"{self.path}:1: {found}. Check that this is GLUE's own file for {self.task.name}, with its header line "
-            "and with tabs between the columns."
+            f"{self.path}:1: {found}. Check that this is GLUE's own file for {self.task.name}, "
+            "with its header line and with tabs between the columns."
         )
 
 
 def _read_table(task: Task, path: Path, header: Sequence[str] = ()) -> _Table:
     """Read a file whose first line names its columns; where `header` does, a first line that does so too may be there.
 
-    Lines end at LF or CRLF only: text mode and str.splitlines would also cut at the other separators that the text may
-    hold. They are decoded one by one, as a whole file with one rare character in it takes four times its size.
+    Lines end at LF or CRLF only: text mode and str.splitlines would also cut at the other
+    separators that the text may hold. They are decoded one by one, as a whole file with one rare
+    character in it takes four times its size.
     """
     try:
         raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -165,7 +170,8 @@ def _read_table(task: Task, path: Path, header: Sequence[str] = ()) -> _Table:
     columns, lines = (first, lines[1:]) if headed else (header, lines)
     if not lines:
         raise UserError(
-            f"{path} {'has a header line but no examples' if first else 'is empty'}. {_remedy(task)}"
+            f"{path} {'has a header line but no examples' if first else 'is empty'}. "
+            f"{_remedy(task)}"
         )
     return _Table(task, path, columns, lines, 2 if headed else 1, ended)
 
@@ -176,8 +182,8 @@ def _cells(line: bytes, where: str) -> list[str]:
         return line.removesuffix(b"\r").decode("utf-8").split("\t")
     except UnicodeDecodeError as error:
         raise UserError(
-            f"{where}: the file is not UTF-8 (byte {line[error.start]:#04x}, after {error.start} others of the line). "
-            "Get the file again, or convert it to UTF-8."
+            f"{where}: the file is not UTF-8 (byte {line[error.start]:#04x}, after {error.start} "
+            "others of the line). Get the file again, or convert it to UTF-8."
         ) from error
 
 
@@ -213,8 +219,8 @@ def _unlabelled(task: Task, table: _Table) -> Iterator[Example]:
             yield _example(sentences, None, int(index))
             continue
         raise UserError(
-            f"{table.where(row)}: the number in column {task.file_index!r} is {index!r}, and {problem}. "
-            "Mend the row or get the file again."
+            f"{table.where(row)}: the number in column {task.file_index!r} is {index!r}, and "
+            f"{problem}. Mend the row or get the file again."
         )
 
 
@@ -294,8 +300,8 @@ def _layout(task: Task) -> str:
 
 def _remedy(task: Task) -> str:
     return (
-        f"{_layout(task)} Get them from gluebenchmark.com/tasks, or leave out --glue-dir to take {HUB_DATASET} from "
-        "the Hub."
+        f"{_layout(task)} Get them from gluebenchmark.com/tasks, or leave out --glue-dir to take "
+        f"{HUB_DATASET} from the Hub."
     )
 
 
@@ -303,7 +309,8 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-# MRPC as Microsoft gave it out (Dolan & Brockett 2005): GLUE says by pairs of ids which part of train is validation.
+# MRPC as Microsoft gave it out (Dolan & Brockett 2005): GLUE says by pairs of ids which part of
+# train is validation.
 
 
 def _is_msr(task: Task, folder: Path) -> bool:
@@ -341,8 +348,8 @@ def _validation_rows(table: _Table, ids: _Table) -> set[int]:
     )
     if unknown is not None:
         raise UserError(
-            f"{ids.where(unknown)}: no row of {table.path.name} has this pair of ids. Get {ids.path.name} (two columns "
-            "of ids, no header) or the other file again."
+            f"{ids.where(unknown)}: no row of {table.path.name} has this pair of ids. Get "
+            f"{ids.path.name} (two columns of ids, no header) or the other file again."
         )
     return {rows[tuple(pair)] for _, pair in ids.select(MSR_ID_COLUMNS)}
 
@@ -360,15 +367,15 @@ def _from_hub(task: Task, split: str) -> list[Example]:
     except Exception as error:  # datasets, the Hub's client and HTTP share no base, and the way out is the same for all
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
-            f"{task.name}'s {split} split could not be had from {HUB_DATASET} on the Hub, nor from its local cache "
-            f"({reason}). Connect to the network once (with HF_HUB_OFFLINE unset), or give --glue-dir. "
-            f"{_layout(task)}"
+            f"{task.name}'s {split} split could not be had from {HUB_DATASET} on the Hub, nor "
+            f"from its local cache ({reason}). Connect to the network once (with HF_HUB_OFFLINE "
+            f"unset), or give --glue-dir. {_layout(task)}"
         ) from error
     missing = [column for column in (*task.columns, "label") if column not in data.column_names]
     if missing:
         raise UserError(
-            f"{task.name}'s {split} split in {HUB_DATASET} has no column {' nor '.join(missing)}, only "
-            f"{', '.join(data.column_names)}. {_CHANGED}"
+            f"{task.name}'s {split} split in {HUB_DATASET} has no column {' nor '.join(missing)}, "
+            f"only {', '.join(data.column_names)}. {_CHANGED}"
         )
     table = data.to_dict()
     pairs = zip(*(table[column] for column in task.columns), strict=True)
@@ -398,7 +405,7 @@ def _hub_labels(task: Task, split: str, feature: Any, values: list[Any]) -> list
     if None in labels:
         row = labels.index(None)
         raise UserError(
-            f"Row {row} of {task.name}'s {split} split in {HUB_DATASET} has label {values[row]}{found}; the labels "
-            f"must be {allowed}. {_CHANGED}"
+            f"Row {row} of {task.name}'s {split} split in {HUB_DATASET} has label "
+            f"{values[row]}{found}; the labels must be {allowed}. {_CHANGED}"
         )
     return labels

@@ -1,7 +1,7 @@
 """GLUE's submission: one zip with a file of predictions for every test split, checked before it is written.
 
-The format is that of gluebenchmark.com/faq: eleven files of tab-separated values, each with a header line. The labels
-are written as GLUE's own files of the task write them.
+The format is that of gluebenchmark.com/faq: eleven files of tab-separated values, each with a
+header line. The labels are written as GLUE's own files of the task write them.
 """
 
 import math
@@ -26,8 +26,8 @@ PLACES: dict[str, tuple[Task, str]] = {
 def write(path: Path, predictions: Predictions) -> None:
     """Write the zip, whose bytes follow from the predictions alone.
 
-    `predictions` has every test split of every task, by the `row` of its examples; AX's are its model's, which is
-    MNLI's. Numbers of a regression are clipped to SCORE_RANGE.
+    `predictions` has every test split of every task, by the `row` of its examples; AX's are its
+    model's, which is MNLI's. Numbers of a regression are clipped to SCORE_RANGE.
 
     Raises:
         UserError: with all problems, when GLUE could not take the zip. What was at `path` stays.
@@ -36,7 +36,8 @@ def write(path: Path, predictions: Predictions) -> None:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(
-            f"The submission {path} cannot be written:{listed}\nPredict GLUE's whole test splits, and write it anew."
+            f"The submission {path} cannot be written:{listed}\nPredict GLUE's whole test splits, "
+            "and write it anew."
         )
     with whole_file(path) as aside, zipfile.ZipFile(aside, "w") as archive:
         for name, (task, split) in PLACES.items():

@@ -1,7 +1,7 @@
 """GLUE's tasks as one table: all that tells one task from another is a row here.
 
-Rules and names are those of the GLUE benchmark (Wang et al. 2018, arXiv 1804.07461; gluebenchmark.com/tasks) and of
-its copy on the Hub, nyu-mll/glue.
+Rules and names are those of the GLUE benchmark (Wang et al. 2018, arXiv 1804.07461;
+gluebenchmark.com/tasks) and of its copy on the Hub, nyu-mll/glue.
 """
 
 import difflib

@@ -1,7 +1,7 @@
 """SqueezeBERT: one set of classes and one format on disk for pretraining, finetuning, evaluation and export.
 
-The classes are imported at their first use, so that reading a recipe, which needs only the configuration, does
-not import torch.
+The classes are imported at their first use, so that reading a recipe, which needs only the
+configuration, does not import torch.
 """
 
 from importlib import import_module

@@ -1,7 +1,8 @@
 """The Hugging Face folder, both ways: config.json, model.safetensors, tokenizer.json, and nothing that can run code.
 
-The head for sentence order has no place in the published format, so it lies beside it in a file of its own: other
-tools see a folder without strangers, and a second phase of pretraining still finds the head.
+The head for sentence order has no place in the published format, so it lies beside it in a file of
+its own: other tools see a folder without strangers, and a second phase of pretraining still finds
+the head.
 """
 
 import hashlib
@@ -32,8 +33,8 @@ CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = (
     "sop_head.safetensors",
 )
 
-# Tensors that a file may hold without a place of their own here: position numbers of old releases, copies of tied
-# weights, and the head that BERT's code leaves beside its MLM head.
+# Tensors that a file may hold without a place of their own here: position numbers of old releases,
+# copies of tied weights, and the head that BERT's code leaves beside its MLM head.
 LEFTOVERS = {
     "embeddings.position_ids",
     "transformer.embeddings.position_ids",
@@ -83,9 +84,9 @@ class SavedModel(StoredModel):
     def from_folder(cls: type[Model], folder: Path, **changes: Any) -> Model:
         """Open a local folder, with weights in fp32 whatever they are stored in.
 
-        changes: fields of the configuration to have another value; `id2label` makes a new classifier for these labels.
-        Raises UserError when the folder is not a SqueezeBERT's, or listing every missing, unexpected or misshapen
-        tensor.
+        changes: fields of the configuration to have another value; `id2label` makes a new
+        classifier for these labels. Raises UserError when the folder is not a SqueezeBERT's, or
+        listing every missing, unexpected or misshapen tensor.
         """
         config = read_config(folder)
         tensors = read_tensors(folder)
@@ -144,8 +145,9 @@ class SavedModel(StoredModel):
         ]
         if problems:
             raise UserError(
-                f"The weights in {folder} do not fit {type(self).__name__} as {CONFIG} describes it: "
-                f"{'; '.join(problems)}. Is this the right folder, and were its files saved together?"
+                f"The weights in {folder} do not fit {type(self).__name__} as {CONFIG} describes "
+                f"it: {'; '.join(problems)}. Is this the right folder, and were its files saved "
+                "together?"
             )
         self.load_state_dict(found, strict=False)
 
@@ -179,8 +181,8 @@ def read_config(folder: Path) -> SqueezeBertConfig:
         return SqueezeBertConfig.from_hf(json.loads(path.read_text(encoding="utf-8")))
     except FileNotFoundError:
         raise UserError(
-            f"{folder} is no saved model: it has no {CONFIG}. Give a folder written by sqzb or transformers, such as "
-            "the final/ folder of a run."
+            f"{folder} is no saved model: it has no {CONFIG}. Give a folder written by sqzb or "
+            "transformers, such as the final/ folder of a run."
         ) from None
     except (OSError, ValueError, AttributeError) as error:
         raise UserError(
@@ -232,7 +234,8 @@ def _weight_files(folder: Path) -> list[Path]:
     )
     if weights is None:
         raise UserError(
-            f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the folder of a saved model."
+            f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the "
+            "folder of a saved model."
         )
     sop_head = folder / SOP_HEAD
     return [weights, sop_head] if sop_head.exists() else [weights]
@@ -270,8 +273,8 @@ def refuse_not_finite(model: nn.Module, folder: Path) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(
-                f"The model in {folder} has numbers in {name} that are not finite: it is damaged, or its training has "
-                "diverged. Give another one, or an earlier checkpoint."
+                f"The model in {folder} has numbers in {name} that are not finite: it is damaged, "
+                "or its training has diverged. Give another one, or an earlier checkpoint."
             )
 
 

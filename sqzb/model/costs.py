@@ -15,7 +15,9 @@ TRAINING = (
 
 class Cost(NamedTuple):
     """flops: floating-point operations of a forward, two for each multiply-accumulate of its matrix products;
-    parameters: how many numbers the part holds; bytes: what a forward reads and writes of activations."""
+    parameters: how many numbers the part holds; bytes: what a forward reads and writes of
+    activations.
+    """
 
     flops: int
     parameters: int
@@ -32,14 +34,16 @@ def costs(
 ) -> dict[str, Cost]:
     """By part, the cost of a forward on (batch, length) places, all layers together.
 
-    predictions: places of each sequence at which the MLM head runs, 0 for a model without it; labels: classes of the
-    head on the pooler (2 for SOP), 0 for none; number_bytes: of an activation.
+    predictions: places of each sequence at which the MLM head runs, 0 for a model without it;
+    labels: classes of the head on the pooler (2 for SOP), 0 for none; number_bytes: of an
+    activation.
 
-    The bytes are those of the plain form: each operation reads the activations that it works on once and writes its
-    result once. Operations are a lookup, a linear layer, a matrix product, a sum, an activation function, a softmax, a
-    LayerNorm and a gather. Left out: parameters (their bytes follow from their number), what dropout moves, token
-    numbers and the mask, which is small, and copies that change nothing but the layout. The tied matrix of the MLM head
-    counts among the embeddings' parameters, its product with them in the head.
+    The bytes are those of the plain form: each operation reads the activations that it works on
+    once and writes its result once. Operations are a lookup, a linear layer, a matrix product, a
+    sum, an activation function, a softmax, a LayerNorm and a gather. Left out: parameters (their
+    bytes follow from their number), what dropout moves, token numbers and the mask, which is small,
+    and copies that change nothing but the layout. The tied matrix of the MLM head counts among the
+    embeddings' parameters, its product with them in the head.
     """
     width, middle, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
     places = batch * length

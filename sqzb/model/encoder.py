@@ -80,8 +80,8 @@ class SqueezeBertModel(SavedModel):
     ) -> EncoderOutput:
         """Encode a batch.
 
-        input_ids, token_type_ids: (batch, length) whole numbers; attention_mask: (batch, length), 1 for tokens
-        and 0 for padding. A mask or types left out mean no padding and all of type 0.
+        input_ids, token_type_ids: (batch, length) whole numbers; attention_mask: (batch, length), 1
+        for tokens and 0 for padding. A mask or types left out mean no padding and all of type 0.
         """
         x = self.embeddings(input_ids, token_type_ids)
         mask = None if attention_mask is None else additive_mask(attention_mask)
@@ -92,6 +92,7 @@ class SqueezeBertModel(SavedModel):
 def additive_mask(attention_mask: Tensor) -> Tensor:
     """(batch, length) of 1 and 0 to (batch, 1, 1, length) of 0 and a number so low that its exponential is 0.
 
-    Not minus infinity: a row that is all padding must stay finite. The number exists in fp32 and in bf16.
+    Not minus infinity: a row that is all padding must stay finite. The number exists in fp32 and in
+    bf16.
     """
     return (attention_mask[:, None, None, :] == 0).float() * -3e38

@@ -1,7 +1,7 @@
 """Grouped linear layers of (rows, width), as operators that torch.compile takes as they are.
 
-All groups are one batched product, which reads and writes each where it lies in its row, so that nothing is copied to
-bring groups together or apart.
+All groups are one batched product, which reads and writes each where it lies in its row, so that
+nothing is copied to bring groups together or apart.
 """
 
 from typing import Any
@@ -15,7 +15,8 @@ from sqzb.model.operators import fake, operator
 def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """x W^T + b by group: (rows, groups * before) to (rows, groups * after).
 
-    weight: (groups * after, before, 1), as of a grouped convolution with kernel size 1; bias: (groups * after).
+    weight: (groups * after, before, 1), as of a grouped convolution with kernel size 1; bias:
+    (groups * after).
     """
     y: Tensor = _grouped_linear(x, weight, bias, groups)
     return y
@@ -26,8 +27,8 @@ def feed_forward(
 ) -> Tensor:
     """act(x W1^T + b1) W2^T + b2 by group: (rows, groups * before) to (rows, groups * after).
 
-    w1 (groups * middle, before, 1), b1 (groups * middle), w2 (groups * after, middle, 1), b2 (groups * after).
-    activation: "gelu" (exact), "gelu_new" (tanh) or "relu".
+    w1 (groups * middle, before, 1), b1 (groups * middle), w2 (groups * after, middle, 1), b2
+    (groups * after). activation: "gelu" (exact), "gelu_new" (tanh) or "relu".
     """
     keep = torch.is_grad_enabled()
     y: Tensor = _feed_forward(x, w1, b1, w2, b2, groups, activation, keep)[0]
@@ -130,7 +131,8 @@ def _feed_forward_backward(
     return by_x, by_w1, by_middle.sum(1).view(-1), by_w2, grad.sum(0)
 
 
-# What torch asks of an operator: shapes without numbers, gradients, and the type that autocast gives it.
+# What torch asks of an operator: shapes without numbers, gradients, and the type that autocast
+# gives it.
 
 
 @fake(_grouped_linear)

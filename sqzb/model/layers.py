@@ -1,7 +1,7 @@
 """The layers of SqueezeBERT in (batch, length, width) layout.
 
-Attribute names such as `conv1d` and `layernorm` are those of the published state dict, so that a saved model
-needs no translation in either direction.
+Attribute names such as `conv1d` and `layernorm` are those of the published state dict, so that a
+saved model needs no translation in either direction.
 """
 
 import numpy as np
@@ -13,7 +13,8 @@ from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.grouped import feed_forward, grouped_linear, in_autocast
 from sqzb.model.operators import fake, operator
 
-# The published implementation ignores `layer_norm_eps` inside the encoder layers and always uses this value.
+# The published implementation ignores `layer_norm_eps` inside the encoder layers and always uses
+# this value.
 ENCODER_LAYER_NORM_EPS = 1e-12
 
 
@@ -47,11 +48,13 @@ def _(x: Tensor, p: float, seed: Tensor) -> Tensor:
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
     """`x` with each number zero with probability `p`, the others scaled up for it, so that the mean stays.
 
-    On a CPU torch draws a number in fp64 for each element, one after the other, which took a third of a forward.
+    On a CPU torch draws a number in fp64 for each element, one after the other, which took a third
+    of a forward.
     """
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)
-    # Not Tensor.random_, at which torch.compile would break the graph, nor randint, for which it draws other numbers.
+    # Not Tensor.random_, at which torch.compile would break the graph, nor randint, for which it
+    # draws other numbers.
     seed = torch.ops.aten.random(torch.empty((), dtype=torch.int64))
     factor: Tensor = dropout_factor(x.detach(), p, seed)
     return x * factor

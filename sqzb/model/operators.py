@@ -1,7 +1,8 @@
 """Functions of ours as operators of torch, which torch.compile takes as they are.
 
-As torch.library.custom_op makes them, but a call costs less on its way to the function, and does not load what
-torch.compile needs, which would take more than a second of each command that trains nothing.
+As torch.library.custom_op makes them, but a call costs less on its way to the function, and does
+not load what torch.compile needs, which would take more than a second of each command that trains
+nothing.
 """
 
 from collections.abc import Callable

@@ -32,10 +32,10 @@ def fitting(
     """What the run in `folder` has recorded, where that still divides its steps; else the largest divisor of a
     process's share of a step that fits all devices.
 
-    On a CPU, which kills what takes too much: at most 64 sequences, of which a forward writes and reads at most a
-    quarter of the machine's memory, shared by its processes; a teacher's part is counted in. On anything else: what a
-    forward and a backward on a made-up batch go through with, beside the optimizer's moments. A recorded one is kept,
-    for dropout depends on it.
+    On a CPU, which kills what takes too much: at most 64 sequences, of which a forward writes and
+    reads at most a quarter of the machine's memory, shared by its processes; a teacher's part is
+    counted in. On anything else: what a forward and a backward on a made-up batch go through with,
+    beside the optimizer's moments. A recorded one is kept, for dropout depends on it.
 
     graphs: whether CUDA graphs will take as much memory again.
     """

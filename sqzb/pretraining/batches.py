@@ -19,8 +19,8 @@ from sqzb.training.engine import MicroBatch
 
 # Held-out examples are the same for every run on a corpus, so that runs can be compared.
 EVALUATION_SEED = 0
-# To how many lengths at most a compiled run pads its micro-batches: it compiles each for itself, and torch gives up
-# behind eight.
+# To how many lengths at most a compiled run pads its micro-batches: it compiles each for itself,
+# and torch gives up behind eight.
 LENGTHS = 8
 POOL = 32  # micro-batches: held-out examples that are sorted by length together
 
@@ -46,8 +46,8 @@ class Share(NamedTuple):
 class Examples:
     """The micro-batches of any step, and of the held-out part.
 
-    graphs: whether the model runs by CUDA graphs. Then, as in a compiled run, micro-batches of training have few
-    lengths, since something is made for each.
+    graphs: whether the model runs by CUDA graphs. Then, as in a compiled run, micro-batches of
+    training have few lengths, since something is made for each.
     """
 
     def __init__(
@@ -76,8 +76,8 @@ class Examples:
     def of_step(self, step: int) -> list[MicroBatch]:
         """This process's micro-batches, those of the longest examples first.
 
-        Each is of similar lengths, padded to its longest, or a little further in a compiled run. A step is one sum, so
-        it is the same in any order.
+        Each is of similar lengths, padded to its longest, or a little further in a compiled run. A
+        step is one sum, so it is the same in any order.
         """
         epochs, numbers = self.chunks_of_step(step)
         rows = self._share.of(_by_length(self.train, numbers))
@@ -135,7 +135,8 @@ def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
     chunks = corpus.split(split, length)
     if not len(chunks):
         raise UserError(
-            f"The corpus {corpus.folder} has no {split} chunks of length {length}. Prepare it from more text."
+            f"The corpus {corpus.folder} has no {split} chunks of length {length}. Prepare it "
+            "from more text."
         )
     return chunks
 
@@ -147,7 +148,7 @@ def share_of(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator)
     )
     if recipe.global_batch % (share.micro_batch * share.processes):
         raise UserError(
-            f"global_batch {share.global_batch} is not divided by micro_batch {share.micro_batch} times "
-            f"{share.processes} processes. Change micro_batch, or the number of processes."
+            f"global_batch {share.global_batch} is not divided by micro_batch {share.micro_batch} "
+            f"times {share.processes} processes. Change micro_batch, or the number of processes."
         )
     return share

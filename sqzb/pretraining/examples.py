@@ -1,7 +1,8 @@
 """Chunks to examples: segments in order or swapped (SOP), and masked tokens (MLM).
 
-Everything random about an example is a function of (seed, epoch, chunk number), so each epoch splits, swaps and
-masks a chunk anew, and a resumed run or one on more devices sees the same examples.
+Everything random about an example is a function of (seed, epoch, chunk number), so each epoch
+splits, swaps and masks a chunk anew, and a resumed run or one on more devices sees the same
+examples.
 """
 
 from typing import NamedTuple
@@ -19,7 +20,8 @@ from sqzb.tokenizer import SpecialIds
 _SPLIT, _SWAP, _PLACE, _REPLACE, _TOKEN, _WORDS = range(6)
 # Of the chosen positions, BERT masks 80 %, replaces 10 % by a random token and keeps 10 %.
 MASKED, REPLACED = 0.8, 0.1
-# The chances that an n-gram has up to 1, 2 and 3 words: n is drawn in proportion to 1/n (ALBERT, Lan et al. 2020).
+# The chances that an n-gram has up to 1, 2 and 3 words: n is drawn in proportion to 1/n (ALBERT,
+# Lan et al. 2020).
 UP_TO_WORDS = np.cumsum([1 / 1, 1 / 2, 1 / 3]) / (1 / 1 + 1 / 2 + 1 / 3)
 
 Ids = NDArray[np.int64]
@@ -93,8 +95,9 @@ class Objectives:
     def _segments(self, chunks: ChunkRows, keys: U64) -> tuple[Ids, Flags, Flags, Ids]:
         """[CLS] a [SEP] b [SEP], where b comes first in half of the cases: ids, mask, types and SOP labels.
 
-        The split falls on a sentence boundary. A chunk of one sentence stays one segment, `[CLS] a [SEP]`, and has
-        no SOP label: a foreign second segment would make the task BERT's next sentence prediction.
+        The split falls on a sentence boundary. A chunk of one sentence stays one segment, `[CLS] a
+        [SEP]`, and has no SOP label: a foreign second segment would make the task BERT's next
+        sentence prediction.
         """
         tokens, sizes, boundaries, counts = chunks
         rows, sizes = np.arange(len(tokens)), sizes[:, None]
@@ -124,8 +127,9 @@ class Objectives:
     def _mask(self, ids: Ids, tokens: Ids, keys: U64) -> tuple[Ids, Ids, Ids]:
         """(masked ids, positions, labels).
 
-        In each row min(max_predictions, max(1, round(rate * tokens))) are chosen, but never special ones. Whole words
-        and n-grams are taken in a random order, each that still fits, so these can be a few less.
+        In each row min(max_predictions, max(1, round(rate * tokens))) are chosen, but never special
+        ones. Whole words and n-grams are taken in a random order, each that still fits, so these
+        can be a few less.
         """
         ordinary = self._is_ordinary[ids]
         wanted = self._predictions(tokens)

@@ -42,7 +42,8 @@ def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
     types = batch.token_type_ids[row].tolist()
     places = [place for place, token in enumerate(seen) if token != PAD]
     console.out.print(
-        f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, {len(places)} of {len(seen)} places"
+        f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, {len(places)} of {len(seen)} "
+        "places"
     )
     for segment, name in enumerate("AB"):
         of_segment = [place for place in places if types[place] == segment]

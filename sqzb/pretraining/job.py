@@ -187,7 +187,8 @@ class Pretraining:
             f"{recipe.steps:,} steps of {places:,} token places: {recipe.steps * places:,} in all, "
             f"{recipe.steps * recipe.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "
             f"{len(self.examples.heldout):,} held out",
-            f"LAMB, rate {recipe.optimizer.lr:g} after {round(recipe.optimizer.warmup * recipe.steps):,} warmup steps",
+            f"LAMB, rate {recipe.optimizer.lr:g} after "
+            f"{round(recipe.optimizer.warmup * recipe.steps):,} warmup steps",
         ]
         if isinstance(recipe.micro_batch, int):
             lines.insert(1, self._plan_of_batch())

@@ -13,7 +13,8 @@ def samples_of_step(
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
     """(epochs, chunks), each (global_batch): what step `step` (from 0) trains on.
 
-    Every epoch goes through all chunks once, in an order of its own; a step may reach over the end of one.
+    Every epoch goes through all chunks once, in an order of its own; a step may reach over the end
+    of one.
     """
     samples = np.arange(step * global_batch, (step + 1) * global_batch)
     epochs, places = np.divmod(samples, n_chunks)

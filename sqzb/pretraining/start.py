@@ -34,13 +34,15 @@ def check_fit(
     vocab_size = corpus.manifest["vocab_size"]
     if config.vocab_size != vocab_size:
         raise UserError(
-            f"The vocabulary of the corpus {corpus.folder} ({vocab_size:,} tokens) does not fit the model of {origin} "
-            f"({config.vocab_size:,}). Use a corpus that was prepared with the model's vocabulary."
+            f"The vocabulary of the corpus {corpus.folder} ({vocab_size:,} tokens) does not fit "
+            f"the model of {origin} ({config.vocab_size:,}). Use a corpus that was prepared with "
+            "the model's vocabulary."
         )
     if recipe.sequence_length > config.max_position_embeddings:
         raise UserError(
-            f"sequence_length {recipe.sequence_length} is over the {config.max_position_embeddings} positions of the "
-            f"model of {origin}. Lower it, or start from a model with more positions."
+            f"sequence_length {recipe.sequence_length} is over the "
+            f"{config.max_position_embeddings} positions of the model of {origin}. Lower it, or "
+            "start from a model with more positions."
         )
 
 
@@ -48,6 +50,7 @@ def check_vocabulary(tokenizer: Tokenizer | None, corpus: Corpus, origin: str) -
     """UserError when the model of `origin` has a tokenizer with another vocabulary, if only of the same size."""
     if tokenizer is not None and tokenizer.get_vocab() != corpus.tokenizer.get_vocab():
         raise UserError(
-            f"The vocabulary of the corpus {corpus.folder} has other tokens than that of {origin}. Use a corpus "
-            "that was prepared with the model's vocabulary (vocabulary.path in the corpus's recipe)."
+            f"The vocabulary of the corpus {corpus.folder} has other tokens than that of "
+            f"{origin}. Use a corpus that was prepared with the model's vocabulary "
+            "(vocabulary.path in the corpus's recipe)."
         )

@@ -1,6 +1,7 @@
 """A teacher for pretraining: a masked language model whose probabilities at the masked positions are targets too.
 
-Masks are drawn anew in each epoch, so it runs in the training step, on the very inputs that the student gets.
+Masks are drawn anew in each epoch, so it runs in the training step, on the very inputs that the
+student gets.
 """
 
 import inspect
@@ -23,8 +24,8 @@ from sqzb.recipe import PretrainRecipe
 class Teacher(ABC):
     """A masked language model that is asked and never trained.
 
-    It is no module, so no part of one that holds it: neither checkpoints, the optimizer, the gradient's norm nor the
-    other processes meet its weights.
+    It is no module, so no part of one that holds it: neither checkpoints, the optimizer, the
+    gradient's norm nor the other processes meet its weights.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -71,7 +72,8 @@ class ForeignTeacher(Teacher):
         takes = inspect.signature(model.forward).parameters
         types = getattr(model.config, "type_vocab_size", 2)
         self._takes_types = "token_type_ids" in takes and types > 1
-        # Others' code need not be fit to be compiled. No decorator: it would load torch.compile with this module.
+        # Others' code need not be fit to be compiled. No decorator: it would load torch.compile
+        # with this module.
         self.logits = torch.compiler.disable(self.logits)  # type: ignore[method-assign]
 
     def logits(
@@ -140,8 +142,8 @@ def distilled(
 ) -> Distilled | None:
     """The student with the recipe's teacher, which is put on `device`; None without one.
 
-    student: as it starts. UserError when the teacher cannot be opened, has no MLM head, another vocabulary, too few
-    positions or weights that are not finite, or is the student.
+    student: as it starts. UserError when the teacher cannot be opened, has no MLM head, another
+    vocabulary, too few positions or weights that are not finite, or is the student.
     """
     settings = recipe.distillation
     if settings.teacher is None:
@@ -170,10 +172,11 @@ def _check_vocabulary(tokenizer: Tokenizer, corpus: Corpus) -> None:
     if differing:
         first = differing[0]
         raise UserError(
-            f"It has another vocabulary than the corpus {corpus.folder}: {len(differing):,} of {len(own | its):,} "
-            f"tokens differ, first number {first}, which is {its.get(first, 'absent')!r} there and "
-            f"{own.get(first, 'absent')!r} here. Give a teacher with the corpus's vocabulary, or prepare a corpus with "
-            "the teacher's (vocabulary.path in the corpus's recipe)."
+            f"It has another vocabulary than the corpus {corpus.folder}: {len(differing):,} of "
+            f"{len(own | its):,} tokens differ, first number {first}, which is "
+            f"{its.get(first, 'absent')!r} there and {own.get(first, 'absent')!r} here. Give a "
+            "teacher with the corpus's vocabulary, or prepare a corpus with the teacher's "
+            "(vocabulary.path in the corpus's recipe)."
         )
 
 
@@ -181,8 +184,8 @@ def _refuse_student(teacher: Teacher, student: SqueezeBertForPreTraining) -> Non
     weights, start = teacher.model.state_dict(), student.state_dict()
     if all(name in start and torch.equal(tensor, start[name]) for name, tensor in weights.items()):
         raise UserError(
-            "It has the very weights that this run starts from, so the teacher would be the student. Give another "
-            "teacher, or another start_from."
+            "It has the very weights that this run starts from, so the teacher would be the "
+            "student. Give another teacher, or another start_from."
         )
 
 
@@ -190,7 +193,8 @@ def _check_positions(teacher: Teacher, length: int) -> None:
     positions = getattr(teacher.model.config, "max_position_embeddings", length)
     if positions < length:
         raise UserError(
-            f"It has {positions} positions, and sequence_length is {length}. Lower that, or give a teacher with more."
+            f"It has {positions} positions, and sequence_length is {length}. Lower that, or give "
+            "a teacher with more."
         )
 
 
@@ -208,6 +212,6 @@ def _try(teacher: Teacher, recipe: PretrainRecipe, corpus: Corpus) -> None:
         ) from error
     if shape != due:
         raise UserError(
-            f"Its logits have the shape {shape} where {due} is due: sequences, masked positions, tokens of the "
-            "vocabulary. Give another model."
+            f"Its logits have the shape {shape} where {due} is due: sequences, masked positions, "
+            "tokens of the vocabulary. Give another model."
         )

@@ -19,7 +19,8 @@ from sqzb.recipe.sweeps import SweepRecipe
 from sqzb.recipe.values import Section
 
 Recipe = TypeVar("Recipe", bound=Section)
-# KEY, = and VALUE as arguments of their own, or = at the end or the beginning of one; \0 stands between arguments.
+# KEY, = and VALUE as arguments of their own, or = at the end or the beginning of one; \0 stands
+# between arguments.
 _SPACED = re.compile(r"(?:^|\0)(?P<key>[^\0=]+)(?:\0=\0?|=\0)(?P<value>[^\0=]+)(?=\0|$)")
 
 
@@ -28,9 +29,10 @@ def load_recipe(
 ) -> Recipe:
     """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
 
-    path: a file, or the name of a recipe that comes with sqzb; None: all defaults. Keys reach inside with dots:
-    `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep also stands over what the file has in
-    `sweep`, `tasks` and `stages`, but not over what a stage that teaches others says of itself.
+    path: a file, or the name of a recipe that comes with sqzb; None: all defaults. Keys reach
+    inside with dots: `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep
+    also stands over what the file has in `sweep`, `tasks` and `stages`, but not over what a stage
+    that teaches others says of itself.
 
     Raises:
         RecipeError: there is no such recipe, or it cannot be used; every problem is listed.
@@ -49,7 +51,8 @@ def load_recipe(
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise RecipeError(
-            f"The recipe {path if path is not None else 'given by KEY=VALUE'} cannot be used:{listed}"
+            f"The recipe {path if path is not None else 'given by KEY=VALUE'} cannot be "
+            f"used:{listed}"
         )
     return recipe
 
@@ -87,8 +90,8 @@ def _read(kind: type[Section], recipe: Path) -> dict[str, Any]:
 def _other_command(kind: type[Section], given: Set[str]) -> str | None:
     """Return the command whose recipe this is, from its top-level keys; None where it may be one of `kind`.
 
-    None of the keys is then `kind`'s alone. A single key that only the other command has may as well be a slip, such
-    as `lr` for `optimizer.lr`.
+    None of the keys is then `kind`'s alone. A single key that only the other command has may as
+    well be a slip, such as `lr` for `optimizer.lr`.
     """
     command = command_of(given)
     other = COMMANDS[command]
@@ -168,8 +171,9 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
 def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[str]]:
     """The recipe and its problems.
 
-    Every key has a default, so where single values are wrong the rest is still checked with these left out; what
-    is then said of a key that was left out would be about its default, and is dropped.
+    Every key has a default, so where single values are wrong the rest is still checked with these
+    left out; what is then said of a key that was left out would be about its default, and is
+    dropped.
     """
     try:
         recipe = kind.model_validate(values)

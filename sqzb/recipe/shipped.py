@@ -45,14 +45,17 @@ def find(recipe: Path) -> Path:
         )
         example = f", such as {inside[0]}" if inside else ""
         raise RecipeError(
-            f"The recipe {recipe} cannot be read, because it is a folder. Give a YAML file{example}."
+            f"The recipe {recipe} cannot be read, because it is a folder. Give a YAML "
+            f"file{example}."
         )
     if "=" in str(recipe):
         raise RecipeError(
-            f"There is no recipe {recipe}. Give the recipe before the keys to change: RECIPE {recipe}"
+            f"There is no recipe {recipe}. Give the recipe before the keys to change: RECIPE "
+            f"{recipe}"
         )
     raise RecipeError(
-        f"There is no recipe {recipe}, neither a file nor one that comes with sqzb, {_known(recipe.stem)}"
+        f"There is no recipe {recipe}, neither a file nor one that comes with sqzb, "
+        f"{_known(recipe.stem)}"
     )
 
 

@@ -185,7 +185,8 @@ def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
     if strangers:
         shapes = sorted(str(tuple(parameter.shape)) for parameter in strangers)
         raise ValueError(
-            f"the optimizer trains parameters that no checkpoint holds, of shapes {', '.join(shapes)}"
+            "the optimizer trains parameters that no checkpoint holds, of shapes "
+            f"{', '.join(shapes)}"
         )
 
     tensors = {}
@@ -198,7 +199,8 @@ def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
 def _tensor(value: object, parameter: nn.Parameter, name: str, key: str) -> torch.Tensor:
     if not isinstance(value, torch.Tensor | int | float):
         raise ValueError(
-            f"the optimizer's state {key!r} of {name} is a {type(value).__name__}: no checkpoint holds it"
+            f"the optimizer's state {key!r} of {name} is a {type(value).__name__}: no checkpoint "
+            "holds it"
         )
     tensor = torch.as_tensor(value).detach().cpu().contiguous()
     if tensor.ndim and tensor.shape != parameter.shape:

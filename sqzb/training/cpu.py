@@ -13,9 +13,10 @@ TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 def tune_cpu() -> None:
     """Flush tiny numbers to zero, and keep memory that is free. To be called before the first large tensor.
 
-    Moments and tiny probabilities sink below what a CPU computes at full speed: training slowed down to a third. And
-    glibc gives large blocks back to the system as soon as they are free, which then clears them anew, page by page, for
-    the next activation: up to a third of a forward. Other systems keep their own ways.
+    Moments and tiny probabilities sink below what a CPU computes at full speed: training slowed
+    down to a third. And glibc gives large blocks back to the system as soon as they are free, which
+    then clears them anew, page by page, for the next activation: up to a third of a forward. Other
+    systems keep their own ways.
     """
     for kind in (np.float32, np.float64):
         np.finfo(

@@ -28,8 +28,8 @@ PATIENCE = timedelta(minutes=10)  # for another process, before it counts as los
 class StepResult(Mapping[str, float]):
     """Figures of a step over the whole global batch: NAME_loss and NAME_accuracy for each tally, and grad_norm.
 
-    figures: by name, or what reads them from the device. That waits for the step, so it is called when a figure is
-    first asked for.
+    figures: by name, or what reads them from the device. That waits for the step, so it is called
+    when a figure is first asked for.
     """
 
     def __init__(self, figures: Mapping[str, float] | Callable[[], Mapping[str, float]]) -> None:
@@ -63,7 +63,8 @@ def start_accelerator(precision: str = "fp32") -> Accelerator:
     """Join the processes that accelerate or torchrun launched, on the devices that there are. PeerLost when they do not
     all come.
 
-    Where there is no accelerator, accelerate must be told so: it would leave each process on its own.
+    Where there is no accelerator, accelerate must be told so: it would leave each process on its
+    own.
     """
     tune_cpu()
     try:
@@ -75,7 +76,8 @@ def start_accelerator(precision: str = "fp32") -> Accelerator:
     except DistError as error:
         raise PeerLost(
             f"The processes of the run did not find each other within {PATIENCE.seconds} seconds "
-            f"({str(error).splitlines()[0]}). Start all of them, with the same address and number of processes."
+            f"({str(error).splitlines()[0]}). Start all of them, with the same address and number "
+            "of processes."
         ) from error
 
 
@@ -166,9 +168,10 @@ class PreparedStep(list[MicroBatch]):
 class Engine(Evaluator):
     """A model with its optimizer, which trains it by whole steps.
 
-    deferred: no number of a step is read back before it is asked for. An update that must not happen is left out
-    by the device itself. None: so on a CUDA device; on a CPU there is nothing to wait for.
-    graphs: forward and backward of each shape as a CUDA graph; only deferred, and in one process.
+    deferred: no number of a step is read back before it is asked for. An update that must not
+    happen is left out by the device itself. None: so on a CUDA device; on a CPU there is nothing to
+    wait for. graphs: forward and backward of each shape as a CUDA graph; only deferred, and in one
+    process.
     """
 
     def __init__(
@@ -197,8 +200,8 @@ class Engine(Evaluator):
     def prepare(self, micro_batches: Sequence[MicroBatch]) -> PreparedStep:
         """Count labels and tokens, and make the micro-batches ready for the device.
 
-        To be called ahead, by the thread that makes them: a copy to a GPU is waited for unless it is from pinned
-        memory, and whole numbers of 32 bits are half as many bytes.
+        To be called ahead, by the thread that makes them: a copy to a GPU is waited for unless it
+        is from pinned memory, and whole numbers of 32 bits are half as many bytes.
         """
         counts = {name: self._count(micro_batches, label) for name, label in self._labels.items()}
         tokens = float(
@@ -217,9 +220,9 @@ class Engine(Evaluator):
     ) -> StepResult:
         """Train on this process's micro-batches of a step.
 
-        keys: one for each micro-batch; its dropout is drawn from it. The loss is the sum over all micro-batches of
-        all processes divided by the counts over all of them, so its gradient is that of the whole batch. A gradient
-        that is not finite leaves the weights as they were.
+        keys: one for each micro-batch; its dropout is drawn from it. The loss is the sum over all
+        micro-batches of all processes divided by the counts over all of them, so its gradient is
+        that of the whole batch. A gradient that is not finite leaves the weights as they were.
         """
         prepared = (
             micro_batches

@@ -11,8 +11,8 @@ ALIGNED = 64  # numbers: each gradient begins where a GPU reads fastest
 class FlatGradients:
     """The gradients of a model's parameters as parts of one tensor.
 
-    Made once the parameters have gradients: a parameter without one keeps none, which an optimizer leaves alone.
-    A backward pass adds to the parts in place, so the memory stays where it is.
+    Made once the parameters have gradients: a parameter without one keeps none, which an optimizer
+    leaves alone. A backward pass adds to the parts in place, so the memory stays where it is.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:

@@ -13,15 +13,18 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 class Lamb(TorchOptimizerLamb):
     """`torch_optimizer.Lamb` made that of You et al. 2020 (arXiv 1904.00962) as Google's code has it.
 
-    The library's own clamps |w| to 10, which a large embedding passes, and adapts every tensor. Here |w| is not
-    clamped, the moments are not corrected for bias, and a group with `adapt` off (LayerNorm and biases) has ratio 1.
+    The library's own clamps |w| to 10, which a large embedding passes, and adapts every tensor.
+    Here |w| is not clamped, the moments are not corrected for bias, and a group with `adapt` off
+    (LayerNorm and biases) has ratio 1.
 
-    together: True takes each operation for all tensors at once and leaves every number on the device: a GPU then
-    waits for nothing and gets few launches. False goes tensor by tensor, which is faster on a CPU, whose cache
-    still holds the better part of a tensor. None: together on a GPU.
+    together: True takes each operation for all tensors at once and leaves every number on the
+    device: a GPU then waits for nothing and gets few launches. False goes tensor by tensor, which
+    is faster on a CPU, whose cache still holds the better part of a tensor. None: together on a
+    GPU.
 
-    `found_inf`, a number on the parameters' device under the name that torch's own optimizers take it by: where
-    it is 1, weights and moments stay as they are. All gradients must be 0 then, since 0 x NaN is NaN.
+    `found_inf`, a number on the parameters' device under the name that torch's own optimizers take
+    it by: where it is 1, weights and moments stay as they are. All gradients must be 0 then, since
+    0 x NaN is NaN.
     """
 
     found_inf: Tensor | None = None
@@ -82,7 +85,8 @@ class Lamb(TorchOptimizerLamb):
             [self._moment(parameter, name) for parameter in parameters] for name in MOMENTS
         )
         beta1, beta2 = group["betas"]
-        # An update that must not happen has a rate of 0 and moments that keep their share, not new code to run.
+        # An update that must not happen has a rate of 0 and moments that keep their share, not new
+        # code to run.
         lr, keep1, keep2 = self._unless_inf(
             parameters[0], (group["lr"], 0.0), (beta1, 1.0), (beta2, 1.0)
         )

@@ -247,7 +247,8 @@ def log_step(job: Job, log: RunLog, launched: LaunchedStep, throughput: Throughp
         figures |= {"skipped": True, "made_of": job.example_ids(launched.step - 1)}
         warn(
             job.accelerator,
-            f"step {launched.step}: loss or gradient is not finite; the weights were left as they were.",
+            f"step {launched.step}: loss or gradient is not finite; the weights were left as they "
+            "were.",
         )
     log.log(launched.step, **figures)
 
@@ -283,8 +284,8 @@ def rolled_back(
 ) -> bool:
     """Warn of a spike of the loss in a step.
 
-    Where the recipe says so, the run goes back to its newest checkpoint and will leave the step out.
-    Return whether it has gone back.
+    Where the recipe says so, the run goes back to its newest checkpoint and will leave the step
+    out. Return whether it has gone back.
     """
     step, result, accelerator = launched.step, launched.result, job.accelerator
     warn(

@@ -19,8 +19,8 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def learning_rate(step: int, steps: int, peak: float, warmup: float, decay_power: float) -> float:
     """Return the learning rate of step `step` (from 0) of `steps`.
 
-    The rate rises in a line over the share `warmup` of the steps, then falls to zero as a polynomial, without a jump
-    in between.
+    The rate rises in a line over the share `warmup` of the steps, then falls to zero as a
+    polynomial, without a jump in between.
     """
     warmup_steps = round(warmup * steps)
     if step < warmup_steps:

@@ -26,7 +26,8 @@ def check_folder(folder: Path, resume: str) -> None:
             refuse_used(folder)
     elif not (Path(resume) / checkpoints.TRAINER).exists():
         raise UserError(
-            f"{resume} is no checkpoint. Give --resume auto, or a folder such as RUN/checkpoints/step-0001000."
+            f"{resume} is no checkpoint. Give --resume auto, or a folder such as "
+            "RUN/checkpoints/step-0001000."
         )
 
 

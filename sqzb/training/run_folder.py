@@ -103,7 +103,8 @@ def evaluations(folder: Path) -> list[dict[str, Any]]:
 def final_figures(folder: Path) -> dict[str, float] | None:
     """By metric, the last evaluation of a finetuning run that is finished, with the task's `score`; None of others.
 
-    Its line is written behind final/, and is the last: where there is another one behind it, the run goes on.
+    Its line is written behind final/, and is the last: where there is another one behind it, the
+    run goes on.
     """
     path = folder / METRICS
     if not (folder / "final").is_dir() or not path.exists():
@@ -144,8 +145,9 @@ def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, flo
     measured = "".join(f"| {name} | {value:.4f} |\n" for name, value in figures.items())
     with whole_file(folder / "README.md") as aside:
         aside.write_text(
-            f"---\nlibrary_name: transformers\ntags: [{kind}]\n---\n# {title}\n\nA {what} made with sqzb "
-            f"{__version__}. Open it with `from_pretrained(folder)` of {classes}transformers' Auto classes.\n"
+            f"---\nlibrary_name: transformers\ntags: [{kind}]\n---\n# {title}\n\nA {what} made "
+            f"with sqzb {__version__}. Open it with `from_pretrained(folder)` of "
+            f"{classes}transformers' Auto classes.\n"
             + (f"\n| measured | |\n|---|---|\n{measured}" if measured else "")
             + f"\nThe recipe:\n```yaml\n{dump_recipe(recipe)}```\n",
             encoding="utf-8",

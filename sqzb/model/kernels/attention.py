@@ -1,7 +1,8 @@
 """Softmax attention on queries, keys and values that lie packed in one tensor, by group, as one product makes them.
 
-A head's scores never leave the chip; the backward pass computes them again from each row's largest and the sum of the
-rest. Short sequences, as most of pretraining has, are one block, for which it takes five products and no second round.
+A head's scores never leave the chip; the backward pass computes them again from each row's largest
+and the sum of the rest. Short sequences, as most of pretraining has, are one block, for which it
+takes five products and no second round.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -32,20 +33,23 @@ def attention(
 ) -> Tensor:
     """Attention of each head to its sequence, scaled by the root of its width: (rows, 3 * width) to (rows, width).
 
-    `packed` has the rows of `batch` sequences, one after the other. Group by group it holds the query, the key and the
-    value of the group's heads, one head beside the other; `bias` (3 * width), in the same order, is what is still to be
-    added, and gets no gradient here (`grouped_product` finds it). `mask` (batch, length), in fp32, is added to the
-    scores. `dropout` is a probability below 1, of the weights; which are dropped is a pure function of `seed`, one
+    `packed` has the rows of `batch` sequences, one after the other. Group by group it holds the
+    query, the key and the value of the group's heads, one head beside the other; `bias` (3 *
+    width), in the same order, is what is still to be added, and gets no gradient here
+    (`grouped_product` finds it). `mask` (batch, length), in fp32, is added to the scores. `dropout`
+    is a probability below 1, of the weights; which are dropped is a pure function of `seed`, one
     int64 on the device of `packed`, and the shape. Scores and their sums are fp32.
 
-    Raises ValueError for heads that are not 16, 32, 64 or 128 wide, and for sizes that do not divide.
+    Raises ValueError for heads that are not 16, 32, 64 or 128 wide, and for sizes that do not
+    divide.
     """
     width = packed.shape[1] // 3 // heads
     if width not in HEAD_WIDTHS:
         raise ValueError(f"a head is {width} wide, and must be 16, 32, 64 or 128")
     if packed.shape[0] % batch or heads % groups:
         raise ValueError(
-            f"{packed.shape[0]} rows are not of {batch} sequences, or {heads} heads are not of {groups} groups"
+            f"{packed.shape[0]} rows are not of {batch} sequences, or {heads} heads are not of "
+            f"{groups} groups"
         )
     context: Tensor = _packed_attention(
         packed, bias.detach(), mask, batch, heads, groups, dropout, seed
@@ -217,8 +221,9 @@ def _backward_kernel(
             dp *= factor
         else:
             dv = dot(p.to(dy.dtype), dy, dv)
-        # What the softmax takes off. Flash attention has it from the context, whose rounding can be a tenth of the
-        # gradient of queries and keys where the values are alike; from the weights it is as exact as they.
+        # What the softmax takes off. Flash attention has it from the context, whose rounding can be
+        # a tenth of the gradient of queries and keys where the values are alike; from the weights
+        # it is as exact as they.
         if ONE:
             delta = tl.sum(p * dp, axis=0)
         else:

@@ -1,7 +1,8 @@
 """What the kernels share: tiles of matrices, products, and the draws of dropout."""
 
-# Triton has no type stubs, and the arguments of a kernel are pointers and tiles of its own language.
-# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
+# Triton has no type stubs, and the arguments of a kernel are pointers and tiles of its own
+# language. mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls,
+# allow-untyped-decorators
 
 import triton
 import triton.language as tl
@@ -36,7 +37,8 @@ def dropout_factor(seed, stream, index, dropout):
     """
     low, high = seed.to(tl.uint32), (seed >> 32).to(tl.uint32)
     start = _mixed(_mixed(_mixed(stream.to(tl.uint32)) ^ low) ^ high)
-    # Streams that overlapped, as counters with another start do, would drop alike: each has strides of its own.
+    # Streams that overlapped, as counters with another start do, would drop alike: each has strides
+    # of its own.
     stride = _mixed(start) | 1
     bits = _mixed(index.to(tl.uint32) * stride + start)
     return tl.where(bits >= tl.cast(dropout * 4294967296.0, tl.uint32), 1.0 / (1.0 - dropout), 0.0)

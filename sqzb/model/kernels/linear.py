@@ -1,8 +1,9 @@
 """Grouped products and the feed-forward block, which read and write each activation where it lies in its row.
 
-A layer of SqueezeBERT is bound by memory. All groups are one strided product of cuBLAS, in which nothing is copied to
-bring groups together or apart; bias and activation are one kernel; and gradients of weights, which are small sums over
-very many rows, are cut over the rows, so that all of a GPU has work.
+A layer of SqueezeBERT is bound by memory. All groups are one strided product of cuBLAS, in which
+nothing is copied to bring groups together or apart; bias and activation are one kernel; and
+gradients of weights, which are small sums over very many rows, are cut over the rows, so that all
+of a GPU has work.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -22,10 +23,11 @@ from sqzb.model.operators import fake, operator
 def grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
     """x W^T by group: (rows, groups * before) to (rows, groups * after).
 
-    `weight` is (groups * after, before, 1) and `bias` (groups * after), as in `GroupedLinear`. The bias is not added,
-    which is left to what reads the result; but its gradient, the sum over the rows, is found here, where these are read
-    anyway. The result has the type of `x`, or of autocast where that is on; the weight is rounded to that type too,
-    sums are fp32; weight and bias get gradients of their own type.
+    `weight` is (groups * after, before, 1) and `bias` (groups * after), as in `GroupedLinear`. The
+    bias is not added, which is left to what reads the result; but its gradient, the sum over the
+    rows, is found here, where these are read anyway. The result has the type of `x`, or of autocast
+    where that is on; the weight is rounded to that type too, sums are fp32; weight and bias get
+    gradients of their own type.
     """
     y: Tensor = _grouped_product(in_autocast(x), weight, bias, groups)
     return y
@@ -36,9 +38,9 @@ def feed_forward(
 ) -> Tensor:
     """act(x W1^T + b1) W2^T by group: (rows, groups * before) to (rows, groups * after).
 
-    `w1` (groups * middle, before, 1), `b1` (groups * middle), `w2` (groups * after, middle, 1); types as of
-    `grouped_product`. `activation` is "gelu" (exact), "gelu_new" (tanh) or "relu". For a backward pass, what goes into
-    the activation, without b1, and what comes out of it are kept.
+    `w1` (groups * middle, before, 1), `b1` (groups * middle), `w2` (groups * after, middle, 1);
+    types as of `grouped_product`. `activation` is "gelu" (exact), "gelu_new" (tanh) or "relu". For
+    a backward pass, what goes into the activation, without b1, and what comes out of it are kept.
     """
     y: Tensor = _feed_forward(
         in_autocast(x), w1, b1, w2, groups, activation, torch.is_grad_enabled()
@@ -46,7 +48,8 @@ def feed_forward(
     return y
 
 
-# --- Products -------------------------------------------------------------------------------------------------------
+# --- Products
+# -------------------------------------------------------------------------------------------------------
 
 
 def _product(x: Tensor, weight: Tensor, groups: int, transposed: bool) -> Tensor:
@@ -58,7 +61,8 @@ def _product(x: Tensor, weight: Tensor, groups: int, transposed: bool) -> Tensor
     return y
 
 
-# --- Activation -----------------------------------------------------------------------------------------------------
+# --- Activation
+# -----------------------------------------------------------------------------------------------------
 
 ACTIVATION_TILE = {"R_TILE": 4, "N_TILE": 512, "num_warps": 4}
 
@@ -157,9 +161,11 @@ def _activation(
     return out
 
 
-# --- Gradients of weights -------------------------------------------------------------------------------------------
-# Names: r rows, k places of a group of x, n places of a group of dy; G groups of K and N places. Tiles are powers of
-# two and 192 is not: a width is a pair of tiles, 192 is (128, 64); of a pair (n, 0) there is one.
+# --- Gradients of weights
+# ------------------------------------------------------------------------------------------- Names:
+# r rows, k places of a group of x, n places of a group of dy; G groups of K and N places. Tiles are
+# powers of two and 192 is not: a width is a pair of tiles, 192 is (128, 64); of a pair (n, 0) there
+# is one.
 
 
 class WeightTiles(NamedTuple):
@@ -325,7 +331,8 @@ def _weight_gradients(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tup
     return dweight.sum(0).to(weight.dtype), dbias.sum(0)
 
 
-# --- Operators ------------------------------------------------------------------------------------------------------
+# --- Operators
+# ------------------------------------------------------------------------------------------------------
 
 
 @operator("grouped_product")

@@ -1,6 +1,7 @@
 """Bias, dropout, residual sum and LayerNorm in one kernel.
 
-Nothing is kept for the backward pass but what went in and two numbers a row; its dropout is drawn again.
+Nothing is kept for the backward pass but what went in and two numbers a row; its dropout is drawn
+again.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -15,8 +16,9 @@ from torch import Tensor
 from sqzb.model.kernels.common import dropout_factor
 from sqzb.model.operators import fake, operator
 
-# Programs of a backward pass, each of which sums the gradients of the parameters over its rows in a fixed order; the
-# sums are added after, not with atomics, so a gradient has the same bits in every run.
+# Programs of a backward pass, each of which sums the gradients of the parameters over its rows in a
+# fixed order; the sums are added after, not with atomics, so a gradient has the same bits in every
+# run.
 PARTS = 1056
 WARPS = 1  # a row's sums then need no other threads, which took twice the time
 
@@ -33,9 +35,10 @@ def dropout_add_norm(
 ) -> Tensor:
     """LayerNorm(dropout(x + offset) + residual) over the last dimension, in fp32 inside.
 
-    `x` and `residual` are (..., width), `offset`, which is the bias of the layer that made x, `weight` and `bias`
-    (width). `dropout` is a probability below 1. `seed` is one int64 on the device of `x`: what is dropped is a pure
-    function of it and the shape. Returns (..., width) in the wider of the types of `x` and `residual`.
+    `x` and `residual` are (..., width), `offset`, which is the bias of the layer that made x,
+    `weight` and `bias` (width). `dropout` is a probability below 1. `seed` is one int64 on the
+    device of `x`: what is dropped is a pure function of it and the shape. Returns (..., width) in
+    the wider of the types of `x` and `residual`.
     """
     y: Tensor = _dropout_add_norm(x, offset, residual, weight, bias, dropout, eps, seed)[0]
     return y
