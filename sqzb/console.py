@@ -1,4 +1,4 @@
-"""What a person sees while a command runs: a bar on a terminal, a line now and then where there is none."""
+"""Console output: progress bars on a terminal, periodic lines elsewhere, tables, errors."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_SECONDS = 30.0
-_SAID = ("description", "fields[count]", "fields[text]")
+_TEXT_FIELDS = ("description", "fields[count]", "fields[text]")
 
 out = Console(highlight=False, soft_wrap=True)
 err = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -21,56 +21,65 @@ Unit = Callable[[int], str]
 
 
 class Bar:
-    """Progress towards `total`; `advance` or `to` moves it and `text` says how it goes."""
+    """Progress towards `total`, moved by `advance` and `to`.
+
+    title: name of the work.
+    done: units that are finished at the start.
+    unit: formats a count.
+    progress: rich's progress on a terminal; None prints a line every PLAIN_SECONDS.
+    """
 
     def __init__(
         self, title: str, total: int, done: int, unit: Unit, progress: Progress | None
     ) -> None:
         self._title, self._total, self._done, self._unit = title, total, done, unit
         self._progress, self._text = progress, ""
-        self._started, self._said, self._first = time.monotonic(), time.monotonic(), done
+        self._started, self._printed, self._first = time.monotonic(), time.monotonic(), done
         if progress is not None:
             self._task = progress.add_task(
                 title, total=total, completed=done, text="", count=self._count()
             )
 
     def advance(self, by: int = 1, text: str | None = None) -> None:
+        """Move the bar by `by` units and show `text` behind it."""
         self.to(self._done + by, text)
 
     def to(self, done: int, text: str | None = None) -> None:
+        """Move the bar to `done` units and show `text` behind it."""
         finished = done == self._total != self._done
         self._done = done
         if self._progress is not None:
             self._text = self._text if text is None else text
             self._progress.update(self._task, completed=done, count=self._count(), text=self._text)
-        elif finished or time.monotonic() - self._said >= PLAIN_SECONDS:
-            self._said = time.monotonic()
+        elif finished or time.monotonic() - self._printed >= PLAIN_SECONDS:
+            self._printed = time.monotonic()
             out.print(Text(f"{self._title} {self._count()}  {text or ''}  {self._left()} left"))
 
     def _count(self) -> str:
         return f"{self._unit(self._done)}/{self._unit(self._total)}"
 
     def _left(self) -> str:
-        moved = self._done - self._first
-        if self._done < self._total and moved <= 0:
+        moved, missing = self._done - self._first, self._total - self._done
+        if missing > 0 and moved <= 0:
             return "unknown time"
-        return duration(
-            (time.monotonic() - self._started) / max(1, moved) * (self._total - self._done)
-        )
+        elapsed = time.monotonic() - self._started
+        return duration(elapsed / max(1, moved) * missing)
 
 
 @contextmanager
 def bar(
     title: str, total: int, done: int = 0, show: bool = True, unit: Unit = "{:,}".format
 ) -> Iterator[Bar]:
-    """A bar on standard output; without a terminal a line every 30 seconds, and with `show` off nothing.
+    """Yield a progress bar on standard output.
 
-    unit: how a count is written.
+    Without a terminal, a line is printed every 30 seconds. With `show` off, nothing is printed.
+
+    unit: formats a count.
     """
     if not show or not out.is_terminal:
         yield (Bar if show else _Silent)(title, total, done, unit, None)
         return
-    name, count, text = (TextColumn(f"{{task.{what}}}", markup=False) for what in _SAID)
+    name, count, text = (TextColumn(f"{{task.{field}}}", markup=False) for field in _TEXT_FIELDS)
     with Progress(
         name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), text, console=out
     ) as progress:
@@ -78,12 +87,17 @@ def bar(
 
 
 class _Silent(Bar):
+    """A bar that prints nothing."""
+
     def to(self, done: int, text: str | None = None) -> None:
         pass
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: first column to the left, the others to the right. Brackets in the rows mean nothing."""
+    """Print a table: the first column left-aligned, the others right-aligned.
+
+    Square brackets in the rows are printed as they are, not read as rich's markup.
+    """
     drawn = Table(title=title, title_justify="left", title_style="bold")
     for index, name in enumerate(header):
         drawn.add_column(name, justify="right" if index else "left")
@@ -93,20 +107,22 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 
 def error(message: str) -> None:
+    """Print an error on standard error."""
     err.print(Text.assemble(("error: ", "bold red"), message))
 
 
 def warn(message: str) -> None:
+    """Print a warning on standard error."""
     err.print(Text.assemble(("warning: ", "bold yellow"), message))
 
 
 def size(n: int) -> str:
-    """Bytes as 12.3 MB, in powers of 1,000."""
+    """Return a number of bytes as text such as 12.3 MB, in powers of 1,000."""
     return decimal(n)
 
 
 def duration(seconds: float) -> str:
-    """Seconds as 12 s, 3 min 20 s or 4 h 05 min."""
+    """Return seconds as text such as 12 s, 3 min 20 s or 4 h 05 min."""
     whole = round(seconds)
     if whole < 60:
         return f"{whole} s"

@@ -1,8 +1,8 @@
-"""Random numbers as pure functions of a key: the same key gives the same draw, on any machine, in any order.
+"""Random numbers as pure functions of a key: equal keys give equal draws, on any machine.
 
-Nothing here has a state, so nothing has to be saved to make a run repeatable, and a resume at step
-n computes exactly what an uninterrupted run would have computed there. All arithmetic is modulo
-2**64 on numpy arrays.
+These functions have no state, so a checkpoint saves no state of a generator, and a run that resumes
+at step n draws exactly the numbers that an uninterrupted run draws. All arithmetic is modulo 2**64
+on numpy arrays.
 """
 
 import numpy as np
@@ -15,7 +15,7 @@ def hash64(*keys: ArrayLike) -> U64:
     """Mix the keys, broadcast against each other, into 64 well-spread bits each.
 
     Each key is absorbed by an xor and the finaliser of SplitMix64 (Steele, Lea and Flood 2014),
-    which changes half of the output bits for one changed input bit; the order of the keys matters.
+    which flips half of the output bits for one flipped input bit. The order of the keys matters.
     """
     state: U64 = np.array(0x9E3779B97F4A7C15, np.uint64)
     with np.errstate(over="ignore"):
@@ -33,22 +33,25 @@ def _mix(z: U64) -> U64:
 
 
 def uniform(*keys: ArrayLike) -> NDArray[np.float64]:
-    """Draws in [0, 1), one for each broadcast key, with 53 random bits."""
+    """Return draws in [0, 1), one for each broadcast key, with 53 random bits."""
     return (hash64(*keys) >> np.uint64(11)).astype(np.float64) * np.float64(2.0**-53)
 
 
 def below(n: ArrayLike, *keys: ArrayLike) -> NDArray[np.int64]:
-    """Whole draws in [0, n), one for each broadcast key; the bias is under n / 2**53."""
+    """Return integer draws in [0, n), one for each broadcast key; the bias is under n / 2**53."""
     scaled: NDArray[np.float64] = uniform(*keys) * np.asarray(n)
     return scaled.astype(np.int64)
 
 
 class Permutation:
-    """A random order of 0..n-1 that is computed, not stored: `permutation[i]` is the i-th number of the order.
+    """A random permutation of 0..n-1 that is computed, not stored.
 
-    A balanced Feistel network over the smallest even number of bits that holds n, walked until it
-    lands under n (cycle walking: Black and Rogaway 2002), so that it is a bijection on 0..n-1 for
-    every key.
+    `permutation[i]` is element i. The permutation is a balanced Feistel network over the smallest
+    even number of bits that holds n. A value that lands outside 0..n-1 passes through the network
+    again (cycle walking, Black and Rogaway 2002), so every key gives a bijection.
+
+    Raises:
+        ValueError: n is below 1.
     """
 
     ROUNDS = 8
@@ -62,7 +65,7 @@ class Permutation:
         self._round_keys = [hash64(*keys, r) for r in range(self.ROUNDS)]
 
     def __getitem__(self, index: ArrayLike) -> NDArray[np.int64]:
-        """The elements at `index` (any shape, values 0..n-1)."""
+        """Return the elements at `index`, an array of any shape with values in 0..n-1."""
         values = np.array(index, dtype=np.uint64)
         outside = np.ones(values.shape, dtype=bool)
         while outside.any():

@@ -1,30 +1,35 @@
-"""The errors that a user meets: what is wrong, where, and what to do next."""
+"""The errors that users see: what is wrong, where, and what to do next."""
 
-# A value that cannot be used: its key, and what is wrong with it ("hidden_size", "12 does not
-# divide 100").
+# A value that cannot be used: its key and the reason ("hidden_size", "12 does not divide 100").
 Problem = tuple[str, str]
 
 
 class UserError(Exception):
-    """Something the user can mend; the command line shows it as one paragraph without a traceback."""
+    """A problem that the user can fix.
+
+    The command line prints it as one paragraph, without a traceback.
+    """
 
     exit_code = 1
 
 
 class RecipeError(UserError):
-    """The recipe or its overrides cannot be used; every problem is listed in one message."""
+    """A recipe or its overrides cannot be used; the message lists every problem."""
 
     exit_code = 2
 
 
 class Diverged(UserError):
-    """Too many steps in a row were not finite."""
+    """Too many consecutive steps had a loss or gradient that was not finite."""
 
     exit_code = 3
 
 
 class Stopped(UserError):
-    """The run was asked to stop, and has saved itself."""
+    """The run was asked to stop and has saved a checkpoint.
+
+    signal: number of the signal that asked; the exit code is 128 + `signal`, as in a shell.
+    """
 
     def __init__(self, message: str, signal: int) -> None:
         super().__init__(message)
@@ -32,6 +37,6 @@ class Stopped(UserError):
 
 
 class PeerLost(UserError):
-    """Another process of the run has ended, so that this one cannot go on."""
+    """Another process of the run has ended, so this process cannot continue."""
 
     exit_code = 4

@@ -1,4 +1,4 @@
-"""Files and folders that appear whole or not at all: written aside, flushed, renamed."""
+"""Atomic files and folders: written under another name, flushed to disk, then renamed."""
 
 import fcntl
 import hashlib
@@ -15,7 +15,7 @@ ASIDE = ".partial"
 
 @contextmanager
 def whole_file(path: Path) -> Iterator[Path]:
-    """Yield a path beside `path` to write to; it takes `path`'s place when the block ends without an error."""
+    """Yield a temporary path beside `path`; rename it to `path` if the block raises no error."""
     aside = path.with_name(path.name + ASIDE)
     path.parent.mkdir(parents=True, exist_ok=True)
     try:
@@ -29,7 +29,10 @@ def whole_file(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path) -> Iterator[Path]:
-    """Yield an empty folder beside `path`; it takes `path`'s place when the block ends without an error."""
+    """Yield an empty folder beside `path`; rename it to `path` if the block ends without an error.
+
+    A folder that exists at `path` is replaced.
+    """
     aside = path.with_name(path.name + ASIDE)
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir(parents=True)
@@ -48,7 +51,10 @@ def whole_folder(path: Path) -> Iterator[Path]:
 
 @contextmanager
 def locked(folder: Path) -> Iterator[bool]:
-    """Hold the folder while the block runs, and say whether that is so: another process may hold it already."""
+    """Lock the folder while the block runs, and yield whether the lock was acquired.
+
+    The lock is not acquired if another process holds it.
+    """
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         try:
@@ -63,27 +69,28 @@ def locked(folder: Path) -> Iterator[bool]:
 
 @contextmanager
 def claimed(path: Path, number: int) -> Iterator[bool]:
-    """Hold byte `number` of the file while the block runs, and say whether that is so: another process may hold it.
+    """Lock byte `number` of the file while the block runs, and yield whether it was acquired.
 
-    The byte need not be there. What a process has claimed of a file is free once it has closed that
-    file anywhere.
+    The file may be shorter than `number`. Closing the file anywhere in this process releases all
+    its locks on the file (POSIX record locks).
     """
     with path.open("r+b") as opened:
         try:
             fcntl.lockf(opened, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, number)
             ours = True
-        except (BlockingIOError, PermissionError):  # POSIX leaves open which
+        except (BlockingIOError, PermissionError):  # POSIX permits either
             ours = False
         yield ours
 
 
 def write_json(path: Path, value: Any) -> None:
+    """Write `value` to `path` atomically, as indented JSON in UTF-8."""
     with whole_file(path) as aside:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
 def sha256(path: Path) -> str:
-    """Of the file's content, as hexadecimal digits."""
+    """Return the SHA-256 of the file's content, in hexadecimal."""
     digest = hashlib.sha256()
     with path.open("rb") as opened:
         while block := opened.read(2**20):

@@ -1,4 +1,4 @@
-"""A model's folder by path or by Hub id."""
+"""A model's folder, from a path or a Hub id."""
 
 import re
 from pathlib import Path
@@ -6,8 +6,7 @@ from pathlib import Path
 from sqzb.errors import UserError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
-# Any of which holds a vocabulary: of the tokenizers library, WordPiece, byte-level BPE,
-# sentencepiece.
+# Files that hold a vocabulary: of the tokenizers library, WordPiece, byte-level BPE, sentencepiece.
 VOCABULARIES = ["tokenizer.json", "vocab.txt", "vocab.json", "*.model"]
 MODEL_FILES = [
     "config.json",
@@ -23,9 +22,13 @@ MODEL_FILES = [
 
 
 def local_folder(source: str | Path) -> Path:
-    """The folder at `source`, the final/ one where it is a run, or that of the Hub id after a download to its cache.
+    """Return the folder of a saved model; a Hub id is first downloaded to the Hub's cache.
 
-    Raises UserError when there is neither.
+    source: a folder of a model, a run's folder (whose final/ is returned), or a Hub id
+    (owner/name).
+
+    Raises:
+        UserError: `source` is none of these, the run has no final/, or the download failed.
     """
     path = Path(source)
     if (path / "final").is_dir():

@@ -1,4 +1,4 @@
-"""WordPiece tokenizers as BERT has them: trained, loaded from any of the usual files, saved for other tools."""
+"""BERT's WordPiece tokenizers: trained, loaded from the usual files, saved for other tools."""
 
 import json
 import re
@@ -25,14 +25,14 @@ from sqzb.files import whole_file, write_json
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-# So many different characters at least, and at most; between them a twentieth of the vocabulary.
-# BERT's own has 1,000.
+# Number of distinct characters in a vocabulary: a twentieth of its tokens, within these bounds.
+# BERT's own vocabulary has 1,000.
 ALPHABET = (100, 1000)
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 LONGEST_WORD = 100  # characters; a longer word is [UNK]
-# Of all different words together that a vocabulary is learnt from. Each takes the library about 150
-# bytes. 50 million characters of English have 3.3 million, but a script without spaces has nearly
-# as many as its text.
+# Total length of the distinct words that a vocabulary is trained on; the library takes about 150
+# bytes a character. English text has few distinct words, but a script without spaces has nearly as
+# many characters in distinct words as in the whole text.
 WORD_CHARACTERS = 4_000_000
 
 # How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers
@@ -45,7 +45,7 @@ NORMALIZER = {
 
 
 class SpecialIds(NamedTuple):
-    """The numbers of BERT's special tokens in a vocabulary."""
+    """The ids of BERT's special tokens in a vocabulary."""
 
     pad: int
     unk: int
@@ -55,7 +55,11 @@ class SpecialIds(NamedTuple):
 
 
 def special_ids(tokenizer: Tokenizer) -> SpecialIds:
-    """UserError when the vocabulary lacks one of the five."""
+    """Return the ids of BERT's five special tokens.
+
+    Raises:
+        UserError: the vocabulary lacks one of them.
+    """
     vocabulary = tokenizer.get_vocab()
     missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
     if missing:
@@ -67,14 +71,19 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
-    """Learn a WordPiece vocabulary; the same texts give the same vocabulary.
+    """Train a WordPiece vocabulary; equal texts give equal vocabularies.
 
-    Characters beyond the commonest (`ALPHABET`) are left to [UNK], or each of many rare scripts'
-    would take two places of the vocabulary. The library numbers continuations of one character
-    (`##a`) in the order of a hash table, another one in every run, and breaks ties between merges
-    by these numbers (tokenizers#1794). So the characters are found first, and are then given to it
-    in order; the texts, which may be a stream, are kept in a file meanwhile. Its memory goes by the
-    different words, so these have a limit (`WORD_CHARACTERS`) and the texts have none.
+    Characters beyond the most common ones (ALPHABET) become [UNK]: otherwise each character of many
+    rare scripts would take two entries of the vocabulary.
+
+    The tokenizers library numbers continuations of one character (`##a`) in the order of a hash
+    table, which differs between runs, and breaks ties between merges by these numbers
+    (tokenizers#1794). Therefore a first pass finds the characters, and a second pass gives them to
+    the library in a fixed order. The texts may be a stream, so a temporary file keeps them between
+    the passes.
+
+    The library's memory grows with the number of distinct words, so WORD_CHARACTERS limits these.
+    The number of texts has no limit.
     """
     normalizer = normalizers.BertNormalizer(lowercase=lowercase)
     with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
@@ -93,7 +102,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> T
 
 
 def _beyond(commonest: int, texts: Iterable[str]) -> str:
-    """All characters of the texts but white space and so many of the commonest."""
+    """Return all characters of the texts but white space and the `commonest` most common ones."""
     counts: Counter[int] = Counter()
     for text in texts:
         points, n = np.unique(
@@ -117,16 +126,16 @@ def _without(rare: str, file: TextIO) -> Iterator[str]:
 
 
 def _words(texts: Iterable[str]) -> Set[str]:
-    """The different words, of `WORD_CHARACTERS` at most.
+    """Return the distinct words of the texts, of WORD_CHARACTERS characters in all at most.
 
-    Where words are too many, the rarest so far go, and are counted from zero when they come again:
-    lossy counting.
+    When there are too many, the rarest words so far are dropped; if they occur again, their count
+    starts from zero (lossy counting).
     """
     counts: dict[str, int] = {}
     characters = 0
     for text in texts:
-        for found in re.finditer(r"\S+", text):
-            word = found[0]
+        for match in re.finditer(r"\S+", text):
+            word = match[0]
             times = counts[word] = counts.get(word, 0) + 1
             characters += len(word) if times == 1 else 0
             if characters > WORD_CHARACTERS:
@@ -136,7 +145,7 @@ def _words(texts: Iterable[str]) -> Set[str]:
 
 
 def _commonest(counts: dict[str, int], characters: int) -> dict[str, int]:
-    """The commonest words, of so many characters at most; of equally common ones the first."""
+    """Return the most common words, of `characters` characters in all at most; ties keep order."""
     ranked = sorted(counts, key=lambda word: -counts[word])
     ends = accumulate(map(len, ranked))
     return {word: counts[word] for word, end in zip(ranked, ends, strict=True) if end <= characters}
@@ -145,7 +154,7 @@ def _commonest(counts: dict[str, int], characters: int) -> dict[str, int]:
 def _learn(
     texts: Iterable[str], vocab_size: int, lowercase: bool, first: Sequence[str]
 ) -> dict[str, int]:
-    """Tokens and their numbers: `first`, all characters, and merges of these up to `vocab_size` tokens."""
+    """Return tokens and their ids: `first`, all characters, then merges up to `vocab_size`."""
     tokenizer = _bert(_wordpiece({}), {"lowercase": lowercase})
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
@@ -167,22 +176,23 @@ def _keep(texts: Iterable[str], file: TextIO) -> Iterator[str]:
 def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
     """Open a tokenizer.json, a vocab.txt, or a folder with one of them.
 
-    `lowercase` is for a vocab.txt, which does not say it: by default what a tokenizer_config.json
-    beside it says, else whether the vocabulary is free of capitals. Raises UserError when there is
-    none, it is broken, or it is not BERT's, so that other tools could not do the same from what
-    `save_tokenizer` writes.
+    lowercase: whether a vocab.txt, which does not record it, is for lower-case text. By default it
+    is taken from a tokenizer_config.json beside the file; without one, a vocabulary without capital
+    letters is lower-case.
+
+    Raises:
+        UserError: there is no tokenizer, it is broken, or it is not BERT's, so that
+            `save_tokenizer` could not write it for other tools.
     """
     if path.is_dir():
-        found = next(
-            (path / name for name in ("tokenizer.json", "vocab.txt") if (path / name).exists()),
-            None,
-        )
-        if found is None:
+        candidates = [path / "tokenizer.json", path / "vocab.txt"]
+        file = next((file for file in candidates if file.exists()), None)
+        if file is None:
             raise UserError(
                 f"{path} has no tokenizer: neither tokenizer.json nor vocab.txt is there. Give a "
                 "folder or a Hub id that has one of them."
             )
-        path = found
+        path = file
     try:
         tokenizer = (
             _from_vocabulary(path, lowercase)
@@ -201,7 +211,10 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
 
 
 def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
-    """Write tokenizer.json, tokenizer_config.json and vocab.txt, as transformers expects them of BERT's tokenizer."""
+    """Write tokenizer.json, tokenizer_config.json and vocab.txt, which transformers reads.
+
+    max_length: the longest input of the model, in tokens.
+    """
     with whole_file(folder / "tokenizer.json") as aside:
         tokenizer.save(str(aside))
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
@@ -222,17 +235,15 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
 def _from_vocabulary(path: Path, lowercase: bool | None) -> Tokenizer:
     tokens = path.read_text(encoding="utf-8").split("\n")
     vocabulary = {token: number for number, token in enumerate(tokens) if token}
-    beside = path.with_name("tokenizer_config.json")
-    stored = json.loads(beside.read_text(encoding="utf-8")) if beside.exists() else {}
+    config = path.with_name("tokenizer_config.json")
+    stored = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}
     settings = {
         name: stored[key] for key, name in NORMALIZER.items() if stored.get(key) is not None
     }
     if lowercase is not None:
         settings["lowercase"] = lowercase
-    settings.setdefault(
-        "lowercase",
-        not any(token != token.lower() for token in tokens if token not in SPECIAL_TOKENS),
-    )
+    own_tokens = [token for token in tokens if token not in SPECIAL_TOKENS]
+    settings.setdefault("lowercase", all(token == token.lower() for token in own_tokens))
     return _bert(_wordpiece(vocabulary), settings)
 
 
@@ -249,7 +260,7 @@ def _bert(model: models.WordPiece, settings: dict[str, bool]) -> Tokenizer:
 
 
 def _check(tokenizer: Tokenizer) -> None:
-    """ValueError for what BERT's tokenizer does not do, and `save_tokenizer` could not say to other tools."""
+    """Raise ValueError for a tokenizer that `save_tokenizer` could not write as BERT's."""
     model, normalizer = tokenizer.model, tokenizer.normalizer
     if not isinstance(model, models.WordPiece) or (
         (model.unk_token, model.continuing_subword_prefix, model.max_input_chars_per_word)
@@ -269,7 +280,7 @@ def _check(tokenizer: Tokenizer) -> None:
 
 
 def _finish(tokenizer: Tokenizer) -> Tokenizer:
-    """Add what needs the numbers of the special tokens: `[CLS] a [SEP] b [SEP]` around a pair."""
+    """Add the special tokens and the template `[CLS] a [SEP] b [SEP]`, which needs their ids."""
     ids = special_ids(tokenizer)
     tokenizer.add_special_tokens(list(SPECIAL_TOKENS))
     tokenizer.post_processor = processors.BertProcessing((SEP, ids.sep), (CLS, ids.cls))

@@ -1,4 +1,4 @@
-"""Recipes, checked whole before anything heavy is loaded."""
+"""Recipes, validated as a whole before any heavy library is loaded."""
 
 from sqzb.recipe.corpus import CorpusRecipe, Source, Vocabulary
 from sqzb.recipe.reading import Recipe, dump_recipe, load_recipe

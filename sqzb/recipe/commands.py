@@ -26,5 +26,5 @@ def command_of(keys: Iterable[str]) -> str:
 
 
 def command_line(command: str, recipe: str) -> str:
-    """Return how the recipe is given to the command."""
+    """Return the command line that runs the command with this recipe."""
     return f"sqzb {command} {'--recipe ' if command == 'finetune' else ''}{recipe}"

@@ -67,13 +67,13 @@ def explain(kind: type[BaseModel], details: Sequence[Mapping[str, Any]]) -> list
 
 
 def same_key(kind: type[BaseModel], name: str) -> list[str]:
-    """Return the keys, with dots, that `name` stands for: by their last part, or by an alias."""
+    """Return the dotted keys that `name` may stand for: equal in the last part, or by an alias."""
     last = name.rpartition(".")[2]
     values = [key for key, field in keys(kind) if section_in(field.annotation) is None]
     for wanted in ((last,), ALIASES.get(last, ())):
-        found = [key for key in values if key.rpartition(".")[2] in wanted]
-        if found:
-            return found
+        matching = [key for key in values if key.rpartition(".")[2] in wanted]
+        if matching:
+            return matching
     return []
 
 
@@ -82,7 +82,8 @@ def _unknown_key(
 ) -> str:
     """Return one line on an unknown key.
 
-    listed: the sections whose keys an earlier line lists, which is done once; updated.
+    listed: sections whose keys an earlier line lists already, because they are listed once;
+    updated.
     """
     key, section = ".".join(str(part) for part in location), location[:-1]
     meant = _meant(kind, location, value)

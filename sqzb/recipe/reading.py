@@ -19,35 +19,37 @@ from sqzb.recipe.sweeps import SweepRecipe
 from sqzb.recipe.values import Section
 
 Recipe = TypeVar("Recipe", bound=Section)
-# KEY, = and VALUE as arguments of their own, or = at the end or the beginning of one; \0 stands
-# between arguments.
+# KEY, = and VALUE as separate arguments, or = at the end or the beginning of one; \0 separates
+# arguments.
 _SPACED = re.compile(r"(?:^|\0)(?P<key>[^\0=]+)(?:\0=\0?|=\0)(?P<value>[^\0=]+)(?=\0|$)")
 
 
 def load_recipe(
     kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any
 ) -> Recipe:
-    """Read a recipe, lay the `KEY=VALUE` overrides over it and then what was `given` (unless None), and check it.
+    """Read and validate a recipe, with `KEY=VALUE` overrides and `given` values on top of its file.
 
-    path: a file, or the name of a recipe that comes with sqzb; None: all defaults. Keys reach
-    inside with dots: `optimizer.lr=1e-3`. What is given in these two ways for all runs of a sweep
-    also stands over what the file has in `sweep`, `tasks` and `stages`, but not over what a stage
-    that teaches others says of itself.
+    path: a file, or the name of a recipe that comes with sqzb; None: all defaults.
+    overrides: keys reach into sections by dots, as in `optimizer.lr=1e-3`.
+    given: values by key; None leaves a key as it is.
+
+    In a sweep, a key from `overrides` or `given` also replaces the file's values in `sweep`,
+    `tasks` and `stages`, except in a stage that is the teacher of others.
 
     Raises:
-        RecipeError: there is no such recipe, or it cannot be used; every problem is listed.
+        RecipeError: there is no such recipe, or it cannot be used; the message lists every problem.
     """
     values = _read(kind, path) if path is not None else {}
     if kind is SweepRecipe:
-        named = {text.partition("=")[0] for text in overrides} | {
-            key for key in given if given[key] is not None
-        }
+        named = {text.partition("=")[0] for text in overrides}
+        named |= {key for key, value in given.items() if value is not None}
         values = _without(values, named)
     overrides, problems = _without_spaced(overrides)
-    problems += [problem for text in overrides for problem in _override(values, text)]
+    for text in overrides:
+        problems += _override(values, text)
     values |= {key: value for key, value in given.items() if value is not None}
-    recipe, found = _validate(kind, values)
-    problems += found
+    recipe, invalid = _validate(kind, values)
+    problems += invalid
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise RecipeError(
@@ -58,7 +60,7 @@ def load_recipe(
 
 
 def dump_recipe(recipe: Section) -> str:
-    """The recipe as YAML, every default written out."""
+    """Return the recipe as YAML, with every default written out."""
     return dump(recipe.model_dump())
 
 
@@ -88,10 +90,10 @@ def _read(kind: type[Section], recipe: Path) -> dict[str, Any]:
 
 
 def _other_command(kind: type[Section], given: Set[str]) -> str | None:
-    """Return the command whose recipe this is, from its top-level keys; None where it may be one of `kind`.
+    """Return the command whose recipe has these top-level keys; None where `kind` may be meant.
 
-    None of the keys is then `kind`'s alone. A single key that only the other command has may as
-    well be a slip, such as `lr` for `optimizer.lr`.
+    Another command is reported only if none of the keys is `kind`'s alone. A single key that only
+    the other command has may as well be a slip, such as `lr` for `optimizer.lr`.
     """
     command = command_of(given)
     other = COMMANDS[command]
@@ -103,8 +105,10 @@ def _other_command(kind: type[Section], given: Set[str]) -> str | None:
 
 
 def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
-    """A sweep's values, of whatever form, less the `named` keys in its grid and in the settings of tasks and stages,
-    but of stages that others name as their teacher."""
+    """Return a sweep's values without the `named` keys in its grid and in its tasks and stages.
+
+    Stages that others name as their teacher keep theirs. The values are not validated yet.
+    """
     changed = dict(values)
     if "sweep" in values:
         changed["sweep"] = _less(values["sweep"], named)
@@ -122,17 +126,18 @@ def _less(part: Any, named: Set[str]) -> Any:
     """A mapping less the named keys, which reach inside with dots; anything else as it is."""
     if not isinstance(part, dict):
         return part
-    inside = {
-        key: {name.removeprefix(f"{key}.") for name in named if name.startswith(f"{key}.")}
-        for key in part
-    }
-    return {key: _less(value, inside[key]) for key, value in part.items() if key not in named}
+    kept = {}
+    for key, value in part.items():
+        if key not in named:
+            inside = {name.removeprefix(f"{key}.") for name in named if name.startswith(f"{key}.")}
+            kept[key] = _less(value, inside)
+    return kept
 
 
 def _without_spaced(overrides: Sequence[str]) -> tuple[Sequence[str], list[str]]:
-    """Return the overrides less those with spaces around `=`, and a problem for each of these.
+    """Return the overrides without those with spaces around `=`, and a problem for each of these.
 
-    The shell cuts `KEY = VALUE` into three arguments, `KEY= VALUE` and `KEY =VALUE` into two.
+    The shell splits `KEY = VALUE` into three arguments, `KEY= VALUE` and `KEY =VALUE` into two.
     """
     joined = "\0".join(overrides)
     spaced = list(_SPACED.finditer(joined))
@@ -147,7 +152,7 @@ def _without_spaced(overrides: Sequence[str]) -> tuple[Sequence[str], list[str]]
 
 
 def _override(values: dict[str, Any], text: str) -> list[str]:
-    """Set one KEY=VALUE in `values`; the problem, if there is one."""
+    """Set one KEY=VALUE in `values`, and return the problem if there is one."""
     key, equals, value = text.partition("=")
     if not equals and (text in names() or Path(text).suffix in (".yaml", ".yml")):
         return [f"{text}: is a recipe, and no KEY=VALUE: give it as --recipe {text}"]
@@ -169,11 +174,10 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
 
 
 def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[str]]:
-    """The recipe and its problems.
+    """Return the recipe and its problems.
 
-    Every key has a default, so where single values are wrong the rest is still checked with these
-    left out; what is then said of a key that was left out would be about its default, and is
-    dropped.
+    Every key has a default. Where single values are wrong, the rest is still checked without them,
+    and problems that mention a removed key are dropped, because they would be about its default.
     """
     try:
         recipe = kind.model_validate(values)
@@ -184,9 +188,8 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
     removed = {_remove(values, detail["loc"]) for detail in details}
     try:
         recipe = kind.model_validate(values)
-    except (
-        ValidationError
-    ):  # a key that is no text, such as null, cannot be found again by its place
+    except ValidationError:
+        # A key that is not text, such as null, cannot be removed by its location.
         return kind(), problems
     return recipe, problems + list(_combined(recipe, removed))
 
@@ -196,9 +199,8 @@ def _combined(
 ) -> Iterator[str]:
     """What is impossible together, less what is said of a key in `removed`."""
     for field, problem in section.problems():
-        if not any(
-            f"{prefix}{word}" in removed for word in re.findall(r"\w+", f"{field} {problem}")
-        ):
+        mentioned = {f"{prefix}{word}" for word in re.findall(r"\w+", f"{field} {problem}")}
+        if not mentioned & removed:
             yield f"{prefix}{field}: {problem}"
     for name in type(section).model_fields:
         inner = getattr(section, name)
@@ -210,11 +212,14 @@ def _combined(
 
 
 def _remove(values: dict[str, Any], location: Sequence[int | str]) -> str:
-    """Take out the innermost key on the way to `location`, whole where it holds a list; its name with dots."""
+    """Remove the innermost key on the way to `location`, and return its dotted name.
+
+    A list is removed as a whole.
+    """
     depth, inner = 0, cast(dict[int | str, Any], values)
     while depth < len(location) - 1 and isinstance(inner.get(location[depth]), dict):
         inner = inner[location[depth]]
         depth += 1
-    if location:  # which is empty for a key that is no character, "\\ud800"
+    if location:  # empty for a key that is not a valid character, "\\ud800"
         inner.pop(location[depth], None)
     return ".".join(str(part) for part in location[: depth + 1])

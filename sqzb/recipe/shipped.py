@@ -63,7 +63,7 @@ def named(name: str) -> Path:
     """Return the file of a recipe that comes with sqzb.
 
     Raises:
-        RecipeError: there is none of this name.
+        RecipeError: no recipe has this name.
     """
     shipped = _shipped(name)
     if shipped is None:
@@ -109,7 +109,10 @@ def copy(name: str, target: Path | None) -> Path:
 
 
 def _is_file(path: Path) -> bool:
-    """Whether there is a file, a pipe or the like; or a path whose reading says what is wrong."""
+    """Return whether the path is a file, a pipe or the like, or cannot be examined.
+
+    Reading a path that cannot be examined then reports the reason.
+    """
     try:
         return path.exists() and not path.is_dir()
     except OSError:

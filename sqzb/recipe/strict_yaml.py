@@ -1,4 +1,4 @@
-"""Strict YAML: YAML 1.2's numbers, no key twice, and errors that name the line."""
+"""Strict YAML: numbers as in YAML 1.2, no duplicate keys, and errors that name the line."""
 
 import math
 import re
@@ -8,10 +8,10 @@ import yaml
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML 1.2's numbers: `1e-3` is a number. Duplicate keys are refused."""
+    """A loader with YAML 1.2's numbers (`1e-3` is a number), which rejects duplicate keys."""
 
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
-        pairs = node.value if isinstance(node, yaml.MappingNode) else []  # else it is refused below
+        pairs = node.value if isinstance(node, yaml.MappingNode) else []  # others fail below
         keys: list[Any] = []
         for node_of_key, _ in pairs:
             key = self.construct_object(node_of_key, deep=True)
@@ -24,7 +24,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Puts text that the loader would take for a number into quotes."""
+    """A dumper that quotes text which the loader would read as a number."""
 
 
 for _side in (_Loader, _Dumper):
@@ -39,13 +39,13 @@ def parse(text: str) -> Any:
     """Return the value of a YAML text.
 
     Raises:
-        yaml.YAMLError: the text has no value, whatever the reason.
+        yaml.YAMLError: the text cannot be read, for whatever reason.
     """
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError:
         raise
-    # What int(), datetime and the stack raise passes through PyYAML: 2020-13-45, [[[[...
+    # PyYAML lets errors of int(), datetime and the stack through: 2020-13-45, [[[[...
     except Exception as error:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
@@ -53,7 +53,7 @@ def parse(text: str) -> Any:
 def dump(values: Any, in_line: bool = False) -> str:
     """Return the values as YAML that `parse` reads as the same values, in their order.
 
-    in_line: on one line, with brackets.
+    in_line: write one line, with brackets.
     """
     return yaml.dump(
         values,
@@ -66,7 +66,7 @@ def dump(values: Any, in_line: bool = False) -> str:
 
 
 def explain(error: yaml.YAMLError, text: str) -> str:
-    """Return where and why a text is no YAML, with the line that is wrong."""
+    """Return where and why a text is not YAML, with the line that is wrong."""
     if not isinstance(error, yaml.MarkedYAMLError) or error.problem_mark is None:
         return " ".join(str(error).replace('in "<unicode string>", ', "").split())
     mark, problem = error.problem_mark, error.problem
