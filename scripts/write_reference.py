@@ -34,10 +34,12 @@ def lines() -> Iterator[str]:
 
 
 def command_lines(name: str, command: Any) -> Iterator[str]:
-    """Yield a command's heading, help and table of parameters, then those of its subcommands."""
+    """Yield a command's heading, help, example and table of parameters, then those of its subcommands."""
     parameters = [parameter for parameter in command.params if parameter.name != "help"]
     yield f"\n### {name}\n"
     yield paragraphs(command.help)
+    if "Example: " in (command.epilog or ""):
+        yield f"\nExample: `{command.epilog.partition('Example: ')[2]}`"
     if parameters:
         yield "\n| Argument or option | Meaning |\n|---|---|"
     for parameter in parameters:

@@ -13,12 +13,17 @@ from typer.core import TyperCommand
 
 from sqzb.errors import PeerLost, Stopped, UserError
 
-INTERRUPTED = 130  # what typer makes of Ctrl-C
+INTERRUPTED = 130  # typer's exit code for Ctrl-C
 DEBUG = "--debug"  # typer takes an option in one position only, so `main` reads this one
+# Panels of --help, for commands with more options than 24 lines hold.
+DATA, MODEL, SEVERAL, FOLDER = "Data", "Model", "Several runs", "Folder"
 
 app = typer.Typer(
     help="Pretrain and finetune SqueezeBERT, a small fast encoder.",
-    epilog=f"Give {DEBUG} anywhere on a command line to see the traceback of an error.",
+    epilog=(
+        f"Give {DEBUG} anywhere on a command line to see the traceback of an error. "
+        "Example: sqzb finetune --task mrpc"
+    ),
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -28,24 +33,34 @@ Overrides = Annotated[
     list[str] | None,
     typer.Argument(
         metavar="KEY=VALUE",
-        help="Recipe keys to override, such as seed=1; `sqzb recipes keys` lists them.",
+        help="Override recipe keys (list: sqzb recipes keys).",
     ),
 ]
-RECIPE_HELP = "A YAML file, or the name of a recipe that `sqzb recipes` lists."
-Recipe = Annotated[Path, typer.Argument(help=RECIPE_HELP)]
-Name = Annotated[str, typer.Argument(help="The name of a recipe that `sqzb recipes` lists.")]
-Output = Annotated[Path | None, typer.Option(help="The folder to write; by default the recipe's.")]
+RECIPE_HELP = "YAML file, or a name that `sqzb recipes` lists."
+Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `sqzb recipes` lists.")]
+Output = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIR", help="Folder to write (default: the recipe's).", rich_help_panel=FOLDER
+    ),
+]
 Resume = Annotated[
     str,
     typer.Option(
-        help="auto: go on from the newest whole checkpoint, if there is one; or the path of one."
+        metavar="auto|PATH",
+        help="Resume from the newest intact checkpoint, or from PATH.",
+        show_default=False,
+        rich_help_panel=FOLDER,
     ),
 ]
 Executor = Literal["processes", "ray"]
 GlueDir = Annotated[
     Path | None,
     typer.Option(
-        help="Folder of GLUE's own files (MRPC/, RTE/ ...); by default they come from the Hub."
+        metavar="DIR",
+        help="Folder with GLUE's files, MRPC/ and so on (default: the Hub).",
+        rich_help_panel=DATA,
     ),
 ]
 
@@ -99,27 +114,32 @@ def _options(
     pass
 
 
-@app.command(cls=RecipeCommand)
+@app.command(
+    cls=RecipeCommand, epilog="Example: sqzb prepare-corpus demo_corpus --output data/demo"
+)
 def prepare_corpus(
-    recipe: Annotated[Path | None, typer.Argument(help=RECIPE_HELP)] = None,
+    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)] = None,
     overrides: Overrides = None,
     output: Output = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, help="Processes; by default one a core.")
+        int | None, typer.Option(min=1, metavar="N", help="Processes (default: one per core).")
     ] = None,
     executor: Annotated[
-        Executor, typer.Option(help="Who does the work: processes here, or a Ray cluster.")
+        Executor, typer.Option(help="Run in local processes or on a Ray cluster.")
     ] = "processes",
     verify: Annotated[
-        Path | None, typer.Option(help="Check the files of this corpus, and do nothing else.")
+        Path | None,
+        typer.Option(
+            metavar="DIR", help="Only check the files of this corpus.", rich_help_panel=FOLDER
+        ),
     ] = None,
 ) -> None:
-    """Read documents, clean and split them, tokenise them, and cut them into chunks for pretraining.
+    """Turn documents into a corpus for pretraining.
 
-    Goes on where it was stopped, and mends a finished corpus that has lost files.
+    An interrupted command resumes. A corpus that lost files is repaired.
     """
     if (recipe is None) == (verify is None):
-        raise typer.BadParameter("give a recipe, or --verify DIR, one of the two")
+        raise typer.BadParameter("give either a recipe or --verify DIR")
     from sqzb.recipe import CorpusRecipe, load_recipe
 
     if recipe is None:
@@ -134,37 +154,49 @@ def prepare_corpus(
     report(build(wanted, workers or os.cpu_count() or 1, executor))
 
 
-@app.command()
+@app.command(epilog="Example: sqzb inspect-corpus data/corpus --n 3")
 def inspect_corpus(
-    corpus: Annotated[Path, typer.Argument(help="A folder written by prepare-corpus.")],
-    n: Annotated[int, typer.Option("--n", min=1, help="So many examples.")] = 5,
+    corpus: Annotated[
+        Path, typer.Argument(metavar="CORPUS", help="Folder written by prepare-corpus.")
+    ],
+    n: Annotated[
+        int, typer.Option("--n", min=1, metavar="N", help="Number of examples to show.")
+    ] = 5,
     length: Annotated[
-        int | None, typer.Option(min=8, help="Sequence length; by default the corpus's first.")
+        int | None,
+        typer.Option(min=8, metavar="N", help="Sequence length (default: the corpus's first)."),
     ] = None,
     seed: Annotated[
-        int, typer.Option(min=0, help="Of which examples, and how they are masked.")
+        int,
+        typer.Option(min=0, metavar="N", help="Seed that selects and masks the examples."),
     ] = 0,
 ) -> None:
-    """Show training examples as a person reads them: segments, order, and what the model is asked."""
+    """Show training examples of a corpus as readable text."""
     from sqzb.pretraining.inspection import inspect
 
     inspect(corpus, n, length, seed)
 
 
-@app.command(cls=RecipeCommand)
+@app.command(
+    cls=RecipeCommand,
+    epilog="Example: sqzb pretrain phase1_128 --output runs/trial steps=1000",
+)
 def pretrain(
     recipe: Recipe,
     overrides: Overrides = None,
     output: Output = None,
     resume: Resume = "never",
     extend: Annotated[
-        bool, typer.Option("--extend", help="Go on with another number of steps.")
+        bool,
+        typer.Option(
+            "--extend", help="Resume with another number of steps.", rich_help_panel=FOLDER
+        ),
     ] = False,
     dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Check everything, show the plan, train nothing.")
+        bool, typer.Option("--dry-run", help="Check the run and show its plan only.")
     ] = False,
 ) -> None:
-    """Train a model on a prepared corpus: masked tokens and sentence order, LAMB, exact global batches."""
+    """Train a model on a prepared corpus."""
     from sqzb.recipe import PretrainRecipe, load_recipe
 
     wanted = load_recipe(PretrainRecipe, recipe, overrides or (), output=_text(output))
@@ -173,41 +205,68 @@ def pretrain(
     job.pretrain(wanted, resume, extend, dry_run)
 
 
-@app.command(cls=RecipeCommand)
+@app.command(
+    cls=RecipeCommand,
+    epilog="Example: sqzb finetune --task mrpc,rte --seeds 1,2,3 --output runs/two lr=2e-5",
+)
 def finetune(
     overrides: Overrides = None,
     task: Annotated[
         str | None,
-        typer.Option(help="The GLUE task, such as mrpc; several, as mrpc,rte; or all nine: all."),
+        typer.Option(
+            metavar="NAME",
+            help="GLUE task, such as mrpc; several: mrpc,rte; all nine: all.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(help=f"{RECIPE_HELP} By default, the model card's settings."),
+        typer.Option(metavar="RECIPE", help=f"{RECIPE_HELP} Default: the model card's settings."),
     ] = None,
-    seeds: Annotated[str | None, typer.Option(help="A run with each seed, such as 1,2,3.")] = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(metavar="N,N", help="One run for each seed: 1,2,3.", rich_help_panel=SEVERAL),
+    ] = None,
     jobs: Annotated[
-        int | None, typer.Option(min=1, help="So many of several runs at once; by default 1.")
+        int | None,
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Number of runs in parallel (default 1).",
+            rich_help_panel=SEVERAL,
+        ),
     ] = None,
     model: Annotated[
-        str | None, typer.Option(help="A run, a saved model or a Hub id to start from.")
+        str | None,
+        typer.Option(
+            metavar="MODEL",
+            help="Run, saved model or Hub id to start from.",
+            rich_help_panel=MODEL,
+        ),
     ] = None,
     teacher: Annotated[
         list[str] | None,
         typer.Option(
-            help="A model finetuned on the task, to learn from too; given several times, from their mean."
+            metavar="MODEL",
+            help="Model finetuned on the task, to distil from; repeat it for a mean of several.",
+            rich_help_panel=MODEL,
         ),
     ] = None,
     glue_dir: GlueDir = None,
     output: Output = None,
     resume: Resume = "never",
     extend: Annotated[
-        bool, typer.Option("--extend", help="Go on with another number of epochs.")
+        bool,
+        typer.Option(
+            "--extend", help="Resume with another number of epochs.", rich_help_panel=FOLDER
+        ),
     ] = False,
 ) -> None:
-    """Train a pretrained model on a GLUE task, or on several, with several seeds and settings: a sweep.
+    """Train a pretrained model on a task, or on several with seeds and settings.
 
-    A sweep goes on where it was stopped; its runs lie in OUTPUT/TASK/, or OUTPUT/STAGE/TASK/ where the recipe has
-    stages, and its tables in OUTPUT/results.json.
+    Several runs are a sweep: runs in OUTPUT/TASK/, tables in OUTPUT/results.json.
+    The runs of a recipe with stages are in OUTPUT/STAGE/TASK/.
+    The same command resumes an interrupted sweep.
     """
     from sqzb.recipe import SweepRecipe, load_recipe
 
@@ -220,7 +279,7 @@ def finetune(
     if is_sweep(wanted):
         if resume not in ("never", "auto") or extend:
             raise typer.BadParameter(
-                "--extend and --resume PATH are for a single run; a sweep goes on by itself"
+                "--extend and --resume PATH are for a single run; the same command resumes a sweep"
             )
         from sqzb.finetuning.sweep.run import sweep
 
@@ -228,7 +287,8 @@ def finetune(
         return
     if jobs is not None:
         raise typer.BadParameter(
-            "--jobs is for several runs: give several tasks, --seeds, or a grid"
+            "--jobs is for several runs: give several tasks, --seeds 1,2,3 or a grid "
+            "such as sweep.lr=[1e-5,3e-5]"
         )
     from sqzb.finetuning import job
     from sqzb.finetuning.data import open_data
@@ -237,41 +297,56 @@ def finetune(
     job.finetune(single, open_data(single), resume, extend)
 
 
-@app.command(name="eval")
+@app.command(name="eval", epilog="Example: sqzb eval runs/mrpc --json mrpc.json")
 def evaluate(
     paths: Annotated[
         list[str],
-        typer.Argument(
-            metavar="RUN", help="A run, a saved model or a Hub id; several for --submission."
-        ),
+        typer.Argument(metavar="RUN", help="Run, saved model or Hub id; several for --submission."),
     ],
     task: Annotated[
-        str | None, typer.Option(help="The GLUE task; by default the one it was finetuned on.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="GLUE task (default: the one of the finetuning).",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     split: Annotated[
         Literal["validation", "test"],
-        typer.Option(help="test: predictions, which --json holds by index."),
+        typer.Option(
+            metavar="SPLIT",
+            help="validation, or test: predictions for --json (default: validation).",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
     ] = "validation",
     glue_dir: GlueDir = None,
     corpus: Annotated[
-        Path | None, typer.Option(help="A prepared corpus, for a pretrained model.")
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Corpus with the held-out text for a pretrained model.",
+            rich_help_panel=DATA,
+        ),
     ] = None,
     submission: Annotated[
         Path | None,
-        typer.Option(help="The zip for GLUE to write, from a run of each task or folders of runs."),
+        typer.Option(metavar="ZIP", help="Write GLUE's submission, from one run of each task."),
     ] = None,
-    json: Annotated[Path | None, typer.Option(help="A file to write all figures to.")] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")
+    ] = None,
 ) -> None:
-    """Evaluate a finetuned model on its task, or a pretrained one on the held-out part of a corpus."""
+    """Evaluate a finetuned model on its task, or a pretrained one on a corpus."""
     if submission is None and len(paths) > 1:
-        raise typer.BadParameter("give one RUN; several are for --submission")
+        raise typer.BadParameter("give one RUN; several RUNs are for --submission ZIP")
     if submission is not None and (task is not None or corpus is not None):
         raise typer.BadParameter(
             "--submission takes the tasks of the runs: leave out --task and --corpus"
         )
     if split == "test" and json is None:
         raise typer.BadParameter(
-            "--split test has predictions in place of figures: give --json FILE, which holds them"
+            "--split test makes predictions, not figures: give --json FILE for them"
         )
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
@@ -290,20 +365,26 @@ def evaluate(
         write_json(json, figures)
 
 
-@app.command()
+@app.command(epilog='Example: sqzb predict runs/mrpc "The fire began." "A fire broke out."')
 def predict(
-    path: Annotated[str, typer.Argument(help="A finetuned run, a saved model or a Hub id.")],
+    path: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Finetuned run, saved model or Hub id."),
+    ],
     sentences: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SENTENCE [SECOND]", help="What to predict, one or a pair."),
+        typer.Argument(metavar="SENTENCE [SECOND]", help="Text to classify: one or a pair."),
     ] = None,
     file: Annotated[
-        Path | None, typer.Option(help="A text file instead: a line each, a tab between two.")
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="Text file with one example per line; a tab separates a pair."
+        ),
     ] = None,
 ) -> None:
-    """Show what a finetuned model says: the label and each one's probability, or the score; a line for each line."""
+    """Print the label of a text and the probability of each label, or the score."""
     if (not sentences) == (file is None):
-        raise typer.BadParameter("give a sentence, or --file, one of the two")
+        raise typer.BadParameter("give either a sentence or --file FILE")
     if len(sentences or ()) > 2:
         raise typer.BadParameter("give one sentence or two; put each into quotes")
     from sqzb import predict as predicting
@@ -314,15 +395,20 @@ def predict(
         typer.echo(predicting.shown(prediction))
 
 
-@app.command()
+@app.command(epilog='Example: sqzb fill-mask runs/phase2_512 "Paris is the [MASK] of France."')
 def fill_mask(
-    path: Annotated[str, typer.Argument(help="A pretrained run, a saved model or a Hub id.")],
-    text: Annotated[
-        str, typer.Argument(help='A text with [MASK] in it, as "Paris is the [MASK] of France."')
+    path: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Pretrained run, saved model or Hub id."),
     ],
-    top: Annotated[int, typer.Option(min=1, help="So many tokens for each [MASK].")] = 5,
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="Text with [MASK] where a token is missing.")
+    ],
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of tokens for each [MASK].")
+    ] = 5,
 ) -> None:
-    """Show the likeliest tokens for each [MASK] of a text, with their probabilities."""
+    """Print the most likely tokens for each [MASK] of a text."""
     from sqzb import predict as predicting
 
     for number, tokens in enumerate(predicting.fill_mask(path, text, top)):
@@ -333,21 +419,22 @@ def fill_mask(
 
 
 recipes = typer.Typer(
-    help="List the recipes that come with sqzb; show or copy one; list the keys of recipes."
+    help="List, show and copy the recipes of sqzb; list recipe keys.",
+    epilog="Example: sqzb recipes",
 )
 app.add_typer(recipes, name="recipes")
 
 
 @recipes.callback(invoke_without_command=True)
 def list_recipes(context: typer.Context) -> None:
-    """List the recipes that come with sqzb: their command, their name and what they are for."""
+    """List the recipes that come with sqzb: command, name, purpose."""
     if context.invoked_subcommand is None:
         from sqzb.recipe import shipped
 
         typer.echo("\n".join(shipped.listed()))
 
 
-@recipes.command(name="show")
+@recipes.command(name="show", epilog="Example: sqzb recipes show phase1_128")
 def show_recipe(name: Name) -> None:
     """Print a recipe."""
     from sqzb.recipe import shipped
@@ -355,30 +442,28 @@ def show_recipe(name: Name) -> None:
     typer.echo(shipped.named(name).read_text(encoding="utf-8"), nl=False)
 
 
-@recipes.command(name="copy")
+@recipes.command(name="copy", epilog="Example: sqzb recipes copy phase1_128 mine.yaml")
 def copy_recipe(
     name: Name,
     file: Annotated[
         Path | None,
-        typer.Argument(
-            help="The file to write, or a folder; by default NAME.yaml in the working directory."
-        ),
+        typer.Argument(metavar="FILE", help="New file, or a folder (default: NAME.yaml)."),
     ] = None,
 ) -> None:
-    """Copy a recipe to a file of your own, which must not exist yet."""
+    """Copy a recipe to a new file, for changes of your own."""
     from sqzb.recipe import shipped
 
-    typer.echo(f"{shipped.copy(name, file)} is written")
+    typer.echo(f"Written: {shipped.copy(name, file)}")
 
 
-@recipes.command(name="keys")
+@recipes.command(name="keys", epilog="Example: sqzb recipes keys pretrain")
 def list_keys(
     command: Annotated[
         Literal["pretrain", "finetune", "prepare-corpus"],
         typer.Argument(metavar="COMMAND", help="pretrain, finetune or prepare-corpus."),
     ],
 ) -> None:
-    """List every key of a command's recipes, with its default, type, limits and description."""
+    """List a command's recipe keys with type, limits, default and description."""
     from sqzb.recipe.reference import reference
 
     typer.echo("\n".join(reference(command)))
@@ -392,7 +477,7 @@ def _seeds(text: str) -> str:
     """
     if not all(seed.strip().isdecimal() for seed in text.split(",")):
         raise typer.BadParameter(
-            f"--seeds takes whole numbers with commas between, such as 1,2,3; not {text!r}"
+            f"--seeds takes whole numbers separated by commas, such as 1,2,3; not {text!r}"
         )
     return f"sweep.seed=[{text}]"
 
@@ -428,6 +513,6 @@ def _exit_code(debug: bool) -> int:
         return error.exit_code
     except SystemExit as ended:  # how typer ends, well or not
         if ended.code == INTERRUPTED:
-            typer.echo("interrupted; what was finished is kept", err=True)
+            typer.echo("Interrupted. Finished work is kept.", err=True)
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0

@@ -2,9 +2,12 @@
 
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 from typer.testing import CliRunner
 
 from sqzb import __version__
@@ -66,6 +69,23 @@ def test_help_names_every_command_and_debug() -> None:
         "--debug",
     ):
         assert name in ended.stdout
+
+
+def commands(path: str = "", command: Any = None) -> Iterator[str]:
+    """Yield the words of each command behind sqzb."""
+    yield path
+    for name, inner in getattr(command or typer.main.get_command(app), "commands", {}).items():
+        yield from commands(f"{path} {name}".strip(), inner)
+
+
+@pytest.mark.parametrize("command", commands())
+def test_help_fits_a_terminal_or_has_panels(command: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    shown = CliRunner().invoke(app, [*command.split(), "--help"]).stdout.strip()
+    panels = [line for line in shown.splitlines() if line.startswith("╭")]
+    assert len(shown.splitlines()) <= 24 or len(panels) >= 3
+    longest_panel = max(part.count("\n") for part in shown.split("╭"))
+    assert longest_panel <= 16
 
 
 def test_version() -> None:

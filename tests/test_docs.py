@@ -3,6 +3,7 @@
 import importlib.util
 import re
 import shlex
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -50,9 +51,20 @@ def shell_lines() -> list[Shown]:
     return [Shown(name, line) for name, text in joined for line in text.splitlines()]
 
 
+def help_examples(name: str = "sqzb", command: Any = None) -> Iterator[Shown]:
+    """Yield the example of a command's help, and those of its subcommands."""
+    command = command or typer.main.get_command(app)
+    example = re.search(r"Example: (.*)", command.epilog or "")
+    assert example is not None, f"{name} --help has no example"
+    yield Shown(f"{name} --help", example[1])
+    for inner, subcommand in getattr(command, "commands", {}).items():
+        yield from help_examples(f"{name} {inner}", subcommand)
+
+
 def sqzb_commands() -> list[Shown]:
     """Return the arguments of every sqzb command that is shown."""
-    matches = [(shown.page, SQZB.search(shown.line)) for shown in shell_lines()]
+    lines = [*shell_lines(), *help_examples()]
+    matches = [(shown.page, SQZB.search(shown.line)) for shown in lines]
     return [Shown(page, match[1]) for page, match in matches if match]
 
 
@@ -120,6 +132,7 @@ def test_a_shown_command_exists(shown: Shown) -> None:
 def test_commands_are_found_where_they_are_shown() -> None:
     pages = {shown.page for shown in sqzb_commands()}
     assert {"README.md", "reproduce.md", "glue.md", "distributed.md", "phase1_128.yaml"} <= pages
+    assert {"sqzb --help", "sqzb finetune --help", "sqzb recipes keys --help"} <= pages
     assert {shown.page for shown in script_commands()} >= {"performance.md", "results.md"}
 
 

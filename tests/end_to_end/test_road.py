@@ -297,7 +297,7 @@ def test_examples_are_shown(road: Path) -> None:
     "arguments", [[], ["corpus.yaml", "--verify", "corpus"]], ids=["neither", "both"]
 )
 def test_a_corpus_is_prepared_or_verified(road: Path, arguments: list[str]) -> None:
-    assert "one of the two" in run(road, "prepare-corpus", *arguments, code=2)
+    assert "either a recipe or --verify DIR" in run(road, "prepare-corpus", *arguments, code=2)
 
 
 def test_a_stopped_run_goes_on(road: Path) -> None:

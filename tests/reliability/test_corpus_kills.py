@@ -181,7 +181,7 @@ def test_an_interrupt_while_the_workers_begin_is_told_in_a_line(
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what was finished is kept" in said and "Traceback" not in said
+    assert "Interrupted. Finished work is kept." in said and "Traceback" not in said
     assert ended(process.pid)
 
 
@@ -196,7 +196,7 @@ def test_an_interrupt_keeps_what_is_finished(
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
-    assert "interrupted; what was finished is kept" in said and "Traceback" not in said
+    assert "Interrupted. Finished work is kept." in said and "Traceback" not in said
     assert ended(process.pid)
     kept = {path: path.stat().st_mtime_ns for path in (place / "interrupted").glob(RECORDS)}
     assert kept
