@@ -5,6 +5,7 @@ import json
 import math
 import os
 import platform
+import subprocess
 import sys
 from datetime import datetime, timezone
 from importlib.metadata import version
@@ -19,6 +20,7 @@ from sqzb.recipe import REMOVED, FinetuneRecipe, Recipe, Section, dump_recipe, l
 
 METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
 EVALUATED = {"heldout_mlm_loss", "validation_score"}
+PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
@@ -53,6 +55,7 @@ class RunLog:
                 "command": sys.argv,
                 "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "seed": seed,
+                "git": git_state(PACKAGE),
                 "versions": {"sqzb": __version__, "python": platform.python_version()}
                 | {name: version(name) for name in LIBRARIES},
                 "hardware": {
@@ -90,6 +93,36 @@ class RunLog:
         ]
         with whole_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+def git_state(package: Path) -> dict[str, Any] | None:
+    """Return the commit of the package's own checkout, and whether the package has changes.
+
+    None if the package is not in the top folder of a checkout, or if git is not available.
+    """
+    if not (package.parent / ".git").exists():
+        return None
+    command = ["git", "status", "--porcelain=v2", "--branch", "--", package.name]
+    # Variables such as GIT_DIR would name another repository: a git hook sets them.
+    environment = {key: value for key, value in os.environ.items() if not key.startswith("GIT_")}
+    environment["GIT_OPTIONAL_LOCKS"] = "0"
+    try:
+        status = subprocess.run(
+            command,
+            cwd=package.parent,
+            env=environment,
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=True,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return None
+    headers = [line for line in status.stdout.splitlines() if line.startswith("#")]
+    commits = [line.split()[-1] for line in headers if line.startswith("# branch.oid ")]
+    changes = len(status.stdout.splitlines()) - len(headers)
+    return {"commit": commits[0], "changed": changes > 0} if commits else None
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:

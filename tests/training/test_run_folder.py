@@ -1,6 +1,8 @@
 """The run's log: whole lines, none lost and none twice after a resume."""
 
 import json
+import shutil
+import subprocess
 from pathlib import Path
 
 import pytest
@@ -16,6 +18,7 @@ from sqzb.training.run_folder import (
     RunLog,
     evaluations,
     final_figures,
+    git_state,
     recipe_of,
     refuse_used,
 )
@@ -138,3 +141,39 @@ def test_a_finished_run_with_removed_keys_is_still_read(tmp_path: Path) -> None:
     (tmp_path / "recipe.yaml").write_text(text, encoding="utf-8")
     recipe = recipe_of(str(tmp_path), FinetuneRecipe)
     assert recipe is not None and (recipe.task, recipe.distillation.teacher) == ("mrpc", ("x",))
+
+
+def git(folder: Path, *arguments: str) -> str:
+    settings = ["-c", "user.name=a", "-c", "user.email=a@b", "-c", "commit.gpgsign=false"]
+    command = ["git", "-C", str(folder), *settings, *arguments]
+    return subprocess.run(command, check=True, capture_output=True, text=True).stdout.strip()
+
+
+@pytest.mark.skipif(shutil.which("git") is None, reason="git is not installed")
+def test_a_checkout_has_its_commit_and_says_whether_the_package_was_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "package" / "module.py"
+    module.parent.mkdir()
+    module.touch()
+    assert git_state(module.parent) is None
+    git(tmp_path, "init", "-q")
+    git(tmp_path, "add", ".")
+    git(tmp_path, "commit", "-q", "-m", "first")
+    state = {"commit": git(tmp_path, "rev-parse", "HEAD"), "changed": False}
+    assert git_state(module.parent) == state
+    (tmp_path / "notes.txt").touch()  # not of the package
+    monkeypatch.setenv("GIT_DIR", str(tmp_path / "other"))
+    assert git_state(module.parent) == state
+    module.write_text("changed = True")
+    assert git_state(module.parent) == state | {"changed": True}
+    monkeypatch.setenv("PATH", str(tmp_path))
+    assert git_state(module.parent) is None
+
+
+def test_a_package_inside_of_an_installation_has_no_commit(tmp_path: Path) -> None:
+    (tmp_path / ".git").mkdir()
+    package = tmp_path / "site-packages" / "package"
+    package.mkdir(parents=True)
+    assert git_state(package) is None
+    assert git_state(tmp_path / "package") is None  # .git is not a repository
