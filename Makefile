@@ -1,6 +1,9 @@
-# make demo: the whole road on a text that every Python carries. make test: all tests. Both need Python and make alone.
-# make test-hub: the commands against a hub on this machine, whose server has an environment of its own; needs git too.
-# make soak: the tests that kill processes, fifty times over. make docs: the documentation, as a web site in site/.
+# make demo: all stages on the text of Python's own documentation. make test: all tests.
+# Both need only Python and make.
+# make test-hub: the commands against a hub on this machine, with an environment of its own; needs git.
+# make soak: the tests that kill processes, with 50 kills each. make lint: ruff and mypy.
+# make docs: the documentation as a web site in site/.
+# PYTHON=python3.12 make test: with another Python, in a clone without .venv (make clean removes it).
 PYTHON ?= python3
 VENV := .venv
 READY := $(VENV)/.ready
@@ -40,4 +43,4 @@ $(HUB_READY): constraints-hub.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(HUB_VENV) site
+	rm -rf $(VENV) $(HUB_VENV) site build dist

@@ -1,9 +1,12 @@
 """The house: imports point down only, and every package is installed."""
 
 import ast
+import re
 from pathlib import Path
 
 import pytest
+import yaml
+from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
 # A module may import from rooms below its own; rooms on one floor do not know each other.
@@ -65,3 +68,28 @@ def test_every_package_is_installed() -> None:
     text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
     for init in (ROOT / "sqzb").rglob("__init__.py"):
         assert f'"{".".join(init.parent.relative_to(ROOT).parts)}"' in text
+
+
+def test_types_are_installed() -> None:
+    assert (ROOT / "sqzb" / "py.typed").exists()
+    assert '"sqzb" = ["py.typed"]' in (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+
+
+def test_torch_is_bounded_by_the_minor_version_that_the_tests_ran_with() -> None:
+    text = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    declared = re.search(r'"(torch>=[^"]*)"', text)
+    tested = re.search(r"^torch==(\d+)\.(\d+)\.", (ROOT / "constraints.txt").read_text(), re.M)
+    assert declared and tested
+    allowed = Requirement(declared[1]).specifier
+    major, minor = int(tested[1]), int(tested[2])
+    assert f"{major}.{minor}.9" in allowed
+    assert f"{major}.{minor + 1}.0" not in allowed
+
+
+def test_hooks_run_the_tools_of_the_environment() -> None:
+    config = yaml.safe_load((ROOT / ".pre-commit-config.yaml").read_text(encoding="utf-8"))
+    hooks = [hook for repository in config["repos"] for hook in repository["hooks"]]
+    assert {hook["id"] for hook in hooks} == {"ruff", "ruff-format", "mypy", "whitespace"}
+    for hook in hooks:
+        assert hook["language"] == "system"
+        assert hook["entry"].startswith((".venv/bin/", "git "))
