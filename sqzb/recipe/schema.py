@@ -358,6 +358,15 @@ class FinetuneRecipe(TrainingRecipe):
         ge=1,
         description="stop after this many evaluations in a row without a better score; null: never",
     )
+    best_metric: str | None = Field(
+        None,
+        min_length=1,
+        description="the metric that is the score, such as macro_f1; null: the data set's own",
+    )
+    class_weights: Literal["balanced"] | None = Field(
+        None,
+        description="balanced: each class has the same weight in the loss, however rare; null: off",
+    )
     distillation: Distillation = Field(
         Distillation(), description="learn from finetuned teachers too; without a teacher, off"
     )
