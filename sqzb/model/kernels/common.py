@@ -1,8 +1,7 @@
 """What the kernels share: tiles of matrices, products, and the draws of dropout."""
 
-# Triton has no type stubs, and the arguments of a kernel are pointers and tiles of its own
-# language. mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls,
-# allow-untyped-decorators
+# Triton has no type stubs, and the arguments of a kernel are pointers and tiles of its language.
+# mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
 
 import triton
 import triton.language as tl
