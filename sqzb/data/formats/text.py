@@ -1,0 +1,108 @@
+"""Lines of text files, plain or compressed, for the formats that are made of lines."""
+
+import codecs
+import io
+import lzma
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+import pyarrow as pa
+
+from sqzb.data.formats.common import LONGEST
+from sqzb.errors import UserError
+
+# By ending. Python's own module reads .xz, because Arrow cannot.
+COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "lzma"}
+
+# Python puts one of these in place of each byte that is not UTF-8 ("surrogateescape").
+ESCAPED = re.compile("[\udc80-\udcff]+")
+
+
+def open_bytes(path: str) -> IO[bytes]:
+    """Open a file for reading bytes; decompress it if its name says that it is compressed."""
+    compression = COMPRESSIONS.get(Path(path).suffix.lower())
+    if compression is None:
+        return open(path, "rb")
+    if compression == "lzma":
+        return io.BufferedReader(lzma.open(path, "rb"))
+    return io.BufferedReader(pa.input_stream(path, compression=compression))
+
+
+def open_text(path: str) -> IO[str]:
+    """Open a file of UTF-8, or of UTF-16 with a byte order mark. Line ends stay as they are."""
+    return decoded(open_bytes(path))
+
+
+def decoded(stream: Any) -> IO[str]:
+    """Return the text of a stream of bytes that can be peeked into."""
+    start = stream.peek(2)[:2]
+    is_utf16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
+    encoding = "utf-16" if is_utf16 else "utf-8-sig"
+    return io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="")
+
+
+def lines(opened: IO[str], path: str) -> Iterator[str]:
+    """Yield the lines of a text with their ends.
+
+    path: for messages.
+
+    Raises:
+        UserError: A line is in another encoding, or is too long.
+    """
+    number = 0
+    while line := read(opened, path, number + 1, line=True):
+        number += 1
+        if len(line) > LONGEST:
+            raise UserError(
+                f"{path}:{number}: the line is over {LONGEST // 2**20} MiB long. Check that this "
+                "is the right file, and that its lines have ends."
+            )
+        yield line
+
+
+def read(opened: IO[str], path: str, number: int, line: bool = False) -> str:
+    """Return the next piece of a text, or its next line; nothing at the text's end.
+
+    path, number: of the line that begins here, for messages.
+
+    Raises:
+        UserError: The piece is in another encoding.
+    """
+    try:
+        piece = opened.readline(LONGEST + 1) if line else opened.read(2**20)
+    except UnicodeDecodeError as error:
+        raise UserError(
+            f"{path}:{number}: the file begins as UTF-16 and cannot be decoded further "
+            f"({error.reason}). Save the file as UTF-8."
+        ) from error
+    if not piece.isascii() and (bad := ESCAPED.search(piece)):
+        raise _not_utf8(path, number, piece, bad)
+    if "\0" in piece:
+        number += piece[: piece.index("\0")].count("\n")
+        raise UserError(
+            f"{path}:{number}: there is a NUL character, so the file is probably UTF-16 or UTF-32 "
+            "without a byte order mark, or no text at all. Convert the file: "
+            f"iconv -f UTF-16LE -t UTF-8 {path} > NEW"
+        )
+    return piece
+
+
+def _not_utf8(path: str, number: int, piece: str, bad: re.Match[str]) -> UserError:
+    """Return the error for bytes that are not UTF-8, with the encoding that is likely."""
+    number += piece[: bad.start()].count("\n")
+    begin = piece.rfind("\n", 0, bad.start()) + 1
+    before = piece[max(begin, bad.start() - 20) : bad.start()]
+    end = piece.find("\n", bad.end())
+    letters = "".join(piece[begin : end if end >= 0 else None].split())
+
+    # In a Western text few letters have accents; in others nearly every letter is over 127.
+    high = sum(ord(letter) > 127 for letter in letters)
+    likely, encoding = "likely Windows-1252 or Latin-1", "WINDOWS-1252"
+    if high > len(letters) / 3:
+        likely, encoding = "likely not a Western encoding, such as Windows-1251 or GB18030", "NAME"
+    return UserError(
+        f"{path}:{number}: byte {ord(bad[0][0]) - 0xDC00:#04x} after {before!r} is not UTF-8; the "
+        f"encoding is {likely}. Convert the file: iconv -f {encoding} -t UTF-8 {path} > NEW"
+    )
