@@ -16,7 +16,7 @@ from sqzb.errors import PeerLost, Stopped, UserError
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
 DEBUG = "--debug"  # typer takes an option in one position only, so `main` reads this one
 # Panels of --help, for commands with more options than 24 lines hold.
-DATA, MODEL, SEVERAL, FOLDER = "Data", "Model", "Several runs", "Folder"
+OWN, DATA, MODEL, SEVERAL, FOLDER = "Your own data", "GLUE", "Model", "Several runs", "Folder"
 
 app = typer.Typer(
     help="Pretrain and finetune SqueezeBERT, a small fast encoder.",
@@ -61,6 +61,20 @@ GlueDir = Annotated[
         metavar="DIR",
         help="Folder with GLUE's files, MRPC/ and so on (default: the Hub).",
         rich_help_panel=DATA,
+    ),
+]
+Text = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN",
+        help="Column of the text; of a pair: A,B (default: recognised).",
+        rich_help_panel=OWN,
+    ),
+]
+Label = Annotated[
+    str | None,
+    typer.Option(
+        metavar="COLUMN", help="Column of the label (default: recognised).", rich_help_panel=OWN
     ),
 ]
 
@@ -219,9 +233,56 @@ def finetune(
             rich_help_panel=DATA,
         ),
     ] = None,
+    train: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Your own data: CSV, TSV, JSONL, parquet or CoNLL; a folder; hub:owner/name.",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
+    validation: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Examples to measure on (default: 10 % of --train).",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
+    test: Annotated[
+        list[str] | None,
+        typer.Option(metavar="FILE", help="Examples to predict later.", rich_help_panel=OWN),
+    ] = None,
+    text: Text = None,
+    label: Label = None,
+    kind: Annotated[
+        Literal["classes", "number", "labels", "tokens"] | None,
+        typer.Option(
+            metavar="KIND",
+            help="classes, number, labels or tokens (default: recognised).",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
+    multi_label: Annotated[
+        bool,
+        typer.Option(
+            "--multi-label", help="Short for --kind labels: several each.", rich_help_panel=OWN
+        ),
+    ] = False,
+    tokens: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Short for --kind tokens --text COLUMN: a tag for each word.",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
     recipe: Annotated[
         Path | None,
-        typer.Option(metavar="RECIPE", help=f"{RECIPE_HELP} Default: the model card's settings."),
+        typer.Option(
+            metavar="RECIPE",
+            help=f"{RECIPE_HELP} Default: the model card's settings, or own_data.",
+        ),
     ] = None,
     seeds: Annotated[
         str | None,
@@ -262,7 +323,7 @@ def finetune(
         ),
     ] = False,
 ) -> None:
-    """Train a pretrained model on a task, or on several with seeds and settings.
+    """Train a pretrained model on your own data, on a GLUE task, or on several tasks and seeds.
 
     Several runs are a sweep: runs in OUTPUT/TASK/, tables in OUTPUT/results.json.
     The runs of a recipe with stages are in OUTPUT/STAGE/TASK/.
@@ -272,6 +333,25 @@ def finetune(
 
     changes = [*(overrides or ()), *([] if seeds is None else [_seeds(seeds)])]
     changes += [f"distillation.teacher={json.dumps(teacher)}"] if teacher else []
+    if multi_label and kind not in (None, "labels"):
+        raise typer.BadParameter("--multi-label is --kind labels: leave out one of them")
+    if tokens is not None and (text is not None or kind not in (None, "tokens") or multi_label):
+        raise typer.BadParameter(
+            "--tokens COLUMN is --kind tokens --text COLUMN: leave out the others"
+        )
+    own_data = {
+        "train": train,
+        "validation": validation,
+        "test": test,
+        "text": tokens if tokens is not None else text,
+        "label": label,
+        "kind": "tokens" if tokens is not None else "labels" if multi_label else kind,
+    }
+    for key, value in own_data.items():
+        if value:
+            changes.append(f"data.{key}={json.dumps(value)}")
+    if train and recipe is None:
+        recipe = Path("own_data")
     folders = {"glue_dir": _text(glue_dir), "output": _text(output)}
     wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, **folders)
     from sqzb.finetuning.sweep.plan import is_sweep
@@ -321,6 +401,16 @@ def evaluate(
         ),
     ] = "validation",
     glue_dir: GlueDir = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Other examples than the run's own data, to measure on.",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
+    text: Text = None,
+    label: Label = None,
     corpus: Annotated[
         Path | None,
         typer.Option(
@@ -344,6 +434,11 @@ def evaluate(
         raise typer.BadParameter(
             "--submission takes the tasks of the runs: leave out --task and --corpus"
         )
+    if data and (task is not None or corpus is not None or submission is not None):
+        raise typer.BadParameter("--data is for a run on data of your own: leave out the others")
+    if (text is not None or label is not None) and not data:
+        raise typer.BadParameter("--text and --label name columns of --data FILE: give it too")
+    columns = [] if text is None else [name.strip() for name in text.split(",")]
     if split == "test" and json is None:
         raise typer.BadParameter(
             "--split test makes predictions, not figures: give --json FILE for them"
@@ -360,7 +455,9 @@ def evaluate(
     elif corpus is not None:
         figures = evaluate_corpus(paths[0], corpus)
     else:
-        figures = evaluate_task(paths[0], data_for(paths[0], task, glue_dir), split)
+        figures = evaluate_task(
+            paths[0], data_for(paths[0], task, glue_dir, data or (), columns, label), split
+        )
     if json is not None:
         write_json(json, figures)
 

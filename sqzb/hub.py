@@ -33,7 +33,7 @@ def local_folder(source: str | Path) -> Path:
     path = Path(source)
     if (path / "final").is_dir():
         return path / "final"
-    if (path / "metrics.jsonl").exists():
+    if (path / "metrics.jsonl").exists() and not (path / "config.json").exists():
         raise UserError(
             f"The run {path} has no final/ model yet. Finish it, or give one of its checkpoints/."
         )

@@ -120,7 +120,12 @@ def open_own(files: OwnFiles, known: Known | None = None) -> OwnData:
 
     recognised = (*columns.recognised, *(() if files.kind else ("kind",)))
     known = Known(
-        _name(files.train[0]), columns.text, str(columns.label), recognised, kind, known_files
+        data_set_name(files.train[0]),
+        columns.text,
+        str(columns.label),
+        recognised,
+        kind,
+        known_files,
     )
 
     # The other splits.
@@ -282,8 +287,8 @@ def _warnings(name: str, split: str, examples: Sequence[Example]) -> list[str]:
 # Names and files that a run remembers
 
 
-def _name(given: str) -> str:
-    """Return a name for the data set, which can be that of a folder."""
+def data_set_name(given: str) -> str:
+    """Return a name for the data set of a file, which can be that of a folder."""
     name = given.removeprefix(PREFIX).partition(":")[0] if _is_hub(given) else given
     stem = Path(name).name if _is_hub(given) else Path(name).name.partition(".")[0]
     return re.sub(r"[^\w.-]+", "_", stem).strip("_.") or "data"

@@ -1,20 +1,101 @@
 """The door to labelled data: from a recipe to a data set."""
 
+import json
+from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 from sqzb.data.dataset import DataSet
+from sqzb.data.known import Known
+from sqzb.data.own import OwnFiles, open_own
 from sqzb.errors import UserError
+from sqzb.files import write_json
 from sqzb.glue.data import open_task
 from sqzb.recipe import FinetuneRecipe
 
+KNOWN = "data.json"  # in a run's folder: what the run knows of the user's own data
 
-def open_data(recipe: FinetuneRecipe) -> DataSet:
-    """Return the data set that the recipe names. Its splits are read when they are asked for.
+
+def open_data(recipe: FinetuneRecipe, known: Known | None = None) -> DataSet:
+    """Return the data set that the recipe names. Splits of a GLUE task are read when asked for.
+
+    known: what a finished run knows of its own data, which is then not recognised again.
 
     Raises:
-        UserError: The recipe names no task, or none that exists.
+        UserError: The recipe names no data, or a task that does not exist; or own data is wrong.
     """
+    if recipe.data.train:
+        return _with_best(open_own(OwnFiles(**recipe.data.model_dump()), known), recipe.best_metric)
     if recipe.task is None:
-        raise UserError("There is no task: give --task, such as --task mrpc.")
+        raise UserError(
+            "There is no data: give --train FILE for data of your own, or --task for GLUE's, such as "
+            "--task mrpc."
+        )
     folder = None if recipe.glue_dir is None else Path(recipe.glue_dir)
-    return open_task(recipe.task, folder)
+    return _with_best(open_task(recipe.task, folder), recipe.best_metric)
+
+
+def open_other(
+    recipe: FinetuneRecipe,
+    known: Known,
+    files: Sequence[str],
+    text: Sequence[str],
+    label: str | None,
+) -> DataSet:
+    """Return other files as a data set with the labels of a run's own data.
+
+    files: to measure on, as the validation split.
+    text, label: their columns; empty and None for those of the run.
+
+    Raises:
+        UserError: The files cannot be read, or lack the columns.
+    """
+    known = replace(
+        known.for_other_files(), text=tuple(text) or known.text, label=label or known.label
+    )
+    own = OwnFiles(
+        validation=tuple(files), separator=recipe.data.separator, revision=recipe.data.revision
+    )
+    return _with_best(open_own(own, known), recipe.best_metric)
+
+
+def _with_best(data: DataSet, metric: str | None) -> DataSet:
+    """Return the data set with the metric that chooses the best model.
+
+    Raises:
+        UserError: It is no metric of this data set.
+    """
+    if metric is None:
+        return data
+    if metric not in data.metrics:
+        names = ", ".join(data.metrics)
+        raise UserError(
+            f"best_metric={metric}: {data.name} is measured by {names}. Give one of them."
+        )
+    return replace(data, score_metrics=(metric,))
+
+
+def write_known(run: Path, known: Known) -> None:
+    """Write what the run knows of its own data."""
+    write_json(run / KNOWN, known.to_json())
+
+
+def read_known(run: Path) -> Known | None:
+    """Return what a run knows of its own data; None of a run on a GLUE task.
+
+    run: the run's folder, or final/ in it.
+
+    Raises:
+        UserError: The file is damaged.
+    """
+    for path in (run / KNOWN, run.parent / KNOWN):
+        if not path.exists():
+            continue
+        try:
+            return Known.from_json(json.loads(path.read_text(encoding="utf-8")))
+        except (OSError, ValueError, KeyError, TypeError) as error:
+            raise UserError(
+                f"{path} cannot be read ({error!r}). Put it back from a copy of the run; `sqzb predict` "
+                "and `sqzb eval --data` need it for the columns."
+            ) from error
+    return None

@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from sqzb import console
 from sqzb.data.dataset import DataSet, Example
 from sqzb.errors import UserError
-from sqzb.finetuning.data import open_data
+from sqzb.finetuning.data import KNOWN, open_data, open_other, read_known
 from sqzb.finetuning.encode import Encoded, encode
 from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.labels import outputs_of
@@ -42,10 +42,19 @@ class Finetuned(NamedTuple):
         return predict(self.model, encoded, self.accelerator)[:, self.outputs]
 
 
-def data_for(path: str, task_name: str | None, glue_dir: Path | None) -> DataSet:
+def data_for(
+    path: str,
+    task_name: str | None,
+    glue_dir: Path | None,
+    files: Sequence[str] = (),
+    text: Sequence[str] = (),
+    label: str | None = None,
+) -> DataSet:
     """Return the data set to measure a finetuned model on.
 
     path: a run, a saved folder or a Hub id; task_name, glue_dir: None for those of the model's run.
+    files: others than the run's own data, to measure on; text, label: their columns, by default
+    those of the run.
 
     Raises:
         UserError: Nothing says what the model is for, or there is no such task.
@@ -57,6 +66,16 @@ def data_for(path: str, task_name: str | None, glue_dir: Path | None) -> DataSet
     if glue_dir is not None:
         changes["glue_dir"] = str(glue_dir)
     recipe = recipe.model_copy(update=changes)
+    known = read_known(Path(path))
+    if files:
+        if known is None or task_name is not None:
+            raise UserError(
+                f"--data is for a run on data of your own, and {path} is none: {KNOWN} is not there. "
+                "Give the folder of such a run."
+            )
+        return open_other(recipe, known, files, text, label)
+    if known is not None and task_name is None:
+        return open_data(recipe, known)
     if recipe.task is None:
         model_folder(
             path

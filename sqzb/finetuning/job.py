@@ -12,7 +12,9 @@ from torch.optim import AdamW
 
 from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, in_common
+from sqzb.data.own import OwnData
 from sqzb.errors import UserError
+from sqzb.finetuning.data import write_known
 from sqzb.finetuning.defaults import resolve
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers, find_teachers
@@ -20,8 +22,8 @@ from sqzb.finetuning.encode import Encoded, encode
 from sqzb.finetuning.evaluation import decide, evaluate_splits, measure
 from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.order import Order, batches_in
-from sqzb.finetuning.report import count_examples, print_validation_report
-from sqzb.finetuning.texts import measure_texts
+from sqzb.finetuning.report import count_examples, print_own_data, print_validation_report
+from sqzb.finetuning.texts import TextFigures, measure_texts
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
 from sqzb.model.open import Classifier, Opened, Source, model_folder, open_classifier
@@ -73,12 +75,14 @@ class Finetuning:
         self.recipe, self.data, self.folder = recipe, data, folder
         self.accelerator = start_accelerator(recipe.precision)
         assert data.train_split is not None  # as `finetune` checks
+        self.texts: TextFigures | None = None  # where they are shown or decide
         self._source = model_folder(recipe.model)
         augmentation.check(recipe.distillation, self._source)
         self._teachers = find_teachers(recipe.distillation, data, folder)
         opened = build_model(recipe, data, self._source)
         self.model, self.tokenizer = opened.model, opened.tokenizer
-        self._train = self._load(data.train_split)
+        self._splits = {split: self._load(split) for split in data.labelled_splits}
+        self._train = self._splits[data.train_split]
         self.recipe = recipe = self._resolved(recipe)
         self.epochs, self.lr = int(number(recipe.epochs)), number(recipe.lr)
         self.max_length = int(number(recipe.max_length))
@@ -92,7 +96,9 @@ class Finetuning:
         n_augmented = recipe.distillation.augment * len(self._train)
         self.extra_examples = {"unlabelled": len(self._unlabelled), "augmented": n_augmented}
         self.train_set = self._encode(self._train)
-        self.validation = {split: self._validation(split) for split in data.validation_splits}
+        self.validation = {
+            split: self._encode(self._splits[split]) for split in data.validation_splits
+        }
         self.teacher_logits: Logits | None = None
 
         n_examples = len(self._train) + sum(self.extra_examples.values())
@@ -127,17 +133,18 @@ class Finetuning:
             warn(self.accelerator, warning)
         return examples
 
-    def _validation(self, split: str) -> Encoded:
-        examples = self._load(split)
-        common = in_common(self._train, examples)
-        if common:
-            warn(
-                self.accelerator,
-                f"{common:,} of the {len(examples):,} examples in {self.data.name}'s {split} "
-                "split have the very texts of a training example: what is measured on them is "
-                "memory too.",
-            )
-        return self._encode(examples)
+    def _warn_of_common(self) -> None:
+        """Warn of validation examples that have the texts of a training example."""
+        for split in self.data.validation_splits:
+            examples = self._splits[split]
+            common = in_common(self._train, examples)
+            if common:
+                warn(
+                    self.accelerator,
+                    f"{common:,} of the {len(examples):,} examples in {self.data.name}'s {split} "
+                    "split have the very texts of a training example: what is measured on them is "
+                    "memory too.",
+                )
 
     def _encode(self, examples: list[Example]) -> Encoded:
         return encode(examples, self.tokenizer, self.max_length, self.data.kind)
@@ -146,9 +153,12 @@ class Finetuning:
 
     def prepare(self) -> None:
         """Make the augmented texts and ask the teachers, as far as their caches lack answers."""
+        if isinstance(self.data, OwnData) and self.accelerator.is_main_process:
+            write_known(self.folder, self.data.known)
         if self.recipe.distillation.teacher:
             self._learn_from_teachers()
-        self._train, self._unlabelled = [], []  # the texts, which take room, have done their work
+        # The texts, which take room, have done their work.
+        self._splits, self._train, self._unlabelled = {}, [], []
         self.order = Order(
             [len(ids) for ids in self.train_set.ids], self.recipe.batch, self.recipe.seed
         )
@@ -349,11 +359,15 @@ class Finetuning:
 
     def print_plan(self) -> None:
         """Print every number that follows from the recipe, before anything runs."""
+        if not isinstance(self.data, OwnData):
+            self._warn_of_common()
         if self.accelerator.is_main_process:
             recipe = self.recipe
+            if isinstance(self.data, OwnData) and self.texts is not None:
+                print_own_data(self.data, self._splits, self.texts, self.max_length)
             start = "sizes, random weights" if recipe.from_scratch else "weights"
             console.out.print(
-                f"{self.data.name.upper()}: {len(self._train):,} training and "
+                f"{self.data.name}: {len(self._train):,} training and "
                 f"{count_examples(self.validation)} validation examples, {recipe.model} "
                 f"({start}), {device_summary(self)}\n{self.steps:,} steps = {self.epochs} "
                 f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {self.lr:g}, "

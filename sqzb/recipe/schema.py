@@ -1,8 +1,6 @@
 """The keys of recipes for pretrain and finetune: types, defaults, limits, impossible combinations."""
 
-import re
 from collections.abc import Mapping
-from pathlib import PurePath
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field, field_validator, model_validator
@@ -376,9 +374,9 @@ class FinetuneRecipe(TrainingRecipe):
         """The GLUE task, or the name of the user's own data: that of its first file."""
         if not self.data.train:
             return self.task
-        return (
-            re.sub(r"[^\w-]+", "_", PurePath(self.data.train[0]).name.partition(".")[0]) or "data"
-        )
+        from sqzb.data.own import data_set_name  # imports pyarrow, which takes its time
+
+        return data_set_name(self.data.train[0])
 
     def problems(self) -> list[Problem]:
         problems: list[Problem] = []
