@@ -13,10 +13,26 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sqzb.data.metrics import METRICS, accuracy, compute, f1, matthews, pearson, score, spearman
+from sqzb.data.dataset import Classes, Labels, Number, Tags
+from sqzb.data.metrics import (
+    LOWER_IS_BETTER,
+    METRICS,
+    accuracy,
+    compute,
+    f1,
+    matthews,
+    metrics_of,
+    pearson,
+    score,
+    shown,
+    spearman,
+)
 from sqzb.glue.tasks import task
 
 pytestmark = pytest.mark.filterwarnings("error")
+
+FRACTIONS = {name: metric for name, metric in METRICS.items() if name not in LOWER_IS_BETTER}
+SEVERAL = ("macro_f1", "weighted_f1", "micro_f1", "subset_accuracy")  # take a row of labels too
 
 Pairs = list[tuple[float, float]]
 Metric = Callable[[Any, Any], float]
@@ -94,15 +110,16 @@ def test_correlations_do_not_depend_on_order_or_unit(pairs: Pairs) -> None:
 
 @given(any_numbers)
 def test_every_metric_of_any_numbers_is_a_number_without_a_warning(pairs: Pairs) -> None:
-    for metric in METRICS.values():
+    for name, metric in METRICS.items():
         with np.errstate(all="raise", under="ignore"):
-            assert -1.0 <= metric(*columns(pairs)) <= 1.0
+            value = metric(*columns(pairs))
+        assert 0.0 <= value < math.inf if name in LOWER_IS_BETTER else -1.0 <= value <= 1.0
 
 
 # Known by hand.
 
 
-@pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
+@pytest.mark.parametrize("metric", FRACTIONS.values(), ids=FRACTIONS)
 def test_perfect_is_one_and_no_examples_is_zero(metric: Metric) -> None:
     assert metric([0, 1, 1, 0], [0, 1, 1, 0]) == pytest.approx(1.0)
     assert metric([], []) == 0.0
@@ -150,14 +167,18 @@ def test_matthews_counts_do_not_overflow_at_the_size_of_qqp() -> None:
 
 
 @pytest.mark.parametrize("metric", METRICS.values(), ids=METRICS)
-@pytest.mark.parametrize(
-    ("predictions", "labels"), [([0, 1], [0]), ([[0.1, 0.9]], [[0, 1]]), ([[0], [1]], [0, 1])]
-)
+@pytest.mark.parametrize(("predictions", "labels"), [([0, 1], [0]), ([[0], [1]], [0, 1])])
 def test_shapes_that_numpy_would_broadcast_are_refused(
     metric: Metric, predictions: Any, labels: Any
 ) -> None:
     with pytest.raises(ValueError, match="equal length"):
         metric(predictions, labels)
+
+
+@pytest.mark.parametrize("name", [name for name in METRICS if name not in SEVERAL])
+def test_a_row_of_labels_is_refused_where_an_example_has_one(name: str) -> None:
+    with pytest.raises(ValueError, match="equal length"):
+        METRICS[name]([[0.1, 0.9]], [[0, 1]])
 
 
 # By task.
@@ -177,3 +198,31 @@ def test_score_is_the_mean_of_the_tasks_metrics_only() -> None:
     values = compute(regression.metrics, [1.0, 2.0, 4.0], [0.0, 1.5, 5.0])
     assert list(values) == ["pearson", "spearman"]
     assert score(regression.metrics, values) == pytest.approx((values["pearson"] + 1.0) / 2)
+
+
+def test_an_error_counts_negatively_as_score() -> None:
+    assert score(["mae"], {"mae": 2.0, "pearson": 0.5}) == -2.0
+    assert score(["mae"], {"mae": 2.0}) < score(["mae"], {"mae": 1.0})
+
+
+def test_an_error_is_no_percentage() -> None:
+    assert shown("mismatched_accuracy", 0.5) == "50.0%"
+    assert shown("rmse", 12.5) == shown("mismatched_rmse", 12.5) == "12.5"
+    assert shown("score", -12.5, ["rmse"]) == "-12.5"
+    assert shown("score", 0.5, ["pearson"]) == "50.0%"
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        Classes(("a", "b")),
+        Labels(("a", "b")),
+        Number(0, 1),
+        Tags(("O", "B-X", "I-X")),
+        Tags(("NOUN", "VERB")),
+    ],
+)
+def test_every_kind_has_metrics_and_a_score(kind: Any) -> None:
+    measured, scored = metrics_of(kind)
+    assert set(scored) <= set(measured)
+    assert set(measured) <= {*METRICS, "entity_f1"}

@@ -1,7 +1,8 @@
 """Metrics of predictions in plain numpy: no network, no nan.
 
-Every metric is a fraction, not a percentage. Where the usual formula divides zero by zero (nothing predicted, one
-class only, a constant, no examples) the value is 0.0, as scikit-learn has it for F1 and Matthews: a model without
+Every metric is a fraction, not a percentage, but for the errors of numbers, which have the unit of
+the numbers. Where the usual formula divides zero by zero (nothing predicted, one class only, a
+constant, no examples) the value is 0.0, as scikit-learn has it for F1 and Matthews: a model without
 information earns nothing, and a mean of metrics stays a number.
 """
 
@@ -9,30 +10,89 @@ from collections.abc import Callable, Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from sqzb.data.metrics.classes import accuracy, f1, matthews
-from sqzb.data.metrics.numbers import pearson, spearman
+from sqzb.data.dataset import Classes, Kind, Labels, Number
+from sqzb.data.metrics.classes import (
+    accuracy,
+    f1,
+    macro_f1,
+    matthews,
+    micro_f1,
+    subset_accuracy,
+    weighted_f1,
+)
+from sqzb.data.metrics.entities import scheme_of, token_accuracy
+from sqzb.data.metrics.numbers import mae, pearson, rmse, spearman
 
 __all__ = [
+    "ENTITY_F1",
+    "LOWER_IS_BETTER",
     "METRICS",
     "accuracy",
     "compute",
     "f1",
+    "macro_f1",
+    "mae",
     "matthews",
+    "metrics_of",
+    "micro_f1",
     "pearson",
+    "rmse",
     "score",
+    "shown",
     "spearman",
+    "subset_accuracy",
+    "token_accuracy",
+    "weighted_f1",
 ]
 
 METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
-    metric.__name__: metric for metric in (accuracy, f1, matthews, pearson, spearman)
+    metric.__name__: metric
+    for metric in (
+        *(accuracy, f1, matthews, macro_f1, weighted_f1),
+        *(pearson, spearman, mae, rmse),
+        *(micro_f1, subset_accuracy, token_accuracy),
+    )
 }
+ENTITY_F1 = "entity_f1"  # needs names of tags and bounds of texts, so it is in no table of arrays
+LOWER_IS_BETTER = ("mae", "rmse")  # errors, in the unit of the labels
+
+
+def metrics_of(kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return for own data of a kind the metrics to measure, and those whose mean is the score."""
+    if isinstance(kind, Number):
+        return ("pearson", "spearman", "mae", "rmse"), ("pearson", "spearman")
+    if isinstance(kind, Classes):
+        return ("accuracy", "macro_f1", "weighted_f1", "matthews"), ("macro_f1",)
+    if isinstance(kind, Labels):
+        return ("micro_f1", "macro_f1", "subset_accuracy"), ("micro_f1",)
+    if scheme_of(kind.names) is None:
+        return ("token_accuracy", "macro_f1"), ("token_accuracy",)
+    return (ENTITY_F1, "token_accuracy"), (ENTITY_F1,)
 
 
 def compute(names: Sequence[str], predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
-    """Return each named metric, in this order. Both [examples]: label indices, or numbers for regression."""
+    """Return each named metric, in this order.
+
+    Both [examples]: label indices, or numbers for regression; or both [examples, labels] of 0 and 1.
+    """
     return {name: METRICS[name](predictions, labels) for name in names}
 
 
 def score(names: Sequence[str], metrics: Mapping[str, float]) -> float:
-    """Return the one number for a data set: the mean of its metrics (Wang et al. 2018, section 4)."""
-    return sum(metrics[name] for name in names) / len(names)
+    """Return the one number for a data set: the mean of its metrics (Wang et al. 2018, section 4).
+
+    A metric of which less is better counts negatively.
+    """
+    values = [-metrics[name] if name in LOWER_IS_BETTER else metrics[name] for name in names]
+    return sum(values) / len(names)
+
+
+def shown(name: str, value: float, scored: Sequence[str] = ()) -> str:
+    """Return a figure as text: a percentage, or an error as the plain number that it is.
+
+    name: of the metric, with a half of the validation before it or not; or "score", of the mean
+    of the metrics `scored`.
+    """
+    if name == "score":
+        return f"{value:.4g}" if set(scored) & set(LOWER_IS_BETTER) else f"{value:.1%}"
+    return f"{value:.4g}" if name.split("_")[-1] in LOWER_IS_BETTER else f"{value:.1%}"

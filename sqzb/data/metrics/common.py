@@ -1,4 +1,4 @@
-"""What all metrics share: arrays of equal length, and a ratio without a division by zero."""
+"""What all metrics share: arrays of equal shape, and a ratio without a division by zero."""
 
 from typing import Any
 
@@ -6,9 +6,16 @@ import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
 
-def aligned(predictions: ArrayLike, labels: ArrayLike) -> tuple[NDArray[Any], NDArray[Any]]:
+def aligned(
+    predictions: ArrayLike, labels: ArrayLike, dimensions: tuple[int, ...] = (1,)
+) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Return both as arrays.
+
+    Raises:
+        ValueError: The shapes differ, or their number of dimensions is another.
+    """
     predicted, true = np.asarray(predictions), np.asarray(labels)
-    if predicted.ndim != 1 or predicted.shape != true.shape:
+    if predicted.ndim not in dimensions or predicted.shape != true.shape:
         raise ValueError(
             f"predictions {predicted.shape} and labels {true.shape} must be [examples], of equal length"
         )

@@ -8,6 +8,7 @@ from numpy.typing import ArrayLike, NDArray
 from sqzb.data.metrics.common import aligned, ratio
 
 Floats = NDArray[np.float64]
+LARGEST = float(np.finfo(np.float64).max)
 
 
 def pearson(predictions: ArrayLike, labels: ArrayLike) -> float:
@@ -26,6 +27,31 @@ def spearman(predictions: ArrayLike, labels: ArrayLike) -> float:
     """
     predicted, true = (_ranks(values) for values in aligned(predictions, labels))
     return pearson(predicted, true)
+
+
+def mae(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Mean absolute error, 0 and up, in the labels' unit. Both [examples], numbers."""
+    errors = _errors(predictions, labels)
+    return ratio(errors.sum(), errors.size)
+
+
+def rmse(predictions: ArrayLike, labels: ArrayLike) -> float:
+    """Root of the mean squared error, 0 and up, in the labels' unit. Both [examples], numbers."""
+    errors = _errors(predictions, labels)
+    largest = errors.max(initial=0.0)
+    if not largest:
+        return 0.0
+    # Squares of very large and very small errors would leave floating point.
+    return min(LARGEST, float(largest * np.sqrt(np.mean((errors / largest) ** 2))))
+
+
+def _errors(predictions: ArrayLike, labels: ArrayLike) -> Floats:
+    """Absolute errors; one that is not finite counts as the largest whose mean is a number."""
+    predicted, true = (values.astype(np.float64) for values in aligned(predictions, labels))
+    with np.errstate(over="ignore", invalid="ignore"):
+        errors = np.abs(predicted - true)
+    worst = LARGEST / max(1, errors.size)
+    return np.asarray(np.minimum(np.nan_to_num(errors, nan=worst, posinf=worst), worst))
 
 
 def _centred(values: Floats) -> Floats:
