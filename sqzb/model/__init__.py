@@ -14,6 +14,7 @@ if TYPE_CHECKING:
         SqueezeBertForMaskedLM,
         SqueezeBertForPreTraining,
         SqueezeBertForSequenceClassification,
+        SqueezeBertForTokenClassification,
     )
 
 __all__ = [
@@ -21,6 +22,7 @@ __all__ = [
     "SqueezeBertForMaskedLM",
     "SqueezeBertForPreTraining",
     "SqueezeBertForSequenceClassification",
+    "SqueezeBertForTokenClassification",
     "SqueezeBertModel",
 ]
 

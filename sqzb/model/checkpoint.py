@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from sqzb.errors import UserError
 from sqzb.files import whole_file, write_json
 from sqzb.hub import local_folder
-from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.config import OF_LABELS, SqueezeBertConfig
 from sqzb.tokenizer import save_tokenizer
 
 CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = (
@@ -69,6 +69,10 @@ class StoredModel(nn.Module, ABC):
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
         """Write the folder, as transformers opens it."""
 
+    @abstractmethod
+    def update_config(self, **fields: Any) -> None:
+        """Give fields of the configuration another value, which `save_pretrained` writes."""
+
 
 class SavedModel(StoredModel):
     """A SqueezeBERT with a configuration that can be read from and written to a Hugging Face folder."""
@@ -93,7 +97,7 @@ class SavedModel(StoredModel):
         fresh = cls.fresh_if_absent
         if "id2label" in changes:
             fresh += (CLASSIFIER,)
-            changes = {"problem_type": None} | changes  # that of the old labels
+            changes = OF_LABELS | changes
             tensors = {
                 name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)
             }
@@ -117,6 +121,10 @@ class SavedModel(StoredModel):
         write_json(folder / CONFIG, self.config.to_hf(self._architecture()))
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder, self.config.max_position_embeddings)
+
+    def update_config(self, **fields: Any) -> None:
+        """Give fields of the configuration another value, which `save_pretrained` writes."""
+        self.config = self.config.model_copy(update=fields)
 
     def _architecture(self) -> str:
         """The class of transformers that opens the folder: it has none for pretraining with two heads."""

@@ -10,6 +10,10 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqzb.errors import Problem
 
 MODEL_TYPE = "squeezebert"
+# What a new classifier does not take over from the old one.
+OF_LABELS: dict[str, None] = dict.fromkeys(
+    ("problem_type", "thresholds", "calibration_temperature")
+)
 
 
 class SqueezeBertConfig(BaseModel):
@@ -62,8 +66,17 @@ class SqueezeBertConfig(BaseModel):
         min_length=1,
         description="names of the classes by number, for finetuning",
     )
-    problem_type: Literal["regression", "single_label_classification"] | None = Field(
-        None, description="kind of the finetuned task, for transformers"
+    problem_type: (
+        Literal["regression", "single_label_classification", "multi_label_classification"] | None
+    ) = Field(None, description="kind of the finetuned task, for transformers")
+    thresholds: list[float] | None = Field(
+        None,
+        description="of several labels an example: the probability from which each label holds; "
+        "null: 0.5",
+    )
+    # Not `temperature`: transformers takes that for a setting of text generation, and drops it.
+    calibration_temperature: float | None = Field(
+        None, gt=0, description="logits over it give calibrated probabilities; null: 1"
     )
 
     @property
@@ -97,13 +110,24 @@ class SqueezeBertConfig(BaseModel):
             found.append(
                 ("id2label", f"{self.id2label} does not number its labels 0, 1, 2 without a gap")
             )
-        if self.problem_type is not None and (self.problem_type == "regression") != (
-            self.num_labels == 1
-        ):
+        one_label = {"regression": True, "single_label_classification": False}
+        if one_label.get(str(self.problem_type), self.num_labels == 1) != (self.num_labels == 1):
             found.append(
                 ("problem_type", f"{self.problem_type} does not go with {self.num_labels} labels")
             )
+        if self.thresholds is not None:
+            problem = self._problem_of_thresholds(self.thresholds)
+            if problem is not None:
+                found.append(("thresholds", problem))
         return found
+
+    def _problem_of_thresholds(self, thresholds: list[float]) -> str | None:
+        if self.problem_type != "multi_label_classification":
+            return f"{thresholds} go with the problem_type multi_label_classification alone"
+        if len(thresholds) != self.num_labels:
+            return f"{thresholds} are {len(thresholds)} for {self.num_labels} labels"
+        outside = [value for value in thresholds if not 0 < value < 1]
+        return f"{thresholds} has {outside[0]}, which is not between 0 and 1" if outside else None
 
     @classmethod
     def from_hf(cls, values: Mapping[str, Any]) -> "SqueezeBertConfig":
@@ -151,12 +175,22 @@ class SqueezeBertConfig(BaseModel):
 
 def model_type(folder: Path) -> str | None:
     """What the config.json in `folder` says of its model; None where that cannot be read."""
+    found = _values(folder).get("model_type")
+    return found if isinstance(found, str) else None
+
+
+def architectures(folder: Path) -> list[str]:
+    """Return the classes that open the folder, by its config.json; none where that cannot be read."""
+    found = _values(folder).get("architectures")
+    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+
+
+def _values(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     except (OSError, ValueError):
-        return None
-    found = values.get("model_type") if isinstance(values, dict) else None
-    return found if isinstance(found, str) else None
+        return {}
+    return values if isinstance(values, dict) else {}
 
 
 def _labels(id2label: Any) -> Any:

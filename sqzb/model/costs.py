@@ -31,12 +31,13 @@ def costs(
     predictions: int = 0,
     labels: int = 0,
     number_bytes: int = 4,
+    tags: int = 0,
 ) -> dict[str, Cost]:
     """By part, the cost of a forward on (batch, length) places, all layers together.
 
     predictions: places of each sequence at which the MLM head runs, 0 for a model without it;
     labels: classes of the head on the pooler (2 for SOP), 0 for none; number_bytes: of an
-    activation.
+    activation; tags: classes of the head on every position, 0 for none.
 
     The bytes are those of the plain form: each operation reads the activations that it works on
     once and writes its result once. Operations are a lookup, a linear layer, a matrix product, a
@@ -89,6 +90,8 @@ def costs(
         )
     if labels:
         parts["classifier"] = grouped(batch, width, labels, 1)
+    if tags:
+        parts["classifier"] = grouped(places, width, tags, 1)
     return {name: cost._replace(bytes=cost.bytes * number_bytes) for name, cost in parts.items()}
 
 

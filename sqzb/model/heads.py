@@ -32,9 +32,13 @@ class Tally(NamedTuple):
     correct: Tensor
 
 
-def classification_tally(logits: Tensor, labels: Tensor) -> Tally:
-    """Cross-entropy in nats and hits of `logits` (n, classes), taken in fp32, against `labels` (n)."""
-    loss = F.cross_entropy(_in_fp32(logits), labels, ignore_index=IGNORED, reduction="sum")
+def classification_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
+    """Cross-entropy in nats and hits of `logits` (n, classes), taken in fp32, against `labels` (n).
+
+    weights (classes): of a label of each class in the loss; None: 1.
+    """
+    x = _in_fp32(logits)
+    loss = F.cross_entropy(x, labels, weights, ignore_index=IGNORED, reduction="sum")
     return Tally(loss, (logits.argmax(-1) == labels).sum())
 
 
@@ -44,20 +48,37 @@ def regression_tally(logits: Tensor, labels: Tensor) -> Tally:
     return Tally(loss, torch.zeros((), dtype=torch.long, device=loss.device))
 
 
+def several_labels_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
+    """Binary cross-entropy in nats and hits of each of `logits` (n, labels) against `labels` of 0 and 1.
+
+    weights (labels): of an example that has the label, against one that has not; None: 1.
+    """
+    counted = labels != IGNORED
+    loss = _binary_cross_entropy(logits, labels.clamp(min=0), labels, weights)
+    return Tally(loss, (((logits > 0) == (labels > 0)) & counted).sum())
+
+
 def soft_classification_tally(
-    logits: Tensor, labels: Tensor, teacher_logits: Tensor, temperature: float, alpha: float
+    logits: Tensor,
+    labels: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    alpha: float,
+    weights: Tensor | None = None,
 ) -> Tally:
     """What distillation minimises (Hinton et al. 2015), and the hits against `labels` (n) alone.
 
     (1 - alpha) x `classification_tally` + alpha x T^2 x the cross-entropy of softmax(logits / T) to
     softmax(teacher_logits / T), both (n, classes), over the labelled rows. T^2 keeps the size of the soft gradient,
-    which goes with 1 / T^2, that of the hard one.
+    which goes with 1 / T^2, that of the hard one. weights (classes): of an example by its label, in both parts.
     """
-    hard = classification_tally(logits, labels)
+    hard = classification_tally(logits, labels, weights)
     targets = (_in_fp32(teacher_logits) / temperature).softmax(-1)
     soft = F.cross_entropy(_in_fp32(logits) / temperature, targets, reduction="none") * (
         labels != IGNORED
     )
+    if weights is not None:
+        soft = soft * weights[labels.clamp(min=0)]
     return hard._replace(loss=(1 - alpha) * hard.loss + alpha * temperature**2 * soft.sum())
 
 
@@ -69,6 +90,72 @@ def soft_regression_tally(
     hard = regression_tally(logits, labels)
     soft = _squared_error(logits, teacher_logits.squeeze(1), labels)
     return hard._replace(loss=(1 - alpha) * hard.loss + alpha * soft)
+
+
+def soft_several_labels_tally(
+    logits: Tensor,
+    labels: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    alpha: float,
+    weights: Tensor | None = None,
+) -> Tally:
+    """The same of several labels: the soft part is the binary cross-entropy to sigmoid(teacher_logits / T)."""
+    hard = several_labels_tally(logits, labels, weights)
+    targets = (_in_fp32(teacher_logits) / temperature).sigmoid()
+    soft = _binary_cross_entropy(_in_fp32(logits) / temperature, targets, labels, weights)
+    return hard._replace(loss=(1 - alpha) * hard.loss + alpha * temperature**2 * soft)
+
+
+def task_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
+    """The tally of a classifier's logits, of the kind that the shapes say.
+
+    (n, labels) against (n, labels): several labels an example. (n, 1) against (n): a regression.
+    (n, classes) against (n), (n, length, tags) against (n, length): classification.
+    """
+    if logits.ndim == labels.ndim:
+        return several_labels_tally(logits, labels, weights)
+    if logits.ndim == 2 and logits.shape[1] == 1:
+        return regression_tally(logits, labels)
+    return classification_tally(logits.flatten(0, -2), labels.flatten(), weights)
+
+
+def soft_task_tally(
+    logits: Tensor,
+    labels: Tensor,
+    teacher_logits: Tensor,
+    temperature: float,
+    alpha: float,
+    weights: Tensor | None = None,
+) -> Tally:
+    """The tally of distillation, of the kind that the shapes say as for `task_tally`.
+
+    teacher_logits: in the shape of `logits`.
+    """
+    if logits.ndim == labels.ndim:
+        return soft_several_labels_tally(
+            logits, labels, teacher_logits, temperature, alpha, weights
+        )
+    if logits.ndim == 2 and logits.shape[1] == 1:
+        return soft_regression_tally(logits, labels, teacher_logits, alpha)
+    return soft_classification_tally(
+        logits.flatten(0, -2),
+        labels.flatten(),
+        teacher_logits.flatten(0, -2),
+        temperature,
+        alpha,
+        weights,
+    )
+
+
+def _binary_cross_entropy(
+    logits: Tensor, targets: Tensor, labels: Tensor, weights: Tensor | None
+) -> Tensor:
+    """Of `logits` to `targets` in nats, both (n, labels), summed over the entries that have a label."""
+    each = F.binary_cross_entropy_with_logits(
+        _in_fp32(logits), _in_fp32(targets), reduction="none", pos_weight=weights
+    )
+    return (each * (labels != IGNORED)).sum()
 
 
 def _squared_error(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
@@ -98,19 +185,16 @@ class PreTrainingOutput(NamedTuple):
     tallies: dict[str, Tally]
 
 
-class SequenceClassificationOutput(NamedTuple):
-    logits: Tensor  # (batch, labels); one column for regression
+class ClassificationOutput(NamedTuple):
+    logits: Tensor  # (batch, labels), one column for regression; or (batch, length, tags)
     tallies: dict[str, Tally]
 
 
-def classified(logits: Tensor, labels: Tensor | None) -> SequenceClassificationOutput:
-    """With `labels` (batch) a tally of `logits` (batch, classes): cross-entropy, or squared error for a single class
-    (for which no prediction counts as correct)."""
+def classified(logits: Tensor, labels: Tensor | None) -> ClassificationOutput:
+    """With `labels` the logits and their `task_tally`, else the logits alone."""
     if labels is None:
-        return SequenceClassificationOutput(logits, {})
-    if logits.shape[1] > 1:
-        return SequenceClassificationOutput(logits, {"task": classification_tally(logits, labels)})
-    return SequenceClassificationOutput(logits, {"task": regression_tally(logits, labels)})
+        return ClassificationOutput(logits, {})
+    return ClassificationOutput(logits, {"task": task_tally(logits, labels)})
 
 
 class _Transform(nn.Module):
@@ -235,11 +319,38 @@ class SqueezeBertForSequenceClassification(SavedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-    ) -> SequenceClassificationOutput:
-        """Logits, and with `labels` (batch) a tally, as `classified` makes it."""
+    ) -> ClassificationOutput:
+        """Logits, and with `labels` a tally, as `classified` makes it: (batch), or (batch, labels) of 0 and 1."""
         pooled = self.transformer(input_ids, attention_mask, token_type_ids).pooler_output
         return classified(self.classifier(self.dropout(pooled)), labels)
 
     def forward_flops(self, rows: int, length: int) -> int:
         """Floating-point operations of a forward on (rows, length) places."""
         return total(costs(self.config, rows, length, labels=self.config.num_labels)).flops
+
+
+class SqueezeBertForTokenClassification(SavedModel):
+    """The encoder with a classifier on every position. The pooler is kept for the format, and is not trained."""
+
+    def __init__(self, config: SqueezeBertConfig) -> None:
+        super().__init__(config)
+        self.transformer = SqueezeBertModel(config)
+        self.transformer.pooler.requires_grad_(False)  # several processes wait for all gradients
+        self.dropout = Dropout(config.hidden_dropout_prob)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        initialize(self.classifier, config)
+
+    def forward(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        labels: Tensor | None = None,
+    ) -> ClassificationOutput:
+        """Logits (batch, length, tags), and with `labels` (batch, length) a tally, as `classified` makes it."""
+        x = self.transformer(input_ids, attention_mask, token_type_ids).last_hidden_state
+        return classified(self.classifier(self.dropout(x)), labels)
+
+    def forward_flops(self, rows: int, length: int) -> int:
+        """Floating-point operations of a forward on (rows, length) places."""
+        return total(costs(self.config, rows, length, tags=self.config.num_labels)).flops

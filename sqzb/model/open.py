@@ -28,11 +28,12 @@ from sqzb.model.checkpoint import (
     read_header,
     refuse_not_finite,
 )
-from sqzb.model.config import MODEL_TYPE, model_type
+from sqzb.model.config import MODEL_TYPE, OF_LABELS, architectures, model_type
 from sqzb.model.heads import (
     SqueezeBertForMaskedLM,
     SqueezeBertForPreTraining,
     SqueezeBertForSequenceClassification,
+    SqueezeBertForTokenClassification,
 )
 from sqzb.model.transformers_classifier import (
     LOCAL,
@@ -42,7 +43,8 @@ from sqzb.model.transformers_classifier import (
 )
 from sqzb.tokenizer import load_tokenizer
 
-Classifier = SqueezeBertForSequenceClassification | TransformersClassifier
+SqueezeBertClassifier = SqueezeBertForSequenceClassification | SqueezeBertForTokenClassification
+Classifier = SqueezeBertClassifier | TransformersClassifier
 Model = TypeVar("Model", bound=nn.Module)
 
 
@@ -72,6 +74,11 @@ class ModelFolder:
             UserError: There are no weights, or they cannot be read.
         """
         return read_header(self.path)
+
+    @property
+    def classifies_tokens(self) -> bool:
+        """Whether the model was saved as a classifier of tokens."""
+        return any(name.endswith("ForTokenClassification") for name in architectures(self.path))
 
     @property
     def parameter_count(self) -> int:
@@ -127,13 +134,14 @@ def model_folder(source: Source) -> ModelFolder:
 
 
 def open_classifier(
-    source: Source, from_scratch: bool = False, **changes: Any
+    source: Source, from_scratch: bool = False, tokens: bool = False, **changes: Any
 ) -> Opened[Classifier]:
-    """Open a classifier of either kind.
+    """Open a classifier, of texts or of tokens as it was saved.
 
     from_scratch: whether to take the sizes alone, with random weights. changes: `id2label` makes a
-    new head for these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the
-    model's dropout.
+    new head for these labels, which is for texts or for tokens as `tokens` says, and of the
+    `problem_type`; `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the model's
+    dropout.
 
     A SqueezeBERT's tokenizer pads nothing. That of another model pads with the model's own token.
 
@@ -142,28 +150,32 @@ def open_classifier(
             are not finite, or the model has no head and `changes` asks for no new one.
     """
     folder = model_folder(source)
+    if "id2label" not in changes:
+        tokens = folder.classifies_tokens
     if folder.is_squeezebert:
-        return _open_squeezebert_classifier(folder, from_scratch, changes)
+        return _open_squeezebert_classifier(folder, from_scratch, tokens, changes)
     if from_scratch:
-        model = TransformersClassifier.from_sizes(folder.path, **changes)
+        model = TransformersClassifier.from_sizes(folder.path, tokens, **changes)
     else:
-        model = TransformersClassifier.from_folder(folder.path, **changes)
+        model = TransformersClassifier.from_folder(folder.path, tokens, **changes)
     tokenizer = model.tokenizer()
     _check(folder, model, tokenizer)
     return Opened[Classifier](folder, model, tokenizer)
 
 
 def _open_squeezebert_classifier(
-    folder: ModelFolder, from_scratch: bool, changes: dict[str, Any]
+    folder: ModelFolder, from_scratch: bool, tokens: bool, changes: dict[str, Any]
 ) -> Opened[Classifier]:
     if not (from_scratch or "id2label" in changes or folder.has_classifier):
         raise no_classifier(folder.path)
     tokenizer = load_tokenizer(folder.path)
+    cls: type[SqueezeBertClassifier] = SqueezeBertForSequenceClassification
+    if tokens:
+        cls = SqueezeBertForTokenClassification
     if from_scratch:
-        config = read_config(folder.path).model_copy(update={"problem_type": None} | changes)
-        model = SqueezeBertForSequenceClassification(config)
+        model = cls(read_config(folder.path).model_copy(update=OF_LABELS | changes))
     else:
-        model = SqueezeBertForSequenceClassification.from_folder(folder.path, **changes)
+        model = cls.from_folder(folder.path, **changes)
     _check(folder, model, tokenizer)
     return Opened[Classifier](folder, model, tokenizer)
 

@@ -20,8 +20,8 @@ from torch import Tensor, nn
 from sqzb.errors import UserError
 from sqzb.hub import VOCABULARIES
 from sqzb.model.checkpoint import StoredModel
-from sqzb.model.config import model_type
-from sqzb.model.heads import SequenceClassificationOutput, classified
+from sqzb.model.config import OF_LABELS, model_type
+from sqzb.model.heads import ClassificationOutput, classified
 
 
 class ClassifierConfig(NamedTuple):
@@ -31,6 +31,9 @@ class ClassifierConfig(NamedTuple):
     vocab_size: int
     max_position_embeddings: int  # tokens that a text may have
     hidden_size: int
+    problem_type: str | None
+    thresholds: list[float] | None
+    calibration_temperature: float | None
 
     @property
     def num_labels(self) -> int:
@@ -38,7 +41,7 @@ class ClassifierConfig(NamedTuple):
 
 
 class TransformersClassifier(StoredModel):
-    """Any model of transformers for sequence classification, with weights in fp32, and its tokenizer.
+    """Any model of transformers that classifies texts or tokens, with weights in fp32, and its tokenizer.
 
     transformers runs no code from a folder, and opens an old pytorch_model.bin for tensors alone.
     """
@@ -53,6 +56,9 @@ class TransformersClassifier(StoredModel):
             model.get_input_embeddings().num_embeddings,
             _positions(model),
             model.config.hidden_size,
+            problem_type=model.config.problem_type,
+            thresholds=getattr(model.config, "thresholds", None),
+            calibration_temperature=getattr(model.config, "calibration_temperature", None),
         )
         self._takes_types = (
             "token_type_ids" in inspect.signature(model.forward).parameters
@@ -61,19 +67,23 @@ class TransformersClassifier(StoredModel):
         )
 
     @classmethod
-    def from_folder(cls, folder: Path, **changes: Any) -> "TransformersClassifier":
+    def from_folder(
+        cls, folder: Path, tokens: bool = False, **changes: Any
+    ) -> "TransformersClassifier":
         """Open a local folder.
 
-        changes: `id2label` makes a new head for these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob`
-        are put into whatever the model calls its own. Raises UserError when transformers cannot open the folder, it
-        has no fast tokenizer that pads on the right, or weights are missing or misshapen: transformers itself would
-        draw them at random. With a new head a pooler may be missing, which is then new too.
+        tokens: whether the classifier is one of tokens, not of texts; changes: `id2label` makes a
+        new head for these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob` are put
+        into whatever the model calls its own. Raises UserError when transformers cannot open the
+        folder, it has no fast tokenizer that pads on the right, or weights are missing or
+        misshapen: transformers itself would draw them at random. With a new head a pooler may be
+        missing, which is then new too.
         """
         with quiet_transformers(folder) as transformers:
-            tokenizer = _fast_tokenizer(transformers, folder)
+            tokenizer = _fast_tokenizer(transformers, folder, tokens)
             with _told(folder):
                 config = _config(transformers, folder, changes)
-                model, found = transformers.AutoModelForSequenceClassification.from_pretrained(
+                model, found = _auto(transformers, tokens).from_pretrained(
                     folder,
                     config=_padding_known(config, tokenizer),
                     dtype=torch.float32,
@@ -85,18 +95,20 @@ class TransformersClassifier(StoredModel):
             head = _head(model, folder)
             _check_loaded(found, head, new_head, folder)
             if new_head:
-                fresh = _random(transformers, config).state_dict()
+                fresh = _random(transformers, config, tokens).state_dict()
                 model.load_state_dict({name: fresh[name] for name in head}, strict=False)
         return cls(model, tokenizer)
 
     @classmethod
-    def from_sizes(cls, folder: Path, **changes: Any) -> "TransformersClassifier":
+    def from_sizes(
+        cls, folder: Path, tokens: bool = False, **changes: Any
+    ) -> "TransformersClassifier":
         """As `from_folder`, with random weights throughout."""
         with quiet_transformers(folder) as transformers:
-            tokenizer = _fast_tokenizer(transformers, folder)
+            tokenizer = _fast_tokenizer(transformers, folder, tokens)
             with _told(folder):
-                config = _config(transformers, folder, changes)
-                return cls(_random(transformers, _padding_known(config, tokenizer)), tokenizer)
+                config = _padding_known(_config(transformers, folder, changes), tokenizer)
+                return cls(_random(transformers, config, tokens), tokenizer)
 
     def tokenizer(self) -> Tokenizer:
         """Return a copy of the tokenizer's fast form, which pads with the model's own token.
@@ -123,14 +135,20 @@ class TransformersClassifier(StoredModel):
             if tokenizer is not None:
                 self._tokenizer.save_pretrained(folder)
 
+    def update_config(self, **fields: Any) -> None:
+        """Give fields of the configuration another value, which `save_pretrained` writes."""
+        self.config = self.config._replace(**fields)
+        for name, value in fields.items():
+            setattr(self.model.config, name, value)
+
     def forward(
         self,
         input_ids: Tensor,
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
-    ) -> SequenceClassificationOutput:
-        """Logits, and with `labels` (batch) a tally, as `classified` makes it. The types are left out where the model
+    ) -> ClassificationOutput:
+        """Logits, and with `labels` a tally, as `classified` makes it. The types are left out where the model
         has none."""
         types = {"token_type_ids": token_type_ids} if self._takes_types else {}
         return classified(
@@ -148,6 +166,11 @@ class TransformersClassifier(StoredModel):
         return 2 * rows * length * weights
 
 
+# By whether a model has one label.
+_PROBLEM_TYPES = {
+    True: (None, "regression", "multi_label_classification"),
+    False: (None, "single_label_classification", "multi_label_classification"),
+}
 # Nothing is asked of the Hub any more, and nothing that is loaded can run code.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
@@ -203,14 +226,13 @@ def _config(transformers: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
     if "id2label" in changes:
         config.id2label = changes["id2label"]
         config.label2id = {label: number for number, label in changes["id2label"].items()}
-        config.problem_type = None
-    elif config.problem_type is not None and (
-        config.problem_type not in ("regression", "single_label_classification")
-        or (config.problem_type == "regression") != (len(config.id2label) == 1)
-    ):
+        for name in OF_LABELS:
+            if hasattr(config, name) or name in changes:
+                setattr(config, name, changes.get(name))
+    elif config.problem_type not in _PROBLEM_TYPES[len(config.id2label) == 1]:
         raise UserError(
             f"The model in {folder} is for {config.problem_type} of {len(config.id2label)} labels. Give one that tells "
-            "one label of several, or a number."
+            "one label of several, several of them, or a number."
         )
     if sorted(config.id2label) != list(range(len(config.id2label))):
         raise UserError(
@@ -243,19 +265,32 @@ def _padding_known(config: Any, tokenizer: Any) -> Any:
     return config
 
 
-def _random(transformers: Any, config: Any) -> Any:
-    auto = transformers.AutoModelForSequenceClassification
+def _auto(transformers: Any, tokens: bool) -> Any:
+    if tokens:
+        return transformers.AutoModelForTokenClassification
+    return transformers.AutoModelForSequenceClassification
+
+
+def _random(transformers: Any, config: Any, tokens: bool) -> Any:
+    auto = _auto(transformers, tokens)
     return auto.from_config(config, dtype=torch.float32, trust_remote_code=False)
 
 
-def _fast_tokenizer(transformers: Any, folder: Path) -> Any:
-    """Its PreTrainedTokenizerFast. Without a vocabulary transformers would make up one of special tokens alone."""
+def _fast_tokenizer(transformers: Any, folder: Path, tokens: bool) -> Any:
+    """Its PreTrainedTokenizerFast. Without a vocabulary transformers would make up one of special tokens alone.
+
+    tokens: whether it is to read words one by one, each as it reads a word behind a space.
+    """
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise UserError(
             f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)} is there. Save the model's own beside it."
         )
     with _told(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
+        if tokens and '"add_prefix_space":false' in tokenizer.backend_tokenizer.to_str():
+            tokenizer = transformers.AutoTokenizer.from_pretrained(
+                folder, add_prefix_space=True, **LOCAL
+            )
     for lacks, what in (
         (not tokenizer.is_fast, "has no fast form (a tokenizer.json)"),
         (tokenizer.pad_token_id is None, "has no padding token"),

@@ -13,7 +13,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
 
-from sqzb.data.dataset import Classes, Labels, Number, Tags
 from sqzb.data.metrics import (
     LOWER_IS_BETTER,
     METRICS,
@@ -21,7 +20,6 @@ from sqzb.data.metrics import (
     compute,
     f1,
     matthews,
-    metrics_of,
     pearson,
     score,
     shown,
@@ -210,19 +208,3 @@ def test_an_error_is_no_percentage() -> None:
     assert shown("rmse", 12.5) == shown("mismatched_rmse", 12.5) == "12.5"
     assert shown("score", -12.5, ["rmse"]) == "-12.5"
     assert shown("score", 0.5, ["pearson"]) == "50.0%"
-
-
-@pytest.mark.parametrize(
-    "kind",
-    [
-        Classes(("a", "b")),
-        Labels(("a", "b")),
-        Number(0, 1),
-        Tags(("O", "B-X", "I-X")),
-        Tags(("NOUN", "VERB")),
-    ],
-)
-def test_every_kind_has_metrics_and_a_score(kind: Any) -> None:
-    measured, scored = metrics_of(kind)
-    assert set(scored) <= set(measured)
-    assert set(measured) <= {*METRICS, "entity_f1"}

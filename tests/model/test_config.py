@@ -37,7 +37,14 @@ configs = st.builds(
     pad_token_id=st.integers(0, 9),
     **dict.fromkeys(GROUPS, sizes),
     id2label=labels,
-    problem_type=st.sampled_from([None, None, "regression", "single_label_classification"]),
+    problem_type=st.sampled_from(
+        [
+            *(None, None, "regression", "single_label_classification"),
+            "multi_label_classification",
+        ]
+    ),
+    thresholds=st.sampled_from([None, None, None, [0.2], [0.5, 0.75]]),
+    calibration_temperature=st.none() | st.floats(0.05, 20),
 )
 
 
@@ -60,7 +67,7 @@ def test_transformers_reads_and_writes_the_same_config(config: SqueezeBertConfig
     assume(not config.problems())
     theirs = transformers.SqueezeBertConfig.from_dict(as_json(config.to_hf("SqueezeBertModel")))
     for name, value in config.model_dump().items():
-        assert getattr(theirs, name) == value
+        assert getattr(theirs, name, None) == value
     assert theirs.num_labels == config.num_labels
     assert theirs.label2id == {name: index for index, name in config.id2label.items()}
     assert SqueezeBertConfig.from_hf(as_json(theirs.to_dict())) == config
@@ -113,9 +120,9 @@ def test_every_problem_names_its_field_and_its_number_and_stops_reading(
 
 def test_defaults_are_the_published_model() -> None:
     ours, theirs = SqueezeBertConfig(), transformers.SqueezeBertConfig()
-    assert {
-        name: getattr(theirs, name) for name in SqueezeBertConfig.model_fields
-    } == ours.model_dump()
+    own = {"thresholds": None, "calibration_temperature": None}
+    known = SqueezeBertConfig.model_fields.keys() - own
+    assert {name: getattr(theirs, name) for name in known} | own == ours.model_dump()
     assert ours.problems() == []
     assert SqueezeBertConfig.from_hf({"model_type": "squeezebert"}) == ours
 
@@ -137,7 +144,9 @@ def test_another_models_config_is_refused(model_type: str | None) -> None:
         ("hidden_dropout_prob", 1.0),
         ("type_vocab_size", 1),
         ("embedding_size", 128),
-        ("problem_type", "multi_label_classification"),
+        ("problem_type", "token_classification"),
+        ("thresholds", [0.5, 0.5]),
+        ("calibration_temperature", 0.0),
         ("id2label", {"one": "A"}),
         ("id2label", {"0": "A", "2": "B"}),
         ("id2label", {}),
@@ -158,6 +167,17 @@ def test_the_stored_kind_of_problem_must_be_the_one_that_the_labels_make(labels:
     assert SqueezeBertConfig.from_hf(values | {"problem_type": right}).problem_type == right
     with pytest.raises(ValueError, match=f"problem_type: {wrong} .*{labels}"):
         SqueezeBertConfig.from_hf(values | {"problem_type": wrong})
+
+
+@pytest.mark.parametrize("labels", [1, 2, 3])
+def test_any_number_of_labels_may_hold_at_once(labels: int) -> None:
+    values = {"model_type": "squeezebert", "num_labels": labels}
+    values |= {"problem_type": "multi_label_classification"}
+    thresholds = [0.5] * labels
+    assert SqueezeBertConfig.from_hf(values | {"thresholds": thresholds}).thresholds == thresholds
+    for wrong in ([0.5] * (labels + 1), [*thresholds[1:], 1.0]):
+        with pytest.raises(ValueError, match="thresholds: "):
+            SqueezeBertConfig.from_hf(values | {"thresholds": wrong})
 
 
 def test_all_wrong_values_are_told_at_once() -> None:

@@ -18,6 +18,7 @@ from sqzb.model import (
     SqueezeBertConfig,
     SqueezeBertForPreTraining,
     SqueezeBertForSequenceClassification,
+    SqueezeBertForTokenClassification,
     SqueezeBertModel,
 )
 from sqzb.model.costs import TRAINING, costs, total
@@ -128,6 +129,18 @@ def test_a_classifier_in_the_heads_place(case: tuple[SqueezeBertConfig, int, int
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
         model(**inputs(config, batch, length))
     assert counter.get_total_flops() == expected.flops
+    assert sum(parameter.numel() for parameter in model.parameters()) == expected.parameters
+
+
+@settings(max_examples=15)
+@given(cases())
+def test_a_classifier_of_tokens(case: tuple[SqueezeBertConfig, int, int, int]) -> None:
+    config, batch, length, _ = case
+    model = SqueezeBertForTokenClassification(config)
+    expected = total(costs(config, batch, length, tags=config.num_labels))
+    with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
+        model(**inputs(config, batch, length))
+    assert counter.get_total_flops() == expected.flops == model.forward_flops(batch, length)
     assert sum(parameter.numel() for parameter in model.parameters()) == expected.parameters
 
 

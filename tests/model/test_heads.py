@@ -19,6 +19,7 @@ from sqzb.model import (
     SqueezeBertForMaskedLM,
     SqueezeBertForPreTraining,
     SqueezeBertForSequenceClassification,
+    SqueezeBertForTokenClassification,
 )
 from sqzb.model.heads import (
     IGNORED,
@@ -26,8 +27,12 @@ from sqzb.model.heads import (
     aligned_linear,
     classification_tally,
     regression_tally,
+    several_labels_tally,
     soft_classification_tally,
     soft_regression_tally,
+    soft_several_labels_tally,
+    soft_task_tally,
+    task_tally,
 )
 
 Config = Callable[..., SqueezeBertConfig]
@@ -321,3 +326,94 @@ def test_without_a_share_the_teacher_changes_no_bit(seed: int, n: int, classes: 
             torch.autograd.grad(tally.loss, logits, retain_graph=True)[0] for tally in (got, due)
         ]
         assert torch.equal(*gradients)
+
+
+# Several labels, tags, and weights of classes.
+
+
+def drawn_several(seed: int, n: int, labels: int) -> tuple[Tensor, Tensor, Tensor]:
+    """Logits, labels of 0 and 1 of which the first row has none, and a teacher's logits; in fp64."""
+    random = torch.Generator().manual_seed(seed)
+    logits, teacher = (
+        3 * torch.randn(n, labels, generator=random, dtype=torch.double) for _ in range(2)
+    )
+    truths = torch.randint(0, 2, (n, labels), generator=random).double()
+    truths[:1] = IGNORED
+    return logits, truths, teacher
+
+
+@given(seeds, st.integers(1, 8), st.integers(1, 4), temperatures, alphas)
+def test_the_loss_of_several_labels_is_as_defined(
+    seed: int, n: int, k: int, temperature: float, alpha: float
+) -> None:
+    logits, labels, teacher = drawn_several(seed, n, k)
+    weights = torch.linspace(0.5, 2.0, k, dtype=torch.double)
+    hard = soft = 0.0
+    for row, column in np.ndindex(n, k):
+        if labels[row, column] == IGNORED:
+            continue
+        x, y = logits[row, column], labels[row, column]
+        target = torch.sigmoid(teacher[row, column] / temperature)
+        for value, aim, is_soft in ((x, y, False), (x / temperature, target, True)):
+            p = torch.sigmoid(value)
+            loss = -weights[column] * aim * p.log() - (1 - aim) * (1 - p).log()
+            hard, soft = (hard, soft + float(loss)) if is_soft else (hard + float(loss), soft)
+    tally = several_labels_tally(logits, labels, weights)
+    assert_close(float(tally.loss), hard, rtol=1e-6, atol=1e-6)
+    counted = labels != IGNORED
+    assert int(tally.correct) == int((((logits > 0) == (labels > 0)) & counted).sum())
+    got = soft_several_labels_tally(logits, labels, teacher, temperature, alpha, weights)
+    due = (1 - alpha) * hard + alpha * temperature**2 * soft
+    assert_close(float(got.loss), due, rtol=1e-6, atol=1e-6)
+    assert got.correct == tally.correct
+
+
+@given(seeds, st.integers(1, 12), st.integers(2, 5), temperatures)
+def test_a_weight_counts_an_example_that_often(
+    seed: int, n: int, classes: int, temperature: float
+) -> None:
+    logits, labels, teacher = drawn(seed, n, classes)
+    times = torch.arange(1, classes + 1)
+    often = [row for row in range(n) for _ in range(times[labels[row]] if labels[row] >= 0 else 1)]
+    weights = times.double()
+    assert_close(
+        classification_tally(logits, labels, weights).loss,
+        classification_tally(logits[often], labels[often]).loss,
+    )
+    assert_close(
+        soft_classification_tally(logits, labels, teacher, temperature, 0.3, weights).loss,
+        soft_classification_tally(
+            logits[often], labels[often], teacher[often], temperature, 0.3
+        ).loss,
+    )
+
+
+def test_the_tally_is_of_the_kind_that_the_shapes_say() -> None:
+    logits, labels, teacher = drawn(0, 6, 4)
+    assert task_tally(logits, labels) == classification_tally(logits, labels)
+    words, tags, taught = (values.unflatten(0, (2, 3)) for values in (logits, labels, teacher))
+    assert task_tally(words, tags) == classification_tally(logits, labels)
+    due = soft_classification_tally(logits, labels, teacher, 2.0, 0.5)
+    assert soft_task_tally(words, tags, taught, 2.0, 0.5) == due
+    column, numbers = logits[:, :1], labels.double()
+    assert task_tally(column, numbers) == regression_tally(column, numbers)
+    due = soft_regression_tally(column, numbers, teacher[:, :1], 0.5)
+    assert soft_task_tally(column, numbers, teacher[:, :1], 2.0, 0.5) == due
+    several = drawn_several(0, 6, 1)
+    assert task_tally(*several[:2]) == several_labels_tally(*several[:2])
+    due = soft_several_labels_tally(*several, 2.0, 0.5)
+    assert soft_task_tally(*several, 2.0, 0.5) == due
+
+
+def test_a_classifier_of_tokens_tallies_every_position(
+    tiny: Config, scramble: Scramble, batch: Batch
+) -> None:
+    model = scramble(SqueezeBertForTokenClassification(tiny(id2label={0: "O", 1: "B-X"}))).eval()
+    inputs = batch(tiny())
+    labels = (inputs["input_ids"] % 2).where(inputs["attention_mask"] == 1, IGNORED)
+    out = model(**inputs, labels=labels)
+    assert out.logits.shape == (4, 20, 2)
+    due = one_by_one(out.logits.flatten(0, 1), labels.flatten())
+    assert_same(out.tallies["task"], due)
+    model.train().dropout.p = 1.0
+    assert_close(model(**inputs).logits, model.classifier.bias.expand(4, 20, 2))

@@ -23,6 +23,7 @@ from sqzb.model import (
     SqueezeBertForMaskedLM,
     SqueezeBertForPreTraining,
     SqueezeBertForSequenceClassification,
+    SqueezeBertForTokenClassification,
     SqueezeBertModel,
     checkpoint,
 )
@@ -50,6 +51,7 @@ HEADS: dict[type[Any], tuple[bool, bool, bool]] = {
     SqueezeBertForMaskedLM: (True, False, False),
     SqueezeBertForPreTraining: (True, True, False),
     SqueezeBertForSequenceClassification: (False, False, True),
+    SqueezeBertForTokenClassification: (False, False, True),
 }
 Save = Callable[..., Path]
 
@@ -386,3 +388,35 @@ def test_no_other_room_opens_a_model() -> None:
         assert "load_tokenizer" not in names or room[0] == "corpus" or room == ("tokenizer.py",), (
             path
         )
+
+
+def test_a_classifier_of_tokens_opens_as_it_was_saved(save: Save) -> None:
+    folder = save(SqueezeBertForTokenClassification)
+    opened = open_classifier(folder)
+    assert opened.folder.classifies_tokens
+    assert isinstance(opened.model, SqueezeBertForTokenClassification)
+    assert open_classifier(folder, id2label={0: "a"}).folder == opened.folder
+    assert not model_folder(save(CLASSIFIER)).classifies_tokens
+
+
+@pytest.mark.parametrize("from_scratch", [False, True])
+def test_a_new_head_is_of_the_kind_that_is_asked_for(save: Save, from_scratch: bool) -> None:
+    folder = save(PRETRAINED)
+    words = open_classifier(folder, from_scratch, tokens=True, id2label={0: "O", 1: "B-X"})
+    assert isinstance(words.model, SqueezeBertForTokenClassification)
+    several = "multi_label_classification"
+    texts = open_classifier(folder, from_scratch, id2label={0: "a"}, problem_type=several)
+    assert isinstance(texts.model, SqueezeBertForSequenceClassification)
+    assert texts.model.config.problem_type == "multi_label_classification"
+
+
+def test_a_new_head_forgets_what_was_said_of_the_old_one(save: Save) -> None:
+    folder = save(
+        CLASSIFIER,
+        problem_type="multi_label_classification",
+        thresholds=[0.2, 0.3],
+        calibration_temperature=2.0,
+    )
+    assert open_classifier(folder).model.config.thresholds == [0.2, 0.3]
+    config = open_classifier(folder, id2label=LABELS).model.config
+    assert (config.problem_type, config.thresholds, config.calibration_temperature) == (None,) * 3

@@ -27,6 +27,7 @@ HEADS = {
     "SqueezeBertModel": "AutoModel",
     "SqueezeBertForMaskedLM": "AutoModelForMaskedLM",
     "SqueezeBertForSequenceClassification": "AutoModelForSequenceClassification",
+    "SqueezeBertForTokenClassification": "AutoModelForTokenClassification",
 }
 # Their encoder layers ignore layer_norm_eps, the other LayerNorms do not: it is large enough to tell.
 SHAPES: dict[str, dict[str, Any]] = {
@@ -162,6 +163,9 @@ def gradients(model: nn.Module, loss: Tensor) -> dict[str, Tensor]:
         ("SqueezeBertForMaskedLM", LABELS, "mlm"),
         ("SqueezeBertForSequenceClassification", LABELS, "task"),
         ("SqueezeBertForSequenceClassification", {0: "score"}, "task"),
+        ("SqueezeBertForSequenceClassification", LABELS, "several labels"),
+        ("SqueezeBertForSequenceClassification", {0: "only"}, "several labels"),
+        ("SqueezeBertForTokenClassification", LABELS, "tags"),
     ],
 )
 def test_loss_and_gradients_of_every_parameter_are_theirs(
@@ -173,10 +177,14 @@ def test_loss_and_gradients_of_every_parameter_are_theirs(
     scramble: Scramble,
     batch: Batch,
 ) -> None:
-    config = tiny(**SHAPES[shape], id2label=id2label)
+    problem_type = "multi_label_classification" if task == "several labels" else None
+    config = tiny(**SHAPES[shape], id2label=id2label, problem_type=problem_type)
     inputs = batch(config)
+    every_third = inputs["input_ids"] % 3 == 0
     labels = {
-        "mlm": inputs["input_ids"].where(inputs["input_ids"] % 3 == 0, -100),
+        "mlm": inputs["input_ids"].where(every_third, -100),
+        "tags": (inputs["input_ids"] % len(id2label)).where(every_third, -100),
+        "several labels": (torch.arange(4 * len(id2label)) % 2.0).view(4, -1),
         "task": torch.arange(4) % len(id2label)
         if len(id2label) > 1
         else torch.tensor([0.0, 2.5, 5.0, 1.2]),
@@ -186,7 +194,7 @@ def test_loss_and_gradients_of_every_parameter_are_theirs(
     tally = (
         classification_tally(one(**inputs).logits.flatten(0, 1), labels.flatten())
         if task == "mlm"
-        else one(**inputs, labels=labels).tallies[task]
+        else one(**inputs, labels=labels).tallies["task"]
     )
     due = other(**inputs, labels=labels).loss
     mean = tally.loss / (labels != -100).sum()

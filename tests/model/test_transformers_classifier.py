@@ -444,8 +444,8 @@ def drop(folder: Path, part: str) -> None:
             r"classifier\.bias has shape \(2,\) where \(3,\) is due; classifier\.weight has shape",
         ),
         (
-            lambda f: edit(f / "config.json", problem_type="multi_label_classification"),
-            "multi_label_classification",
+            lambda f: edit(f / "config.json", problem_type="regression"),
+            "is for regression of 2 labels",
         ),
         (
             lambda f: edit(f / "config.json", vocab_size=299),

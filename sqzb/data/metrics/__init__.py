@@ -10,7 +10,6 @@ from collections.abc import Callable, Mapping, Sequence
 
 from numpy.typing import ArrayLike
 
-from sqzb.data.dataset import Classes, Kind, Labels, Number
 from sqzb.data.metrics.classes import (
     accuracy,
     f1,
@@ -20,7 +19,7 @@ from sqzb.data.metrics.classes import (
     subset_accuracy,
     weighted_f1,
 )
-from sqzb.data.metrics.entities import scheme_of, token_accuracy
+from sqzb.data.metrics.entities import token_accuracy
 from sqzb.data.metrics.numbers import mae, pearson, rmse, spearman
 
 __all__ = [
@@ -33,7 +32,6 @@ __all__ = [
     "macro_f1",
     "mae",
     "matthews",
-    "metrics_of",
     "micro_f1",
     "pearson",
     "rmse",
@@ -55,19 +53,6 @@ METRICS: dict[str, Callable[[ArrayLike, ArrayLike], float]] = {
 }
 ENTITY_F1 = "entity_f1"  # needs names of tags and bounds of texts, so it is in no table of arrays
 LOWER_IS_BETTER = ("mae", "rmse")  # errors, in the unit of the labels
-
-
-def metrics_of(kind: Kind) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """Return for own data of a kind the metrics to measure, and those whose mean is the score."""
-    if isinstance(kind, Number):
-        return ("pearson", "spearman", "mae", "rmse"), ("pearson", "spearman")
-    if isinstance(kind, Classes):
-        return ("accuracy", "macro_f1", "weighted_f1", "matthews"), ("macro_f1",)
-    if isinstance(kind, Labels):
-        return ("micro_f1", "macro_f1", "subset_accuracy"), ("micro_f1",)
-    if scheme_of(kind.names) is None:
-        return ("token_accuracy", "macro_f1"), ("token_accuracy",)
-    return (ENTITY_F1, "token_accuracy"), (ENTITY_F1,)
 
 
 def compute(names: Sequence[str], predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:

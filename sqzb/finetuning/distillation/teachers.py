@@ -24,7 +24,7 @@ from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
 from sqzb.finetuning.finetuned import Finetuned, open_finetuned
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
 from sqzb.model.heads import (
-    SequenceClassificationOutput,
+    ClassificationOutput,
     soft_classification_tally,
     soft_regression_tally,
 )
@@ -53,7 +53,7 @@ class Taught(nn.Module):
         token_type_ids: Tensor,
         labels: Tensor,
         teacher_logits: Tensor,
-    ) -> SequenceClassificationOutput:
+    ) -> ClassificationOutput:
         """As the student's, but for the tally; teacher_logits: (batch, labels)."""
         logits = self.student(input_ids, attention_mask, token_type_ids).logits
         if self.student.config.num_labels > 1:
@@ -62,7 +62,7 @@ class Taught(nn.Module):
             )
         else:
             tally = soft_regression_tally(logits, labels, teacher_logits, self._alpha)
-        return SequenceClassificationOutput(logits, {"task": tally})
+        return ClassificationOutput(logits, {"task": tally})
 
 
 def find_teachers(distillation: Distillation, data: DataSet, run: Path) -> list[ModelFolder]:
