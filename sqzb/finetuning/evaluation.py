@@ -30,7 +30,7 @@ def decide(kind: Kind, logits: NDArray[np.float32]) -> NDArray[Any]:
 def measure(data: DataSet, predictions: NDArray[Any], encoded: Encoded) -> dict[str, float]:
     """The data set's metrics of predictions (examples), and their mean as `score`."""
     figures = metrics.compute(data.metrics, predictions, encoded.labels)
-    return figures | {"score": metrics.score(data.metrics, figures)}
+    return figures | {"score": metrics.score(data.score_metrics or data.metrics, figures)}
 
 
 def evaluate_splits(
