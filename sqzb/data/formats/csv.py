@@ -3,6 +3,7 @@
 import csv
 import re
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import IO, Literal, NamedTuple
 
 from sqzb.data.formats.common import LONGEST, Row, Table, check_columns, header_hint
@@ -47,11 +48,13 @@ def _compression(path: str) -> str:
 
 def _delimiter(path: str) -> str:
     """Return ; or a tab if the header has it and no comma; otherwise a comma."""
-    counts = {}
+    dividing = []
     for delimiter in (",", ";", "\t"):
-        counts[delimiter] = len(_header(path, Dialect(delimiter, csv.QUOTE_MINIMAL))[1])
-    others = [delimiter for delimiter in (";", "\t") if counts[delimiter] > 1]
-    return others[0] if counts[","] == 1 and len(others) == 1 else ","
+        # Quotes seem out of place where the delimiter is another.
+        with suppress(UserError):
+            if len(_header(path, Dialect(delimiter, csv.QUOTE_MINIMAL))[1]) > 1:
+                dividing.append(delimiter)
+    return dividing[0] if len(dividing) == 1 else ","
 
 
 def _header(path: str, dialect: Dialect) -> tuple[int, list[str]]:

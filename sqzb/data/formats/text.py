@@ -19,6 +19,8 @@ COMPRESSIONS = {".gz": "gzip", ".bz2": "bz2", ".zst": "zstd", ".xz": "lzma"}
 # Python puts one of these in place of each byte that is not UTF-8 ("surrogateescape").
 ESCAPED = re.compile("[\udc80-\udcff]+")
 
+PIECE = 2**20  # characters of a text without lines that are read at once
+
 
 def open_bytes(path: str) -> IO[bytes]:
     """Open a file for reading bytes; decompress it if its name says that it is compressed."""
@@ -71,7 +73,7 @@ def read(opened: IO[str], path: str, number: int, line: bool = False) -> str:
         UserError: The piece is in another encoding.
     """
     try:
-        piece = opened.readline(LONGEST + 1) if line else opened.read(2**20)
+        piece = opened.readline(LONGEST + 1) if line else opened.read(PIECE)
     except UnicodeDecodeError as error:
         raise UserError(
             f"{path}:{number}: the file begins as UTF-16 and cannot be decoded further "
