@@ -1,6 +1,7 @@
 """The kind of labels that training records have, and what a data set knows of it."""
 
 import math
+import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
@@ -18,6 +19,7 @@ from sqzb.data.labels import (
 from sqzb.data.records import NUMBER, Record, family, is_missing, shown
 from sqzb.errors import UserError
 
+CODE = re.compile("[+-]?0[0-9]")  # the start of a code such as 007, which is no quantity
 # Whole numbers with more different values than this are not taken for names of classes.
 MOST_NUMBERED_CLASSES = 20
 # More classes than this must be asked for.
@@ -86,7 +88,7 @@ def _recognised(records: Sequence[Record]) -> str:
 
     names = [class_name(record.label, record) for record in records]
     counts = Counter(names)
-    others = [name for name in counts if not NUMBER.fullmatch(name)]
+    others = [name for name in counts if CODE.match(name) or not NUMBER.fullmatch(name)]
     if others:
         _check_no_broken_numbers(records, names, others)
         return "classes"

@@ -1,6 +1,8 @@
 """What an option names: files by their ending, compressed or not, folders, globs, standard input."""
 
+import hashlib
 import io
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,6 +50,14 @@ def test_compressed_files(tmp_path: Path, ending: str, compression: str) -> None
     raw = Path(packed).read_bytes()
     Path(packed).write_bytes(raw[: len(raw) // 2])
     assert "cannot be read" in refusal(packed)
+
+
+@pytest.mark.parametrize("compression", [".gz", ".xz", ".zst"])  # .bz2 is one block here
+def test_damage_behind_the_first_rows(tmp_path: Path, compression: str) -> None:
+    texts = [hashlib.sha256(bytes([row % 256, row // 256])).hexdigest() for row in range(5000)]
+    packed = Path(table_file(tmp_path / f"a.csv{compression}", {"text": texts, "id": texts}))
+    packed.write_bytes(packed.read_bytes()[:-20])
+    assert re.search(r"a\.csv\S+ cannot be read further behind .*:\d+ \(", refusal(packed))
 
 
 def paths(opened: list[Table], folder: Path) -> list[str]:
