@@ -23,6 +23,7 @@ LABELS = (
      "quality", "grade", "toxicity", "genre"],
 )
 WORDS = ["words", "tokens"]
+NUMBERS_OF_ROWS = ["", "id", "idx", "index", "unnamed_0"]
 TAGS = ["tags", "labels", "ner_tags", "pos_tags", "chunk_tags", "ner", "pos", "tag", "label"]
 # fmt: on
 PAIRS = [
@@ -80,7 +81,7 @@ def choose(
 
     # A column that is left over next to the texts must be the label.
     if label is None and labelled:
-        others = [name for name in table.columns if name not in texts]
+        others = _left_over(_by_plain_name([name for name in table.columns if name not in texts]))
         if len(others) != 1:
             raise _not_recognised(table, "labels", f"Name it with {LABEL_OPTION}.")
         label = others[0]
@@ -141,9 +142,15 @@ def _recognised_texts(table: Table, label: str | None, tokens: bool) -> tuple[st
         raise _several(table, "texts", [",".join(names) for names in candidates], advice)
     if candidates:
         return candidates[0]
-    if label is not None and len(there) == 1:
-        return tuple(there.values())
+    others = _left_over(there)
+    if label is not None and len(others) == 1:
+        return (others[0],)
     raise _not_recognised(table, "texts", f"Name it with {TEXT_OPTION}; a pair of texts is A,B.")
+
+
+def _left_over(there: dict[str, str]) -> list[str]:
+    """Return the columns that do not just number the rows."""
+    return [column for name, column in there.items() if name not in NUMBERS_OF_ROWS]
 
 
 def _texts(there: dict[str, str]) -> list[tuple[str, ...]]:
@@ -159,8 +166,10 @@ def _texts(there: dict[str, str]) -> list[tuple[str, ...]]:
             in_pairs |= {first, second}
 
     certain, others = TEXTS
-    found = pairs + [(there[name],) for name in certain if name in there and name not in in_pairs]
-    return found or [(there[name],) for name in others if name in there]
+    candidates = pairs + [
+        (there[name],) for name in certain if name in there and name not in in_pairs
+    ]
+    return candidates or [(there[name],) for name in others if name in there]
 
 
 def _pair_names() -> list[tuple[str, str]]:

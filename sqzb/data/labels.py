@@ -156,7 +156,7 @@ def _check_no_words(record: Record) -> None:
 
 
 class LabelReader:
-    """Reads the labels of records as those of a data set: indices into names, or numbers."""
+    """A reader of records' labels as a data set has them: indices into names, or numbers."""
 
     def __init__(self, kind: Kind, separator: str) -> None:
         self._kind, self._separator = kind, separator

@@ -127,21 +127,21 @@ def sentences(overview: Overview) -> list[str]:
     }[kind_name(overview.kind)]
     if overview.kind.names:
         kind += f", {len(overview.kind.names):,} names"
-    found = [
+    lines = [
         f"text: {text}{notes['text']}",
         f"label: {overview.label}{notes['label']}",
         f"kind: {kind}{notes['kind']}",
     ]
     if overview.held_out:
-        found.append(
+        lines.append(
             f"validation: {overview.held_out:.0%} of the training files, chosen by a hash of the "
             "texts (change it with data.holdout, or give --validation)"
         )
     for number, example in enumerate(overview.first, 1):
         texts = [example.text_a, *([] if example.text_b is None else [example.text_b])]
         shown = " | ".join(_cut(text) for text in texts)
-        found.append(f"{number}. {shown} → {shown_label(overview.kind, example.label)}")
-    return found
+        lines.append(f"{number}. {shown} → {shown_label(overview.kind, example.label)}")
+    return lines
 
 
 def _cut(text: str) -> str:
@@ -204,15 +204,15 @@ def label_rows(overview: Overview) -> tuple[tuple[str, ...], Rows]:
 
 def concerns(overview: Overview) -> list[str]:
     """Return sentences to warn with."""
-    found = []
+    warnings = []
     for name, split in overview.splits.items():
         if split.in_train:
-            found.append(
+            warnings.append(
                 f"{split.in_train:,} of {split.examples:,} {name} examples have the texts of "
                 "training examples, so their score is too good."
             )
         if split.contradictory:
-            found.append(
+            warnings.append(
                 f"{split.contradictory:,} {name} examples repeat the texts of an earlier example "
                 "with another label."
             )
@@ -220,5 +220,5 @@ def concerns(overview: Overview) -> list[str]:
             label for index, label in enumerate(overview.kind.names) if not split.labels.get(index)
         ]
         if name == "validation" and absent:
-            found.append(f"No {name} example has the label {listed(absent)}.")
-    return found
+            warnings.append(f"No {name} example has the label {listed(absent)}.")
+    return warnings

@@ -118,10 +118,10 @@ def _check_types(records: Sequence[Record]) -> None:
     first = next((record for record in records if not is_missing(record.label)), records[0])
     expected = family(first.label)
     for record in records:
-        found = family(record.label)
-        if found != expected and not is_missing(record.label):
+        actual = family(record.label)
+        if actual != expected and not is_missing(record.label):
             raise UserError(
-                f"{record.where}: the label is {found} ({shown(record.label)}), and that of "
+                f"{record.where}: the label is {actual} ({shown(record.label)}), and that of "
                 f"{first.where} is {expected} ({shown(first.label)}). Give all labels one type."
             )
 

@@ -42,12 +42,14 @@ def refusal(names: str | Sequence[str], text: Sequence[str] = (), label: str | N
         ("text tokens label", "text", "label"),
         ("foo label", "foo", "label"),  # one column is left over
         ("text foo", "text", "foo"),
+        (["", "foo", "label"], "foo", "label"),  # the column without a name numbers the rows
+        ("Unnamed:0 id foo text", "text", "foo"),
     ],
 )
-def test_recognised(names: str, text: str, label: str) -> None:
+def test_recognised(names: str | list[str], text: str, label: str) -> None:
     expected = Columns(tuple(text.split()), label, ("text", "label"))
     assert choose(table(names)) == expected
-    backwards = " ".join(reversed(names.split()))
+    backwards = list(reversed(table(names).columns))
     assert choose(table(backwards)) == expected
 
 
@@ -87,6 +89,7 @@ def test_without_labels() -> None:
         ),
         ("tokens ner_tags pos_tags", [], None, "labels may be in 'ner_tags' or 'pos_tags'"),
         ("a b label", [], None, "no column is recognised as that of the texts.*'a', 'b', 'label'"),
+        ("text id", [], None, "no column is recognised as that of the labels"),
         ("text a b", [], None, "no column is recognised as that of the labels"),
         ("a b c", ["a", "b", "c"], None, "--text names 3 columns"),
         ("a b", ["a", "a"], None, "name one column twice"),

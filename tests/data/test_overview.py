@@ -58,7 +58,7 @@ def test_classes(tmp_path: Path) -> None:
 
 
 def test_numbers_and_pairs_with_a_held_out_share(tmp_path: Path) -> None:
-    columns = {
+    columns: Columns = {
         "sentence1": [f"first {row}" for row in range(10)],
         "sentence2": [f"second {row}" for row in range(10)],
         "score": [row / 2 for row in range(10)],

@@ -1,6 +1,7 @@
 """Tables of labelled data: files of several formats, folders of them, and data sets of the Hub."""
 
 import glob
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
@@ -32,13 +33,8 @@ STANDARD_INPUT = "-"
 READABLE = (
     f"{', '.join(FORMATS)} (each but .parquet also with {', '.join(text.COMPRESSIONS)} behind it)"
 )
-# Beginnings of file names, by split.
-SPLITS = {
-    "train": "train",
-    "dev": "validation",
-    "val": "validation",
-    "test": "test",
-}
+# The beginning of a file's name that says its split, as in dev-00000.parquet.
+SPLIT = re.compile("(train|dev|val|valid|validation|eval|test)(?![a-z])")
 
 
 def open_table(path: str | Path, tokens: bool = False) -> Table:
@@ -56,7 +52,10 @@ def open_table(path: str | Path, tokens: bool = False) -> Table:
     if tokens and ending == ".txt":
         ending = ".conll"
     if ending not in FORMATS:
-        raise UserError(f"{name} has none of the endings that are known: {READABLE}. Rename it.")
+        raise UserError(
+            f"{name} has none of the endings that are known: {READABLE}. "
+            "Convert the file, or rename it if its ending is wrong."
+        )
     if Path(name).is_dir():
         raise UserError(f"{name} is a folder. Give a file.")
     try:
@@ -163,17 +162,11 @@ def _shards(folder: Path, option: str) -> list[str]:
             f"The folder {folder} has files of several formats ({', '.join(endings)}), which may "
             f"be the same data twice. Give one of them: {option} '{folder}/*{endings[0]}'"
         )
-    splits = {_split(path.name) for path in shards}
-    if len(splits) > 1 and splits & set(SPLITS.values()):
+    beginnings = [SPLIT.match(path.name.lower()) for path in shards]
+    if len({beginning and beginning[0] for beginning in beginnings}) > 1:
         names = [str(path.relative_to(folder)) for path in shards]
         raise UserError(
             f"The folder {folder} has files of several splits: {listed(names)}. Give the files of "
             f"one split: {option} '{folder}/train*'"
         )
     return [str(path) for path in shards]
-
-
-def _split(name: str) -> str:
-    """Return the split that a file's name begins with; nothing without one."""
-    splits = (split for start, split in SPLITS.items() if name.lower().startswith(start))
-    return next(splits, "")

@@ -120,12 +120,12 @@ def _check_end(opened: IO[str], rest: str, path: str, number: int) -> None:
 
 
 def _unrepeated(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
+    row = dict(pairs)
+    if len(row) < len(pairs):
         keys = [key for key, _ in pairs]
         repeated = next(key for key in keys if keys.count(key) > 1)
         raise _RepeatedKey(f"the key {repeated!r} is there twice")
-    return found
+    return row
 
 
 DECODER = json.JSONDecoder(object_pairs_hook=_unrepeated)

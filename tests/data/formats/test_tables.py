@@ -94,8 +94,9 @@ def test_what_a_folder_may_not_be(tmp_path: Path) -> None:
     written(tmp_path / "notes.md", "x")
     assert "has no file that can be read; there is: 'notes.md'. Give with --test" in said()
     table_file(tmp_path / "train-0.csv", ROWS)
+    table_file(tmp_path / "training.csv", ROWS)
     table_file(tmp_path / "test-0.csv", ROWS)
-    assert "files of several splits: 'test-0.csv', 'train-0.csv'" in said()
+    assert "files of several splits: 'test-0.csv', 'train-0.csv', 'training.csv'" in said()
     table_file(tmp_path / "a.jsonl", ROWS)
     assert "files of several formats (.csv, .jsonl)" in said()
 
