@@ -1,7 +1,6 @@
 """Labels of records: their kind, recognised or given, and their values as a data set has them."""
 
 import difflib
-import math
 import re
 from decimal import Decimal
 from typing import Any
@@ -20,6 +19,7 @@ KINDS: dict[str, type[Kind]] = {
 
 WHOLE = re.compile(r"[+-]?(?:0|[1-9]\d*)(?:\.0+)?", re.ASCII)
 WITH_COMMA = re.compile(r"[+-]?\d[\d.]*,\d+", re.ASCII)
+LARGEST = 1e30  # of numbers that models learn with 32 bits
 COMMA_ADVICE = "Write numbers with a point and without thousands separators, such as 3.5."
 
 
@@ -85,8 +85,11 @@ def number(value: Any, record: Record) -> float:
             f"{record.where}: the label is {family(value)} ({shown(value)}) and not a number. Mend "
             "the row, name the column of labels with --label, or give data.kind=classes."
         )
-    if not math.isfinite(result):
-        raise UserError(f"{record.where}: the label {shown(value)} is not finite. Mend the row.")
+    if not abs(result) <= LARGEST:
+        raise UserError(
+            f"{record.where}: the label {shown(value)} is not from -{LARGEST:g} to {LARGEST:g}. Mend "
+            "the row."
+        )
     return result
 
 
@@ -172,6 +175,8 @@ class LabelReader:
         if isinstance(self._kind, Number):
             return number(value, record)
         if isinstance(self._kind, Classes):
+            if isinstance(value, str) and value in self._indices and record.words is None:
+                return self._indices[value]  # nearly every label is written as its name
             _check_no_words(record)
             return self._index(class_name(value, record), record)
         if isinstance(self._kind, Labels):

@@ -5,6 +5,8 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 
+import numpy as np
+
 from sqzb.data.dataset import Classes, Kind, Labels, Number, Tags
 from sqzb.data.labels import (
     COMMA_ADVICE,
@@ -46,7 +48,7 @@ def learn_kind(records: Sequence[Record], given: str | None, separator: str) -> 
         _check_several(tags, records)
         return Tags(tags)
 
-    names = [class_name(record.label, record) for record in records]
+    names = _class_names(records)
     _check_no_ids(names, records, is_given=given is not None)
     classes = sorted_names(set(names))
     _check_several(classes, records)
@@ -65,11 +67,26 @@ def _names(records: Sequence[Record], names_of: Callable[[Record], list[str]]) -
     return sorted_names(names)
 
 
+def _class_names(records: Sequence[Record]) -> list[str]:
+    """Return the name of each record's class."""
+    names_of_texts: dict[str, str] = {}  # the same few texts come again and again
+    names = []
+    for record in records:
+        label = record.label
+        name = names_of_texts.get(label) if isinstance(label, str) else None
+        if name is None:
+            name = class_name(label, record)
+            if isinstance(label, str):
+                names_of_texts[label] = name
+        names.append(name)
+    return names
+
+
 def _numbers(records: Sequence[Record]) -> Number:
     """Return the range, mean and standard deviation; the order of the records does not matter."""
     values = [number(record.label, record) for record in records]
     low, high = min(values), max(values)
-    if low == high:
+    if np.float32(low) == np.float32(high):  # as models have them
         raise UserError(
             f"{records[0].table.path}: every label is {low:g}, so there is nothing to learn. Name "
             "the column of labels with --label."
@@ -86,7 +103,7 @@ def _recognised(records: Sequence[Record]) -> str:
     if isinstance(records[0].label, list):
         return "labels"
 
-    names = [class_name(record.label, record) for record in records]
+    names = _class_names(records)
     counts = Counter(names)
     others = [name for name in counts if CODE.match(name) or not NUMBER.fullmatch(name)]
     if others:

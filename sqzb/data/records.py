@@ -48,26 +48,28 @@ def read_records(tables: Sequence[Table], columns: Columns, tokens: bool) -> Ite
     for table in tables:
         are_lists: bool | None = None
         for row in table.rows(wanted):
-            where = table.where(row)
             for name in wanted:
                 if name not in row.values:
                     raise UserError(
-                        f"{where}: the row has no {name!r}. Add it, as in the file's first row."
+                        f"{table.where(row)}: the row has no {name!r}. Add it, as in the file's "
+                        "first row."
                     )
-            values = [row.values[name] for name in columns.text]
-            if are_lists is None:
-                are_lists = len(values) == 1 and isinstance(values[0], list)
-
+            texts = tuple(row.values[name] for name in columns.text)
             label = None if columns.label is None else row.values[columns.label]
+            if are_lists is None:
+                are_lists = len(texts) == 1 and isinstance(texts[0], list)
+
             words = None
             if are_lists:
-                words = _words(values[0], columns.text[0], where)
+                words = _words(texts[0], columns.text[0], table.where(row))
             else:
-                for name, value in zip(columns.text, values, strict=True):
-                    _check_text(value, name, where)
+                for name, text in zip(columns.text, texts, strict=True):
+                    if not isinstance(text, str):
+                        raise _no_text(text, name, table.where(row))
                 if tokens:
-                    words = tuple(values[0].split())
-            texts = tuple(values) if words is None else (" ".join(words),)
+                    words = tuple(texts[0].split())
+            if words is not None:
+                texts = (" ".join(words),)
             yield Record(texts, words, label, table, row.number)
         if are_lists is None:
             raise UserError(
@@ -76,15 +78,14 @@ def read_records(tables: Sequence[Table], columns: Columns, tokens: bool) -> Ite
             )
 
 
-def _check_text(value: Any, name: str, where: str) -> None:
-    if isinstance(value, str):
-        return
+def _no_text(value: Any, name: str, where: str) -> UserError:
+    """Return the error for a value that is no text."""
     if is_missing(value):
-        raise UserError(
+        return UserError(
             f"{where}: the text in {name!r} is missing (null or NaN). Write an empty text, or "
             "remove the row."
         )
-    raise UserError(
+    return UserError(
         f"{where}: {name!r} holds {family(value)} ({shown(value)}) and not a text. Name the column "
         f"of texts with {TEXT_OPTION}, or write all its values as texts."
     )
