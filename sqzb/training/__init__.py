@@ -1,1 +1,1 @@
-"""What pretraining and finetuning stand on: one exact step, run folders, checkpoints."""
+"""The base of pretraining and finetuning: one exact step, run folders, checkpoints."""

@@ -1,6 +1,6 @@
-"""Checkpoints and final/, each whole or absent.
+"""Checkpoints and final/, each complete or absent.
 
-A checkpoint is the Hugging Face folder, the optimizer's tensors and trainer.json.
+A checkpoint is a Hugging Face folder with the optimizer's tensors and trainer.json.
 """
 
 import json
@@ -37,14 +37,10 @@ def save(
     optimizer: Optimizer,
     tokenizer: Tokenizer,
     state: Mapping[str, Any],
-    keep: int,
-    keep_every: int | None = None,
-    needed: Callable[[int], int | None] = lambda step: None,
 ) -> Path:
-    """Write checkpoints/step-N under the run `folder`, then remove checkpoints.
+    """Write checkpoints/step-N under the run `folder`, and return its path.
 
-    The newest `keep` stay, those of every `keep_every`-th step, and those that these need: `needed`
-    of a step is the step of another one, or None.
+    state: further content of trainer.json.
     """
     path = of_step(folder, step)
     with whole_folder(path) as aside:
@@ -56,37 +52,52 @@ def save(
             for file in sorted(aside.iterdir())
         }
         write_json(aside / MANIFEST, files)
+    return path
+
+
+def remove_old(
+    folder: Path,
+    step: int,
+    keep: int,
+    keep_every: int | None = None,
+    needed: Callable[[int], int | None] = lambda step: None,
+) -> None:
+    """Remove the run's old checkpoints; that of `step`, the newest ones and some others stay.
+
+    keep: number of the newest checkpoints that stay.
+    keep_every: checkpoints of every `keep_every`-th step stay too.
+    needed: the step of an older checkpoint that a run resumed at a step needs, or None; it stays
+    too.
+    """
     steps = [_step(checkpoint) for checkpoint in _all(folder)]
-    # That of this step is among the newest, unless the run has gone on from one before the newest.
-    kept = {
-        step,
-        *steps[-keep:],
-        *(old for old in steps if keep_every is not None and old % keep_every == 0),
-    }
+    # This step is not among the newest if the run has resumed from an older checkpoint.
+    kept = {step, *steps[-keep:]}
+    if keep_every is not None:
+        kept |= {old for old in steps if old % keep_every == 0}
     needed_too = {needed(old) for old in kept}
     for old in steps:
         if old not in kept | needed_too:
             shutil.rmtree(of_step(folder, old))
-    return path
 
 
 def write_final(folder: Path, model: StoredModel, tokenizer: Tokenizer, recipe: Section) -> None:
-    """Write final/ under the run `folder`: the model as a Hugging Face folder, not yet measured."""
+    """Write final/ under the run `folder`: a Hugging Face folder, without figures yet."""
     with whole_folder(folder / "final") as aside:
         model.save_pretrained(aside, tokenizer)
         write_card(aside, folder.name, recipe, {})
 
 
 def of_step(folder: Path, step: int) -> Path:
-    """Where the run `folder` has the checkpoint of a step, if it has one."""
+    """Return the folder of a step's checkpoint, whether it exists or not."""
     return folder / CHECKPOINTS / f"step-{step:07d}"
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
-    """Return the run's newest checkpoint that is whole, None where there is none.
+    """Return the run's newest checkpoint that is undamaged; None if there is none.
 
-    warn: takes a sentence about each damaged checkpoint.
-    The files of each checkpoint that is looked at are hashed, which takes long for a large model.
+    warn: gets a sentence about each damaged checkpoint.
+
+    The files of each checkpoint that is examined are hashed, which takes long for a large model.
     """
     for checkpoint in reversed(_all(folder)):
         problems = damage(checkpoint)
@@ -110,29 +121,33 @@ def check_whole(checkpoint: Path) -> None:
 
 
 def damage(checkpoint: Path) -> list[str]:
-    """What is wrong with the files of a checkpoint, by its manifest; empty if it is whole."""
+    """Return the problems of a checkpoint's files by its manifest; empty if it is undamaged."""
     try:
         files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         return [f"its {MANIFEST} cannot be read ({error})"]
-    found = []
+    problems = []
     for name, about in files.items():
         path = checkpoint / name
         if not path.is_file():
-            found.append(f"{name} is missing")
+            problems.append(f"{name} is missing")
         elif path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
-            found.append(f"{name} is not as it was written")
-    return found
+            problems.append(f"{name} is not as it was written")
+    return problems
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
-    """Return the content of trainer.json of a checkpoint that is known to be whole."""
+    """Return the content of trainer.json of a checkpoint that is known to be undamaged."""
     state: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))
     return state
 
 
 def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
-    """Put the checkpoint's weights and moments into model and optimizer."""
+    """Load the checkpoint's weights and moments into model and optimizer.
+
+    Raises:
+        UserError: the optimizer's file cannot be read, or the model has other sizes.
+    """
     load_model(checkpoint, model)
     try:
         tensors = load_file(checkpoint / OPTIMIZER)
@@ -149,7 +164,11 @@ def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
 
 
 def load_model(checkpoint: Path, model: StoredModel) -> None:
-    """Put the checkpoint's weights into the model."""
+    """Load the checkpoint's weights into the model.
+
+    Raises:
+        UserError: the checkpoint is of a model of other sizes.
+    """
     try:
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
     except RuntimeError as error:
@@ -160,14 +179,13 @@ def load_model(checkpoint: Path, model: StoredModel) -> None:
 
 
 def size(model: nn.Module) -> int:
-    """Bytes that a checkpoint takes: weights and two moments in fp32, and a little beside."""
+    """Return the bytes of a checkpoint: weights and two moments in fp32, and 2 MiB for the rest."""
     return 12 * sum(parameter.numel() for parameter in model.parameters()) + 2**21
 
 
 def _all(folder: Path) -> list[Path]:
-    return sorted(
-        (path for path in (folder / CHECKPOINTS).glob("step-*") if path.suffix != ASIDE), key=_step
-    )
+    complete = [path for path in (folder / CHECKPOINTS).glob("step-*") if path.suffix != ASIDE]
+    return sorted(complete, key=_step)
 
 
 def _step(checkpoint: Path) -> int:
@@ -175,15 +193,15 @@ def _step(checkpoint: Path) -> int:
 
 
 def _tensors(model: nn.Module, optimizer: Optimizer) -> dict[str, torch.Tensor]:
-    """Return the optimizer's state as KEY/PARAMETER; counts become tensors without a dimension.
+    """Return the optimizer's state by KEY/PARAMETER; numbers become tensors without a dimension.
 
     Raises:
-        ValueError: the optimizer has state that would be lost, which no optimizer of ours has.
+        ValueError: the optimizer has state that would be lost; none of ours has.
     """
     parameters = dict(model.named_parameters())
-    strangers = set(optimizer.state) - set(parameters.values())
-    if strangers:
-        shapes = sorted(str(tuple(parameter.shape)) for parameter in strangers)
+    foreign = set(optimizer.state) - set(parameters.values())
+    if foreign:
+        shapes = sorted(str(tuple(parameter.shape)) for parameter in foreign)
         raise ValueError(
             "the optimizer trains parameters that no checkpoint holds, of shapes "
             f"{', '.join(shapes)}"

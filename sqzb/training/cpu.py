@@ -1,4 +1,4 @@
-"""What makes a CPU compute at full speed, for the whole process."""
+"""Settings of the process that make a CPU compute at full speed."""
 
 import ctypes
 import sys
@@ -6,23 +6,21 @@ import sys
 import numpy as np
 import torch
 
-# Of malloc.h.
+# Options of mallopt, from malloc.h.
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX = -1, -2, -4
 
 
 def tune_cpu() -> None:
-    """Flush tiny numbers to zero, and keep memory that is free. To be called before the first large tensor.
+    """Flush denormal numbers to zero, and keep freed memory; call it before the first large tensor.
 
-    Moments and tiny probabilities sink below what a CPU computes at full speed: training slowed
-    down to a third. And glibc gives large blocks back to the system as soon as they are free, which
-    then clears them anew, page by page, for the next activation: up to a third of a forward. Other
-    systems keep their own ways.
+    Moments and tiny probabilities become denormal, which a CPU computes slowly. glibc returns large
+    blocks to the system as soon as they are free, and the system clears them anew, page by page,
+    for the next activation. Allocators of other systems keep their defaults.
     """
     for kind in (np.float32, np.float64):
-        np.finfo(
-            kind
-        )  # numpy looks once at the smallest numbers, and would warn that there are none
-    # The threads that are begun later take this over, so it comes first.
+        # numpy computes the smallest numbers once, and would warn later that there are none.
+        np.finfo(kind)
+    # Threads inherit this setting when they start, so it comes before the first operation.
     torch.set_flush_denormal(True)
     mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
     if mallopt is not None:

@@ -1,4 +1,4 @@
-"""One optimizer step, equal to the step of one large batch however it is divided into micro-batches and processes."""
+"""One optimizer step, equal for any division of the batch into micro-batches and processes."""
 
 import contextlib
 import math
@@ -22,14 +22,14 @@ from sqzb.training.graphs import Graphs
 
 MicroBatch = Mapping[str, Tensor]
 
-PATIENCE = timedelta(minutes=10)  # for another process, before it counts as lost
+PATIENCE = timedelta(minutes=10)  # after which a process that does not answer counts as lost
 
 
 class StepResult(Mapping[str, float]):
-    """Figures of a step over the whole global batch: NAME_loss and NAME_accuracy for each tally, and grad_norm.
+    """Figures of a step over the global batch: NAME_loss, NAME_accuracy and grad_norm.
 
-    figures: by name, or what reads them from the device. That waits for the step, so it is called
-    when a figure is first asked for.
+    figures: by name, or a function that reads them from the device. Reading waits for the step to
+    end, so it happens when a figure is first used.
     """
 
     def __init__(self, figures: Mapping[str, float] | Callable[[], Mapping[str, float]]) -> None:
@@ -51,20 +51,23 @@ class StepResult(Mapping[str, float]):
 
     @property
     def loss(self) -> float:
-        """What was minimised: the sum of the means."""
+        """The minimised loss: the sum of the mean losses."""
         return sum(value for name, value in self.items() if name.endswith("_loss"))
 
     @property
     def finite(self) -> bool:
+        """Whether all figures are finite."""
         return all(math.isfinite(value) for value in self.values())
 
 
 def start_accelerator(precision: str = "fp32") -> Accelerator:
-    """Join the processes that accelerate or torchrun launched, on the devices that there are. PeerLost when they do not
-    all come.
+    """Join the processes that accelerate or torchrun launched, on the available devices.
 
-    Where there is no accelerator, accelerate must be told so: it would leave each process on its
+    Without a GPU, accelerate has to be given `cpu`: otherwise it would leave each process on its
     own.
+
+    Raises:
+        PeerLost: a process did not join in time.
     """
     tune_cpu()
     try:
@@ -82,9 +85,9 @@ def start_accelerator(precision: str = "fp32") -> Accelerator:
 
 
 class Evaluator:
-    """A model on whatever devices and processes accelerate finds.
+    """A model on the devices and processes that accelerate finds.
 
-    labels: for each of the model's tallies, the entry of a micro-batch that holds its labels.
+    labels: for each loss of the model, the entry of a micro-batch that holds its labels.
     """
 
     def __init__(
@@ -96,7 +99,7 @@ class Evaluator:
 
     @torch.no_grad()
     def evaluate(self, micro_batches: Iterable[MicroBatch]) -> dict[str, float]:
-        """NAME_loss and NAME_accuracy over this and every other process's micro-batches, without dropout."""
+        """Return NAME_loss and NAME_accuracy over all processes' micro-batches, without dropout."""
         self.model.eval()
         sums = self._zeros()
         counts = dict.fromkeys(self._labels, 0.0)
@@ -108,7 +111,7 @@ class Evaluator:
         return _means(self._over_processes(sums).tolist(), self.totals(counts))
 
     def totals(self, values: dict[str, float]) -> dict[str, float]:
-        """Each value summed over the processes, which all hold the same names."""
+        """Sum each value over the processes, which all have the same names."""
         if self.accelerator.num_processes == 1:
             return values
         tensor = torch.tensor(
@@ -117,19 +120,17 @@ class Evaluator:
         return dict(zip(values, self.accelerator.reduce(tensor, "sum").tolist(), strict=True))
 
     def _zeros(self) -> Tensor:
-        """The sums of all figures, two for each of the model's tallies, before there is any."""
+        """Return zero sums of all figures, two for each loss of the model."""
         return torch.zeros(
             2 * len(self._labels), dtype=torch.float64, device=self.accelerator.device
         )
 
     def _figures(self, tallies: Mapping[str, Tally]) -> Tensor:
-        """What a micro-batch adds to the sums."""
-        each = [
-            figure
-            for name in self._labels
-            for figure in (tallies[name].loss.detach(), tallies[name].correct)
-        ]
-        return torch.stack([figure.double() for figure in each])
+        """Return a micro-batch's contribution to the sums."""
+        figures = []
+        for name in self._labels:
+            figures += [tallies[name].loss.detach().double(), tallies[name].correct.double()]
+        return torch.stack(figures)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
         if self.accelerator.num_processes == 1:
@@ -138,24 +139,23 @@ class Evaluator:
         return total
 
     def _count(self, micro_batches: Sequence[MicroBatch], label: str) -> float:
-        # By numpy: torch would wake all of its threads for so little.
-        return float(
-            sum(np.count_nonzero(batch[label].numpy() != IGNORED) for batch in micro_batches)
-        )
+        # By numpy, because torch would wake all of its threads for this small work.
+        counts = [np.count_nonzero(batch[label].numpy() != IGNORED) for batch in micro_batches]
+        return float(sum(counts))
 
     def _on_device(self, batch: MicroBatch) -> dict[str, Tensor]:
         device = self.accelerator.device
-        if (
-            device.type == "cuda"
-        ):  # which has to be waited for, unless it is copied to from pinned memory
+        if device.type == "cuda":
+            # A copy to a GPU is asynchronous only from pinned memory.
             batch = {name: tensor.pin_memory() for name, tensor in batch.items()}
         return {name: tensor.to(device, non_blocking=True) for name, tensor in batch.items()}
 
 
 class PreparedStep(list[MicroBatch]):
-    """This process's micro-batches of a step, as they are computed.
+    """This process's micro-batches of a step, ready for the device.
 
-    counts: by tally, how many labels they have; tokens: how many places are no padding.
+    counts: number of labels of each loss.
+    tokens: number of tokens that are not padding.
     """
 
     def __init__(
@@ -166,11 +166,11 @@ class PreparedStep(list[MicroBatch]):
 
 
 class Engine(Evaluator):
-    """A model with its optimizer, which trains it by whole steps.
+    """A model with its optimizer, trained by whole steps.
 
-    deferred: no number of a step is read back before it is asked for. An update that must not
-    happen is left out by the device itself. None: so on a CUDA device; on a CPU there is nothing to
-    wait for. graphs: forward and backward of each shape as a CUDA graph; only deferred, and in one
+    deferred: never wait for a number of a step before it is used; the device itself then omits an
+    update of numbers that are not finite. None: on a CUDA device only, because a CPU never waits.
+    graphs: run forward and backward of each shape as a CUDA graph; only deferred, and in one
     process.
     """
 
@@ -198,21 +198,18 @@ class Engine(Evaluator):
         self._graphs = Graphs(self._compute, accelerator) if graphs and self.deferred else None
 
     def prepare(self, micro_batches: Sequence[MicroBatch]) -> PreparedStep:
-        """Count labels and tokens, and make the micro-batches ready for the device.
+        """Count labels and tokens, and prepare the micro-batches for the device.
 
-        To be called ahead, by the thread that makes them: a copy to a GPU is waited for unless it
-        is from pinned memory, and whole numbers of 32 bits are half as many bytes.
+        The thread that makes the micro-batches calls it ahead of the step. A copy to a GPU is
+        asynchronous only from pinned memory, and int32 halves the bytes.
         """
         counts = {name: self._count(micro_batches, label) for name, label in self._labels.items()}
-        tokens = float(
-            sum(np.count_nonzero(batch["attention_mask"].numpy()) for batch in micro_batches)
-        )
+        lengths = [np.count_nonzero(batch["attention_mask"].numpy()) for batch in micro_batches]
+        tokens = float(sum(lengths))
         device = self.accelerator.device
         if device.type == "cuda":
-            with torch.cuda.device(device):  # each thread has one of its own
-                micro_batches = [
-                    {name: _pinned(t) for name, t in batch.items()} for batch in micro_batches
-                ]
+            with torch.cuda.device(device):  # the current device is a setting of each thread
+                micro_batches = [_pinned(batch) for batch in micro_batches]
         return PreparedStep(micro_batches, counts, tokens)
 
     def step(
@@ -220,20 +217,22 @@ class Engine(Evaluator):
     ) -> StepResult:
         """Train on this process's micro-batches of a step.
 
-        keys: one for each micro-batch; its dropout is drawn from it. The loss is the sum over all
-        micro-batches of all processes divided by the counts over all of them, so its gradient is
-        that of the whole batch. A gradient that is not finite leaves the weights as they were.
+        keys: the seed of each micro-batch's dropout.
+
+        The loss is the sum over all micro-batches of all processes divided by the counts over all
+        of them, so its gradient is that of the whole batch. If a loss or a gradient is not finite,
+        the weights do not change.
         """
-        prepared = (
-            micro_batches
-            if isinstance(micro_batches, PreparedStep)
-            else self.prepare(micro_batches)
-        )
+        if not isinstance(micro_batches, PreparedStep):
+            micro_batches = self.prepare(micro_batches)
+        prepared: PreparedStep = micro_batches
+        device = self.accelerator.device
         self.model.train()
         counts = self.totals(prepared.counts)
         for name, divisor in self._divisors.items():
             divisor.fill_(max(1.0, counts[name]))
         self._sums.zero_()
+
         for number, (batch, key) in enumerate(zip(prepared, keys, strict=True)):
             torch.manual_seed(key)
             last = number == len(prepared) - 1
@@ -241,15 +240,12 @@ class Engine(Evaluator):
                 if self._graphs is not None:
                     self._graphs(batch, may_record=self._gradients is not None)
                 else:
-                    self._compute(
-                        {
-                            name: t.to(self.accelerator.device, non_blocking=True)
-                            for name, t in batch.items()
-                        }
-                    )
+                    inputs = {name: t.to(device, non_blocking=True) for name, t in batch.items()}
+                    self._compute(inputs)
+
         for group in self.optimizer.param_groups:
             group["lr"] = lr
-        values = _on_its_way(self._update_deferred() if self.deferred else self._update())
+        values = _copied_to_host(self._update_deferred() if self.deferred else self._update())
 
         def read() -> dict[str, float]:
             *sums, norm = values()
@@ -258,16 +254,16 @@ class Engine(Evaluator):
         return StepResult(read if self.deferred else read())
 
     def _compute(self, inputs: MicroBatch) -> None:
-        """Forward and backward of a micro-batch that is on the device; its figures are added to the step's."""
+        """Run forward and backward of a micro-batch on the device; add its figures to the sums."""
         inputs = {name: t.long() if t.dtype is torch.int32 else t for name, t in inputs.items()}
         tallies = self._forward(**inputs).tallies
         loss = sum(tally.loss / self._divisors[name] for name, tally in tallies.items())
-        # Data parallelism averages the gradients of the processes, where the sum is due.
+        # Data parallelism averages the gradients over processes, but the step needs their sum.
         self.accelerator.backward(loss * self.accelerator.num_processes)
         self._sums += self._figures(tallies)
 
     def _update(self) -> Tensor:
-        """Clip, and update the weights if all is finite; the figures of the step."""
+        """Clip the gradients, update the weights if all is finite, and return the figures."""
         norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self._clip_norm)
         values = self._values(norm)
         if values.isfinite().all():
@@ -276,58 +272,63 @@ class Engine(Evaluator):
         return values
 
     def _update_deferred(self) -> Tensor:
-        """As `_update`, without a look at any number."""
+        """Update as `_update`, without reading a number from the device."""
         if self._gradients is None:
             self._gradients = FlatGradients(self.model.parameters())
         values = self._values(self._gradients.clip(self._clip_norm))
-        bad = values.isfinite().all().logical_not()
-        self._gradients.zero_where(bad)
-        self.optimizer.found_inf = bad.float()  # type: ignore[attr-defined]
+        not_finite = values.isfinite().all().logical_not()
+        self._gradients.zero_where(not_finite)
+        self.optimizer.found_inf = not_finite.float()  # type: ignore[attr-defined]
         self.optimizer.step()
         self._gradients.zero()
         return values
 
     def _values(self, norm: Tensor) -> Tensor:
-        """The step's sums and the gradient's norm, over all processes."""
+        """Return the step's sums and the gradient's norm, over all processes."""
         return torch.cat([self._over_processes(self._sums), norm.double().view(1)])
 
 
-def _on_its_way(values: Tensor) -> Callable[[], list[float]]:
-    """What waits for numbers of a device, which are copied as soon as they are computed."""
+def _copied_to_host(values: Tensor) -> Callable[[], list[float]]:
+    """Start to copy values from the device; return a function that waits for and returns them."""
     if not values.is_cuda:
         return values.tolist
     copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
     copy.copy_(values, non_blocking=True)
-    done = torch.cuda.Event()
-    done.record()
+    copied = torch.cuda.Event()
+    copied.record()
 
     def wait() -> list[float]:
-        done.synchronize()
+        copied.synchronize()
         numbers: list[float] = copy.tolist()
         return numbers
 
     return wait
 
 
-def _pinned(tensor: Tensor) -> Tensor:
-    """A copy in memory from which a GPU reads by itself; whole numbers in 32 bits."""
-    dtype = torch.int32 if tensor.dtype is torch.int64 else tensor.dtype
-    copy = torch.empty(tensor.shape, dtype=dtype, pin_memory=True)
-    copy.numpy()[...] = tensor.numpy()
-    return copy
+def _pinned(batch: MicroBatch) -> MicroBatch:
+    """Return a copy in pinned memory; int64 becomes int32."""
+    copies = {}
+    for name, tensor in batch.items():
+        dtype = torch.int32 if tensor.dtype is torch.int64 else tensor.dtype
+        copies[name] = torch.empty(tensor.shape, dtype=dtype, pin_memory=True)
+        copies[name].numpy()[...] = tensor.numpy()
+    return copies
 
 
 def _means(sums: Iterable[float], counts: Mapping[str, float]) -> dict[str, float]:
-    """Each figure over what has a label of its kind; none where nothing has."""
+    """Return each figure's mean over its labels; leave out losses without labels."""
     each = iter(sums)
-    found: dict[str, float] = {}
+    means: dict[str, float] = {}
     for name, count in counts.items():
         loss, correct = next(each), next(each)
         if count:
-            found |= {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
-    return found
+            means |= {f"{name}_loss": loss / count, f"{name}_accuracy": correct / count}
+    return means
 
 
 def dropout_key(seed: int, step: int, micro_batch: int) -> int:
-    """What to seed torch with before a micro-batch, numbered over all processes; 63 bits."""
+    """Return the seed of a micro-batch's dropout, of 63 bits.
+
+    micro_batch: its number in the step, counted over all processes.
+    """
     return int(hash64(seed, step, micro_batch)) >> 1

@@ -5,14 +5,15 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor, nn
 
-ALIGNED = 64  # numbers: each gradient begins where a GPU reads fastest
+ALIGNED = 64  # elements to which the start of each gradient is aligned, for fast reads
 
 
 class FlatGradients:
-    """The gradients of a model's parameters as parts of one tensor.
+    """The gradients of a model's parameters as views of one tensor.
 
-    Made once the parameters have gradients: a parameter without one keeps none, which an optimizer
-    leaves alone. A backward pass adds to the parts in place, so the memory stays where it is.
+    Make it once the parameters have gradients. A parameter without a gradient keeps none, so that
+    the optimizer does not update it. A backward pass adds to the views in place, so their memory
+    stays.
     """
 
     def __init__(self, parameters: Iterable[nn.Parameter]) -> None:
@@ -30,7 +31,10 @@ class FlatGradients:
             parameter.grad = part
 
     def clip(self, most: float) -> Tensor:
-        """Scale the gradients down to a norm of `most`, where it is larger; the norm, on the device."""
+        """Scale the gradients down to a norm of `most` if it is larger.
+
+        Returns the norm before, on the device.
+        """
         assert all(parameter.grad is None for parameter in self._without), (
             "a gradient has come late"
         )
@@ -39,8 +43,9 @@ class FlatGradients:
         return norm
 
     def zero_where(self, condition: Tensor) -> None:
-        """Make all gradients 0 if the one truth value on the device holds."""
+        """Set all gradients to 0 if `condition`, one bool on the device, is true."""
         self._flat.masked_fill_(condition, 0.0)
 
     def zero(self) -> None:
+        """Set all gradients to 0."""
         self._flat.zero_()

@@ -1,4 +1,4 @@
-"""CUDA graphs of forward and backward: a micro-batch is one launch, for which a GPU need not wait for Python."""
+"""CUDA graphs of forward and backward: one launch a micro-batch, so a GPU waits less for Python."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -12,17 +12,20 @@ from sqzb.training.processes import warn
 Inputs = Mapping[str, Tensor]
 Signature = tuple[tuple[str, tuple[int, ...], torch.dtype], ...]
 
-ROOM = (
-    0.45  # of the device's memory: a graph's own memory comes beside what a run without one takes
-)
+# The part of the device's memory that a run without graphs may take, because graphs take as much
+# again.
+ROOM = 0.45
 
 
 def choose_graphs(asked: bool | str, accelerator: Accelerator, measured: bool) -> bool:
     """Return whether a run computes by CUDA graphs.
 
-    asked: the recipe's true, false or "auto", which means: in a run of the kind that was measured
-    to be faster with graphs, in one process on an NVIDIA GPU. A run that asks for graphs and
-    cannot have them continues without, with one line that says why.
+    asked: the recipe's true, false or "auto". With "auto" graphs are used in a run of the kind that
+    was measured to be faster with them, in one process on an NVIDIA GPU.
+    measured: whether this run is of that kind.
+
+    A run that asks for graphs and cannot have them continues without, with a warning that gives the
+    reason.
     """
     on_nvidia = accelerator.device.type == "cuda" and torch.version.hip is None
     possible = on_nvidia and accelerator.num_processes == 1
@@ -39,13 +42,13 @@ def choose_graphs(asked: bool | str, accelerator: Accelerator, measured: bool) -
 class Graphs:
     """Runs `compute` on micro-batches: each shape from its second time on as a CUDA graph.
 
-    compute: reads its inputs and tensors that stay where they are, writes into such tensors, and
-    returns nothing. The first micro-batch of a shape runs as it is, which compiles what has to be
-    compiled.
+    compute: reads its inputs and tensors that keep their address, writes into such tensors, and
+    returns nothing.
 
-    torch gives a graph the seed of torch.manual_seed at each replay, so dropout is that of a run
-    without graphs. All graphs share one pool of memory: what a replay leaves there means nothing to
-    the next one.
+    The first micro-batch of a shape runs without a graph, so that torch.compile compiles before the
+    recording. torch gives a graph the seed of torch.manual_seed at each replay, so dropout is that
+    of a run without graphs. All graphs share one memory pool, because no replay reads what another
+    has left there.
     """
 
     def __init__(self, compute: Callable[[Inputs], None], accelerator: Accelerator) -> None:
@@ -58,32 +61,28 @@ class Graphs:
     def __call__(self, batch: Inputs, may_record: bool) -> None:
         """Compute a micro-batch that is in pinned memory of the host.
 
-        may_record: whether everything that `compute` writes into is where it will stay.
+        may_record: whether the tensors that `compute` writes into already have their final address.
         """
         signature = tuple(
             (name, tuple(tensor.shape), tensor.dtype) for name, tensor in batch.items()
         )
-        if (
-            may_record
-            and signature in self._seen
-            and signature not in self._graphs
-            and not self._is_off
-        ):
+        is_new = signature not in self._graphs
+        if is_new and may_record and signature in self._seen and not self._is_off:
             self._record(signature, batch)
 
         if signature not in self._graphs:
             self._seen.add(signature)
-            self._compute(
-                {name: tensor.to(self._device, non_blocking=True) for name, tensor in batch.items()}
-            )
+            on_device = {name: t.to(self._device, non_blocking=True) for name, t in batch.items()}
+            self._compute(on_device)
             return
+
         graph, inputs = self._graphs[signature]
         for name, tensor in batch.items():
             inputs[name].copy_(tensor, non_blocking=True)
         graph.replay()
 
     def _record(self, signature: Signature, batch: Inputs) -> None:
-        """Record the graph of a shape, which computes nothing yet; or give graphs up."""
+        """Record the graph of a shape, without computing; if that fails, use no more graphs."""
         if self._pool is None:
             taken = torch.cuda.max_memory_allocated(self._device)
             memory = torch.cuda.get_device_properties(self._device).total_memory
@@ -101,12 +100,13 @@ class Graphs:
             name: torch.empty_like(tensor, device=self._device) for name, tensor in batch.items()
         }
         try:
-            # The thread that makes micro-batches takes pinned memory at the same time, which must
-            # not end the recording.
+            # The thread that makes micro-batches allocates pinned memory at the same time, which
+            # would end a recording in the default mode.
             with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
                 self._compute(inputs)
         except RuntimeError as error:
-            torch.cuda.set_stream(before)  # not the recording's, whose end may have failed too
+            # The recording may have failed before it restored the stream.
+            torch.cuda.set_stream(before)
             self._give_up(str(error).splitlines()[0])
             return
         self._graphs[signature] = graph, inputs

@@ -1,6 +1,6 @@
-"""What guards a run: caught signals, a monitor of the losses, the room on the disk.
+"""Guards of a run: caught signals, a monitor of the losses, the check of disk space.
 
-This module does not import torch: a sweep uses it too.
+This module does not import torch, because a sweep uses it too.
 """
 
 import os
@@ -19,19 +19,23 @@ from sqzb import console
 from sqzb.errors import Stopped, UserError
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Seconds: what comes sooner is the same signal, from the terminal and once more from torchrun.
+# Seconds within which a second signal is the same one, sent by the terminal and by torchrun.
 AGAIN = 1.0
-RECENT, RECENT_LEAST = 100, 20  # losses of which the running median is taken
+RECENT, RECENT_LEAST = 100, 20  # losses in the running median, at most and at least
 
 
 class _Interrupted(BaseException):
-    """A signal that ends the work at once. No `except Exception` may take it for an error."""
+    """A signal that ends the work at once.
+
+    It is not an Exception, so that no `except Exception` handles it as an error.
+    """
 
 
 class Signals:
-    """The signal that asked for an end, 0 if none has.
+    """The signals that a run has received.
 
-    A second signal, `AGAIN` later, ends the process at once.
+    received: number of the signal that asked for an end; 0 if none has. A second signal, AGAIN
+    seconds later, ends the process at once.
     """
 
     def __init__(self) -> None:
@@ -40,6 +44,7 @@ class Signals:
 
     @contextmanager
     def caught(self) -> Iterator[None]:
+        """Handle SIGINT and SIGTERM while the block runs."""
         before = {number: signal.signal(number, self._receive) for number in SIGNALS}
         try:
             yield
@@ -48,11 +53,11 @@ class Signals:
                 signal.signal(number, handler)
 
     @contextmanager
-    def ending_at_once(self, what: str) -> Iterator[None]:
+    def ending_at_once(self, reason: str) -> Iterator[None]:
         """End the block at the first signal, where `caught` alone waits for the end of a step.
 
         Raises:
-            Stopped: with the sentence "NAME: `what`".
+            Stopped: a signal came; the message is "NAME: `reason`".
         """
         try:
             try:
@@ -63,7 +68,8 @@ class Signals:
             finally:
                 self._end_at_once = False
         except _Interrupted:
-            raise Stopped(f"{signal.Signals(self.received).name}: {what}", self.received) from None
+            name = signal.Signals(self.received).name
+            raise Stopped(f"{name}: {reason}", self.received) from None
 
     def _receive(self, number: int, frame: FrameType | None) -> None:
         if self.received:
@@ -74,25 +80,26 @@ class Signals:
         if self._end_at_once:
             raise _Interrupted
         name = signal.Signals(number).name
-        # Not through the console: a handler may run while it holds its lock.
+        # Not by the console, because its lock may be held when a handler runs.
         note = f"{name}: ending after this step, once it is saved. A second one ends at once."
         os.write(2, f"\n{note}\n".encode())
 
 
 class LossMonitor:
-    """Finds steps that must not count: non-finite ones in a row, and spikes of the loss.
+    """A monitor of the loss: consecutive steps that are not finite, and spikes.
 
-    A spike is a loss far over the running median.
+    A spike is a loss above `spike_factor` times the running median. `left_out` holds the steps that
+    were rolled back because of a spike.
     """
 
     def __init__(self, spike_factor: float | None) -> None:
         self._spike_factor = spike_factor
         self.skipped_in_a_row = 0
-        self.left_out: set[int] = set()  # steps that made the loss spike and were rolled back
+        self.left_out: set[int] = set()
         self._recent: deque[float] = deque(maxlen=RECENT)
 
     def note(self, loss: float, finite: bool) -> bool:
-        """Note a step's loss, and return whether it is a spike."""
+        """Record a step's loss, and return whether it is a spike."""
         if not finite:
             self.skipped_in_a_row += 1
             return False
@@ -108,7 +115,7 @@ class LossMonitor:
         return spike
 
     def state(self) -> dict[str, Any]:
-        """What a resumed run must know."""
+        """Return the state that a checkpoint stores."""
         return {
             "skipped_in_a_row": self.skipped_in_a_row,
             "left_out": sorted(self.left_out),
@@ -116,23 +123,25 @@ class LossMonitor:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """The state of a checkpoint; what has been left out since stays so."""
+        """Restore the state of a checkpoint; steps that were left out since then stay left out."""
         self.skipped_in_a_row = state["skipped_in_a_row"]
         self.left_out |= set(state["left_out"])
         self._recent = deque(state["recent_losses"], maxlen=RECENT)
 
 
-def check_space(folder: Path, need: int, what: str) -> None:
-    """UserError when the disk of `folder` has fewer than `need` bytes free.
+def check_space(folder: Path, need: int, content: str) -> None:
+    """Check that the disk of `folder`, which need not exist yet, has `need` bytes free.
 
-    The folder need not exist yet.
+    content: what will be written, for the message.
+
+    Raises:
+        UserError: the disk has less space.
     """
-    there = next(
-        parent for parent in (folder.absolute(), *folder.absolute().parents) if parent.exists()
-    )
-    free = shutil.disk_usage(there).free
+    path = folder.absolute()
+    existing = next(parent for parent in (path, *path.parents) if parent.exists())
+    free = shutil.disk_usage(existing).free
     if free < need:
         raise UserError(
-            f"The disk of {folder} has {console.size(free)} free, and {what} will take "
+            f"The disk of {folder} has {console.size(free)} free, and {content} will take "
             f"{console.size(need)}. Make room, give another --output, or keep fewer checkpoints."
         )

@@ -1,4 +1,4 @@
-"""The job of a run: what pretraining and finetuning bring to the training loop.
+"""The interface of a job: the part of a run in which pretraining and finetuning differ.
 
 The loop calls the job; a job never calls the loop.
 """
@@ -18,9 +18,9 @@ from sqzb.training.run_folder import RunLog
 
 
 class Job(Protocol):
-    """A training job. Steps count from 0.
+    """A training job, whose steps count from 0.
 
-    A constructor checks what can be checked quickly; what takes long is left to `prepare`.
+    A constructor makes the quick checks; long computations are left to `prepare`.
     """
 
     @property
@@ -29,24 +29,27 @@ class Job(Protocol):
 
     @property
     def losses(self) -> Sequence[str]:
-        """Names of the losses; the figures of a loss without labels in a step are logged as null."""
+        """Names of the losses; a loss without labels in a step is logged as null."""
 
     @property
     def recipe(self) -> TrainingRecipe:
-        """The recipe, resolved once `prepare` is through."""
+        """The recipe, with all values filled in once `prepare` has returned."""
 
     @property
-    def folder(self) -> Path: ...
+    def folder(self) -> Path:
+        """The folder of the run."""
 
     @property
-    def accelerator(self) -> Accelerator: ...
+    def accelerator(self) -> Accelerator:
+        """The devices and processes of the run."""
 
     @property
     def model(self) -> StoredModel:
         """The model that is trained and saved."""
 
     @property
-    def tokenizer(self) -> Tokenizer: ...
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that is saved with the model."""
 
     @property
     def graphs(self) -> bool:
@@ -59,23 +62,23 @@ class Job(Protocol):
     # Before the first step
 
     def prepare(self) -> None:
-        """Do what may take hours, and print the part of the plan that was not known before.
+        """Do the work that may take hours, and print the part of the plan that depends on it.
 
-        The folder is claimed by then, and a signal ends the preparation at once: what takes long is
-        kept in files, so that the next start of the command finds it.
+        The folder is locked by then, and a signal ends the preparation at once. Results of long
+        computations are kept in files, which the next start of the command reuses.
         """
 
     def input_hashes(self) -> dict[str, str]:
         """Return, by name, a hash of each input beside the recipe on which the run depends.
 
-        Before `prepare` the hashes that depend on it are absent.
+        Before `prepare`, hashes that depend on it are absent.
         """
 
     def make_engine(self) -> Engine:
-        """Return the model with its optimizer; here the processes meet."""
+        """Return the model with its optimizer; all processes take part."""
 
     def on_restore(self, step: int) -> None:
-        """Follow the run to a checkpoint after `step` steps, whose weights are in the model."""
+        """Set the job to the state after `step` steps; the model has the checkpoint's weights."""
 
     # A step
 
@@ -85,31 +88,35 @@ class Job(Protocol):
     def micro_batch_numbers(self) -> Sequence[int]:
         """Return the numbers of this process's micro-batches among those of all processes."""
 
-    def learning_rate(self, step: int) -> float: ...
+    def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
 
     def forward_flops(self, batch: MicroBatch) -> int:
         """Return the FLOPs of the model's forward over a micro-batch, padding included."""
 
     def example_ids(self, step: int) -> list[Any]:
-        """Return the examples of a step, in a form in which they can be looked up."""
+        """Return the examples of a step, by ids with which the user can look them up."""
 
     def progress_text(self, result: StepResult) -> str:
         """Return the figures that the progress bar shows after a step."""
 
     # Between steps; `step` is the number of finished steps
 
-    def is_finished(self, step: int) -> bool: ...
+    def is_finished(self, step: int) -> bool:
+        """Return whether the run has no step left."""
 
-    def checkpoint_due(self, step: int) -> bool: ...
+    def checkpoint_due(self, step: int) -> bool:
+        """Return whether a checkpoint is to be written."""
 
     def needed_checkpoint(self, step: int) -> int | None:
-        """Return the step of an older checkpoint that a run resumed at `step` will need, or None."""
+        """Return the step of an older checkpoint that a run resumed at `step` needs, or None."""
 
     @property
     def needs_older_checkpoints(self) -> bool:
         """Whether `needed_checkpoint` may return a step."""
 
-    def evaluation_due(self, step: int) -> bool: ...
+    def evaluation_due(self, step: int) -> bool:
+        """Return whether the model is to be evaluated."""
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
         """Return the figures to log, the same in every process."""
@@ -121,7 +128,7 @@ class Job(Protocol):
 
 
 def device_summary(job: Job) -> str:
-    """Return where and how the model is computed, as "on cuda in bf16, compiled, by kernels"."""
+    """Return text such as "on cuda in bf16, compiled, by kernels"."""
     compiled = ", compiled" if job.recipe.compile else ""
     kernels = ", by kernels" if by_kernels(job.model) else ""
     graphs = ", in CUDA graphs" if job.graphs else ""

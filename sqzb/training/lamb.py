@@ -1,4 +1,4 @@
-"""LAMB as its authors run it."""
+"""The LAMB optimizer as in its authors' code."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -11,20 +11,20 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 class Lamb(TorchOptimizerLamb):
-    """`torch_optimizer.Lamb` made that of You et al. 2020 (arXiv 1904.00962) as Google's code has it.
+    """`torch_optimizer.Lamb` with the rules of You et al. 2020 and Google's code.
 
-    The library's own clamps |w| to 10, which a large embedding passes, and adapts every tensor.
-    Here |w| is not clamped, the moments are not corrected for bias, and a group with `adapt` off
-    (LayerNorm and biases) has ratio 1.
+    The paper is arXiv 1904.00962. The library clamps |w| to 10, which the norm of a large embedding
+    exceeds, and adapts every tensor. Here |w| is not clamped, the moments are not corrected for
+    bias, and a group with `adapt` off (LayerNorm and biases) has trust ratio 1.
 
-    together: True takes each operation for all tensors at once and leaves every number on the
-    device: a GPU then waits for nothing and gets few launches. False goes tensor by tensor, which
-    is faster on a CPU, whose cache still holds the better part of a tensor. None: together on a
-    GPU.
+    together: True applies each operation to all tensors at once and reads no number from the
+    device, so that a GPU gets few launches and never waits. False updates tensor by tensor, which
+    is faster on a CPU, because much of a tensor is still in the cache. None: together on a GPU
+    only.
 
-    `found_inf`, a number on the parameters' device under the name that torch's own optimizers take
-    it by: where it is 1, weights and moments stay as they are. All gradients must be 0 then, since
-    0 x NaN is NaN.
+    The attribute `found_inf` is a number on the parameters' device, with the name that torch's own
+    optimizers have for it. Where it is 1, weights and moments do not change. All gradients must be
+    0 then, since 0 x NaN is NaN.
     """
 
     found_inf: Tensor | None = None
@@ -46,7 +46,7 @@ class Lamb(TorchOptimizerLamb):
 
     @torch.no_grad()
     def step(self, closure: Callable[[], float] | None = None) -> float | None:  # type: ignore[override]
-        """One update of every parameter that has a gradient."""
+        """Update every parameter that has a gradient."""
         loss = closure() if closure is not None else None
         for group in self.param_groups:
             parameters = [parameter for parameter in group["params"] if parameter.grad is not None]
@@ -75,18 +75,16 @@ class Lamb(TorchOptimizerLamb):
         if not group["adapt"]:
             parameter.add_(update, alpha=-group["lr"])
             return
-        parameter.addcmul_(
-            update, _trust_ratio(parameter.norm(), update.norm()), value=-group["lr"]
-        )
+        ratio = _trust_ratio(parameter.norm(), update.norm())
+        parameter.addcmul_(update, ratio, value=-group["lr"])
 
     def _update_together(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
         gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-        first, second = (
-            [self._moment(parameter, name) for parameter in parameters] for name in MOMENTS
-        )
+        first = [self._moment(parameter, MOMENTS[0]) for parameter in parameters]
+        second = [self._moment(parameter, MOMENTS[1]) for parameter in parameters]
         beta1, beta2 = group["betas"]
-        # An update that must not happen has a rate of 0 and moments that keep their share, not new
-        # code to run.
+        # An update that must not happen has a rate of 0, and moments that decay by a factor of 1:
+        # a branch would have to read `found_inf` from the device.
         lr, keep1, keep2 = self._unless_inf(
             parameters[0], (group["lr"], 0.0), (beta1, 1.0), (beta2, 1.0)
         )
@@ -100,22 +98,26 @@ class Lamb(TorchOptimizerLamb):
         if group["weight_decay"]:
             torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
         if group["adapt"]:
-            w, u = (torch.stack(torch._foreach_norm(tensors)) for tensors in (parameters, updates))
-            # One number a tensor, in a list that never leaves the device.
+            w = torch.stack(torch._foreach_norm(parameters))
+            u = torch.stack(torch._foreach_norm(updates))
+            # The list has one number on the device for each tensor.
             torch._foreach_mul_(updates, list((_trust_ratio(w, u) * lr).unbind()))
         else:
             torch._foreach_mul_(updates, lr)
         torch._foreach_sub_(parameters, updates)
 
     def _unless_inf(self, like: Tensor, *choices: tuple[float, float]) -> list[Tensor]:
-        """The first number of each pair, or the second where `found_inf` is 1, as numbers on the device."""
-        found = []
+        """Return the first number of each pair, or the second if `found_inf` is 1.
+
+        The numbers are tensors on the device of `like`.
+        """
+        chosen = []
         for usual, otherwise in choices:
             number = like.new_full((), usual)
-            found.append(
-                number if self.found_inf is None else number.where(self.found_inf == 0, otherwise)
-            )
-        return found
+            if self.found_inf is not None:
+                number = number.where(self.found_inf == 0, otherwise)
+            chosen.append(number)
+        return chosen
 
     def _moment(self, parameter: Tensor, name: str) -> Tensor:
         state = self.state[parameter]
@@ -126,5 +128,5 @@ class Lamb(TorchOptimizerLamb):
 
 
 def _trust_ratio(w: Tensor, u: Tensor) -> Tensor:
-    """|w| / |u|, and 1 where either is 0."""
+    """Return |w| / |u|, and 1 where either is 0."""
     return torch.where((w > 0) & (u > 0), w / u, 1.0)

@@ -1,7 +1,7 @@
-"""The training loop: train a step, log it, save, evaluate; to the last step, whatever happens.
+"""The training loop: train, log, save and evaluate, up to the last step.
 
-A step follows from the recipe, its number and the data alone, so a run resumes from any checkpoint
-exactly as if it had never been stopped, with any number of processes.
+A step is a function of the recipe, its number and the data alone. So a run that resumes from any
+checkpoint gives exactly the results of an uninterrupted run, with any number of processes.
 """
 
 import signal
@@ -28,11 +28,14 @@ STOPPED_EARLY = "stopped during preparation. The same command continues with wha
 
 
 class LaunchedStep(NamedTuple):
-    """An optimizer step, whose figures a GPU may still compute.
+    """An optimizer step whose figures a GPU may still be computing.
 
-    step: its number from 1; run_tokens: those of the run until then. Tokens, FLOPs and the signal
-    are those of all processes; the signal is 0 where none came.
-    look_first: nothing may be launched before the figures of this step are looked at.
+    step: its number, from 1.
+    tokens: tokens of the step in all processes, without padding.
+    run_tokens: tokens of the run up to this step.
+    flops: floating-point operations of the step in all processes.
+    signal: the signal that a process has received; 0 if none.
+    look_first: whether this step's figures must be read before another step is launched.
     """
 
     step: int
@@ -46,19 +49,19 @@ class LaunchedStep(NamedTuple):
 
 
 def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
-    """Train every step of the job that is left, and finish it.
+    """Train every step of the job that is left, and finish the job.
 
-    resume: "never" from the first step, "auto" from the newest checkpoint, or from the checkpoint
-    of that path.
-    extend: the recipe may have another length than the run that is resumed.
+    resume: "never" starts at the first step, "auto" at the newest checkpoint; a path starts at that
+    checkpoint.
+    extend: allow another length than that of the resumed run.
     """
     accelerator, recipe = job.accelerator, job.recipe
     state, signals = TrainingState(LossMonitor(recipe.spike_factor)), Signals()
     log = RunLog(job.folder, accelerator.is_main_process)
 
     with explained_errors(job), claimed_folder(job.folder, accelerator), signals.caught():
-        # Everything that can be refused before the preparation, which may take hours. Checkpoints
-        # are looked at in a claimed folder only: another run would remove them meanwhile.
+        # Check as much as possible before the preparation, which may take hours. Checkpoints are
+        # read only in a locked folder, because another run might remove them meanwhile.
         checkpoint = find_checkpoint(job, resume)
         if checkpoint is not None:
             check_same_run(job, checkpoint, extend, prepared=False)
@@ -96,7 +99,7 @@ def train(
 
     Raises:
         Stopped: a signal came; the last step is saved.
-        Diverged: too many steps in a row were not finite.
+        Diverged: too many consecutive steps were not finite.
     """
     recipe, speed = job.recipe, ""
     with console.bar(job.title, job.steps, state.step, job.accelerator.is_main_process) as bar:
@@ -108,11 +111,8 @@ def train(
         for launched in launched_steps(job, engine, state, log, signals, meter):
             result = launched.result
             meter.count(launched.tokens, launched.flops)
-            if (
-                launched.step % recipe.log_every == 0
-                or launched.step == job.steps
-                or not result.finite
-            ):
+            is_logged = launched.step % recipe.log_every == 0 or launched.step == job.steps
+            if is_logged or not result.finite:
                 throughput = meter.read()
                 log_step(job, log, launched, throughput)
                 speed = f"  {throughput}"
@@ -135,11 +135,11 @@ def launched_steps(
     signals: Signals,
     meter: ThroughputMeter,
 ) -> Iterator[LaunchedStep]:
-    """Take every step that is left, and yield each when its figures are to be looked at.
+    """Launch every step that is left, and yield each when its figures are to be read.
 
-    A step is yielded once the step after it is launched, so that a GPU never waits for the look;
-    one with `look_first` is yielded at once, and nothing is launched before. Whoever looks may roll
-    the run back: a step that was launched after that one is not of the run any more.
+    A step is yielded once the next step is launched, so that a GPU never waits for the reader. A
+    step with `look_first` is yielded at once, before the next launch. The reader may roll the run
+    back; a step that was launched meanwhile is then dropped.
     """
     with prefetching(lambda step: engine.prepare(job.micro_batches(step))) as prefetcher:
         pending: LaunchedStep | None = None
@@ -168,16 +168,18 @@ def launched_steps(
 def save_and_evaluate(
     job: Job, engine: Engine, state: TrainingState, log: RunLog, received: int
 ) -> None:
-    """Do what is due after the last step; received: the signal that came, or 0.
+    """Save and evaluate if either is due.
+
+    received: the signal that came, or 0.
 
     Raises:
         Stopped: a signal came.
     """
-    # Saving comes first: neither an evaluation nor a signal can cost what was learnt.
+    # Saving comes first, so that neither an evaluation nor a signal can lose trained steps.
     if job.checkpoint_due(state.step) or received or state.step == job.steps:
         save(job, engine, state)
     if received:
-        # Launchers end the other processes as soon as one has ended.
+        # A launcher ends the other processes as soon as one process ends.
         job.accelerator.wait_for_everyone()
         name = signal.Signals(received).name
         raise Stopped(
@@ -191,7 +193,7 @@ def save_and_evaluate(
 def launch_step(
     job: Job, engine: Engine, state: TrainingState, signals: Signals, prepared: PreparedStep
 ) -> LaunchedStep:
-    """Take one optimizer step on this process's micro-batches, and count it."""
+    """Launch one optimizer step on this process's micro-batches, and count it."""
     learning_rate = job.learning_rate(state.step)
     keys = [
         dropout_key(job.recipe.seed, state.step, number) for number in job.micro_batch_numbers()
@@ -212,7 +214,8 @@ def launch_step(
         or step == job.steps
         or job.checkpoint_due(step)
         or job.evaluation_due(step)
-        # This step may end the run: the one before, which is not looked at yet, may be bad too.
+        # The step before, whose figures are not read yet, may have failed too, and then this step
+        # may end the run.
         or state.monitor.skipped_in_a_row + 2 >= job.recipe.max_skipped_steps
     )
     return LaunchedStep(
@@ -228,7 +231,7 @@ def launch_step(
 
 
 def leave_out_step(job: Job, engine: Engine, state: TrainingState, log: RunLog) -> None:
-    """Pass over a step that was rolled back."""
+    """Skip a step that was rolled back."""
     state.step += 1
     log.log(state.step, left_out=True)
     if state.step == job.steps:
@@ -236,7 +239,7 @@ def leave_out_step(job: Job, engine: Engine, state: TrainingState, log: RunLog) 
 
 
 def log_step(job: Job, log: RunLog, launched: LaunchedStep, throughput: Throughput) -> None:
-    """Log the figures of a step; those of a loss that the step had no label for are null."""
+    """Log the figures of a step; figures of a loss without labels in the step are null."""
     result = launched.result
     figures: dict[str, Any] = {"tokens": launched.run_tokens, "loss": result.loss}
     for loss in job.losses:
@@ -254,16 +257,17 @@ def log_step(job: Job, log: RunLog, launched: LaunchedStep, throughput: Throughp
 
 
 def evaluate(job: Job, engine: Engine, state: TrainingState, log: RunLog) -> None:
+    """Evaluate the model and log the figures."""
     figures = job.evaluate(engine, state.step)
     if figures:
         log.log(state.step, **figures)
 
 
 def stop_if_diverged(job: Job, engine: Engine, state: TrainingState) -> None:
-    """Save and end the run where too many steps in a row were not finite.
+    """Save and end the run if too many consecutive steps were not finite.
 
     Raises:
-        Diverged: that is so.
+        Diverged: max_skipped_steps consecutive steps were not finite.
     """
     most = job.recipe.max_skipped_steps
     if state.monitor.skipped_in_a_row < most:
@@ -282,10 +286,9 @@ def stop_if_diverged(job: Job, engine: Engine, state: TrainingState) -> None:
 def rolled_back(
     job: Job, engine: Engine, state: TrainingState, log: RunLog, launched: LaunchedStep
 ) -> bool:
-    """Warn of a spike of the loss in a step.
+    """Warn of a spike of the loss, roll the run back if the recipe says so, and return whether.
 
-    Where the recipe says so, the run goes back to its newest checkpoint and will leave the step
-    out. Return whether it has gone back.
+    A run that is rolled back continues from its newest checkpoint, and leaves this step out.
     """
     step, result, accelerator = launched.step, launched.result, job.accelerator
     warn(

@@ -1,4 +1,4 @@
-"""Parameter groups, and the learning rate as a function of the step: nothing to restore, nothing to get out of step."""
+"""Parameter groups, and the learning rate as a function of the step alone, without state."""
 
 from typing import Any
 
@@ -6,8 +6,11 @@ from torch import nn
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, Any]]:
-    """Two groups: matrices, decayed and adapted; LayerNorm and biases, neither. Sorted out by shape, since the
-    published names spell LayerNorm in two ways."""
+    """Return two groups: matrices, decayed and adapted; LayerNorm and biases, neither.
+
+    Parameters are told apart by their shape, because the published names spell LayerNorm in two
+    ways.
+    """
     matrices = [p for p in model.parameters() if p.ndim > 1]
     vectors = [p for p in model.parameters() if p.ndim <= 1]
     return [
@@ -19,7 +22,7 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, An
 def learning_rate(step: int, steps: int, peak: float, warmup: float, decay_power: float) -> float:
     """Return the learning rate of step `step` (from 0) of `steps`.
 
-    The rate rises in a line over the share `warmup` of the steps, then falls to zero as a
+    The rate rises linearly over the fraction `warmup` of the steps, then falls to zero as a
     polynomial, without a jump in between.
     """
     warmup_steps = round(warmup * steps)

@@ -1,4 +1,4 @@
-"""The next step's micro-batches are made while this step is computed."""
+"""Prefetching: a thread makes the next step's micro-batches while a step is computed."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,7 +16,7 @@ class Prefetcher(Generic[Made]):
         self._next: tuple[int, Future[Made]] | None = None
 
     def take(self, step: int) -> Made:
-        """Return the micro-batches of `step`, and begin those of the step after it."""
+        """Return the micro-batches of `step`, and start to make those of the next step."""
         if self._next is None or self._next[0] != step:
             self._submit(step)
         assert self._next is not None
@@ -30,6 +30,6 @@ class Prefetcher(Generic[Made]):
 
 @contextmanager
 def prefetching(make: Callable[[int], Made]) -> Iterator[Prefetcher[Made]]:
-    """Yield a prefetcher, whose thread ends with the block."""
+    """Yield a prefetcher whose thread ends with the block."""
     with ThreadPoolExecutor(1) as pool:
         yield Prefetcher(make, pool)

@@ -1,4 +1,4 @@
-"""From which checkpoint a run resumes, and whether it would still be the same run."""
+"""The choice of the checkpoint to resume from, and the check that the run is the same."""
 
 from pathlib import Path
 from typing import Any
@@ -32,7 +32,7 @@ def check_folder(folder: Path, resume: str) -> None:
 
 
 def find_checkpoint(job: Job, resume: str) -> Path | None:
-    """Return the checkpoint to resume from, None to start anew.
+    """Return the checkpoint to resume from; None to start anew.
 
     The files of the checkpoint have been compared with their hashes.
 
@@ -51,7 +51,7 @@ def check_same_run(job: Job, checkpoint: Path, extend: bool, prepared: bool) -> 
     """Compare the job's recipe and inputs with those of the checkpoint.
 
     extend: the run may have another length.
-    prepared: `job.prepare` is through; before that, inputs that the job does not have yet are not
+    prepared: `job.prepare` has returned; before that, inputs whose hashes the job lacks are not
     compared.
 
     Raises:
@@ -87,10 +87,10 @@ def _differing_inputs(job: Job, state: dict[str, Any], prepared: bool) -> list[s
 
 
 def _differing_keys(job: Job, state: dict[str, Any], extend: bool) -> dict[str, tuple[Any, Any]]:
-    """By recipe key, the values (in the checkpoint, now) of those that differ and may not."""
+    """Return, by recipe key, the values (in the checkpoint, now) that differ and may not."""
     recipe = job.recipe
     may_change = recipe.may_change | ({recipe.length} if extend else set())
-    # A key that the run's version did not have yet had the value of today's default.
+    # A key that did not exist in the run's version had the effect of today's default.
     before = flat(type(recipe)().model_dump(mode="json")) | without_removed(flat(state["recipe"]))
     now = flat(recipe.model_dump(mode="json"))
 

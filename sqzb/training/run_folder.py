@@ -25,7 +25,10 @@ LIBRARIES = ("torch", "accelerate", "tokenizers", "safetensors", "numpy")
 
 
 class RunLog:
-    """Writes into a run's folder; with `write` off (all processes but the first) it does nothing."""
+    """The writer of a run's folder.
+
+    write: whether this process writes; only the first process of a run does.
+    """
 
     def __init__(self, folder: Path, write: bool) -> None:
         self.folder = folder
@@ -40,9 +43,10 @@ class RunLog:
         processes: int,
         peak_flops: float,
     ) -> None:
-        """Record what is about to run, once its input has been found good.
+        """Write recipe.yaml and run.json; call it once the inputs have been checked.
 
-        kernels: whether it is by model/kernels/; peak_flops: FLOP/s of all processes.
+        kernels: whether the model runs model/kernels/.
+        peak_flops: FLOP/s of the devices of all processes.
         """
         if not self._write:
             return
@@ -70,27 +74,26 @@ class RunLog:
         )
 
     def log(self, step: int, **figures: Any) -> None:
-        """Append one object to metrics.jsonl; a figure that is not finite, which JSON does not have, is null."""
-        if self._write:
-            figures = {
-                k: None if isinstance(v, float) and not math.isfinite(v) else v
-                for k, v in figures.items()
-            }
-            with (self.folder / METRICS).open("a", encoding="utf-8") as file:
-                file.write(json.dumps({"step": step} | figures) + "\n")
+        """Append an object to metrics.jsonl, with null for figures that are not finite."""
+        if not self._write:
+            return
+        for name, figure in figures.items():
+            if isinstance(figure, float) and not math.isfinite(figure):
+                figures[name] = None
+        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+            file.write(json.dumps({"step": step} | figures) + "\n")
 
     def evaluated(self, step: int) -> bool:
-        """Whether the log holds an evaluation of the step."""
+        """Return whether the log has an evaluation of the step."""
         return any(line["step"] == step for line in evaluations(self.folder))
 
     def forget_after(self, step: int) -> None:
-        """Drop the lines of steps that a resumed run is about to repeat, and a torn last line."""
+        """Remove lines of steps that a resumed run will repeat, and an incomplete last line."""
         path = self.folder / METRICS
         if not self._write or not path.exists():
             return
-        kept = [
-            line for line in path.read_text(encoding="utf-8").split("\n") if _step(line) <= step
-        ]
+        lines = path.read_text(encoding="utf-8").split("\n")
+        kept = [line for line in lines if _step(line) <= step]
         with whole_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
 
@@ -126,18 +129,21 @@ def git_state(package: Path) -> dict[str, Any] | None:
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:
-    """Those that the run's metrics.jsonl holds, in its order. The last one of a finished run is that of final/."""
+    """Return the evaluations in the run's metrics.jsonl, in its order.
+
+    The last evaluation of a finished run is that of final/.
+    """
     path = folder / METRICS
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    found = [json.loads(line) for line in lines if _step(line) < math.inf]
-    return [line for line in found if EVALUATED & line.keys()]
+    objects = [json.loads(line) for line in lines if _step(line) < math.inf]
+    return [figures for figures in objects if EVALUATED & figures.keys()]
 
 
 def final_figures(folder: Path) -> dict[str, float] | None:
-    """By metric, the last evaluation of a finetuning run that is finished, with the task's `score`; None of others.
+    """Return the figures of a finished finetuning run by metric, with `score`; else None.
 
-    Its line is written behind final/, and is the last: where there is another one behind it, the
-    run goes on.
+    The line of these figures is written after final/ and is the last: a run with another line
+    behind it is still going on.
     """
     path = folder / METRICS
     if not (folder / "final").is_dir() or not path.exists():
@@ -146,18 +152,18 @@ def final_figures(folder: Path) -> dict[str, float] | None:
         last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
     except (ValueError, IndexError):
         return None
-    found = {
+    figures = {
         key.removeprefix("validation_"): value
         for key, value in last.items()
         if key.startswith("validation_")
     }
-    return found if "score" in found else None
+    return figures if "score" in figures else None
 
 
 def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
-    """Return the resolved recipe of the run that `path` is, or is the final/ of, where it is of this kind.
+    """Return the recipe of the run at `path`, or whose final/ is `path`, if it is of this kind.
 
-    Keys that an older version had are left out: the run is there, and its model can be used.
+    Keys of older versions that no longer exist are ignored, because the model can still be used.
     """
     removed = [f"{key}=0" for key in sorted(REMOVED)] if kind is FinetuneRecipe else []
     for resolved in (Path(path) / RECIPE, Path(path).parent / RECIPE):
@@ -168,17 +174,16 @@ def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
 
 
 def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:
-    """The README.md of a saved model: what it is, how to open it, what it reached, and the recipe that made it."""
+    """Write the README.md of a saved model: kind, use, figures and the recipe."""
     kind = model_type(folder)
-    what, classes = (
-        ("SqueezeBERT", "`sqzb.model` or of ")
-        if kind == MODEL_TYPE
-        else (f"model of type {kind}", "")
-    )
-    measured = "".join(f"| {name} | {value:.4f} |\n" for name, value in figures.items())
+    if kind == MODEL_TYPE:
+        name, classes = "SqueezeBERT", "`sqzb.model` or of "
+    else:
+        name, classes = f"model of type {kind}", ""
+    measured = "".join(f"| {metric} | {value:.4f} |\n" for metric, value in figures.items())
     with whole_file(folder / "README.md") as aside:
         aside.write_text(
-            f"---\nlibrary_name: transformers\ntags: [{kind}]\n---\n# {title}\n\nA {what} made "
+            f"---\nlibrary_name: transformers\ntags: [{kind}]\n---\n# {title}\n\nA {name} made "
             f"with sqzb {__version__}. Open it with `from_pretrained(folder)` of "
             f"{classes}transformers' Auto classes.\n"
             + (f"\n| measured | |\n|---|---|\n{measured}" if measured else "")
@@ -188,7 +193,11 @@ def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, flo
 
 
 def refuse_used(folder: Path, how_to_resume: str = "") -> None:
-    """UserError when there is something in the folder."""
+    """Raise an error if the folder is not empty.
+
+    Raises:
+        UserError: the folder holds files, or is a file.
+    """
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise UserError(
             f"{folder} is not empty. Give another --output{how_to_resume}, or remove it."

@@ -1,4 +1,4 @@
-"""Safety around a run: the claim on its folder, the room on its disk, errors explained."""
+"""Safety of a run: the lock on its folder, the space on its disk, explained errors."""
 
 import errno
 from collections.abc import Iterator
@@ -19,10 +19,10 @@ from sqzb.training.processes import any_process, warn
 
 @contextmanager
 def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
-    """Make and hold the folder while the block runs; remove a new folder that stays empty.
+    """Make and lock the folder while the block runs; remove a new folder that stays empty.
 
     Raises:
-        UserError: another run holds the folder; all processes raise.
+        UserError: another run has locked the folder; all processes raise it.
     """
     if not accelerator.is_main_process:
         if any_process(accelerator, False):
@@ -44,10 +44,10 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
 
 
 def check_disk(job: Job) -> None:
-    """Check that the disk has room for every checkpoint that the run will keep, and for the model.
+    """Check that the disk has space for every checkpoint that the run will keep, and for the model.
 
     Raises:
-        UserError: the first process finds that the disk is too small; all processes raise.
+        UserError: the first process finds that the disk is too small; all processes raise it.
     """
     recipe = job.recipe
     kept = recipe.keep_checkpoints
@@ -55,12 +55,12 @@ def check_disk(job: Job) -> None:
         kept += job.steps // recipe.keep_every
     if job.needs_older_checkpoints:
         kept *= 2
-    kept += 1  # the one that is being written
+    kept += 1  # the checkpoint that is being written
 
     refusal = None
     if job.accelerator.is_main_process:
-        there = sum(file.stat().st_size for file in job.folder.rglob("*") if file.is_file())
-        need = max(0, checkpoints.size(job.model) * (kept + 1) - there)
+        used = sum(file.stat().st_size for file in job.folder.rglob("*") if file.is_file())
+        need = max(0, checkpoints.size(job.model) * (kept + 1) - used)
         try:
             check_space(job.folder, need, f"{kept} checkpoints and the model")
         except UserError as error:
@@ -71,7 +71,7 @@ def check_disk(job: Job) -> None:
 
 @contextmanager
 def explained_errors(job: Job) -> Iterator[None]:
-    """Turn the error of a full disk and that of a lost process into what the user can do about it.
+    """Turn the errors of a full disk and of a lost process into messages with a remedy.
 
     Raises:
         UserError: the disk is full.
@@ -99,7 +99,7 @@ def explained_errors(job: Job) -> Iterator[None]:
 
 
 def _is_about_peers(error: RuntimeError) -> bool:
-    """Whether the error is about other processes; some of gloo's and NCCL's have no class."""
+    """Return whether the error is about other processes; some of gloo's and NCCL's have no type."""
     return isinstance(error, DistError) or any(
         name in str(error).lower() for name in ("gloo", "nccl")
     )

@@ -1,4 +1,4 @@
-"""What changes from step to step, and how a checkpoint keeps it."""
+"""The state that changes from step to step, and its form in a checkpoint."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,15 +11,19 @@ from sqzb.training.job import Job
 
 @dataclass
 class TrainingState:
-    """The state of a run beside weights and moments."""
+    """The state of a run beside weights and moments.
+
+    step: number of finished steps.
+    tokens: tokens that all processes have trained on, without padding.
+    """
 
     monitor: LossMonitor
-    step: int = 0  # number of finished steps
-    tokens: int = 0  # trained on by all processes, padding left out
+    step: int = 0
+    tokens: int = 0
 
 
 def save(job: Job, engine: Engine, state: TrainingState) -> None:
-    """Write the checkpoint of this step in the first process; remove those that nothing needs."""
+    """Write the checkpoint of this step in the first process, and remove unneeded checkpoints."""
     if not job.accelerator.is_main_process:
         return
     content = {
@@ -29,21 +33,15 @@ def save(job: Job, engine: Engine, state: TrainingState) -> None:
         "recipe": job.recipe.model_dump(mode="json"),
         "identity": job.input_hashes(),
     }
-    checkpoints.save(
-        job.folder,
-        state.step,
-        job.model,
-        engine.optimizer,
-        job.tokenizer,
-        content,
-        job.recipe.keep_checkpoints,
-        job.recipe.keep_every,
-        job.needed_checkpoint,
+    folder, step, recipe = job.folder, state.step, job.recipe
+    checkpoints.save(folder, step, job.model, engine.optimizer, job.tokenizer, content)
+    checkpoints.remove_old(
+        folder, step, recipe.keep_checkpoints, recipe.keep_every, job.needed_checkpoint
     )
 
 
 def restore(checkpoint: Path, job: Job, engine: Engine, state: TrainingState) -> None:
-    """Put a checkpoint that is known to be whole into model, optimizer, state and job."""
+    """Load an undamaged checkpoint into model, optimizer, state and job."""
     content = checkpoints.read_state(checkpoint)
     checkpoints.load(checkpoint, job.model, engine.optimizer)
     state.step, state.tokens = content["step"], content["tokens"]

@@ -1,4 +1,4 @@
-"""How fast a run trains, and how much of what its devices can do that is."""
+"""The speed of a run, absolute and as a fraction of its devices' peak."""
 
 import re
 import time
@@ -14,10 +14,10 @@ from torch.utils.benchmark import Timer
 
 from sqzb.training.processes import warn
 
-# By the name that CUDA gives a device: the dense rates of matrix products in bf16 (None where the
-# device has none) and in fp32, of which torch makes no TF32 unless it is told to; FLOP/s, from
-# NVIDIA's data sheets and, for GeForce, its white papers (halved where they give the sparse rate).
-# A part of a device (MIG) is another name, and is measured.
+# Peak FLOP/s of dense matrix products by CUDA's name of the device: in bf16 (None if the device has
+# no bf16) and in fp32, which torch does not compute in TF32 by default. The numbers are from
+# NVIDIA's data sheets and, for GeForce, its white papers (halved if they give the sparse rate). A
+# part of a device (MIG) has another name, and is measured.
 PEAKS: dict[str, tuple[float | None, float]] = {
     r"NVIDIA H200": (989.5e12, 67e12),
     r"NVIDIA H200 NVL": (835.5e12, 60e12),
@@ -33,21 +33,20 @@ PEAKS: dict[str, tuple[float | None, float]] = {
     r"NVIDIA GeForce RTX 4090": (165.2e12, 82.6e12),
     r"NVIDIA GeForce RTX 3090": (71e12, 35.6e12),
 }
-SECONDS = 0.05  # of measuring, at least
+SECONDS = 0.05  # duration of a measurement, at least
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """The most FLOP/s that the device makes in matrix products: by its name where that is known, else as measured."""
+    """Return the device's peak FLOP/s in matrix products, from PEAKS or measured."""
     name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    known = next(
-        (rates for pattern, rates in PEAKS.items() if re.fullmatch(pattern, name)), (None, None)
-    )
-    rate = known[0] if precision == "bf16" else known[1]
+    rates = (rates for pattern, rates in PEAKS.items() if re.fullmatch(pattern, name))
+    in_bf16, in_fp32 = next(rates, (None, None))
+    rate = in_bf16 if precision == "bf16" else in_fp32
     return rate or _measured(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 
 def own_peak_flops(accelerator: Accelerator, precision: str) -> float:
-    """Return the peak FLOP/s of this process's device; warn where bf16 is slower than fp32."""
+    """Return the peak FLOP/s of this process's device; warn if bf16 is slower than fp32."""
     device = accelerator.device
     peak = peak_flops(device, precision)
     if precision == "bf16" and peak < (in_fp32 := peak_flops(device, "fp32")):
@@ -61,9 +60,9 @@ def own_peak_flops(accelerator: Accelerator, precision: str) -> float:
 
 @cache
 def _measured(device: torch.device, number: torch.dtype) -> float:
-    """Return the best of some products of large squares, measured once for a process.
+    """Return the best rate of several products of large squares, measured once in a process.
 
-    Their numbers come from a generator of their own.
+    The squares come from a generator of their own, so that torch's generator is not advanced.
     """
     n = 1024 if device.type == "cpu" else 4096
     square = torch.rand(n, n, generator=torch.Generator().manual_seed(0)).to(device, number)
@@ -76,9 +75,13 @@ def _measured(device: torch.device, number: torch.dtype) -> float:
 
 
 class Throughput(NamedTuple):
-    """tokens_per_second: of all processes, padding not among them; mfu: model FLOP utilisation, the share of the
-    devices' peak that the training's FLOPs make, padding computed like the rest; data_wait: the
-    share of the time in which this process waited for micro-batches."""
+    """The speed of a run.
+
+    tokens_per_second: tokens of all processes, without padding.
+    mfu: model FLOP utilisation, the training's FLOPs (padding included) as a fraction of the
+    devices' peak.
+    data_wait: fraction of the time in which this process waited for micro-batches.
+    """
 
     tokens_per_second: int
     mfu: float
@@ -89,7 +92,7 @@ class Throughput(NamedTuple):
 
 
 class ThroughputMeter:
-    """The throughput since the last reading, pauses left out.
+    """A meter of the throughput since the last reading, without pauses.
 
     peak: FLOP/s of the devices of all processes.
     """
@@ -102,30 +105,29 @@ class ThroughputMeter:
         self._tokens, self._flops, self._waited, self._since = 0.0, 0.0, 0.0, time.perf_counter()
 
     def count(self, tokens: float, flops: float) -> None:
-        """A step has trained on so many tokens, by so many FLOPs, in all processes."""
+        """Count the tokens and FLOPs of a step in all processes."""
         self._tokens += tokens
         self._flops += flops
 
     def read(self) -> Throughput:
+        """Return the throughput since the last reading."""
         seconds = time.perf_counter() - self._since
-        rate, used, waited = (
-            self._tokens / seconds,
-            self._flops / seconds / self._peak,
-            self._waited / seconds,
-        )
+        rate = self._tokens / seconds
+        mfu = self._flops / seconds / self._peak
+        waited = self._waited / seconds
         self._begin()
-        return Throughput(round(rate), round(used, 4), round(waited, 4))
+        return Throughput(round(rate), round(mfu, 4), round(waited, 4))
 
     @contextmanager
     def waiting(self) -> Iterator[None]:
-        """The block's time is spent on waiting for micro-batches."""
+        """Count the block's time as waiting for micro-batches."""
         began = time.perf_counter()
         yield
         self._waited += time.perf_counter() - began
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        """The block's time does not count."""
+        """Leave out the block's time."""
         began = time.perf_counter()
         yield
         self._since += time.perf_counter() - began

@@ -71,7 +71,7 @@ def test_three_steps_and_three_are_six(
     model = Model(dropout_config)
     optimizer = make(model)
     train(model, optimizer, range(3))
-    checkpoints.save(tmp_path, 3, model, optimizer, corpus.tokenizer, {"tokens": 144}, keep=2)
+    checkpoints.save(tmp_path, 3, model, optimizer, corpus.tokenizer, {"tokens": 144})
     saved = {name: tensor.clone() for name, tensor in state(model, optimizer).items()}
     train(model, optimizer, range(3, 6))
 
@@ -94,7 +94,8 @@ def test_the_newest_are_kept(
     model = Model(tiny_config)
     assert checkpoints.newest(tmp_path, console.warn) is None
     for step in (2, 4, 6, 10_000_000, 20_000_000):
-        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep)
+        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {})
+        checkpoints.remove_old(tmp_path, step, keep)
         newest = checkpoints.newest(tmp_path, console.warn)
         assert (
             newest is not None and json.loads((newest / "trainer.json").read_text())["step"] == step
@@ -109,7 +110,8 @@ def test_those_that_the_kept_ones_need_are_kept_too(
     needs = {3: 2, 4: 2, 5: 4, 6: 1, 7: 4}
     kept = []
     for step in range(1, 8):
-        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {}, 1, 5, needs.get)
+        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {})
+        checkpoints.remove_old(tmp_path, step, 1, 5, needs.get)
         kept.append([int(path.name[-1]) for path in sorted((tmp_path / "checkpoints").iterdir())])
     # 5 is kept for good, and 4 with it; 1 was gone when 6 would have needed it.
     assert kept == [[1], [2], [2, 3], [2, 4], [4, 5], [4, 5, 6], [4, 5, 7]]
@@ -119,7 +121,7 @@ def test_an_unfinished_checkpoint_is_not_seen(
     tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     model = Model(tiny_config)
-    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
+    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {})
     (tmp_path / "checkpoints" / "step-0000002.partial").mkdir()
     newest = checkpoints.newest(tmp_path, console.warn)
     assert newest is not None and newest.name == "step-0000001"
@@ -129,7 +131,7 @@ def test_a_checkpoint_holds_nothing_that_can_run_code(
     tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     model = Model(tiny_config)
-    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
+    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {})
     files = list((tmp_path / "checkpoints" / "step-0000001").iterdir())
     assert {"optimizer.safetensors", "trainer.json", "model.safetensors", "config.json"} <= {
         path.name for path in files
@@ -147,8 +149,8 @@ def test_damage_is_told(
     model = Model(tiny_config)
     optimizer = lamb(model)
     train(model, optimizer, range(1))
-    older = checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
-    folder = checkpoints.save(tmp_path, 2, model, optimizer, corpus.tokenizer, {}, 2)
+    older = checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {})
+    folder = checkpoints.save(tmp_path, 2, model, optimizer, corpus.tokenizer, {})
     assert checkpoints.newest(tmp_path, console.warn) == folder
     whole = (folder / file).read_bytes()
     (folder / file).unlink()
@@ -166,9 +168,8 @@ def test_every_so_many_steps_are_kept_too(
 ) -> None:
     model = Model(tiny_config)
     for step in range(2, 15, 2):
-        checkpoints.save(
-            tmp_path, step, model, lamb(model), corpus.tokenizer, {}, keep=2, keep_every=4
-        )
+        checkpoints.save(tmp_path, step, model, lamb(model), corpus.tokenizer, {})
+        checkpoints.remove_old(tmp_path, step, keep=2, keep_every=4)
     kept = sorted(int(path.name[5:]) for path in (tmp_path / "checkpoints").iterdir())
     assert kept == [4, 8, 12, 14]
 
@@ -177,7 +178,7 @@ def test_another_models_checkpoint_is_refused(
     tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
 ) -> None:
     model = Model(tiny_config)
-    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {}, 2)
+    checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {})
     folder = checkpoints.newest(tmp_path, console.warn)
     assert folder is not None
     for changes in ({"intermediate_size": 64}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}):
@@ -206,7 +207,7 @@ def test_state_that_a_checkpoint_cannot_hold_is_an_error(
     train(model, optimizer, range(1))
     optimizer.state[model.transformer.embeddings.word_embeddings.weight]["odd"] = value
     with pytest.raises(ValueError, match=complaint) as caught:
-        checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
+        checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {})
     assert "transformer.embeddings.word_embeddings.weight" in str(caught.value)
     assert not list((tmp_path / "checkpoints").iterdir())
 
@@ -221,4 +222,4 @@ def test_state_of_a_parameter_that_is_not_the_models_is_an_error(
     with pytest.raises(
         ValueError, match=r"trains parameters that no checkpoint holds, of shapes \(7,\)"
     ):
-        checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {}, 2)
+        checkpoints.save(tmp_path, 1, model, optimizer, corpus.tokenizer, {})
