@@ -1,1 +1,1 @@
-"""What the benchmarks in scripts/ share: races in turns, spreads, reports, and commands that are timed."""
+"""Code that the benchmarks in scripts/ share: races, spreads, reports and timed commands."""

@@ -1,4 +1,4 @@
-"""Commands of sqzb as a user types them, in processes of their own."""
+"""Timed commands of sqzb, as a user types them, each in a process of its own."""
 
 import os
 import subprocess
@@ -9,9 +9,9 @@ from sqzb import console
 
 
 def run_sqzb(*arguments: str, threads: int | None = None) -> float:
-    """Show and run a command; the seconds that it took. The script ends with it when it fails.
+    """Show and run a command, and return its duration in seconds; exit if it fails.
 
-    threads: of torch; by default what the environment says.
+    threads: threads of torch; by default those of the environment.
     """
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
     console.out.print(f"\n[bold]$ sqzb {' '.join(arguments)}[/]")

@@ -1,4 +1,4 @@
-"""Races in turns, and the spread of what they measure."""
+"""Races between contestants that take turns, and the spread of their results."""
 
 import statistics
 from collections.abc import Callable, Mapping, Sequence
@@ -11,10 +11,10 @@ Result = TypeVar("Result")
 def race(
     contestants: Mapping[Name, Callable[[int], Result]], rounds: int
 ) -> dict[Name, list[Result]]:
-    """Call every contestant once a round, in turn, and return the results of each, by round.
+    """Call every contestant once in each round, and return the results of each, by round.
 
-    Whatever slows the machine down for a while then slows all contestants down, and not one of
-    them. A contestant is called with the number of the round, from 0.
+    A temporary slowdown of the machine then affects all contestants, not one of them. A contestant
+    is called with the number of the round, from 0.
     """
     results: dict[Name, list[Result]] = {name: [] for name in contestants}
     for number in range(rounds):
@@ -24,7 +24,7 @@ def race(
 
 
 class Spread(NamedTuple):
-    """The middle of several values, with the lowest and the highest."""
+    """The middle, the lowest and the highest of several values."""
 
     middle: float
     lowest: float
@@ -36,13 +36,20 @@ class Spread(NamedTuple):
         values: Sequence[float],
         middle: Callable[[Sequence[float]], float] = statistics.median,
     ) -> "Spread":
-        """The spread of one value or more; middle: the median, or another mean of them."""
+        """Return the spread of one or more values.
+
+        middle: the function that computes the middle, by default the median.
+        """
         return cls(middle(values), min(values), max(values))
 
     def text(self, form: str, scale: float = 1) -> str:
-        """Write it as `12.3 (11.9 to 13.0)`, each number by a format such as `.1f`, after `scale`."""
+        """Return text such as `12.3 (11.9 to 13.0)`.
+
+        form: format of each number, such as `.1f`.
+        scale: factor of each number.
+        """
         return f"{self.middle * scale:{form}} ({self.ends(form, scale)})"
 
     def ends(self, form: str, scale: float = 1) -> str:
-        """Write its ends alone, as `11.9 to 13.0`."""
+        """Return the ends alone, as `11.9 to 13.0`; arguments as of `text`."""
         return f"{self.lowest * scale:{form}} to {self.highest * scale:{form}}"

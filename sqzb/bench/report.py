@@ -1,4 +1,4 @@
-"""Options that the benchmarks share, and their reports with what they were measured on."""
+"""Options that the benchmarks share, and reports that record the hardware and the versions."""
 
 import argparse
 import os
@@ -14,9 +14,9 @@ LIBRARIES = ("sqzb", "torch", "transformers", "tokenizers", "datasets")
 
 
 def parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
-    """A parser of a script's arguments that shows the script's docstring as its help.
+    """Return the parser of a script's arguments, with the script's docstring as its help.
 
-    rounds: the default of --rounds. Where it is given, there is --json too, for `write_report`.
+    rounds: the default of --rounds; if given, there is also --json, for `write_report`.
     """
     form = argparse.RawDescriptionHelpFormatter
     arguments = argparse.ArgumentParser(description=description, formatter_class=form)
@@ -38,19 +38,19 @@ def hardware() -> str:
 
 
 def write_report(path: Path | None, **figures: Any) -> None:
-    """Write the figures, with hardware, versions and time, as JSON; nothing where `path` is None."""
+    """Write the figures as JSON, with hardware, versions and time; do nothing if `path` is None."""
     if path is None:
         return
     about = {
         "hardware": hardware(),
-        "versions": {name: found for name in LIBRARIES if (found := _version(name))},
+        "versions": {name: number for name in LIBRARIES if (number := _version(name))},
         "written": datetime.now(timezone.utc).isoformat(timespec="seconds"),
     }
     write_json(path, about | figures)
 
 
 def _cpu() -> str:
-    info = Path("/proc/cpuinfo")  # of Linux; platform.processor() is empty there
+    info = Path("/proc/cpuinfo")  # on Linux, where platform.processor() is empty
     lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()

@@ -1,1 +1,1 @@
-"""Chunks to a pretrained model."""
+"""Pretraining: from the chunks of a corpus to a pretrained model."""

@@ -1,4 +1,4 @@
-"""The micro-batch of `micro_batch: auto`: the largest that fits the device, found once for a run."""
+"""The micro-batch of `micro_batch: auto`: the largest that fits, chosen once for a run."""
 
 import os
 from collections.abc import Callable, Sequence
@@ -16,8 +16,7 @@ from sqzb.recipe import PretrainRecipe, load_recipe
 from sqzb.training.engine import MicroBatch
 from sqzb.training.run_folder import RECIPE
 
-CPU_MOST = 64  # sequences: a CPU gains nothing from more
-
+CPU_MOST = 64  # sequences: more make a CPU no faster
 
 Trained = SqueezeBertForPreTraining | Distilled
 
@@ -29,44 +28,51 @@ def fitting(
     folder: Path,
     graphs: bool = False,
 ) -> int:
-    """What the run in `folder` has recorded, where that still divides its steps; else the largest divisor of a
-    process's share of a step that fits all devices.
+    """Return the run's recorded micro-batch if it divides its steps, else the largest that fits.
 
-    On a CPU, which kills what takes too much: at most 64 sequences, of which a forward writes and
-    reads at most a quarter of the machine's memory, shared by its processes; a teacher's part is
-    counted in. On anything else: what a forward and a backward on a made-up batch go through with,
-    beside the optimizer's moments. A recorded one is kept, for dropout depends on it.
+    The candidates are the divisors of a process's part of a step, and the result fits all devices.
+
+    - On a CPU, where the system kills a process that takes too much memory: at most 64 sequences,
+      whose activations in a forward take at most a quarter of the machine's memory, shared by its
+      processes. A teacher's part is included.
+    - On a GPU: the largest for which a forward and a backward on an artificial batch succeed, with
+      the memory of the optimizer's moments held.
+
+    A recorded micro-batch is kept, because dropout depends on it.
 
     graphs: whether CUDA graphs will take as much memory again.
     """
     if recipe.global_batch % accelerator.num_processes:
-        return 1  # no micro-batch divides it, which is told where it is divided
-    share = divisors(recipe.global_batch // accelerator.num_processes)
+        return 1  # no micro-batch divides the batch, which `share_of` reports
+    sizes = divisors(recipe.global_batch // accelerator.num_processes)
     recorded = _recorded(folder)
-    if recorded in share:
+    if recorded in sizes:
         return recorded
+
     if accelerator.device.type == "cpu":
-        room = (
-            os.sysconf("SC_PHYS_PAGES")
-            * os.sysconf("SC_PAGE_SIZE")
-            // (4 * accelerator.num_processes)
-        )
-        found = max(
-            n for n in share if n == 1 or (n <= CPU_MOST and _traffic(recipe, model, n) <= room)
-        )
+        memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+        room = memory // (4 * accelerator.num_processes)
+        largest = 1
+        for n in sizes:
+            if n <= CPU_MOST and _traffic(recipe, model, n) <= room:
+                largest = n
     else:
         model.to(accelerator.device)
-        found = most(share, lambda n: _attempt(recipe, model, accelerator, 2 * n if graphs else n))
-    return int(min(gather_object([found])))
+        copies = 2 if graphs else 1
+        largest = most(sizes, lambda n: _attempt(recipe, model, accelerator, copies * n))
+    return int(min(gather_object([largest])))
 
 
 def divisors(n: int) -> list[int]:
-    """In rising order."""
+    """Return the divisors of n in ascending order."""
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
 def most(sizes: Sequence[int], attempt: Callable[[int], None]) -> int:
-    """The last of the rising `sizes` for which `attempt` does not run out of memory; the first where all do."""
+    """Return the largest of the ascending `sizes` for which `attempt` does not run out of memory.
+
+    The smallest is not attempted, and is returned if all others fail.
+    """
     left = list(sizes)
 
     def tried(n: int) -> int:
@@ -82,21 +88,26 @@ def most(sizes: Sequence[int], attempt: Callable[[int], None]) -> int:
 
 
 def _traffic(recipe: PretrainRecipe, model: Trained, n: int) -> int:
-    """Bytes; of a teacher, which keeps no activations: its weights, its logits and its probabilities, in fp32."""
+    """Return the bytes of activations of a forward on n sequences.
+
+    A teacher keeps no activations; it adds its weights, its logits and its probabilities, in fp32.
+    """
     student = model.student if isinstance(model, Distilled) else model
     taken = total(
         costs(student.config, n, recipe.sequence_length, recipe.max_predictions, labels=2)
     ).bytes
     if isinstance(model, Distilled):
-        taken += 4 * (
-            model.teacher.parameters + 2 * n * recipe.max_predictions * student.config.vocab_size
-        )
+        logits = n * recipe.max_predictions * student.config.vocab_size
+        taken += 4 * (model.teacher.parameters + 2 * logits)
     return taken
 
 
 def _attempt(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, n: int) -> None:
-    """A forward and a backward, beside what a step holds too: two moments, the gradients that processes swap, and as
-    much again for what is lost between blocks of memory."""
+    """Run a forward and a backward beside as much memory as a step holds.
+
+    A step holds two moments and the gradients that processes exchange, and as much again may be
+    lost to fragmentation.
+    """
     held = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(4)]
     try:
         with accelerator.autocast():
@@ -109,16 +120,20 @@ def _attempt(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, n
 
 
 def _made_up(recipe: PretrainRecipe, n: int, device: torch.device) -> MicroBatch:
-    places = torch.ones(n, recipe.sequence_length, dtype=torch.long, device=device)
-    asked = places[:, : recipe.max_predictions]
+    tokens = torch.ones(n, recipe.sequence_length, dtype=torch.long, device=device)
+    masked = tokens[:, : recipe.max_predictions]
     return {
-        **dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), places),
-        **{"mlm_positions": asked, "mlm_labels": asked, "sop_labels": places[:, 0]},
+        "input_ids": tokens,
+        "attention_mask": tokens,
+        "token_type_ids": tokens,
+        "mlm_positions": masked,
+        "mlm_labels": masked,
+        "sop_labels": tokens[:, 0],
     }
 
 
 def _recorded(folder: Path) -> int | None:
-    """The micro-batch of the run that is in the folder."""
+    """Return the micro-batch in the recipe of the folder's run, if there is one."""
     try:
         recorded = load_recipe(PretrainRecipe, folder / RECIPE).micro_batch
     except RecipeError:

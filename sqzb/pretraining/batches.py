@@ -19,14 +19,14 @@ from sqzb.training.engine import MicroBatch
 
 # Held-out examples are the same for every run on a corpus, so that runs can be compared.
 EVALUATION_SEED = 0
-# To how many lengths at most a compiled run pads its micro-batches: it compiles each for itself,
-# and torch gives up behind eight.
+# Number of lengths to which a compiled run pads its micro-batches, at most: torch compiles each
+# length on its own, and recompiles at most eight times by default.
 LENGTHS = 8
-POOL = 32  # micro-batches: held-out examples that are sorted by length together
+POOL = 32  # micro-batches whose held-out examples are sorted by length together
 
 
 class Share(NamedTuple):
-    """The part of a step that one process computes: one in `processes` of its micro-batches."""
+    """How a step is divided among processes; each computes every `processes`-th micro-batch."""
 
     global_batch: int
     micro_batch: int
@@ -35,19 +35,19 @@ class Share(NamedTuple):
 
     @property
     def micro_batches(self) -> range:
-        """The numbers of this process's, among those of all: as many as it accumulates gradients over."""
+        """Numbers of this process's micro-batches in a step; it accumulates gradients over them."""
         return range(self.rank, self.global_batch // self.micro_batch, self.processes)
 
     def of(self, array: NDArray[np.int64]) -> NDArray[np.int64]:
-        """This process's part, (n), of an array over the global batch."""
+        """Return this process's part, (n), of an array over the global batch."""
         return array.reshape(-1, self.micro_batch)[self.rank :: self.processes].ravel()
 
 
 class Examples:
     """The micro-batches of any step, and of the held-out part.
 
-    graphs: whether the model runs by CUDA graphs. Then, as in a compiled run, micro-batches of
-    training have few lengths, since something is made for each.
+    graphs: whether the model runs by CUDA graphs. Then, as in a compiled run, the micro-batches of
+    training have few lengths, because each length has a graph of its own.
     """
 
     def __init__(
@@ -58,37 +58,40 @@ class Examples:
         self._special = SpecialIds(**corpus.manifest["special_ids"])
         tokens = corpus.tokenizer.get_vocab().items()
         self._continuing = np.zeros(corpus.manifest["vocab_size"], bool)
-        self._continuing[[number for token, number in tokens if token.startswith(CONTINUATION)]] = (
-            True
-        )
+        continuing = [number for token, number in tokens if token.startswith(CONTINUATION)]
+        self._continuing[continuing] = True
         self.train = _chunks(corpus, TRAIN, recipe.sequence_length)
         self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
         self._objectives = self._objectives_with(recipe.seed)
 
     def chunks_of_step(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-        """(epochs, chunks) of the whole global batch."""
+        """Return (epochs, chunks) of the whole global batch, each (global_batch)."""
         return samples_of_step(step, self._share.global_batch, len(self.train), self._recipe.seed)
 
     def batch(self, epochs: NDArray[np.int64], numbers: NDArray[np.int64]) -> Batch:
-        """The examples of training chunks, both (n), in this order."""
+        """Return the examples of training chunks, in this order.
+
+        epochs, numbers: epoch and number of each chunk, both (n).
+        """
         return self._objectives.batch(self.train, epochs, numbers)
 
     def of_step(self, step: int) -> list[MicroBatch]:
-        """This process's micro-batches, those of the longest examples first.
+        """Return this process's micro-batches, those with the longest examples first.
 
-        Each is of similar lengths, padded to its longest, or a little further in a compiled run. A
-        step is one sum, so it is the same in any order.
+        The examples of a micro-batch have similar lengths and are padded to the longest, or a
+        little further in a compiled run. The gradient of a step is one sum, so their order has no
+        effect.
         """
         epochs, numbers = self.chunks_of_step(step)
         rows = self._share.of(_by_length(self.train, numbers))
-        return list(
-            self._micro_batches(
-                self._objectives, self.batch(epochs[rows], numbers[rows]), self._unit
-            )
-        )
+        examples = self.batch(epochs[rows], numbers[rows])
+        return list(self._micro_batches(self._objectives, examples, self._unit))
 
     def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
-        """This process's part of the held-out examples, some of similar lengths at a time."""
+        """Yield this process's part of the held-out examples, in micro-batches of similar lengths.
+
+        at_most: number of held-out examples to use; None for all.
+        """
         n = min(len(self.heldout), at_most or len(self.heldout))
         numbers = Permutation(len(self.heldout), EVALUATION_SEED)[np.arange(n)]
         mine = numbers[self._share.rank :: self._share.processes]
@@ -97,14 +100,16 @@ class Examples:
         for start in range(0, len(mine), size):
             pool = mine[start : start + size]
             pool = pool[_by_length(self.heldout, pool)]
-            yield from self._micro_batches(
-                objectives, objectives.batch(self.heldout, np.zeros_like(pool), pool), 1
-            )
+            examples = objectives.batch(self.heldout, np.zeros_like(pool), pool)
+            yield from self._micro_batches(objectives, examples, 1)
 
     def _micro_batches(
         self, objectives: Objectives, examples: Batch, unit: int
     ) -> Iterator[MicroBatch]:
-        """In this order, each as long as its longest example, rounded up to a multiple of `unit`."""
+        """Yield micro-batches in order, each padded to its longest example.
+
+        The length is rounded up to a multiple of `unit`.
+        """
         lengths = examples.attention_mask.sum(1)
         for start in range(0, len(lengths), self._share.micro_batch):
             rows = slice(start, start + self._share.micro_batch)
@@ -127,7 +132,7 @@ class Examples:
 
 
 def _by_length(chunks: Chunks, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Where the chunks `numbers` stand, (n), those of the most tokens first."""
+    """Return the order, (n), that sorts chunks by their number of tokens, the longest first."""
     return np.argsort(-chunks.sizes(numbers), kind="stable")
 
 
@@ -142,7 +147,11 @@ def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
 
 
 def share_of(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator) -> Share:
-    """This process's share of the recipe's steps; UserError when they cannot be divided so."""
+    """Return this process's part of the recipe's steps.
+
+    Raises:
+        UserError: the global batch cannot be divided into micro-batches for the processes.
+    """
     share = Share(
         recipe.global_batch, micro_batch, accelerator.num_processes, accelerator.process_index
     )

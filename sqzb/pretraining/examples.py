@@ -1,8 +1,7 @@
-"""Chunks to examples: segments in order or swapped (SOP), and masked tokens (MLM).
+"""From chunks to examples: segments in order or swapped (SOP), and masked tokens (MLM).
 
-Everything random about an example is a function of (seed, epoch, chunk number), so each epoch
-splits, swaps and masks a chunk anew, and a resumed run or one on more devices sees the same
-examples.
+All random choices of an example are functions of (seed, epoch, chunk number). So each epoch splits,
+swaps and masks a chunk anew, and a resumed run or one on more devices sees the same examples.
 """
 
 from typing import NamedTuple
@@ -16,12 +15,12 @@ from sqzb.model.heads import IGNORED
 from sqzb.recipe import Masking
 from sqzb.tokenizer import SpecialIds
 
-# What a draw decides; part of its key, so that the decisions are independent.
+# The decision that a draw is for, as a part of its key, so that decisions are independent.
 _SPLIT, _SWAP, _PLACE, _REPLACE, _TOKEN, _WORDS = range(6)
 # Of the chosen positions, BERT masks 80 %, replaces 10 % by a random token and keeps 10 %.
 MASKED, REPLACED = 0.8, 0.1
-# The chances that an n-gram has up to 1, 2 and 3 words: n is drawn in proportion to 1/n (ALBERT,
-# Lan et al. 2020).
+# Probabilities that an n-gram has up to 1, 2 and 3 words: P(n) is proportional to 1/n (ALBERT, Lan
+# et al. 2020, section 4.1).
 UP_TO_WORDS = np.cumsum([1 / 1, 1 / 2, 1 / 3]) / (1 / 1 + 1 / 2 + 1 / 3)
 
 Ids = NDArray[np.int64]
@@ -29,20 +28,22 @@ Flags = NDArray[np.bool_]
 
 
 class Batch(NamedTuple):
-    """Arrays of whole numbers, under the names that SqueezeBertForPreTraining.forward takes."""
+    """Integer arrays, under the names of SqueezeBertForPreTraining.forward's arguments."""
 
     input_ids: Ids  # (batch, length)
     attention_mask: Ids  # (batch, length)
     token_type_ids: Ids  # (batch, length)
     mlm_positions: Ids  # (batch, predictions), 0 in an empty slot
     mlm_labels: Ids  # (batch, predictions), -100 in an empty slot
-    sop_labels: Ids  # (batch): 1 swapped, 0 in order, -100 where one sentence stands alone
+    sop_labels: Ids  # (batch): 1 swapped, 0 in order, -100 for a single sentence
 
 
 class Objectives:
-    """Makes examples of `length` places with at most `max_predictions` masked ones.
+    """The masked-token and sentence-order objectives: from chunks to examples.
 
-    continuing: (vocabulary) which tokens go on with a word.
+    continuing: (vocabulary), whether a token continues a word.
+    length: tokens of an example, special ones and padding included.
+    max_predictions: masked tokens of an example, at most.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class Objectives:
         self._seed = seed
 
     def batch(self, chunks: Chunks, epochs: Ids, numbers: Ids) -> Batch:
-        """The examples of chunks `numbers` in `epochs`, both (batch)."""
+        """Return the examples of the chunks `numbers` in `epochs`, both (batch)."""
         keys = hash64(self._seed, epochs, numbers)
         ids, mask, types, sop_labels = self._segments(chunks.rows(numbers), keys)
         masked, positions, labels = self._mask(ids, mask.sum(1), keys)
@@ -78,116 +79,129 @@ class Objectives:
         )
 
     def part(self, examples: Batch, rows: slice, length: int) -> Batch:
-        """Some of the examples, which fit into `length` places, with slots for as many predictions as that makes."""
+        """Return some of the examples, cut to `length` tokens and to the predictions of these."""
         slots = int(self._predictions(np.array(length)))
         ids, mask, types = (np.ascontiguousarray(array[rows, :length]) for array in examples[:3])
         positions, labels = (np.ascontiguousarray(array[rows, :slots]) for array in examples[3:5])
         return Batch(ids, mask, types, positions, labels, examples.sop_labels[rows])
 
     def _predictions(self, tokens: Ids) -> Ids:
-        """How many are chosen of so many tokens, the special ones among them, as BERT's create_pretraining_data.py
-        counts."""
+        """Return the number of tokens to predict among `tokens` ones, special tokens included.
+
+        BERT's create_pretraining_data.py counts the same way.
+        """
         wanted: Ids = (
             np.rint(self._masking_rate * tokens).astype(np.int64).clip(1, self._max_predictions)
         )
         return wanted
 
     def _segments(self, chunks: ChunkRows, keys: U64) -> tuple[Ids, Flags, Flags, Ids]:
-        """[CLS] a [SEP] b [SEP], where b comes first in half of the cases: ids, mask, types and SOP labels.
+        """Build [CLS] a [SEP] b [SEP], with a and b swapped in half of the examples.
+
+        Returns ids, mask, types, each (batch, length), and SOP labels (batch).
 
         The split falls on a sentence boundary. A chunk of one sentence stays one segment, `[CLS] a
-        [SEP]`, and has no SOP label: a foreign second segment would make the task BERT's next
-        sentence prediction.
+        [SEP]`, and has no SOP label: a second segment from another chunk would make the task BERT's
+        next sentence prediction.
         """
         tokens, sizes, boundaries, counts = chunks
         rows, sizes = np.arange(len(tokens)), sizes[:, None]
         paired = (counts > 0) & self._sop
         split = boundaries[rows, (uniform(keys, _SPLIT) * counts).astype(np.int64)]
         swapped = paired & (uniform(keys, _SWAP) < 0.5)
-        # The text turned so that it begins with segment A, which has `first` tokens.
+
+        # Rotate the text so that it begins with segment A, which has `first` tokens.
         turn = np.where(swapped, split, 0)[:, None]
-        first = np.where(paired, np.where(swapped, sizes[:, 0] - split, split), sizes[:, 0])[
-            :, None
-        ]
+        size_of_a = np.where(swapped, sizes[:, 0] - split, split)
+        first = np.where(paired, size_of_a, sizes[:, 0])[:, None]
         order = np.arange(tokens.shape[1])
         inside = order < sizes
         turned = order - turn
         turned += np.where(turned < 0, sizes, 0)
-        place = 1 + turned + (turned >= first)  # behind [CLS], and [SEP]
+        position = 1 + turned + (turned >= first)  # behind [CLS], and the first [SEP]
 
-        places = np.arange(self._length)
         ids = np.full((len(rows), self._length), self._special.pad, np.int64)
-        ids[np.broadcast_to(rows[:, None], place.shape)[inside], place[inside]] = tokens[inside]
+        row_of_token = np.broadcast_to(rows[:, None], position.shape)
+        ids[row_of_token[inside], position[inside]] = tokens[inside]
         ids[:, 0] = self._special.cls
         ids[rows, first[:, 0] + 1] = self._special.sep
         ids[rows[paired], sizes[paired, 0] + 2] = self._special.sep
-        mask = places < sizes + 2 + paired[:, None]
-        return ids, mask, mask & (places > first + 1), np.where(paired, swapped, IGNORED)
+        positions = np.arange(self._length)
+        mask = positions < sizes + 2 + paired[:, None]
+        types = mask & (positions > first + 1)
+        return ids, mask, types, np.where(paired, swapped, IGNORED)
 
     def _mask(self, ids: Ids, tokens: Ids, keys: U64) -> tuple[Ids, Ids, Ids]:
-        """(masked ids, positions, labels).
+        """Mask tokens; return (masked ids, positions, labels).
 
-        In each row min(max_predictions, max(1, round(rate * tokens))) are chosen, but never special
-        ones. Whole words and n-grams are taken in a random order, each that still fits, so these
-        can be a few less.
+        In each row min(max_predictions, max(1, round(rate * tokens))) tokens are chosen, none of
+        them special. Whole words and n-grams are taken in a random order, each of them if it still
+        fits, so a few tokens less may be chosen.
         """
         ordinary = self._is_ordinary[ids]
         wanted = self._predictions(tokens)
         chosen = self._choose(self._starts(ids, ordinary, keys), ordinary, wanted, keys)
 
-        rows, places = np.nonzero(chosen)
+        rows, columns = np.nonzero(chosen)
         counts = chosen.sum(1)
         slots = np.arange(len(rows)) - np.repeat(np.cumsum(counts) - counts, counts)
         positions = np.zeros((len(ids), self._max_predictions), np.int64)
         labels = np.full_like(positions, IGNORED)
-        positions[rows, slots] = places
-        labels[rows, slots] = old = ids[rows, places]
+        positions[rows, slots] = columns
+        labels[rows, slots] = old = ids[rows, columns]
 
-        action = uniform(keys[rows], _REPLACE, places)
-        random = self._ordinary[below(len(self._ordinary), keys[rows], _TOKEN, places)]
+        action = uniform(keys[rows], _REPLACE, columns)
+        random = self._ordinary[below(len(self._ordinary), keys[rows], _TOKEN, columns)]
+        unmasked = np.where(action < MASKED + REPLACED, random, old)
         masked = ids.copy()
-        masked[rows, places] = np.where(
-            action < MASKED, self._special.mask, np.where(action < MASKED + REPLACED, random, old)
-        )
+        masked[rows, columns] = np.where(action < MASKED, self._special.mask, unmasked)
         return masked, positions, labels
 
     def _starts(self, ids: Ids, ordinary: Flags, keys: U64) -> Flags:
-        """Where what is masked together starts: a token, a word, or an n-gram of whole words in one segment."""
+        """Return where a unit of masking starts: a token, a word, or an n-gram in one segment."""
         if self._masking == "token":
             return ordinary
-        begins = ordinary.copy()  # behind a special token
+        begins = ordinary.copy()  # whether a position is the first behind a special token
         begins[:, 1:] &= ~ordinary[:, :-1]
         words = ordinary & (begins | ~self._continuing[ids])
         if self._masking == "word":
             return words
-        n_words = 1 + np.searchsorted(
-            UP_TO_WORDS, uniform(keys[:, None], _WORDS, np.arange(ids.shape[1]))
-        )
+
+        draws = uniform(keys[:, None], _WORDS, np.arange(ids.shape[1]))
+        n_words = 1 + np.searchsorted(UP_TO_WORDS, draws)
         starts = np.zeros_like(words)
-        left: Ids = np.zeros(len(ids), np.int64)  # words that the n-gram goes on for
-        for place in range(ids.shape[1]):
-            word = words[:, place]
-            starts[:, place] = start = word & (begins[:, place] | (left == 0))
-            left = np.where(start, n_words[:, place], left) - word
+        left: Ids = np.zeros(len(ids), np.int64)  # words that the n-gram still lacks
+        for position in range(ids.shape[1]):
+            word = words[:, position]
+            starts[:, position] = start = word & (begins[:, position] | (left == 0))
+            left = np.where(start, n_words[:, position], left) - word
         return starts
 
     def _choose(self, starts: Flags, ordinary: Flags, wanted: Ids, keys: U64) -> Flags:
-        """Which places are masked: of what starts at `starts`, in a random order, each that still fits."""
-        places = np.arange(starts.shape[1])
-        order = np.argsort(np.where(starts, uniform(keys[:, None], _PLACE, places), 2.0), axis=1)
+        """Return the positions to mask: units from `starts` in random order, each if it fits."""
+        positions = np.arange(starts.shape[1])
+        rank = np.where(starts, uniform(keys[:, None], _PLACE, positions), 2.0)
+        order = np.argsort(rank, axis=1)
+
+        # The start and the size of each position's unit.
         if self._masking == "token":
-            start_of, sizes = places[None], starts.astype(np.int64)
+            start_of, sizes = positions[None], starts.astype(np.int64)
         else:
-            start_of = np.maximum.accumulate(np.where(starts, places, 0), axis=1)
+            start_of = np.maximum.accumulate(np.where(starts, positions, 0), axis=1)
             flat = (start_of + np.arange(len(starts))[:, None] * starts.shape[1])[ordinary]
             sizes = np.bincount(flat, minlength=starts.size).reshape(starts.shape)
+
         taken = np.empty_like(starts)
         np.put_along_axis(taken, order, _fitting(np.take_along_axis(sizes, order, 1), wanted), 1)
         return np.take_along_axis(taken, np.broadcast_to(start_of, starts.shape), 1) & ordinary
 
 
 def _fitting(sizes: Ids, room: Ids) -> Flags:
-    """Which of the things of these sizes are taken when they come one after the other: each that still fits."""
+    """Return which units are taken in order of `sizes`' columns: each that still fits.
+
+    sizes: (batch, n); 0 for no unit.
+    room: (batch), total size of the units of a row, at most.
+    """
     sizes = sizes.copy()
     order = np.arange(sizes.shape[1])
     while True:
@@ -196,7 +210,7 @@ def _fitting(sizes: Ids, room: Ids) -> Flags:
         rows = np.flatnonzero(over.any(1))
         if not len(rows):
             return sizes > 0
-        # What is larger than the room that is left before the first too large one will never fit.
+        # A unit larger than the room that is left before the first unit too large never fits.
         first = over[rows].argmax(1)
         left = room[rows] - filled[rows, first] + sizes[rows, first]
         sizes[rows] = np.where(

@@ -1,4 +1,4 @@
-"""inspect-corpus: training examples as a person reads them."""
+"""Training examples in readable form, for `sqzb inspect-corpus`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,7 +17,10 @@ ORDERS = {0: "in order", 1: "swapped", IGNORED: "one sentence alone, with no ord
 
 
 def inspect(folder: Path, n: int, length: int | None, seed: int) -> None:
-    """Print the first `n` examples that a run with `seed` would train on at a sequence length."""
+    """Print the first `n` examples that a run with `seed` would train on.
+
+    length: sequence length; by default the corpus's first.
+    """
     corpus = Corpus(folder)
     length = length or corpus.manifest["sequence_lengths"][0]
     predictions = max(1, min(round(0.15 * length), length - 3))
@@ -32,43 +35,44 @@ def inspect(folder: Path, n: int, length: int | None, seed: int) -> None:
 
 
 def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
-    """One example: its segments as the model sees them, and what it is asked."""
+    """Print one example: its segments as the model sees them, and the tokens to predict."""
     seen = [names[token] for token in batch.input_ids[row]]
-    asked = {
-        int(place): names[label]
-        for place, label in zip(batch.mlm_positions[row], batch.mlm_labels[row], strict=True)
+    labels = {
+        int(position): names[label]
+        for position, label in zip(batch.mlm_positions[row], batch.mlm_labels[row], strict=True)
         if label != IGNORED
     }
     types = batch.token_type_ids[row].tolist()
-    places = [place for place, token in enumerate(seen) if token != PAD]
+    positions = [position for position, token in enumerate(seen) if token != PAD]
     console.out.print(
-        f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, {len(places)} of {len(seen)} "
-        "places"
+        f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, "
+        f"{len(positions)} of {len(seen)} places"
     )
     for segment, name in enumerate("AB"):
-        of_segment = [place for place in places if types[place] == segment]
+        of_segment = [position for position in positions if types[position] == segment]
         if of_segment:
-            console.out.print(Text(f"  {name}  ").append_text(_text(seen, asked, of_segment)))
-    said = ", ".join(
-        _question(place, seen[place], answer) for place, answer in sorted(asked.items())
+            console.out.print(Text(f"  {name}  ").append_text(_text(seen, labels, of_segment)))
+    answers = ", ".join(
+        _answer(position, seen[position], label) for position, label in sorted(labels.items())
     )
-    console.out.print(Text(f"  asked for {len(asked)}: {said}"))
+    console.out.print(Text(f"  asked for {len(labels)}: {answers}"))
 
 
-def _text(seen: Sequence[str], asked: dict[int, str], places: Sequence[int]) -> Text:
-    """The tokens put together to words; those that are asked for without being masked stand in braces."""
+def _text(seen: Sequence[str], labels: dict[int, str], positions: Sequence[int]) -> Text:
+    """Return the tokens joined to words; tokens to predict that are not masked are in braces."""
     text = Text()
-    for place in places:
-        token = seen[place]
-        joined = token.startswith(CONTINUATION) and len(text) and seen[place - 1] != CLS
+    for position in positions:
+        token = seen[position]
+        joined = token.startswith(CONTINUATION) and len(text) and seen[position - 1] != CLS
         shown = token.removeprefix(CONTINUATION) if joined else token
         text.append("" if joined or not len(text) else " ")
-        marked = place in asked and token != MASK
-        text.append(f"{{{shown}}}" if marked else shown, "bold magenta" if place in asked else "")
+        predicted = position in labels
+        in_braces = predicted and token != MASK
+        text.append(f"{{{shown}}}" if in_braces else shown, "bold magenta" if predicted else "")
     return text
 
 
-def _question(place: int, seen: str, answer: str) -> str:
+def _answer(position: int, seen: str, label: str) -> str:
     if seen == MASK:
-        return f"{place} {answer}"
-    return f"{place} {answer} ({'left as it is' if seen == answer else f'shown as {seen}'})"
+        return f"{position} {label}"
+    return f"{position} {label} ({'left as it is' if seen == label else f'shown as {seen}'})"

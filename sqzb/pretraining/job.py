@@ -1,4 +1,4 @@
-"""pretrain: a corpus and a recipe to a run folder with a pretrained model."""
+"""Pretraining as a job of the training loop: from a corpus and a recipe to a run folder."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,8 +34,11 @@ def pretrain(
     """Run the recipe, and return the run's folder.
 
     resume: "never", "auto" or the path of a checkpoint.
-    extend: the recipe may have another number of steps than the run that is resumed.
-    dry_run: show the plan and write nothing.
+    extend: allow another number of steps than that of the resumed run.
+    dry_run: print the plan and write nothing.
+
+    Raises:
+        UserError: the recipe has no output folder.
     """
     if recipe.output is None:
         raise UserError("The run has no folder: give --output DIR, or the recipe the key output.")
@@ -64,19 +67,18 @@ class Pretraining:
         self.corpus = Corpus(recipe.corpus)
         self.tokenizer = self.corpus.tokenizer
         self.model = build_model(recipe, self.corpus)
-        choose_kernels(
-            recipe, self.model, self.accelerator.device
-        )  # before it is seen how much fits
+        # The kernels are chosen first, because they change how large a micro-batch fits.
+        choose_kernels(recipe, self.model, self.accelerator.device)
         self.distilled = distilled(recipe, self.corpus, self.model, self.accelerator.device)
         measured = by_kernels(self.model) and self.distilled is None
         self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
         self.steps = recipe.steps
 
-        # The recipe as it is resolved: with the corpus's vocabulary, and after `prepare` with the
+        # The recipe with all values filled in: the vocabulary's size, and after `prepare` the
         # micro-batch.
         config = self.model.config if recipe.model is not None else None
         self.recipe = recipe.model_copy(update={"model": config})
-        # With `auto` a micro-batch of 1 stands in, so that steps and corpus are checked right away.
+        # `auto` is 1 until `prepare`, so that steps and corpus are checked before the model runs.
         self._divide(recipe.micro_batch if isinstance(recipe.micro_batch, int) else 1)
 
     def _divide(self, micro_batch: int) -> None:
@@ -85,7 +87,7 @@ class Pretraining:
         self.examples = Examples(self.recipe, self.corpus, self.share, self.graphs)
 
     def prepare(self) -> None:
-        """Find the micro-batch, where the recipe leaves it open."""
+        """Choose the micro-batch, if the recipe leaves it open."""
         if not isinstance(self.recipe.micro_batch, int):
             trained = self.distilled or self.model
             micro_batch = fitting(self.recipe, trained, self.accelerator, self.folder, self.graphs)
@@ -95,22 +97,22 @@ class Pretraining:
                 console.out.print(self._plan_of_batch())
 
     def input_hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of each input of the run, by its name in messages."""
         folder = self.corpus.folder
         hashes = {
             "the corpus": sha256(folder / MANIFEST),
             "the vocabulary": sha256(folder / "vocab.txt"),
         }
-        return (
-            hashes
-            if self.distilled is None
-            else hashes | {"the teacher": self.distilled.teacher.sha256}
-        )
+        if self.distilled is not None:
+            hashes["the teacher"] = self.distilled.teacher.sha256
+        return hashes
 
     def make_engine(self) -> Engine:
+        """Return the engine that trains the model, with LAMB."""
         settings = self.recipe.optimizer
         if not self.recipe.sop:
-            # Without a gradient LAMB's trust ratio would turn the weight decay into a decay by the
-            # whole rate.
+            # Without a gradient, LAMB's trust ratio would scale the weight decay alone up to a step
+            # of the whole learning rate.
             for unused in (self.model.sop, self.model.transformer.pooler):
                 unused.requires_grad_(False)
         groups = parameter_groups(self.model, settings.weight_decay)
@@ -120,19 +122,23 @@ class Pretraining:
         return Engine(self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs)
 
     def on_restore(self, step: int) -> None:
-        """Nothing: a step follows from its number."""
+        """Do nothing, because the examples of a step are a function of its number."""
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
+        """Return this process's micro-batches of a step."""
         return self.examples.of_step(step)
 
     def micro_batch_numbers(self) -> Sequence[int]:
+        """Return the numbers of this process's micro-batches in a step."""
         return self.share.micro_batches
 
     def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step."""
         settings = self.recipe.optimizer
         return learning_rate(step, self.steps, settings.lr, settings.warmup, settings.decay_power)
 
     def forward_flops(self, batch: MicroBatch) -> int:
+        """Return the floating-point operations of a forward on the micro-batch."""
         (rows, length), predictions = batch["input_ids"].shape, batch["mlm_positions"].shape[1]
         return total(costs(self.model.config, rows, length, predictions, labels=2)).flops
 
@@ -142,27 +148,33 @@ class Pretraining:
         return list(zip(epochs.tolist(), chunks.tolist(), strict=True))
 
     def progress_text(self, result: StepResult) -> str:
+        """Return the accuracies of a step, for the progress bar."""
         return "  ".join(
             f"{name} {value:.1%}" for name, value in result.items() if name.endswith("_accuracy")
         )
 
     def is_finished(self, step: int) -> bool:
+        """Return whether the run ends after `step` steps."""
         return step >= self.steps
 
     def checkpoint_due(self, step: int) -> bool:
+        """Return whether a checkpoint is written after this step."""
         return step % self.recipe.checkpoint_every == 0
 
     def needed_checkpoint(self, step: int) -> int | None:
+        """Return None: no checkpoint but the last is needed."""
         return None
 
     def evaluation_due(self, step: int) -> bool:
+        """Return whether the model is evaluated after this step; `finish` evaluates the last."""
         return step % self.recipe.evaluate_every == 0 and step < self.steps
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
+        """Return the figures on a part of the held-out examples."""
         return evaluate_heldout(engine, self.examples, self.recipe.evaluate_sequences)
 
     def finish(self, engine: Engine, log: RunLog, step: int) -> None:
-        """Write final/, then evaluate it on all that was held out."""
+        """Write final/, then evaluate it on all held-out examples."""
         main = self.accelerator.is_main_process
         if main:
             checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
@@ -179,12 +191,12 @@ class Pretraining:
             return
         recipe, config, n_train = self.recipe, self.model.config, len(self.examples.train)
         parameters = sum(p.numel() for p in self.model.parameters())
-        places = recipe.global_batch * recipe.sequence_length
+        tokens = recipe.global_batch * recipe.sequence_length
         lines = [
             f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} "
             f"parameters, {f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, "
             f"{device_summary(self)}",
-            f"{recipe.steps:,} steps of {places:,} token places: {recipe.steps * places:,} in all, "
+            f"{recipe.steps:,} steps of {tokens:,} token places: {recipe.steps * tokens:,} in all, "
             f"{recipe.steps * recipe.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "
             f"{len(self.examples.heldout):,} held out",
             f"LAMB, rate {recipe.optimizer.lr:g} after "

@@ -1,4 +1,4 @@
-"""Which chunks make up step n: a function of (seed, n) and the number of chunks, and of nothing else."""
+"""The chunks of step n, as a function of (seed, n) and the number of chunks alone."""
 
 from functools import lru_cache
 
@@ -11,16 +11,16 @@ from sqzb.draws import Permutation
 def samples_of_step(
     step: int, global_batch: int, n_chunks: int, seed: int
 ) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """(epochs, chunks), each (global_batch): what step `step` (from 0) trains on.
+    """Return (epochs, chunks), each (global_batch): the samples of step `step`, counted from 0.
 
-    Every epoch goes through all chunks once, in an order of its own; a step may reach over the end
-    of one.
+    Every epoch visits all chunks once, in its own order. A step may cross the end of an epoch.
     """
     samples = np.arange(step * global_batch, (step + 1) * global_batch)
-    epochs, places = np.divmod(samples, n_chunks)
-    chunks = np.empty_like(places)
+    epochs, positions = np.divmod(samples, n_chunks)
+    chunks = np.empty_like(positions)
     for epoch in np.unique(epochs):
-        chunks[epochs == epoch] = _order(n_chunks, seed, int(epoch))[places[epochs == epoch]]
+        of_epoch = epochs == epoch
+        chunks[of_epoch] = _order(n_chunks, seed, int(epoch))[positions[of_epoch]]
     return epochs, chunks
 
 

@@ -7,7 +7,7 @@ from sqzb.corpus.store import Corpus
 
 
 def print_heldout_report(title: str, figures: dict[str, float], corpus: Corpus) -> None:
-    """Print the held-out figures beside those of a model that knows token frequencies alone."""
+    """Print the held-out figures beside those of a model that knows only token frequencies."""
     baseline = corpus.manifest["heldout_unigram_nats"]
     rows = []
     if "heldout_mlm_loss" in figures:

@@ -1,4 +1,4 @@
-"""The model that a run starts from, and whether it fits its corpus."""
+"""The model that a run starts from, and checks that it fits the corpus."""
 
 import torch
 from tokenizers import Tokenizer
@@ -11,14 +11,19 @@ from sqzb.recipe import PretrainRecipe
 
 
 def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTraining:
-    """A new model with the corpus's vocabulary, or the one to start from if its vocabulary and positions fit."""
+    """Return a new model with the corpus's vocabulary, or the model of `start_from`.
+
+    Raises:
+        UserError: the vocabulary or the positions of the model do not fit the corpus and the
+            recipe.
+    """
     vocab_size, pad = corpus.manifest["vocab_size"], corpus.manifest["special_ids"]["pad"]
     if recipe.start_from is not None:
         opened = open_for_pretraining(recipe.start_from)
         check_fit(opened.model.config, recipe, corpus, recipe.start_from)
         check_vocabulary(opened.tokenizer, corpus, recipe.start_from)
         return opened.model
-    assert recipe.model is not None  # the recipe's own check
+    assert recipe.model is not None  # the recipe checks it
     config = recipe.model
     if "vocab_size" not in config.model_fields_set:
         config = config.model_copy(update={"vocab_size": vocab_size})
@@ -31,6 +36,11 @@ def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTrai
 def check_fit(
     config: SqueezeBertConfig, recipe: PretrainRecipe, corpus: Corpus, origin: str
 ) -> None:
+    """Check that vocabulary size and positions of the model of `origin` fit corpus and recipe.
+
+    Raises:
+        UserError: one of them does not fit.
+    """
     vocab_size = corpus.manifest["vocab_size"]
     if config.vocab_size != vocab_size:
         raise UserError(
@@ -47,7 +57,13 @@ def check_fit(
 
 
 def check_vocabulary(tokenizer: Tokenizer | None, corpus: Corpus, origin: str) -> None:
-    """UserError when the model of `origin` has a tokenizer with another vocabulary, if only of the same size."""
+    """Check that a tokenizer, if there is one, has the corpus's vocabulary.
+
+    origin: the model of the tokenizer, for the message.
+
+    Raises:
+        UserError: the vocabulary differs, be it of the same size.
+    """
     if tokenizer is not None and tokenizer.get_vocab() != corpus.tokenizer.get_vocab():
         raise UserError(
             f"The vocabulary of the corpus {corpus.folder} has other tokens than that of "

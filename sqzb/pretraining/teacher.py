@@ -1,7 +1,7 @@
-"""A teacher for pretraining: a masked language model whose probabilities at the masked positions are targets too.
+"""A masked language model as a teacher in pretraining.
 
-Masks are drawn anew in each epoch, so it runs in the training step, on the very inputs that the
-student gets.
+Its probabilities at the masked positions are targets too. Masks are drawn anew in each epoch, so
+the teacher runs in the training step, on the inputs of the student.
 """
 
 import inspect
@@ -22,10 +22,10 @@ from sqzb.recipe import PretrainRecipe
 
 
 class Teacher(ABC):
-    """A masked language model that is asked and never trained.
+    """A masked language model that computes targets and is never trained.
 
-    It is no module, so no part of one that holds it: neither checkpoints, the optimizer, the
-    gradient's norm nor the other processes meet its weights.
+    A teacher is not a module, and so no part of a module that holds it: its weights are not in
+    checkpoints, the optimizer, the gradient norm or the exchange between processes.
     """
 
     def __init__(self, model: nn.Module) -> None:
@@ -41,10 +41,15 @@ class Teacher(ABC):
         token_type_ids: Tensor,
         mlm_positions: Tensor,
     ) -> Tensor:
-        """(batch, predictions, vocabulary), at mlm_positions (batch, predictions)."""
+        """Return the logits at mlm_positions (batch, predictions).
+
+        The result is (batch, predictions, vocabulary).
+        """
 
 
 class OwnTeacher(Teacher):
+    """A SqueezeBERT as a teacher."""
+
     model: SqueezeBertForMaskedLM
 
     def logits(
@@ -54,6 +59,7 @@ class OwnTeacher(Teacher):
         token_type_ids: Tensor,
         mlm_positions: Tensor,
     ) -> Tensor:
+        """Return the logits at mlm_positions: (batch, predictions, vocabulary)."""
         encoder = self.model.transformer
         x = encoder(input_ids, attention_mask, token_type_ids).last_hidden_state
         logits: Tensor = self.model.cls(
@@ -63,7 +69,7 @@ class OwnTeacher(Teacher):
 
 
 class ForeignTeacher(Teacher):
-    """A model of transformers."""
+    """A model of transformers as a teacher."""
 
     model: Any
 
@@ -72,8 +78,8 @@ class ForeignTeacher(Teacher):
         takes = inspect.signature(model.forward).parameters
         types = getattr(model.config, "type_vocab_size", 2)
         self._takes_types = "token_type_ids" in takes and types > 1
-        # Others' code need not be fit to be compiled. No decorator: it would load torch.compile
-        # with this module.
+        # torch.compile may fail on the code of other models. Not as a decorator, which would load
+        # torch.compile's libraries with this module.
         self.logits = torch.compiler.disable(self.logits)  # type: ignore[method-assign]
 
     def logits(
@@ -83,7 +89,11 @@ class ForeignTeacher(Teacher):
         token_type_ids: Tensor,
         mlm_positions: Tensor,
     ) -> Tensor:
-        """The head's name differs from model to model, but it reads what the encoder returns: so that is cut."""
+        """Return the logits at mlm_positions: (batch, predictions, vocabulary).
+
+        The name of the head differs between models, but every head reads the encoder's output. So a
+        hook reduces that output to the masked positions, and the head computes no others.
+        """
 
         def cut(encoder: nn.Module, arguments: Any, output: Any) -> Any:
             output.last_hidden_state = at_positions(output.last_hidden_state, mlm_positions)
@@ -98,7 +108,7 @@ class ForeignTeacher(Teacher):
 
 
 class Distilled(nn.Module):
-    """A student whose MLM loss in training is that of distillation; evaluated and saved, it is the student alone."""
+    """A student whose MLM loss in training is distillation's; in evaluation, the student alone."""
 
     def __init__(
         self, student: SqueezeBertForPreTraining, teacher: Teacher, temperature: float, alpha: float
@@ -116,17 +126,19 @@ class Distilled(nn.Module):
         mlm_labels: Tensor,
         sop_labels: Tensor,
     ) -> PreTrainingOutput:
-        """As the student's, but for the tally of MLM in training."""
+        """Return the student's output; in training, the MLM loss is that of distillation.
+
+        Arguments are those of SqueezeBertForPreTraining.forward.
+        """
         inputs = (input_ids, attention_mask, token_type_ids, mlm_positions)
         if not self.training:
             output: PreTrainingOutput = self.student(*inputs, mlm_labels, sop_labels)
             return output
-        with (
-            torch.no_grad()
-        ):  # first, so that what it needs is free again when the student's activations are held
+        # The teacher runs first, so that its memory is free before the student's activations fill.
+        with torch.no_grad():
             targets = self.teacher.logits(*inputs)
         output = self.student(*inputs, sop_labels=sop_labels)
-        assert output.mlm_logits is not None  # they have been asked for without labels
+        assert output.mlm_logits is not None  # because the student got no MLM labels
         mlm = soft_classification_tally(
             output.mlm_logits.flatten(0, 1),
             mlm_labels.flatten(),
@@ -140,10 +152,13 @@ class Distilled(nn.Module):
 def distilled(
     recipe: PretrainRecipe, corpus: Corpus, student: SqueezeBertForPreTraining, device: torch.device
 ) -> Distilled | None:
-    """The student with the recipe's teacher, which is put on `device`; None without one.
+    """Return the student with the recipe's teacher, which is moved to `device`; None without one.
 
-    student: as it starts. UserError when the teacher cannot be opened, has no MLM head, another
-    vocabulary, too few positions or weights that are not finite, or is the student.
+    student: the student with its initial weights.
+
+    Raises:
+        UserError: the teacher cannot be opened, has no MLM head, another vocabulary, too few
+            positions or weights that are not finite, or is the student.
     """
     settings = recipe.distillation
     if settings.teacher is None:
@@ -163,11 +178,9 @@ def distilled(
 
 
 def _check_vocabulary(tokenizer: Tokenizer, corpus: Corpus) -> None:
-    """By number, for only numbers reach the teacher."""
-    own, its = (
-        {number: token for token, number in known.get_vocab().items()}
-        for known in (corpus.tokenizer, tokenizer)
-    )
+    """Raise UserError if a token has another id, because the teacher gets ids alone."""
+    own = {number: token for token, number in corpus.tokenizer.get_vocab().items()}
+    its = {number: token for token, number in tokenizer.get_vocab().items()}
     differing = sorted(number for number in own | its if own.get(number) != its.get(number))
     if differing:
         first = differing[0]
@@ -200,13 +213,13 @@ def _check_positions(teacher: Teacher, length: int) -> None:
 
 @torch.no_grad()
 def _try(teacher: Teacher, recipe: PretrainRecipe, corpus: Corpus) -> None:
-    """UserError when the teacher does not answer at the positions that are asked, whatever it is built like."""
+    """Raise UserError if the teacher gives no logits at masked positions, however it is built."""
     ones = torch.ones(1, recipe.sequence_length, dtype=torch.long)
     tokens = ones * corpus.manifest["special_ids"]["mask"]
     due = (1, recipe.max_predictions, corpus.manifest["vocab_size"])
     try:
         shape = tuple(teacher.logits(tokens, ones, ones, ones[:, : recipe.max_predictions]).shape)
-    except Exception as error:  # of a model that others wrote
+    except Exception as error:  # the code of other models may raise any error
         raise UserError(
             f"It does not run ({' '.join(str(error).split())}). Give another model."
         ) from error
