@@ -1,8 +1,8 @@
-"""prepare-corpus: from sources to a finished corpus folder.
+"""Prepare a corpus: from sources to a finished corpus folder.
 
 Stage one makes shards of tokens from units of text; stage two makes a table of chunks for each
 shard. An interrupted command continues where it stopped. On a finished corpus, the command makes
-again what is damaged or missing.
+again each file that is damaged or missing.
 """
 
 import errno
@@ -252,7 +252,7 @@ def _remove(folder: Path, name: str) -> None:
 
 
 def _check_mended(folder: Path, records: dict[str, ShardRecord]) -> None:
-    """Check that files of a finished corpus that were made again are as they were before.
+    """Check that files of a finished corpus that were made again are equal to the files before.
 
     Raises:
         UserError: files differ. They are removed, so that the next call makes them once more.

@@ -1,6 +1,6 @@
-"""Documents, cut into chunks: whole sentences of one document that together fit a sequence.
+"""Division of documents into chunks: whole sentences of one document that together fit a sequence.
 
-After BERT and ALBERT.
+The method is that of BERT and ALBERT.
 """
 
 from bisect import bisect_right

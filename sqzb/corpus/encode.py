@@ -1,4 +1,4 @@
-"""Cleaned sentences, encoded to token numbers: each word is looked up, not tokenised again."""
+"""Encoding of cleaned sentences: each distinct word is tokenised once, then looked up."""
 
 from itertools import chain
 
@@ -10,11 +10,11 @@ MAX_WORDS = 400_000  # words to remember: about 100 MB
 
 
 class Encoder:
-    """An encoder that gives what `tokenizer.encode_batch` gives, several times faster.
+    """An encoder equal to `tokenizer.encode_batch`, but several times faster.
 
-    Sentences must have single spaces between words. BERT's normalizer and pre-tokenizer see no
-    more than the characters between two spaces, so a word has the same tokens wherever it stands,
-    and the words of a language recur. (Every Tokenizer of `load_tokenizer` is one of BERT's kind.)
+    Sentences must have single spaces between words. BERT's normalizer and pre-tokenizer look at no
+    more than the characters between two spaces, so a word has the same tokens in every sentence,
+    and the words of a language recur. Every Tokenizer of `load_tokenizer` is of BERT's kind.
     "[SEP]" in a text is an ordinary word and gets no special token.
     """
 

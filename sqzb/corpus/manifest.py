@@ -1,4 +1,4 @@
-"""The manifest of a corpus: what it holds, printed as tables, and checked against its files."""
+"""The manifest of a corpus: its content, printed as tables, and checked against its files."""
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -91,7 +91,7 @@ def make_manifest(
 
 
 def _about(source: Source, work: Sequence[Unit], name: str) -> dict[str, Any]:
-    """Return where a source comes from, without what does not apply."""
+    """Return the origin of a source, without the keys that do not apply."""
     revision = next((unit.revision for unit in work if unit.source == name), None)
     about: dict[str, Any] = {
         "path": source.path,
@@ -148,7 +148,7 @@ def _unreadable(records: dict[str, ShardRecord]) -> dict[str, Any]:
 
 
 def _of_length(length: int, tables: dict[str, Table], train_tokens: int) -> dict[str, Any]:
-    """Return what there is of a sequence length.
+    """Return the figures of a sequence length.
 
     chunks: their number in each split. padding: share of the positions in training that no token
     fills. dropped: share of the tokens for training that are in no chunk.
@@ -217,7 +217,7 @@ def _of_file(path: Path) -> dict[str, Any]:
 
 
 def damaged(folder: Path) -> dict[str, str]:
-    """Return the files of a finished corpus that have changed, with what is wrong with each.
+    """Return the files of a finished corpus that have changed, with the problem of each.
 
     Raises:
         UserError: the folder holds no finished corpus.
@@ -251,7 +251,7 @@ def _problem(path: Path, due: dict[str, Any]) -> str | None:
 
 
 def report(corpus: Corpus) -> None:
-    """Print what each rule took away, and what there is to train on."""
+    """Print what each rule took away, and the number of chunks and tokens."""
     manifest = corpus.manifest
     _print_counts(manifest)
     _print_chunks(manifest)

@@ -1,7 +1,7 @@
 """Stage one: a unit of text becomes shards of tokens, each with a record that is written last.
 
-A shard follows from its unit and the recipe alone. Work on an interrupted unit resumes after its
-last recorded shard. If one shard of a unit is lost, only that shard is made again.
+A shard is a function of its unit and the recipe alone. Work on an interrupted unit resumes after
+its last recorded shard. If one shard of a unit is lost, only that shard is made again.
 """
 
 import json
@@ -29,7 +29,7 @@ SHARD_TOKENS = 8_000_000
 BATCH_CHARACTERS = 1_000_000  # characters to tokenise at once
 BAD_NAMED = 20  # unreadable documents to list in a record, and in the manifest
 
-# What is known of a finished shard: `ShardWriter.write` makes its keys. A record is a JSON file.
+# The facts about a finished shard, a JSON file with the keys that `ShardWriter.write` makes.
 ShardRecord = dict[str, Any]
 Counts = dict[str, dict[str, int]]  # documents and bytes, by rule
 
@@ -128,7 +128,7 @@ class _Rows:
 
 
 class ShardWriter:
-    """What one process needs to write the shards of one source."""
+    """The writer of the shards of one source in one process."""
 
     def __init__(self, folder: Path, recipe: CorpusRecipe, source: str) -> None:
         self._folder = folder

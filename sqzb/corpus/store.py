@@ -42,9 +42,7 @@ class Chunk(NamedTuple):
     """A chunk, without special tokens."""
 
     tokens: NDArray[np.unsignedinteger[Any]]  # (n)
-    boundaries: NDArray[
-        np.int64
-    ]  # offsets of the sentences' starts, without 0; n is not among them
+    boundaries: NDArray[np.int64]  # offsets of the sentences' starts, without 0 and n
 
 
 class ChunkRows(NamedTuple):
@@ -284,10 +282,10 @@ def _gather(
         bounds: (n_rows, 2) start and end of each range.
     """
     sizes = bounds[:, 1] - bounds[:, 0]
-    places = np.arange(max(1, sizes.max(initial=0)))
-    is_inside = places < sizes[:, None]
+    columns = np.arange(max(1, sizes.max(initial=0)))
+    is_inside = columns < sizes[:, None]
     gathered = np.zeros(is_inside.shape, arrays[0].dtype)
     for shard, rows in rows_of.items():
-        indices = np.where(is_inside[rows], bounds[rows, :1] + places, 0)
+        indices = np.where(is_inside[rows], bounds[rows, :1] + columns, 0)
         gathered[rows] = arrays[shard][indices]
     return gathered * is_inside, sizes

@@ -1,7 +1,7 @@
-"""Stage two: which documents are taken, and for each sequence length the table of their chunks.
+"""Stage two: the choice of documents, and for each sequence length the table of their chunks.
 
-Only stage two knows the documents of all shards. It changes nothing that stage one made, so
-another sequence length or held-out share needs no new reading of text.
+Only stage two knows the documents of all shards. It changes no file of stage one, so another
+sequence length or held-out share needs no new reading of text.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,7 +26,7 @@ DUPLICATE, NEAR_DUPLICATE = "duplicates", "near duplicates"
 
 
 class Table(NamedTuple):
-    """What the manifest needs to know of a written table."""
+    """The facts about a written table that the manifest needs."""
 
     bytes: int
     sha256: str
@@ -120,19 +120,19 @@ def _repeated(shards: Sequence[Path], column: Callable[[Path], U64]) -> list[Fla
     passes = np.uint64(sum(sizes) // KEYS_AT_ONCE + 1)
 
     for remainder in range(int(passes)):
-        values, places = [], []
+        values, positions = [], []
         start = 0
         for shard in shards:
             of_shard = column(shard)
             within = np.flatnonzero(of_shard % passes == remainder)
             values.append(of_shard[within])
-            places.append(start + within)
+            positions.append(start + within)
             start += len(of_shard)
 
         all_values = np.concatenate(values)
         is_first = np.zeros(len(all_values), bool)
         is_first[np.unique(all_values, return_index=True)[1]] = True
-        flags[np.concatenate(places)[~is_first]] = True
+        flags[np.concatenate(positions)[~is_first]] = True
 
     return np.split(flags, np.cumsum(sizes)[:-1])
 

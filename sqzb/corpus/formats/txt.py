@@ -58,7 +58,7 @@ def _read_whole(part: Part) -> Row:
     if not raw:  # a compressed file of nothing
         return ""
 
-    # Decoding line by line is what finds the line of a byte that is not UTF-8.
+    # The text is decoded by lines to find the line of a byte that is not UTF-8.
     numbered = enumerate(raw.splitlines(keepends=True), start=1)
     return decode(part, [Line(0, number, line) for number, line in numbered])
 
