@@ -1,14 +1,15 @@
-"""How fast text becomes training data: prepare-corpus beside its peers, on the same text and cores, in one run.
+"""Speed of prepare-corpus beside its peers, on the same text and the same cores.
 
-    python scripts/bench_corpus.py --text FOLDER [--text FOLDER ...] --vocab VOCAB.TXT [--megabytes
-    100] [--json FILE]
+    python scripts/bench_corpus.py --text FOLDER [--text FOLDER ...] --vocab VOCAB.TXT
+        [--megabytes 100] [--json FILE]
 
-Contestants, each in a process of its own, taking turns:
-    tokenizers    encode_batch on all cores and nothing else: what prepare-corpus is held against
-    sqzb          `sqzb prepare-corpus`, the whole command: read, clean, split, tokenise, cut to 128 and 512, write
-    datasets.map  read, tokenise with a fast tokenizer, put together and cut to length 128, write Arrow files
-    BERT          as Google's create_pretraining_data.py does it: one process, one document at a time, in plain Python;
-                  on a fiftieth of the text
+The contestants take turns, each in a process of its own:
+    tokenizers    encode_batch on all cores and nothing else: the bound for prepare-corpus
+    sqzb          `sqzb prepare-corpus`, the whole command: read, clean, split, tokenise, cut to
+                  lengths 128 and 512, write
+    datasets.map  read, tokenise with a fast tokenizer, join, cut to 128, write Arrow files
+    BERT          the method of Google's create_pretraining_data.py: one process, one document at a
+                  time, in plain Python; on a fiftieth of the text
 """
 
 import argparse
@@ -21,6 +22,7 @@ import tempfile
 import time
 import unicodedata
 from collections.abc import Callable, Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +36,7 @@ from sqzb.corpus.sources import documents, units
 from sqzb.recipe import CorpusRecipe, Source, Vocabulary
 from sqzb.tokenizer import CONTINUATION, LONGEST_WORD, UNK, load_tokenizer
 
-PROJECTED = 25e9  # bytes: English Wikipedia and BookCorpus
+PROJECTED = 25e9  # bytes of English Wikipedia and BookCorpus
 BERT_SHARE = 50
 
 Figures = dict[str, float]
@@ -70,7 +72,7 @@ def main() -> None:
 
 
 def process(name: str, sample: Path, vocab: str, workers: int) -> Callable[[int], Figures]:
-    """A contestant of the race, which measures itself in a process of its own."""
+    """Return a contestant of the race, which measures itself in a process of its own."""
     command = [sys.executable, __file__, "--run", name, "--text", str(sample)]
     command += ["--vocab", vocab, "--workers", str(workers)]
 
@@ -85,7 +87,10 @@ def process(name: str, sample: Path, vocab: str, workers: int) -> Callable[[int]
 
 
 def write_sample(path: Path, texts: list[str], size: float) -> int:
-    """So many bytes of documents, the same share of each source's units, as a parquet file; what it holds."""
+    """Write about `size` bytes of documents to a parquet file, and return the bytes written.
+
+    Every unit of a source gives the same share.
+    """
     taken = 0
     with pq.ParquetWriter(path, pa.schema([("text", pa.string())])) as writer:
         for text in texts:
@@ -175,12 +180,12 @@ def datasets_map(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple
         return tokenizer(rows["text"], add_special_tokens=False, return_token_type_ids=False)
 
     def group(rows: dict[str, list[list[int]]]) -> dict[str, list[list[int]]]:
-        together = {key: [token for row in column for token in row] for key, column in rows.items()}
+        together = {key: list(chain.from_iterable(column)) for key, column in rows.items()}
         end = len(together["input_ids"]) // 128 * 128
-        return {
-            key: [column[n : n + 128] for n in range(0, end, 128)]
-            for key, column in together.items()
-        }
+        chunks: dict[str, list[list[int]]] = {}
+        for key, column in together.items():
+            chunks[key] = [column[n : n + 128] for n in range(0, end, 128)]
+        return chunks
 
     started = time.perf_counter()
     data = load_dataset("parquet", data_files=str(sample), split="train", cache_dir=str(folder))
@@ -199,11 +204,9 @@ def google_bert(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple[
     started = time.perf_counter()
     with (folder / "examples.jsonl").open("w") as out:
         for text in texts:
-            sentences = [
-                pieces for line in text.split("\n") if (pieces := list(word_pieces(line, numbers)))
-            ]
             chunk: list[str] = []
-            for sentence in sentences:
+            for line in text.split("\n"):
+                sentence = list(word_pieces(line, numbers))
                 if chunk and len(chunk) + len(sentence) > 125:
                     out.write(json.dumps([numbers[piece] for piece in chunk]) + "\n")
                     chunk = []
@@ -214,7 +217,7 @@ def google_bert(sample: Path, vocab: Path, workers: int, folder: Path) -> tuple[
 
 
 def word_pieces(text: str, numbers: dict[str, int]) -> Iterator[str]:
-    """BERT's tokenization.py: accents off, punctuation apart, then the longest piece that is known, again and again."""
+    """Split as BERT's tokenization.py: no accents, punctuation apart, the longest known pieces."""
     for word in basic_words(text.lower()):
         pieces: list[str] = []
         start = 0
@@ -260,10 +263,9 @@ CONTESTANTS: dict[str, Callable[[Path, Path, int, Path], tuple[float, int]]] = {
 
 
 def show(runs: dict[str, list[Figures]]) -> None:
-    speeds = {
-        name: Spread.of([run["bytes"] / run["seconds"] for run in of_one])
-        for name, of_one in runs.items()
-    }
+    speeds: dict[str, Spread] = {}
+    for name, of_one in runs.items():
+        speeds[name] = Spread.of([run["bytes"] / run["seconds"] for run in of_one])
     rows = []
     for name, of_one in runs.items():
         speed, cores = speeds[name].middle, of_one[0]["cores"]

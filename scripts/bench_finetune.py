@@ -1,14 +1,13 @@
-"""How long finetuning on MRPC takes, beside transformers' Trainer with the published architecture, the same settings.
+"""Duration of finetuning on MRPC, by sqzb and by transformers' Trainer with the same settings.
 
-    python scripts/bench_finetune.py --vocab VOCAB.TXT --glue-dir FOLDER [--epochs 1] [--examples N]
-    [--rounds 2]
-        [--json FILE]
+    python scripts/bench_finetune.py --vocab VOCAB.TXT --glue-dir FOLDER
+        [--epochs 1] [--examples N] [--rounds 2] [--json FILE]
     python scripts/bench_finetune.py --model FOLDER_OR_HUB_ID --glue-dir FOLDER
 
-Contestants, whole processes that take turns, from their start to their end, in fp32 on whatever
-accelerate finds: `sqzb finetune`, and Trainer as in transformers' run_glue.py
-(scripts/trainer_peer.py). With --vocab the model has the published sizes and random weights, and
-the accuracies say little.
+The contestants are whole processes that take turns, in fp32 on the device that accelerate finds:
+`sqzb finetune`, and Trainer as in transformers' run_glue.py (scripts/trainer_peer.py), both with
+the published architecture. With --vocab the model has random weights, and the accuracies say
+little.
 """
 
 import statistics
@@ -58,7 +57,7 @@ def main() -> None:
 
 
 def start_model(model: str | None, vocab: Path | None, folder: Path) -> Path:
-    """The folder both start from: a Hub id is downloaded before anything is timed."""
+    """Return the folder that both start from; a Hub id is downloaded before anything is timed."""
     if vocab is None:
         from sqzb.hub import local_folder
 
@@ -76,7 +75,9 @@ def start_model(model: str | None, vocab: Path | None, folder: Path) -> Path:
 
 
 def show(runs: dict[str, list[Figures]]) -> None:
-    seconds = {name: Spread.of([run["seconds"] for run in of_one]) for name, of_one in runs.items()}
+    seconds: dict[str, Spread] = {}
+    for name, of_one in runs.items():
+        seconds[name] = Spread.of([run["seconds"] for run in of_one])
     rows = []
     for name, of_one in runs.items():
         steps = f"{of_one[0]['steps']:,}"

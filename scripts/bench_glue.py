@@ -1,17 +1,17 @@
-"""Four of GLUE's tasks from a small pretrained model, from random weights, and by transformers' Trainer.
+"""Four GLUE tasks from a small pretrained model, from random weights, and by transformers' Trainer.
 
     python scripts/bench_glue.py --model runs/small_phase1/final --glue-dir GLUE
         [--recipe recipes/small_finetune.yaml] [--output runs/bench_glue] [--sample 4000]
         [--examples N] [--json FILE] [KEY=VALUE ...]
 
-Every task is finetuned with 3 seeds by each of
+Each of these finetunes every task with 3 seeds:
     sqzb          from the model
-    transformers  Trainer with the same recipe (scripts/trainer_peer.py), from a folder with sqzb's head of that seed
-                  over the model, so that both start from the same numbers
+    transformers  Trainer with the same recipe (scripts/trainer_peer.py), from a folder with the
+                  model and sqzb's head of that seed, so that both start from equal weights
     random        sqzb from random weights, with the model's sizes and vocabulary
-on GLUE's own files, SST-2 on the first so many examples of its training file (--sample). All are
-whole commands with one thread, which take turns, so that their times can be compared. Goes on where
-it was stopped: a run with its figures beside it is kept, one that was begun is begun anew.
+The data are GLUE's own files; SST-2 has the first examples of its training file only (--sample).
+All runs are whole commands with one thread, which take turns, so that their times can be compared.
+A second call continues: it keeps runs with figures, and repeats a run that was interrupted.
 """
 
 import json
@@ -34,11 +34,8 @@ from trainer_peer import Figures, copy_data, timed
 
 TASKS, SAMPLED = ("mrpc", "rte", "cola", "sst2"), "sst2"
 SEEDS = (1, 2, 3)
-CONTESTANTS = {
-    "sqzb": "sqzb",
-    "transformers": "transformers",
-    "random": "sqzb",
-}  # and whose command it is
+# The command that runs each contestant.
+CONTESTANTS = {"sqzb": "sqzb", "transformers": "transformers", "random": "sqzb"}
 SETTINGS = "settings.json"
 
 
@@ -62,17 +59,15 @@ def main() -> None:
     recipe = load_recipe(FinetuneRecipe, given.recipe, given.overrides).model_copy(
         update={"model": given.model}
     )
-    most = {
-        name: min(
-            filter(None, (given.examples, given.sample if name == SAMPLED else None)), default=None
-        )
-        for name in TASKS
-    }
-    settings = {"recipe": recipe.model_dump(mode="json"), "examples": most}
+    n_examples: dict[str, int | None] = {}
+    for name in TASKS:
+        limits = [given.examples, given.sample if name == SAMPLED else None]
+        n_examples[name] = min(filter(None, limits), default=None)
+    settings = {"recipe": recipe.model_dump(mode="json"), "examples": n_examples}
     keep_to(given.output / SETTINGS, settings)
     runs: dict[str, dict[str, list[Figures]]] = {}
     for name in TASKS:
-        copy_data(task(name), given.glue_dir, given.output / "glue", most[name])
+        copy_data(task(name), given.glue_dir, given.output / "glue", n_examples[name])
         contestants = {
             contestant: finetuning(name, contestant, recipe, given.output)
             for contestant in CONTESTANTS
@@ -84,7 +79,7 @@ def main() -> None:
 
 
 def keep_to(path: Path, settings: dict[str, Any]) -> None:
-    """Runs of different settings are not to be compared."""
+    """Exit if the runs in the folder have other settings, because they could not be compared."""
     if not path.exists():
         path.parent.mkdir(parents=True, exist_ok=True)
         write_json(path, settings)
@@ -95,49 +90,55 @@ def keep_to(path: Path, settings: dict[str, Any]) -> None:
 def finetuning(
     name: str, contestant: str, recipe: FinetuneRecipe, output: Path
 ) -> Callable[[int], Figures]:
-    """A contestant of the race in a task, whose rounds are the seeds."""
+    """Return a contestant of the race in a task, whose rounds are the seeds."""
     return lambda number: figures(name, contestant, SEEDS[number], recipe, output)
 
 
 def figures(name: str, contestant: str, seed: int, recipe: FinetuneRecipe, output: Path) -> Figures:
-    """Those of a run, which is made unless they are there."""
+    """Return the figures of a run, after running it if it has none."""
     folder = output / name / f"{contestant}-{seed}"
     kept = folder.with_suffix(".json")
     if not kept.exists():
         shutil.rmtree(folder, ignore_errors=True)
         folder.parent.mkdir(parents=True, exist_ok=True)
-        of_run = {
+        settings = {
             "task": name,
             "seed": seed,
             "output": str(folder),
             "from_scratch": contestant == "random",
         }
-        run = recipe.model_copy(update=of_run)
+        run = recipe.model_copy(update=settings)
         if contestant == "transformers":
             run = run.model_copy(update={"model": str(start(run))})
         write_json(kept, timed(CONTESTANTS[contestant], run, output / "glue", OMP_NUM_THREADS="1"))
-    found: Figures = json.loads(kept.read_text(encoding="utf-8"))
-    return found
+    of_run: Figures = json.loads(kept.read_text(encoding="utf-8"))
+    return of_run
 
 
 def start(recipe: FinetuneRecipe) -> Path:
-    """A folder with what sqzb would start from, its new head too."""
+    """Write a folder with the model and the new head that sqzb starts from, and return it."""
     folder = Path(f"{recipe.output}-start")
     opened = build_model(recipe, open_data(recipe), recipe.model)
     opened.model.save_pretrained(folder, opened.tokenizer)
     return folder
 
 
-def compare(name: str, found: dict[str, list[Figures]]) -> list[dict[str, Any]]:
-    """A row for each metric and one for the time: each contestant's spread, and that of what sqzb has more than Trainer
-    in the run with the same seed."""
+def compare(name: str, runs: dict[str, list[Figures]]) -> list[dict[str, Any]]:
+    """Return a row for each metric and one for the time.
+
+    A row has each contestant's spread, and the spread of the differences between sqzb and Trainer
+    with the same seed.
+    """
     rows = []
-    for what in (*task(name).metrics, "seconds"):
-        middle = statistics.median if what == "seconds" else statistics.fmean
-        values = {contestant: [run[what] for run in runs] for contestant, runs in found.items()}
+    for figure in (*task(name).metrics, "seconds"):
+        middle = statistics.median if figure == "seconds" else statistics.fmean
+        values: dict[str, list[float]] = {}
+        for contestant, of_one in runs.items():
+            values[contestant] = [run[figure] for run in of_one]
         more = [a - b for a, b in zip(values["sqzb"], values["transformers"], strict=True)]
         spreads = {contestant: Spread.of(of_one, middle) for contestant, of_one in values.items()}
-        rows.append({"task": name, "what": what, **spreads, "difference": Spread.of(more, middle)})
+        difference = Spread.of(more, middle)
+        rows.append({"task": name, "what": figure, **spreads, "difference": difference})
     return rows
 
 
@@ -148,20 +149,17 @@ def as_json(row: dict[str, Any]) -> dict[str, Any]:
 
 
 def show(rows: list[dict[str, Any]]) -> None:
-    cells = [
-        (
-            f"{row['task']} {row['what']}",
-            *(written(row["what"], row[contestant]) for contestant in CONTESTANTS),
-            written(row["what"], row["difference"], "+"),
-        )
-        for row in rows
-    ]
+    cells = []
+    for row in rows:
+        of_each = [written(row["what"], row[contestant]) for contestant in CONTESTANTS]
+        difference = written(row["what"], row["difference"], "+")
+        cells.append((f"{row['task']} {row['what']}", *of_each, difference))
     title = f"{len(SEEDS)} seeds: mean (lowest to highest) of metrics in %, median of seconds"
     console.table(title, ("validation", *CONTESTANTS, "sqzb - transformers"), cells)
 
 
-def written(what: str, spread: Spread, sign: str = "") -> str:
-    return spread.text(f"{sign}.1f", scale=1 if what == "seconds" else 100)
+def written(figure: str, spread: Spread, sign: str = "") -> str:
+    return spread.text(f"{sign}.1f", scale=1 if figure == "seconds" else 100)
 
 
 if __name__ == "__main__":

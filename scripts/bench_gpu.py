@@ -1,14 +1,14 @@
-"""What one GPU does in a step, part by part, with each switch on and off, in a few minutes.
+"""Time of a step on one GPU by part, with each switch on and off, in a few minutes.
 
     python scripts/bench_gpu.py --corpus DIR [--glue-dir DIR --vocab VOCAB.TXT] [--minutes 8]
         [--only NAME ...] [--layers 12] [--json FILE] [--logs DIR]
 
-Sections, each in a process of its own, so that none can spoil another, and each alone callable
-(--only, the beginning of a name):
+Each section runs in a process of its own, so that no section affects another. --only selects
+sections by the beginning of their name:
 
-    right   loss and gradients of each form of the model against the plain one in fp64, as the length
-            of the difference to the length of the tensor, the worst of all tensors: fp32 within
-            1e-5, bf16 within 2e-2
+    right   loss and gradients of each form of the model against the plain one in fp64: the norm of
+            the difference over the norm of the tensor, the worst of all tensors; fp32 within 1e-5,
+            bf16 within 2e-2
     step    training steps of a recipe as `sqzb pretrain` takes them, with a thread that makes the
             examples: nominal positions a second, and milliseconds of a step's parts: `wall`, the
             whole; `made`, examples made by the thread; `data`, waiting for it; `host`, Python's
@@ -20,9 +20,9 @@ Sections, each in a process of its own, so that none can spoil another, and each
             of the published sizes
     race    training steps beside BERT-base and SqueezeBERT of transformers (scripts/bench_model.py)
 
-Without --corpus the text that every Python carries is prepared first. A section that may take
-longer than what is left is left out, with a line that says so. Without a GPU everything runs
-through too, so that it can be tried (--layers 1 --tiny).
+Without --corpus, Python's documentation is prepared first. A section that may take longer than the
+time that is left is skipped, and reported as skipped. The script also runs without a GPU, to be
+tried out (--layers 1 --tiny).
 """
 
 import argparse
@@ -48,7 +48,7 @@ ONE = ["global_batch=512", "micro_batch=512"]  # a step of 512 x 128 in one micr
 
 EAGER = ["compile=false", "kernels=true"] if torch.cuda.is_available() else ["compile=false"]
 
-# Name: the most seconds that it may take, the recipe, its overrides and the number of steps.
+# By name: the time limit in seconds, the recipe, its overrides and the number of steps.
 Step = tuple[int, str, list[str], int]
 STEPS: dict[str, Step] = {
     "step 512x128, compiled": (90, "phase1_128", [*ONE, "graphs=false"], 24),
@@ -100,7 +100,7 @@ STEPS: dict[str, Step] = {
     ),
 }
 TINY = ["precision=fp32", "compile=false", "global_batch=8", "micro_batch=4"]
-# Name: the contestant, whose model, and the overrides of sqzb's recipe.
+# By name: the contestant, the kind of model, and the overrides of sqzb's recipe.
 TUNE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "tune sqzb, bf16, kernels, graphs": (
         "sqzb",
@@ -224,7 +224,7 @@ def section(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
 
 
 def show(report: dict[str, Any]) -> None:
-    """One table of what was measured, at most 40 lines."""
+    """Print a table of the figures, of at most 40 lines."""
     columns = ("wall", "made", "data", "host", "compute", "update", "idle")
     print(f"{'section':42} {'M places/s':>10}" + "".join(f"{column:>9}" for column in columns))
     for name, found in report.items():
@@ -241,7 +241,7 @@ def show(report: dict[str, Any]) -> None:
 
 
 def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Medians of a step's parts, its first losses, and how much of its time the device works."""
+    """Return medians of a step's parts, its first losses, and the share of time the GPU works."""
     from sqzb.pretraining.job import Pretraining
     from sqzb.recipe import PretrainRecipe, load_recipe
     from sqzb.recipe.shipped import named
@@ -252,11 +252,9 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
         f"model={{num_hidden_layers: {given.layers}}}",
         f"corpus={given.corpus}",
     ]
-    small = [
-        *TINY,
-        "model={hidden_size: 64, num_attention_heads: 4, num_hidden_layers: 1, intermediate_size: 64}",
-    ]
-    wanted = [*model, *overrides, *(small if given.tiny else [])]
+    sizes = "hidden_size: 64, num_attention_heads: 4, num_hidden_layers: 1, intermediate_size: 64"
+    small = [*TINY, f"model={{{sizes}}}"] if given.tiny else []
+    wanted = [*model, *overrides, *small]
     with tempfile.TemporaryDirectory() as folder:
         recipe = load_recipe(PretrainRecipe, named(recipe_name), wanted, output=folder)
         job = Pretraining(recipe, Path(folder))
@@ -300,7 +298,7 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 class Driven:
-    """Steps as a training loop makes them: examples by a thread, figures read once the next step is launched."""
+    """Steps as in a training loop: a thread makes examples, figures are read one step later."""
 
     def __init__(self, job: Any, engine: Any) -> None:
         self.job, self.engine, self.pool, self.step = job, engine, ThreadPoolExecutor(1), 0
@@ -344,7 +342,7 @@ class Driven:
 
 
 def watch_update(engine: Any) -> list[Any]:
-    """Events before a step, before its update and behind it, three a step."""
+    """Record three events a step: before the step, before its update and behind it."""
     events: list[Any] = []
     step, update = engine.step, engine._update_deferred
 
@@ -364,7 +362,7 @@ def watch_update(engine: Any) -> list[Any]:
 
 
 def busy(ran: Driven, wall: float, count: int) -> dict[str, Any]:
-    """The share of a step in which no kernel runs, by torch's profiler, and where the others' time goes."""
+    """Return the share of a step without a running kernel, by torch's profiler; print the rest."""
     from torch.profiler import ProfilerActivity, profile
 
     with profile(activities=[ProfilerActivity.CUDA]) as profiler:
@@ -386,7 +384,7 @@ def busy(ran: Driven, wall: float, count: int) -> dict[str, Any]:
 
 
 def right() -> dict[str, float]:
-    """The largest error of a loss or gradient by form."""
+    """Return the largest error of a loss or gradient by form."""
     import bench_model as bench
     from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
     from sqzb.model.layers import use_kernels
@@ -421,7 +419,7 @@ def right() -> dict[str, float]:
 
 
 def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, Any]:
-    """Loss and gradients in fp64; bf16 is autocast, as in training."""
+    """Return loss and gradients in fp64; bf16 is autocast, as in training."""
     import bench_model as bench
 
     model = model.to(
@@ -432,8 +430,7 @@ def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, 
         tallies = forward(**batch).tallies
     loss = bench.mean_loss(tallies, batch)
     loss.backward()
-    # Each row of a key's bias gets what softmax takes away again: its gradient is 0 but for
-    # rounding.
+    # The bias of keys adds the same to all scores of a query: its gradient is 0 but for rounding.
     named = {
         name: p.grad
         for name, p in model.named_parameters()
@@ -446,7 +443,7 @@ def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, 
 
 
 def tune(name: str, given: argparse.Namespace) -> dict[str, Any]:
-    """Seconds of one whole command."""
+    """Return the duration of one whole command, and its figures."""
     from sqzb.glue.tasks import task
     from sqzb.recipe import FinetuneRecipe
     from trainer_peer import copy_data, timed
@@ -478,7 +475,7 @@ def tune(name: str, given: argparse.Namespace) -> dict[str, Any]:
 
 
 def start(kind: str, vocab: Path, folder: Path, layers: int, tiny: bool) -> None:
-    """A classifier with random weights, unless it is there."""
+    """Save a classifier with random weights, unless the folder exists."""
     if folder.exists():
         return
     import transformers
@@ -508,7 +505,7 @@ def start(kind: str, vocab: Path, folder: Path, layers: int, tiny: bool) -> None
 
 
 def race(name: str, layers: int) -> dict[str, Any]:
-    """Medians in milliseconds of steps by contestant."""
+    """Return the median time of a step in milliseconds by contestant."""
     import bench_model as bench
 
     length, batch = RACES[name] if bench.CUDA else (128, 2)

@@ -1,14 +1,18 @@
-"""How fast examples are made, beside what they are made for: the same steps, trained.
+"""Speed of making examples, beside that of training on them.
 
     make demo   # or any corpus
-    python scripts/bench_input.py recipes/demo_phase1.yaml [KEY=VALUE ...] [--seconds 2] [--rounds 5] [--json FILE]
+    python scripts/bench_input.py recipes/demo_phase1.yaml [KEY=VALUE ...]
+        [--seconds 2] [--rounds 5] [--json FILE]
 
-Contestants take turns, on the same chunks:
-    training      whole steps of the recipe, on whatever accelerate finds, with their examples already made
-    sqzb          a process's part of a step as `sqzb pretrain` makes it: one thread reads, splits, swaps and masks
-    transformers  DataCollatorForLanguageModeling on chunks that lie in memory as lists: masks alone, no sentence order
-Examples are made while the step before is computed; so long as they are made faster, they cost
-training nothing.
+The contestants take turns, on the same chunks:
+    training      whole steps of the recipe, on the device that accelerate finds, with examples that
+                  are already made
+    sqzb          a process's part of a step as `sqzb pretrain` makes it: one thread reads, splits,
+                  swaps and masks
+    transformers  DataCollatorForLanguageModeling on chunks in memory as lists: masks only, no
+                  sentence order
+A thread makes examples while the step before is computed. As long as that is faster than training,
+it costs training no time.
 """
 
 import tempfile
@@ -28,7 +32,7 @@ from sqzb.pretraining.job import Pretraining
 from sqzb.recipe import Masking, PretrainRecipe, load_recipe
 from sqzb.training.engine import dropout_key
 
-Step = Callable[[int], int]  # does step n; its tokens, padding left out
+Step = Callable[[int], int]  # runs step n, and returns its number of tokens without padding
 TRAINING = "training"
 
 
@@ -47,7 +51,7 @@ def main() -> None:
     }
     contestants["transformers, token masking"] = collator(recipe)
     for step in contestants.values():
-        step(0)  # what is compiled, read or allocated once
+        step(0)  # compiles, reads and allocates
     rates = race(
         {name: working(step, given.seconds) for name, step in contestants.items()}, given.rounds
     )
@@ -56,7 +60,7 @@ def main() -> None:
 
 
 def working(step: Step, seconds: float) -> Callable[[int], float]:
-    """A contestant of the race: tokens a second, in as many steps as the seconds are enough for."""
+    """Return a contestant of the race: tokens a second over the steps that fit into `seconds`."""
 
     def measure(round_number: int) -> float:
         number = first = 1 + round_number * 1000
@@ -113,10 +117,10 @@ def collator(recipe: PretrainRecipe) -> Step:
 
     def step(number: int) -> int:
         starts = range(0, recipe.global_batch, n_rows)
-        micro_batches = (
-            [rows[(number + n + i) % len(rows)] for i in range(n_rows)] for n in starts
-        )
-        return count([collate(micro_batch) for micro_batch in micro_batches])
+        batches = []
+        for start in starts:
+            batches.append(collate([rows[(number + start + i) % len(rows)] for i in range(n_rows)]))
+        return count(batches)
 
     return step
 

@@ -1,25 +1,24 @@
-"""How long a forward and a training step take, beside transformers' BERT-base and SqueezeBERT, eager and compiled.
+"""Time of a forward and of a training step beside transformers' BERT-base and SqueezeBERT.
 
     python scripts/bench_model.py [--work inference] [--batch 16] [--length 128] [--threads 2]
-    [--precision bf16]
-                                  [--model sqzb] [--form eager] [--layers 12] [--rounds 5] [--json
-                                  FILE]
+        [--precision bf16] [--model sqzb] [--form eager] [--layers 12] [--rounds 5] [--json FILE]
 
-Each option may be given several times and leaves only what it names; without any, everything is
-measured, which takes more than an hour on two cores. The same script serves a CPU and a GPU (where
-threads do not count).
+Each option may be given several times, and selects the cases that it names. Without options
+everything is measured, which takes more than an hour on two cores. The script serves a CPU and a
+GPU, where --threads has no effect.
 
     inference  last hidden states and pooler without gradients; bf16 means weights in bf16
-    training   forward, backward and optimizer on batches of 16: masked tokens (15 %) and the order of two segments,
-               with dropout; bf16 means autocast over weights in fp32; LAMB for sqzb, fused AdamW
-               for the others
-    roof       of the time taken, the share that the arithmetic needs at the rate of a large matrix product, measured
-               before each case; a line tells what sqzb's traffic would need at the rate of a large
-               copy, if each operation moved its input and output once
+    training   forward, backward and optimizer on batches of 16: masked tokens (15 %) and the order
+               of two segments, with dropout; bf16 means autocast over weights in fp32; LAMB for
+               sqzb, fused AdamW for the others
+    roof       the time that the arithmetic needs at the rate of a large matrix product, measured
+               before each case, as a share of the time taken; a line below gives the time that
+               sqzb's traffic needs at the rate of a large copy, if each operation moves its input
+               and output once
 
-Every contestant is a process of its own; they take turns, one call each a round, and one alone
-works at a time. sqzb's has its process set up as its commands do (`tune_cpu`), "sqzb's process" the
-same around BERT-base.
+Every contestant is a process of its own. The contestants take turns, one call each in a round, and
+one alone works at a time. A process of sqzb is set up as by its commands (`tune_cpu`); "sqzb's
+process" is the same set-up around BERT-base.
 """
 
 import argparse
@@ -77,7 +76,7 @@ class Case(NamedTuple):
 
     @property
     def predictions(self) -> int:
-        """A sequence."""
+        """Masked tokens of a sequence."""
         return round(MASKED * self.length)
 
 
@@ -166,7 +165,7 @@ def answer(contestant: tuple[str, str], line: Connection) -> Any:
 
 
 def compete(line: Connection, case: Case, model: str, form: str, layers: int) -> None:
-    """A contestant's process: makes its call whenever it is told."""
+    """Run a contestant's process: make a call each time that one is asked for."""
     torch.set_num_threads(case.threads)
     if model in (TUNED, OURS, KERNELS):
         tune_cpu()
@@ -185,7 +184,7 @@ def compete(line: Connection, case: Case, model: str, form: str, layers: int) ->
 
 
 def timed(call: Call) -> float:
-    """Milliseconds."""
+    """Return the duration of a call in milliseconds."""
     started = time.perf_counter()
     call()
     if CUDA:
@@ -194,10 +193,11 @@ def timed(call: Call) -> float:
 
 
 def peak_bytes() -> int:
-    """The device's, or the whole process's on a CPU."""
+    """Return the peak memory of the device, or of the whole process on a CPU."""
     if CUDA:
         return torch.cuda.max_memory_allocated()
-    status = Path("/proc/self/status").read_text()  # getrusage has that of the process before, too
+    # Not getrusage, whose peak includes the process before exec.
+    status = Path("/proc/self/status").read_text()
     return next(
         int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmHWM")
     )
@@ -288,24 +288,21 @@ class Ours(nn.Module):
 
 
 def mean_loss(tallies: Mapping[str, Tally], inputs: Batch) -> Tensor:
-    """The sum of the mean losses of a batch in which every label counts, as in `batch`."""
+    """Return the sum of the mean losses of a batch in which every label counts, as in `batch`."""
     return torch.stack(
         [tally.loss / inputs[f"{name}_labels"].numel() for name, tally in tallies.items()]
     ).sum()
 
 
 class Theirs(nn.Module):
-    """Their model for masked tokens, which predicts at every position, and a head for pairs on its pooler."""
+    """A peer's model: masked-token predictions at every position, and a pair head on the pooler."""
 
     def __init__(self, name: str, layers: int) -> None:
         super().__init__()
         if name in (BERT, TUNED):
             whole: Any = transformers.BertForPreTraining(bert_base(layers))
-            self.encoder, self.head, self.pair = (
-                whole.bert,
-                whole.cls.predictions,
-                whole.cls.seq_relationship,
-            )
+            self.encoder, self.head = whole.bert, whole.cls.predictions
+            self.pair = whole.cls.seq_relationship
         else:
             whole = transformers.SqueezeBertForMaskedLM(
                 transformers.SqueezeBertConfig(num_hidden_layers=layers)
@@ -338,21 +335,24 @@ def make_optimizer(name: str, model: nn.Module) -> torch.optim.Optimizer:
 
 
 def matrix_rate(case: Case, n: int = 4096) -> float:
-    """FLOP/s of a large matrix product in the case's precision, the best of several."""
+    """Return the best rate of a large matrix product in the case's precision, in FLOP/s."""
     torch.set_num_threads(case.threads)
     a, b = (torch.randn(n, n, device=DEVICE, dtype=DTYPES[case.precision]) for _ in range(2))
     return 2 * n**3 / (min(timed(lambda: linear(a, b)) for _ in range(5)) / 1e3)
 
 
 def copy_rate(case: Case, megabytes: int = 1024) -> float:
-    """Bytes a second, read and written, of a large copy, the best of several."""
+    """Return the best rate of a large copy, read and written, in bytes a second."""
     source = torch.ones(megabytes * 2**18, device=DEVICE)
     target = torch.empty_like(source)
     return 2 * source.nbytes / (min(timed(lambda: target.copy_(source)) for _ in range(5)) / 1e3)
 
 
 def needs(case: Case, name: str, layers: int) -> Cost:
-    """FLOPs of the whole call, and bytes of activations and parameters, each moved once in each direction."""
+    """Return the FLOPs of the whole call, and the bytes of activations and parameters.
+
+    Each byte is counted once in each direction.
+    """
     config = SqueezeBertConfig(num_hidden_layers=layers)
     if name in (BERT, TUNED):
         grouped = (field for field in SqueezeBertConfig.model_fields if field.endswith("_groups"))

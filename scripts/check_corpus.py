@@ -1,11 +1,11 @@
-"""Proves prepare-corpus on real text: killed again and again it makes the same files, and these hold the text.
+"""Test of prepare-corpus on real text: killed at random it writes the same files, with the text.
 
-    python scripts/check_corpus.py --vocab VOCAB.TXT --text FOLDER [--text FOLDER ...] [--kills 5]
-    [--chunks 1000]
+    python scripts/check_corpus.py --vocab VOCAB.TXT --text FOLDER [--text FOLDER ...]
+        [--kills 5] [--chunks 1000]
 
-Prepares a corpus undisturbed, then a second one whose process group gets SIGKILL at random moments
-until it is left in peace, and compares all files. Then takes random chunks back to text and looks
-for each in its normalised source.
+The script prepares a corpus undisturbed, then a second one whose process group gets SIGKILL at
+random moments until it is left to finish, and compares all files. Then it decodes random chunks and
+looks for each of them in its normalised source.
 """
 
 import random
@@ -45,9 +45,8 @@ def main() -> None:
         console.out.print(f"Undisturbed: {seconds:.1f} s")
         for _ in range(given.kills):
             process = start(killed, given.text, given.vocab)
-            time.sleep(
-                random.uniform(0.05, 0.3) * seconds
-            )  # so that there is still something to do
+            # Early, so that work is left for the next start.
+            time.sleep(random.uniform(0.05, 0.3) * seconds)
             if process.poll() is not None:
                 sys.exit("It ended before it could be killed: give more text.")
             subprocess.run(["pkill", "-KILL", "-s", str(process.pid)], check=True)
@@ -87,13 +86,16 @@ def start(output: Path, texts: list[str], vocab: str) -> "subprocess.Popen[bytes
 
 
 def hashes(folder: Path) -> dict[str, str]:
-    """Of all files but the recipe, which names the folder."""
+    """Return the hashes of all files but the recipe, which names the folder."""
     files = (path for path in folder.rglob("*") if path.is_file() and path.name != RECIPE)
     return {str(path.relative_to(folder)): sha256(path) for path in files}
 
 
 def found(corpus: Corpus, recipe: CorpusRecipe, n: int) -> int:
-    """How many of `n` random chunks stand in the text, without white space; [UNK] stands for anything."""
+    """Return how many of `n` random chunks occur in the text, compared without white space.
+
+    [UNK] matches anything.
+    """
     chunks = corpus.split(TRAIN, recipe.sequence_lengths[0])
     wanted = [
         pieces(corpus.tokenizer, chunks[random.randrange(len(chunks))].tokens.tolist())
@@ -106,13 +108,12 @@ def found(corpus: Corpus, recipe: CorpusRecipe, n: int) -> int:
             kept = [
                 cleaner.document(row) for row in documents(unit, source) if isinstance(row, str)
             ]
-            said = "\n".join(
-                " ".join(document.sentences) for document in kept if document is not None
-            )
-            text = "".join(corpus.tokenizer.normalizer.normalize_str(said).split(" "))
-            missing -= {
-                number for number in missing if all(piece in text for piece in wanted[number])
-            }
+            sentences = [" ".join(document.sentences) for document in kept if document is not None]
+            normalized = corpus.tokenizer.normalizer.normalize_str("\n".join(sentences))
+            text = "".join(normalized.split(" "))
+            for number in list(missing):
+                if all(piece in text for piece in wanted[number]):
+                    missing.remove(number)
     return n - len(missing)
 
 

@@ -1,12 +1,12 @@
-"""GLUE's submission from finetuned runs, with random models for the tasks without test files, checked file by file.
+"""A GLUE submission from finetuned runs, checked file by file.
 
-    python scripts/check_submission.py runs/bench_glue [RUNS ...] --glue-dir GLUE --submission
-    glue.zip
+    python scripts/check_submission.py runs/bench_glue [RUNS ...] --glue-dir GLUE
+        --submission glue.zip
 
-A task whose test files lie in GLUE is predicted on them by its best run. For each of the others a
-tiny model with random weights is finetuned for one step, and predicts a test file with as many rows
-as GLUE's; the files are of random words, and are there for the time of the command. `sqzb eval
---submission` writes the zip. It is then read by what GLUE's FAQ says of it, without a line of sqzb.
+The best run of a task predicts the test files that lie in GLUE. For every other task, a tiny model
+with random weights is finetuned for one step and predicts a temporary test file of random words
+with GLUE's number of rows. `sqzb eval --submission` writes the zip. It is then checked against
+GLUE's FAQ without any code of sqzb.
 """
 
 import random
@@ -24,10 +24,10 @@ from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.tokenizer import train_tokenizer
 
 WORDS = ["river", "stone", "winter", "light", "garden", "engine", "letter", "copper"]
-LABELLED = 16  # rows of a made training or validation file: one batch
+LABELLED = 16  # rows of an artificial training or validation file: one batch
 
-# By gluebenchmark.com/faq and the sizes of GLUE's test files: the rows of each file, and what a
-# prediction may be.
+# The rows of each file and the values of a prediction, from gluebenchmark.com/faq and the sizes of
+# GLUE's test files.
 BINARY, TWO_WAY = {"0", "1"}, {"entailment", "not_entailment"}
 THREE_WAY = {"entailment", "neutral", "contradiction"}
 FILES = {
@@ -61,44 +61,25 @@ def main() -> None:
         random_model(folder / "start")
         for task in TASKS.values():
             name = task.folders[0]
-            if all(
-                (given.glue_dir / name / task.files[split]).exists() for split in task.test_splits
-            ):
+            files = [given.glue_dir / name / task.files[split] for split in task.test_splits]
+            if all(file.exists() for file in files):
                 (data / name).symlink_to((given.glue_dir / name).resolve())
                 continue
             write_files(task, data / name)
             if not task.model_of:
-                places = ["--model", str(folder / "start"), "--glue-dir", str(data)]
-                output = str(random_runs / task.name)
-                sqzb(
-                    "finetune",
-                    "--task",
-                    task.name,
-                    *places,
-                    "--output",
-                    output,
-                    "epochs=1",
-                    "max_length=32",
-                )
-        sqzb(
-            "eval",
-            *given.runs,
-            str(random_runs),
-            "--submission",
-            str(given.submission),
-            "--glue-dir",
-            str(data),
-        )
+                options = ["--task", task.name, "--output", str(random_runs / task.name)]
+                options += ["--model", str(folder / "start"), "--glue-dir", str(data)]
+                sqzb("finetune", *options, "epochs=1", "max_length=32")
+        options = ["--submission", str(given.submission), "--glue-dir", str(data)]
+        sqzb("eval", *given.runs, str(random_runs), *options)
     problems = check(given.submission)
-    said = (
-        "\n".join(problems) or f"{given.submission}: all {len(FILES)} files are as GLUE takes them."
-    )
-    console.out.print(said)
+    success = f"{given.submission}: all {len(FILES)} files are as GLUE takes them."
+    console.out.print("\n".join(problems) or success)
     sys.exit(bool(problems))
 
 
 def random_model(folder: Path) -> None:
-    """1 layer, 32 wide."""
+    """Save a model of 1 layer, 32 wide, with random weights and a tokenizer."""
     tokenizer = train_tokenizer([" ".join(WORDS)], 200, lowercase=True)
     config = SqueezeBertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -112,19 +93,15 @@ def random_model(folder: Path) -> None:
 
 
 def write_files(task: Task, folder: Path) -> None:
-    """All of the task's files, the test files with GLUE's number of rows."""
+    """Write all of the task's files, the test files with GLUE's number of rows."""
     folder.mkdir()
     draw = random.Random(task.name)
     labels = [*task.file_labels] or ["1.5", "4.0"]
     for split, name in task.files.items():
-        rows = [
-            [
-                str(row),
-                *(" ".join(draw.choices(WORDS, k=4)) for _ in task.file_columns),
-                draw.choice(labels),
-            ]
-            for row in range(task.counts[split] if is_test(split) else LABELLED)
-        ]
+        rows = []
+        for row in range(task.counts[split] if is_test(split) else LABELLED):
+            sentences = [" ".join(draw.choices(WORDS, k=4)) for _ in task.file_columns]
+            rows.append([str(row), *sentences, draw.choice(labels)])
         columns = [task.file_index, *task.file_columns, task.file_label]
         shown = columns[:-1] if is_test(split) else columns
         lines = ["\t".join(cells[: len(shown)]) for cells in (columns, *rows)]
@@ -136,7 +113,7 @@ def sqzb(*arguments: str) -> None:
 
 
 def check(path: Path) -> Sequence[str]:
-    """What GLUE would not take."""
+    """Return the problems for which GLUE would reject the zip."""
     problems = []
     with zipfile.ZipFile(path) as archive:
         if sorted(archive.namelist()) != sorted(FILES):
@@ -148,11 +125,11 @@ def check(path: Path) -> Sequence[str]:
             indices, predictions = zip(*(row.split("\t") for row in rows), strict=True)
             if indices != tuple(str(index) for index in range(count)):
                 problems.append(f"{name}: the indices are not 0 to {count - 1:,}")
-            if not (
-                set(predictions) <= values
-                if values
-                else all(0 <= float(value) <= 5 for value in predictions)
-            ):
+            if values is None:
+                valid = all(0 <= float(value) <= 5 for value in predictions)
+            else:
+                valid = set(predictions) <= values
+            if not valid:
                 problems.append(f"{name}: there are other predictions than {values or '0 to 5'}")
     return problems
 

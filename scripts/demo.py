@@ -1,9 +1,8 @@
-"""The whole road on a text that every Python carries: corpus, two phases of pretraining, a paraphrase task.
+"""A demonstration on Python's documentation: corpus, two phases of pretraining, a paraphrase task.
 
     python scripts/demo.py
 
-Runs the same commands that a user would type, in runs/demo, and ends with a table of what was
-learnt.
+Runs the commands that a user would type, in runs/demo, and ends with a table of results.
 """
 
 import json
@@ -50,19 +49,17 @@ def main() -> None:
 
 
 def write_paraphrases(folder: Path) -> None:
-    """A task in MRPC's own file format: is the second sentence the first one in other words?
+    """Write a task in MRPC's own format: is the second sentence a paraphrase of the first?
 
     Both are sentences of Python's documentation with some words left out. A paraphrase comes from
     the same sentence, the opposite from another one of the same length. No sentence of the
     validation part is in the training part.
     """
     draw = random.Random(0)
-    found = {
-        sentence
-        for document in python_docs.read()
-        for sentence in re.split(r"(?<=[.:])\s+", document)
-    }
-    sentences = sorted(sentence for sentence in found if 6 <= len(sentence.split()) <= 20)
+    distinct: set[str] = set()
+    for document in python_docs.read():
+        distinct |= set(re.split(r"(?<=[.:])\s+", document))
+    sentences = sorted(sentence for sentence in distinct if 6 <= len(sentence.split()) <= 20)
     draw.shuffle(sentences)
     held = len(sentences) // 6
     for name, part, n in (
@@ -86,11 +83,9 @@ def pair(draw: random.Random, sentences: list[str]) -> tuple[int, str, str]:
     others = [
         other for other in sentences if other != first and abs(len(other.split()) - length) <= 2
     ]
-    return (
-        label,
-        reword(draw, first),
-        reword(draw, first if label or not others else draw.choice(others)),
-    )
+    reworded = reword(draw, first)
+    second = first if label or not others else draw.choice(others)
+    return label, reworded, reword(draw, second)
 
 
 def reword(draw: random.Random, sentence: str) -> str:

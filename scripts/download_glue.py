@@ -1,10 +1,10 @@
-"""GLUE from the Hub to a folder with GLUE's own files, which --glue-dir takes.
+"""Download GLUE from the Hub to a folder with GLUE's own files, for --glue-dir.
 
     python scripts/download_glue.py OUT [--tasks mrpc rte ...]
 
-Every file appears whole, and one that is there with as many examples as GLUE's is left alone:
-called again, it goes on where it was stopped. What the Hub's copy does not have (ids, genres,
-parses) is an empty cell. Ends with 1 when a split has another number of examples than GLUE's.
+Every file is written atomically, and a file with GLUE's number of examples is kept, so a second
+call continues where the first one stopped. Columns that the Hub's copy lacks (ids, genres, parses)
+are empty. The exit code is 1 when a split has another number of examples than GLUE's.
 """
 
 import argparse
@@ -24,8 +24,8 @@ MNLI = (
     "sentence2_parse sentence1 sentence2"
 )
 STSB = "index genre filename year old_index source1 source2 sentence1 sentence2"
-# The columns of GLUE's own files in their order, as other readers go by their places: of labelled
-# files, of test files.
+# The columns of GLUE's own files, of labelled files and of test files. Their order matters, because
+# other readers select columns by number.
 COLUMNS = {
     "cola": ("source label mark sentence", "index sentence"),
     "sst2": ("sentence label", "index sentence"),
@@ -48,20 +48,22 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--tasks", nargs="+", default=list(TASKS), help="all by default")
     given = parser.parse_args(arguments)
     try:
-        differing = [found for name in given.tasks for found in fetch(task(name), given.out)]
+        warnings = []
+        for name in given.tasks:
+            warnings += fetch(task(name), given.out)
     except UserError as error:
         console.error(f"{error} Called again, this goes on where it ended.")
         return 1
-    for found in differing:
+    for warning in warnings:
         console.warn(
-            f"{found} {HUB_DATASET} has changed, or its copy in the local cache is another."
+            f"{warning} {HUB_DATASET} has changed, or its copy in the local cache is another."
         )
-    return 1 if differing else 0
+    return 1 if warnings else 0
 
 
 def fetch(chosen: Task, out: Path) -> list[str]:
-    """Write what is missing of a task's files; a sentence for each split that has another number of examples."""
-    differing = []
+    """Write the missing files of a task; return a warning for each split with another size."""
+    warnings = []
     for split, name in chosen.files.items():
         path = out / chosen.folders[0] / name
         if is_whole(chosen, split, path):
@@ -72,9 +74,10 @@ def fetch(chosen: Task, out: Path) -> list[str]:
         with whole_file(path) as aside:
             aside.write_bytes("".join(f"{line}\n" for line in lines).encode())
         console.out.print(f"{path}: {len(examples):,} examples", markup=False)
-        found = differing_count(chosen, split, examples)
-        differing += [found] if found else []
-    return differing
+        warning = differing_count(chosen, split, examples)
+        if warning is not None:
+            warnings.append(warning)
+    return warnings
 
 
 def is_whole(chosen: Task, split: str, path: Path) -> bool:

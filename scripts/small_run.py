@@ -2,9 +2,9 @@
 
     python scripts/small_run.py --text FOLDER [--text FOLDER ...] --glue-dir FOLDER
 
-Prepares a corpus from the text, pretrains through both phases, then finetunes MRPC and RTE, with 3
-seeds each, from the pretrained model and from random weights. Goes on where it was stopped;
-everything lies in data/small and runs/.
+The script prepares a corpus from the text, pretrains in both phases, then finetunes MRPC and RTE
+with 3 seeds each, from the pretrained model and from random weights. A second call continues where
+the first one stopped. Its files are in data/small and runs/.
 """
 
 import json
@@ -42,7 +42,7 @@ def main() -> None:
             "eval", f"runs/{phase}", "--corpus", str(CORPUS), "--json", f"runs/{phase}/heldout.json"
         )
     runs = [(task, start, seed) for task in TASKS for start in STARTS for seed in SEEDS]
-    # Models this small use a core each better than all cores together.
+    # Models of this size train faster one on each core than one after the other on all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         list(pool.map(lambda run: finetune(run[0], run[1], run[2], given.glue_dir), runs))
     show()
@@ -80,10 +80,8 @@ def show() -> None:
     rows = []
     for phase, length in PHASES.items():
         heldout = json.loads(Path("runs", phase, "heldout.json").read_text(encoding="utf-8"))
-        figures, unigram = (
-            heldout[f"length_{length}"],
-            f"{heldout['heldout_unigram_nats']:.3f} (unigram)",
-        )
+        figures = heldout[f"length_{length}"]
+        unigram = f"{heldout['heldout_unigram_nats']:.3f} (unigram)"
         rows += [
             (f"MLM loss at length {length}", f"{figures['heldout_mlm_loss']:.3f} nats", unigram),
             (f"MLM accuracy at length {length}", f"{figures['heldout_mlm_accuracy']:.1%}", ""),

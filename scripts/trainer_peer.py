@@ -1,10 +1,10 @@
-"""Finetuning by one recipe, as `sqzb finetune` does it and as transformers' Trainer does: whole commands, timed.
+"""Finetuning by one recipe, by `sqzb finetune` and by transformers' Trainer: whole commands, timed.
 
-    python scripts/trainer_peer.py RECIPE.yaml --glue-dir FOLDER    # the one of Trainer
+    python scripts/trainer_peer.py RECIPE.yaml --glue-dir FOLDER    # the run of Trainer
 
-Trainer is used as in transformers' run_glue.py: batches in a random order, padded one by one, AdamW
-fused, evaluation in eights. Both read the same files, evaluate and save a checkpoint at the end of
-each epoch, keep the newest, and save the model at the end.
+Trainer is used as in transformers' run_glue.py: batches in a random order, each padded to its
+longest example, fused AdamW, evaluation in batches of eight. Both read the same files, evaluate and
+save a checkpoint at the end of each epoch, keep the newest, and save the model at the end.
 """
 
 import csv
@@ -40,12 +40,15 @@ def main() -> None:
 
 
 def copy_data(chosen: Task, glue_dir: Path, folder: Path, examples: int | None) -> None:
-    """GLUE's own training and validation file under `folder`, of the first only its first so many examples."""
+    """Copy GLUE's own training and validation file to `folder`.
+
+    examples: number of training examples to copy; None copies all.
+    """
     (folder / chosen.folders[0]).mkdir(parents=True, exist_ok=True)
     for split in SPLITS:
-        lines = (
-            None if examples is None or split != "train" else examples + (not chosen.header)
-        )  # 1: the header line
+        lines = None
+        if examples is not None and split == "train":
+            lines = examples + (not chosen.header)  # plus 1 for a header line
         with (
             file(chosen, split, glue_dir).open("rb") as source,
             file(chosen, split, folder).open("wb") as copy,
@@ -68,7 +71,7 @@ def trainer_figures(output: Path, chosen: Task) -> Figures:
     return {"steps": state["global_step"]} | {name: last[f"eval_{name}"] for name in chosen.metrics}
 
 
-# By name: the arguments of Python, before the recipe, and what was found.
+# By name: Python's arguments before the recipe, and the function that reads the figures.
 CONTESTANTS: dict[str, tuple[list[str], Callable[[Path, Task], Figures]]] = {
     "sqzb": (["-m", "sqzb", "finetune", "--recipe"], sqzb_figures),
     "transformers": ([__file__], trainer_figures),
@@ -76,27 +79,27 @@ CONTESTANTS: dict[str, tuple[list[str], Callable[[Path, Task], Figures]]] = {
 
 
 def timed(contestant: str, recipe: FinetuneRecipe, glue_dir: Path, **environment: str) -> Figures:
-    """Run the recipe, from the start of a process to its end: its seconds, its peak of resident memory in bytes, the
-    steps and the task's metrics. The recipe and what was said lie beside the output. Exits when it
-    fails.
+    """Run the recipe in a process of its own, and return its figures; exit if it fails.
+
+    The figures are the duration in seconds, the peak of resident memory in bytes, the number of
+    steps and the task's metrics. Recipe and log lie beside the output.
     """
     arguments, figures = CONTESTANTS[contestant]
     output = Path(recipe.output or "")
     given, log = (output.with_name(output.name + suffix) for suffix in (".yaml", ".log"))
     given.write_text(dump_recipe(recipe), encoding="utf-8")
-    with log.open("w") as said:
+    with log.open("w") as output_file:
         started = time.perf_counter()
         process = subprocess.Popen(
             [sys.executable, *arguments, str(given), "--glue-dir", str(glue_dir)],
-            stdout=said,
+            stdout=output_file,
             stderr=subprocess.STDOUT,
-            env=os.environ
-            | {"HF_HUB_OFFLINE": "1"}
-            | environment,  # nothing that is timed waits for the network
+            # Offline, so that no timed process waits for the network.
+            env=os.environ | {"HF_HUB_OFFLINE": "1"} | environment,
         )
         _, status, usage = os.wait4(process.pid, 0)
         seconds = time.perf_counter() - started
-    # wait4, which alone tells the usage of one child, took the status from under Popen.
+    # wait4 alone returns the usage of one child, but Popen does not see the status then.
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         sys.exit(f"{output} failed:\n{log.read_text()}")
@@ -109,7 +112,7 @@ def timed(contestant: str, recipe: FinetuneRecipe, glue_dir: Path, **environment
 
 
 def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
-    """What transformers' run_glue.py does with the recipe's settings."""
+    """Train as transformers' run_glue.py does, with the recipe's settings."""
     import torch
     from datasets import load_dataset
     from transformers import (
@@ -144,8 +147,8 @@ def train(recipe: FinetuneRecipe, glue_dir: Path) -> None:
         return metrics.compute(chosen.metrics, seen.predictions.argmax(1), seen.label_ids)  # type: ignore[union-attr]
 
     set_seed(recipe.seed)
-    places = ("hidden_dropout_prob", "attention_probs_dropout_prob")
-    dropout = {} if recipe.dropout is None else dict.fromkeys(places, recipe.dropout)
+    keys = ("hidden_dropout_prob", "attention_probs_dropout_prob")
+    dropout = {} if recipe.dropout is None else dict.fromkeys(keys, recipe.dropout)
     runner = Trainer(
         # The published weights are stored in fp16, and would be trained in it.
         AutoModelForSequenceClassification.from_pretrained(
