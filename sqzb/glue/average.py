@@ -1,4 +1,4 @@
-"""GLUE's one number for a model."""
+"""GLUE's average of a model's scores."""
 
 from collections.abc import Mapping
 
@@ -6,16 +6,20 @@ from sqzb.glue.tasks import NINE
 
 
 def average(scores: Mapping[tuple[str, str], float], wnli: bool) -> float:
-    """GLUE's one number for a model: the mean over its nine tasks, or without WNLI over eight, of their scores.
+    """Return GLUE's average: the mean score over its nine tasks, or eight without WNLI.
 
-    `scores` is by task and split; a task in several splits (MNLI's two halves) counts once, with
-    their mean. AX is no task of GLUE's average. Raises ValueError when a task is missing, as a mean
-    over others could not be compared.
+    scores: by task and split. A task with several splits (MNLI's two halves) counts once, with
+    their mean. AX is not part of GLUE's average.
+
+    Raises:
+        ValueError: the score of a task is missing, so that the mean could not be compared with
+            others.
     """
     counted = [name for name in NINE if wnli or name != "wnli"]
-    splits = {
-        name: [value for (task, _), value in scores.items() if task == name] for name in counted
-    }
+    splits: dict[str, list[float]] = {name: [] for name in counted}
+    for (task, _), score in scores.items():
+        if task in splits:
+            splits[task].append(score)
     missing = [name for name in counted if not splits[name]]
     if missing:
         raise ValueError(

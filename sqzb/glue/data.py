@@ -1,4 +1,4 @@
-"""GLUE's examples, from GLUE's own files or from the Hub, with the labels in the order of `task.labels`."""
+"""GLUE's examples, from GLUE's own files or from the Hub; labels in the order of `task.labels`."""
 
 import codecs
 from collections.abc import Iterator, Sequence
@@ -21,12 +21,12 @@ ABOVE = ("glue_data", "glue")  # folders that may lie between --glue-dir and the
 
 
 def open_task(name: str, folder: Path | None) -> DataSet:
-    """Return a GLUE task as a data set. Its splits are read when they are asked for.
+    """Return a GLUE task as a data set, which reads a split when it is first needed.
 
-    folder: of GLUE's own files, as `load_split` takes it; None: the Hub's copy is read.
+    folder: GLUE's own files, as `load_split` takes it; None: the Hub's copy.
 
     Raises:
-        UserError: There is no such task. Reading a split raises it as `load_split` does.
+        UserError: there is no such task. Reading a split raises it as `load_split` does.
     """
     chosen = task(name)
     return DataSet(
@@ -50,15 +50,18 @@ def _with_warnings(chosen: Task, split: str, folder: Path | None) -> Split:
 
 
 def load_split(task: Task, split: str, folder: Path | None = None) -> list[Example]:
-    """All examples of a split ("train", "validation", "test": a key of `task.files`), in their source's order.
+    """Return all examples of a split, in the order of their source.
 
-    `folder` holds GLUE's own files: it is the task's folder, the one above it, or one above a
-    glue_data folder. Without it the Hub's nyu-mll/glue is read. Test labels are never given, even
-    where a file has them.
+    split: a key of `task.files`, such as "train", "validation" or "test".
+    folder: the folder with GLUE's own files of the task, its parent, or the parent of a glue_data
+    folder. None: the Hub's nyu-mll/glue.
 
-    Quotes mean nothing; a byte order mark, CRLF, further columns and empty sentences are accepted,
-    as is any number of examples (`differing_count`). Raises UserError when the data cannot be had
-    or breaks GLUE's rules, with the file and line.
+    Labels of a test split are never returned, even if a file has them. Quotes have no meaning.
+    Accepted are a byte order mark, CRLF, extra columns, empty sentences and any number of examples
+    (`differing_count`).
+
+    Raises:
+        UserError: the data cannot be read, or breaks GLUE's rules; with the file and line.
     """
     if split not in task.files:
         instead = f" Finetune {task.model_of}, whose model predicts it." if task.model_of else ""
@@ -76,7 +79,7 @@ def load_split(task: Task, split: str, folder: Path | None = None) -> list[Examp
 
 
 def differing_count(task: Task, split: str, examples: Sequence[Example]) -> str | None:
-    """A sentence to warn with where there are more or fewer examples than GLUE's, as in a file that was cut short."""
+    """Return a warning if the number of examples differs from GLUE's, as in a truncated file."""
     n, expected = len(examples), task.counts[split]
     if n == expected:
         return None
@@ -85,7 +88,7 @@ def differing_count(task: Task, split: str, examples: Sequence[Example]) -> str 
 
 
 def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str | None:
-    """Return a sentence to warn with where a text of an example is empty, or white space alone."""
+    """Return a warning if a text of an example is empty, or only white space."""
     n = empty_texts(examples)
     if n == 0:
         return None
@@ -104,58 +107,73 @@ def _example(sentences: Sequence[str], label: int | float | None, row: int) -> E
 
 
 class _Table(NamedTuple):
-    """A file of tab-separated values; `lines[i]`, undecoded, is the file's line `first_line` + i."""
+    """A file of tab-separated values.
+
+    lines: the rows, undecoded; `lines[i]` is line `first_line + i` of the file.
+    ended: whether the last line ends with a line break.
+    """
 
     task: Task
     path: Path
     columns: Sequence[str]
     lines: list[bytes]
     first_line: int
-    ended: bool  # whether the last line has an end
+    ended: bool
 
     def where(self, row: int) -> str:
+        """Return the file and line of a row, as FILE:LINE."""
         return f"{self.path}:{self.first_line + row}"
 
     def select(
         self, wanted: Sequence[str], skip_short: bool = False
     ) -> Iterator[tuple[int, list[str]]]:
-        """Each row's number and its cells in the wanted columns; columns nobody wants may be missing or extra."""
-        places = [self._place(column) for column in wanted]
+        """Yield each row's number and its cells in the wanted columns.
+
+        Other columns may be missing or extra. With `skip_short`, rows that lack a wanted column are
+        skipped.
+
+        Raises:
+            UserError: a column is missing, or a row lacks one.
+        """
+        indices = [self._index(column) for column in wanted]
         for row, line in enumerate(self.lines):
             cells = _cells(line, self.where(row))
-            if len(cells) > max(places):
-                yield row, [cells[place] for place in places]
+            if len(cells) > max(indices):
+                yield row, [cells[index] for index in indices]
             elif not skip_short:
                 cut = row == len(self.lines) - 1 and not self.ended
                 raise UserError(
                     f"{self.where(row)}: the row has {_count(len(cells), 'column')} and "
-                    f"{max(places) + 1} are needed (columns are separated by tabs: "
+                    f"{max(indices) + 1} are needed (columns are separated by tabs: "
                     f"{', '.join(self.columns)}). "
                     f"{'The file was cut short here: get' if cut else 'Mend the row or get'} the "
                     "file again."
                 )
 
-    def _place(self, column: str) -> int:
+    def _index(self, column: str) -> int:
         if column in self.columns:
             return self.columns.index(column)
-        found = f"there is no column {column!r}; the columns found are {', '.join(map(repr, self.columns))}"
+        present = ", ".join(map(repr, self.columns))
+        problem = f"there is no column {column!r}; the columns found are {present}"
         if column == self.task.file_label and set(self.task.file_columns) <= set(self.columns):
             raise UserError(
-                f"{self.path}:1: {found}. This is a test file, whose labels GLUE keeps back, or "
+                f"{self.path}:1: {problem}. This is a test file, whose labels GLUE keeps back, or "
                 f"lacks its labels: put {self.task.name}'s own file for this split in its place."
             )
         raise UserError(
-            f"{self.path}:1: {found}. Check that this is GLUE's own file for {self.task.name}, "
+            f"{self.path}:1: {problem}. Check that this is GLUE's own file for {self.task.name}, "
             "with its header line and with tabs between the columns."
         )
 
 
 def _read_table(task: Task, path: Path, header: Sequence[str] = ()) -> _Table:
-    """Read a file whose first line names its columns; where `header` does, a first line that does so too may be there.
+    """Read a file whose first line names its columns.
 
-    Lines end at LF or CRLF only: text mode and str.splitlines would also cut at the other
-    separators that the text may hold. They are decoded one by one, as a whole file with one rare
-    character in it takes four times its size.
+    header: the columns of a file without such a line; a first line that names them is accepted too.
+
+    Lines end at LF or CRLF only: text mode and str.splitlines would also split at other separators,
+    which the text may contain. Lines are decoded one by one, because a whole file with one rare
+    character would take four times its size.
     """
     try:
         raw = path.read_bytes().removeprefix(codecs.BOM_UTF8)
@@ -177,7 +195,7 @@ def _read_table(task: Task, path: Path, header: Sequence[str] = ()) -> _Table:
 
 
 def _cells(line: bytes, where: str) -> list[str]:
-    """Quotes mean nothing (csv.QUOTE_NONE): GLUE's are not balanced."""
+    """Return the cells of a line; quotes have no meaning (csv.QUOTE_NONE)."""
     try:
         return line.removesuffix(b"\r").decode("utf-8").split("\t")
     except UnicodeDecodeError as error:
@@ -225,7 +243,11 @@ def _unlabelled(task: Task, table: _Table) -> Iterator[Example]:
 
 
 def _label(task: Task, value: str, where: str) -> int | float:
-    """Match by what GLUE's files write, name or number: orders of the names differ between code bases."""
+    """Return the index of a label, or the score.
+
+    Labels are matched by what GLUE's files write, name or number, because code bases order the
+    names differently.
+    """
     if value in task.file_labels:
         return task.file_labels.index(value)
     score = _score(value) if task.regression else None
@@ -251,22 +273,26 @@ def _score(value: Any) -> float | None:
 
 
 def _file(task: Task, split: str, folder: Path) -> Path:
-    """GLUE's own file of the split, under whichever of its names is there."""
+    """Return the path of GLUE's own file of the split, under the first of its names that exists."""
     names = (task.files[split], *(task.other_files if is_test(split) else ()))
     return next((folder / name for name in names if (folder / name).exists()), folder / names[0])
 
 
 def _task_folder(task: Task, given: Path) -> Path:
-    """`given` itself, or the folder in it, or in a folder of `ABOVE` in it, that has one of the task's names."""
+    """Return `given` itself or the folder below it that has one of the task's names.
+
+    The folder may lie in `given`, or in a folder of it that is named in ABOVE.
+    """
     names = {_plain(name) for name in task.folders}
     inside = _folders(task, given)
-    deeper = (
-        path for above in inside if above.name.lower() in ABOVE for path in _folders(task, above)
-    )
-    found = next((path for path in (*inside, *deeper) if _plain(path.name) in names), None)
-    if found is not None:
-        return found
-    # A link may have the task's name, or be to a folder that has it.
+    candidates = list(inside)
+    for above in inside:
+        if above.name.lower() in ABOVE:
+            candidates += _folders(task, above)
+    for candidate in candidates:
+        if _plain(candidate.name) in names:
+            return candidate
+    # The given path may be a symbolic link that has the task's name, or whose target has.
     if names & {_plain(given.absolute().name), _plain(given.resolve().name)}:
         return given
     raise UserError(
@@ -284,14 +310,15 @@ def _folders(task: Task, folder: Path) -> list[Path]:
 
 
 def _plain(name: str) -> str:
-    """STS-B, sts-b, STSB and sts_b are one."""
+    """Return a name in a form in which STS-B, sts-b, STSB and sts_b are equal."""
     return name.lower().replace("-", "").replace("_", "")
 
 
 def _layout(task: Task) -> str:
     others = f" (or {' or '.join(task.other_files)})" if task.other_files else ""
     if task.name == "mrpc":
-        others = f" (or {MSR_FILES['train']}, {MSR_DEV_IDS} and {MSR_FILES['test']} in place of them all)"
+        train, test = MSR_FILES["train"], MSR_FILES["test"]
+        others = f" (or {train}, {MSR_DEV_IDS} and {test} in place of them all)"
     return (
         f"GLUE's own files for {task.name} are {', '.join(task.files.values())}{others} "
         f"in a folder {' or '.join(task.folders)}, which --glue-dir names or has inside it."
@@ -309,12 +336,16 @@ def _count(number: int, noun: str) -> str:
     return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
-# MRPC as Microsoft gave it out (Dolan & Brockett 2005): GLUE says by pairs of ids which part of
-# train is validation.
+# MRPC as Microsoft published it (Dolan & Brockett 2005): a file of GLUE lists the pairs of ids that
+# are the validation split; Microsoft's train file holds both splits.
 
 
 def _is_msr(task: Task, folder: Path) -> bool:
-    """By the folder and not file by file: mixing both layouts could put validation examples into train."""
+    """Return whether the folder has Microsoft's files and not GLUE's.
+
+    The layout is chosen for the folder and not for each file: mixing both could put validation
+    examples into train.
+    """
     if task.name != "mrpc":
         return False
     return (
@@ -364,7 +395,8 @@ def _from_hub(task: Task, split: str) -> list[Example]:
 
     try:
         data = datasets.load_dataset(HUB_DATASET, task.hub_config, split=split)
-    except Exception as error:  # datasets, the Hub's client and HTTP share no base, and the way out is the same for all
+    # Errors of datasets, the Hub's client and HTTP have no common base class, and one remedy.
+    except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
             f"{task.name}'s {split} split could not be had from {HUB_DATASET} on the Hub, nor "
@@ -385,27 +417,29 @@ def _from_hub(task: Task, split: str) -> list[Example]:
 
 
 def _hub_labels(task: Task, split: str, feature: Any, values: list[Any]) -> list[Any]:
-    """Match by name: the Hub's order is its own business. Its -1 stands for a label that is kept back."""
+    """Return the labels in the order of `task.labels`, matched by name; None in a test split.
+
+    The Hub orders the names of some tasks differently, and stores -1 for a label that GLUE keeps
+    back.
+    """
     if is_test(split):
         return [None] * len(values)
+    labels: list[Any]
     if task.regression:
-        labels, found, allowed = (
-            [_score(value) for value in values],
-            "",
-            "from {:g} to {:g}".format(*SCORE_RANGE),
-        )
+        labels = [_score(value) for value in values]
+        names, allowed = "", "from {:g} to {:g}".format(*SCORE_RANGE)
     else:
-        places = {
-            place: task.labels.index(name)
-            for place, name in enumerate(feature.names)
+        own_index = {
+            index: task.labels.index(name)
+            for index, name in enumerate(feature.names)
             if name in task.labels
         }
-        labels = [places.get(value) for value in values]
-        found, allowed = f" of {', '.join(feature.names)}", ", ".join(task.labels)
+        labels = [own_index.get(value) for value in values]
+        names, allowed = f" of {', '.join(feature.names)}", ", ".join(task.labels)
     if None in labels:
         row = labels.index(None)
         raise UserError(
             f"Row {row} of {task.name}'s {split} split in {HUB_DATASET} has label "
-            f"{values[row]}{found}; the labels must be {allowed}. {_CHANGED}"
+            f"{values[row]}{names}; the labels must be {allowed}. {_CHANGED}"
         )
     return labels

@@ -1,7 +1,7 @@
-"""GLUE's submission: one zip with a file of predictions for every test split, checked before it is written.
+"""GLUE's submission: a zip of predictions for every test split, checked before it is written.
 
 The format is that of gluebenchmark.com/faq: eleven files of tab-separated values, each with a
-header line. The labels are written as GLUE's own files of the task write them.
+header line. Labels are written as in GLUE's own files of the task.
 """
 
 import math
@@ -14,23 +14,26 @@ from sqzb.files import whole_file
 from sqzb.glue.tasks import SCORE_RANGE, TASKS, Task
 
 HEADER = "index\tprediction"
-DATE = (1980, 1, 1, 0, 0, 0)  # of every file in the zip, so that equal predictions are equal bytes
+# The date of every file in the zip: a fixed one, so that equal predictions give equal bytes.
+DATE = (1980, 1, 1, 0, 0, 0)
 # From (task, split) to the prediction for each index: a label index, or a number for regression.
 Predictions = Mapping[tuple[str, str], Mapping[int, float]]
 
-PLACES: dict[str, tuple[Task, str]] = {
+# The task and test split of each file in the zip.
+FILES: dict[str, tuple[Task, str]] = {
     name: (task, split) for task in TASKS.values() for split, name in task.submission.items()
 }
 
 
 def write(path: Path, predictions: Predictions) -> None:
-    """Write the zip, whose bytes follow from the predictions alone.
+    """Write the zip; its bytes are a function of the predictions alone.
 
-    `predictions` has every test split of every task, by the `row` of its examples; AX's are its
-    model's, which is MNLI's. Numbers of a regression are clipped to SCORE_RANGE.
+    predictions: every test split of every task, by the `row` of its examples. AX is predicted by
+    MNLI's model. Predictions of a regression are clipped to SCORE_RANGE.
 
     Raises:
-        UserError: with all problems, when GLUE could not take the zip. What was at `path` stays.
+        UserError: GLUE would reject the zip; lists all problems. A file that exists at `path`
+            stays.
     """
     problems = list(_problems(predictions))
     if problems:
@@ -40,7 +43,7 @@ def write(path: Path, predictions: Predictions) -> None:
             "and write it anew."
         )
     with whole_file(path) as aside, zipfile.ZipFile(aside, "w") as archive:
-        for name, (task, split) in PLACES.items():
+        for name, (task, split) in FILES.items():
             entry = zipfile.ZipInfo(name, DATE)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
             values = sorted(predictions[task.name, split].items())
@@ -49,7 +52,7 @@ def write(path: Path, predictions: Predictions) -> None:
 
 
 def _written(task: Task, value: float) -> str | None:
-    """The prediction as GLUE writes it; None for a value that GLUE cannot take."""
+    """Return a prediction as GLUE writes it; None for a value that GLUE would reject."""
     if task.regression:
         lowest, highest = SCORE_RANGE
         return f"{min(max(value, lowest), highest):.6f}" if math.isfinite(value) else None
@@ -57,22 +60,20 @@ def _written(task: Task, value: float) -> str | None:
 
 
 def _problems(predictions: Predictions) -> Iterator[str]:
-    known = {(task.name, split) for task, split in PLACES.values()}
+    known = {(task.name, split) for task, split in FILES.values()}
     for task_name, split in predictions:
         if (task_name, split) not in known:
             yield f"{task_name}'s {split} split has no place in it"
-    for name, (task, split) in PLACES.items():
+    for name, (task, split) in FILES.items():
         if (task.name, split) in predictions:
-            yield from (
-                f"{name}{problem}"
-                for problem in _problems_of_file(task, split, predictions[task.name, split])
-            )
+            for problem in _problems_of_file(task, split, predictions[task.name, split]):
+                yield f"{name}{problem}"
         else:
             yield f"{name} is missing ({task.name}'s {split} split)"
 
 
 def _problems_of_file(task: Task, split: str, predictions: Mapping[int, float]) -> Iterator[str]:
-    """The first problem of each kind, with the line that it would have in the file."""
+    """Yield the first problem of each kind, with its line in the file."""
     if len(predictions) != task.counts[split]:
         yield f" has {len(predictions):,} rows and must have {task.counts[split]:,}"
     indices = sorted(predictions)

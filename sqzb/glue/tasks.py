@@ -1,4 +1,4 @@
-"""GLUE's tasks as one table: all that tells one task from another is a row here.
+"""GLUE's tasks as one table: every difference between tasks is a field of its row.
 
 Rules and names are those of the GLUE benchmark (Wang et al. 2018, arXiv 1804.07461;
 gluebenchmark.com/tasks) and of its copy on the Hub, nyu-mll/glue.
@@ -12,7 +12,7 @@ from sqzb.data.dataset import Classes, Kind, Number
 from sqzb.errors import UserError
 
 HUB_DATASET = "nyu-mll/glue"
-SCORE_RANGE = (0.0, 5.0)  # of STS-B, GLUE's one regression
+SCORE_RANGE = (0.0, 5.0)  # of STS-B, GLUE's only regression
 
 
 _BINARY = ("0", "1")
@@ -24,23 +24,24 @@ _THREE_WAY = ("entailment", "neutral", "contradiction")
 class Task:
     """One GLUE task.
 
-    name          what the user writes, e.g. "mrpc"
-    labels        the label names in GLUE's index order; none for regression
-    metrics       names of functions in sqzb.data.metrics; the task's score is their mean
-    columns       the sentence column or columns on the Hub, where the label is always in "label"
-    file_columns  the same in GLUE's own files
-    file_label    the label column in GLUE's own files; test files need not have it
-    file_labels   the labels as GLUE's own files and submissions write them, in the order of `labels`
-    folders       names that the folder of GLUE's own files may have, in any case, with or without hyphens
-    hub_config    the configuration of nyu-mll/glue
-    counts        examples by split, of the Hub's copy
-    submission    from test split to the file with its predictions in a submission; none for a task that is not GLUE's
-    files         from split (the Hub's name) to GLUE's own file; the order is that of use
-    file_index    the column of test files that submissions are keyed by
-    header        the columns of the train and validation files where these have no header line (CoLA)
-    skip_short    pass over rows that lack a column, as the Hub's copy does (GLUE's own QQP has such rows)
-    other_files   other names that the test file is given out under (AX)
-    model_of      the task whose model predicts this one, which has a test split alone (AX)
+    name: what the user writes, e.g. "mrpc".
+    labels: label names in GLUE's index order; none for regression.
+    metrics: names of functions in sqzb.data.metrics; the task's score is their mean.
+    columns: the sentence columns on the Hub, where the label is always in "label".
+    file_columns: the sentence columns in GLUE's own files.
+    file_label: the label column in GLUE's own files; test files may lack it.
+    file_labels: labels as GLUE's own files and submissions write them, in the order of `labels`.
+    folders: names of the folder of GLUE's own files, in any case, with or without hyphens.
+    hub_config: the configuration of nyu-mll/glue.
+    counts: examples by split in the Hub's copy.
+    submission: the file of a submission with the predictions of each test split; empty for a task
+    that is not in GLUE's submission.
+    files: GLUE's own file of each split (in the Hub's names), in order of use.
+    file_index: the column of test files whose values index a submission.
+    header: columns of train and validation files that have no header line (CoLA).
+    skip_short: skip rows that lack a column, as the Hub's copy does; GLUE's own QQP has such rows.
+    other_files: other names under which the test file is published (AX).
+    model_of: the task whose model predicts this task, which has only a test split (AX).
     """
 
     name: str
@@ -71,22 +72,22 @@ class Task:
 
     @property
     def kind(self) -> Kind:
-        """What the labels are."""
+        """The kind of the labels."""
         return Number(*SCORE_RANGE) if self.regression else Classes(self.labels)
 
     @property
     def validation_splits(self) -> tuple[str, ...]:
-        """One, two of MNLI (matched first), none of AX."""
+        """Names of the validation splits: one, two of MNLI (matched first), none of AX."""
         return tuple(split for split in self.files if split.startswith("validation"))
 
     @property
     def test_splits(self) -> tuple[str, ...]:
-        """One, or two of MNLI (matched first)."""
+        """Names of the test splits: one, or two of MNLI (matched first)."""
         return tuple(split for split in self.files if is_test(split))
 
 
 def is_test(split: str) -> bool:
-    """Whether it is a split whose labels GLUE keeps back."""
+    """Return whether GLUE keeps back the labels of this split."""
     return split.startswith("test")
 
 
@@ -250,14 +251,18 @@ TASKS: dict[str, Task] = {
 }
 
 
-# The tasks that a model can be finetuned on: all but AX, which has a test split alone.
+# The tasks that a model can be finetuned on: all but AX, which has only a test split.
 FINETUNED = tuple(name for name, row in TASKS.items() if not row.model_of)
-# Those of GLUE's average and submission. A row of another benchmark has no place in either.
+# The tasks in GLUE's average and submission.
 NINE = tuple(name for name in FINETUNED if TASKS[name].submission)
 
 
 def task(name: str) -> Task:
-    """The row of TASKS called `name`; UserError with the nearest name when there is none."""
+    """Return the task called `name`.
+
+    Raises:
+        UserError: there is no such task; suggests the nearest name.
+    """
     if name in TASKS:
         return TASKS[name]
     nearest = difflib.get_close_matches(name.lower(), TASKS, n=1)

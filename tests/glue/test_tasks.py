@@ -10,7 +10,7 @@ from sqzb.data.metrics import METRICS
 from sqzb.errors import UserError
 from sqzb.glue.average import average
 from sqzb.glue.data import open_task
-from sqzb.glue.submission import PLACES
+from sqzb.glue.submission import FILES
 from sqzb.glue.tasks import NINE, TASKS, Task, task
 
 
@@ -113,4 +113,4 @@ def test_a_task_of_another_benchmark_is_one_row(
     data = open_task("cb", tmp_path)
     assert data.read("train").examples == [Example("A fire.", "It burns.", 0, 0)]
     assert average({(name, "validation"): 0.5 for name in NINE}, wnli=True) == 0.5
-    assert "cb" not in {row.name for row, _ in PLACES.values()}
+    assert "cb" not in {row.name for row, _ in FILES.values()}
