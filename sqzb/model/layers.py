@@ -1,7 +1,7 @@
 """The layers of SqueezeBERT in (batch, length, width) layout.
 
-Attribute names such as `conv1d` and `layernorm` are those of the published state dict, so that a
-saved model needs no translation in either direction.
+Attribute names such as `conv1d` and `layernorm` are those of the published state dict, so that the
+tensors of a saved model keep their names.
 """
 
 import numpy as np
@@ -19,7 +19,7 @@ ENCODER_LAYER_NORM_EPS = 1e-12
 
 
 def activation(config: SqueezeBertConfig) -> nn.Module:
-    """The activation named by `hidden_act`: exact gelu, its tanh approximation ("gelu_new") or relu."""
+    """Return the activation named `hidden_act`: "gelu" (exact), "gelu_new" (tanh) or "relu"."""
     if config.hidden_act == "relu":
         return nn.ReLU()
     return nn.GELU(approximate="none" if config.hidden_act == "gelu" else "tanh")
@@ -27,14 +27,15 @@ def activation(config: SqueezeBertConfig) -> nn.Module:
 
 @operator("dropout_factor")
 def dropout_factor(x: Tensor, p: float, seed: Tensor) -> Tensor:
-    """What dropout multiplies `x` by on a CPU: 0 with probability `p`, else what keeps the mean. A pure function of
-    `seed`, a number from 0, and of shape, type and `p`.
+    """Return the factors of dropout for `x` on a CPU: 0 with probability `p`, else 1 / (1 - p).
 
-    16 bits decide, so the probability is p rounded to 1/65,536, as is the scale.
+    The factors are a pure function of `seed` (a non-negative integer) and of the shape, the type
+    and `p`. Each is decided by 16 random bits, so the probability and the scale are those of p
+    rounded to 1/65,536.
     """
     dropped = min(round(p * 2**16), 2**16 - 1)
     bits = np.random.SFC64(int(seed)).random_raw(-(-x.numel() // 4)).view(np.int16)
-    # Compared right into numbers: by way of bool they would take five times as long.
+    # The comparison writes numbers directly, because a bool tensor and its conversion are slower.
     kept = torch.empty(x.shape, dtype=x.dtype)
     torch.ge(torch.from_numpy(bits[: x.numel()]).view(x.shape), dropped - 2**15, out=kept)
     return kept.mul_(2**16 / (2**16 - dropped))
@@ -46,35 +47,39 @@ def _(x: Tensor, p: float, seed: Tensor) -> Tensor:
 
 
 def dropout(x: Tensor, p: float, training: bool) -> Tensor:
-    """`x` with each number zero with probability `p`, the others scaled up for it, so that the mean stays.
+    """Return `x` with elements zeroed with probability `p` and the others scaled by 1 / (1 - p).
 
-    On a CPU torch draws a number in fp64 for each element, one after the other, which took a third
-    of a forward.
+    On a CPU torch draws a number in fp64 for each element, one after the other, so a CPU has a
+    faster generator here, `dropout_factor`.
     """
     if not training or p in (0, 1) or x.device.type != "cpu":
         return F.dropout(x, p, training)
-    # Not Tensor.random_, at which torch.compile would break the graph, nor randint, for which it
-    # draws other numbers.
+    # Not Tensor.random_, which would break the graph of torch.compile, nor randint, which draws
+    # other numbers when it is compiled.
     seed = torch.ops.aten.random(torch.empty((), dtype=torch.int64))
     factor: Tensor = dropout_factor(x.detach(), p, seed)
     return x * factor
 
 
 class Dropout(nn.Dropout):
+    """Dropout as nn.Dropout, with `dropout`'s faster generator on a CPU."""
+
     def forward(self, x: Tensor) -> Tensor:
+        """Apply dropout in training; the shape stays."""
         return dropout(x, self.p, self.training)
 
 
 def _seed(x: Tensor) -> Tensor:
-    """What a kernel draws its dropout from, on the device of `x`."""
+    """Return the seed of a kernel's dropout, on the device of `x`."""
     return torch.randint(2**62, (), device=x.device)
 
 
 class GroupedLinear(nn.Module):
-    """A linear layer with a block-diagonal weight: output group g sees input group g alone.
+    """A linear layer with a block-diagonal weight: output group g depends only on input group g.
 
-    Equal to a grouped convolution of kernel size 1, whose parameter shapes it keeps: weight
-    (out_features, in_features / groups, 1) and bias (out_features).
+    It is equal to a grouped convolution of kernel size 1 (Iandola et al. 2020, section 3), whose
+    parameter shapes it keeps: weight (out_features, in_features / groups, 1) and bias
+    (out_features).
     """
 
     def __init__(self, in_features: int, out_features: int, groups: int) -> None:
@@ -89,6 +94,8 @@ class GroupedLinear(nn.Module):
 
 
 class SelfAttention(nn.Module):
+    """Multi-head self-attention whose queries, keys and values are grouped linear layers."""
+
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         width = config.hidden_size
@@ -100,15 +107,21 @@ class SelfAttention(nn.Module):
         self.value = GroupedLinear(width, width, config.v_groups)
 
     def forward(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
-        """Map the (rows, width) of `batch` sequences to contexts; `mask` (batch, 1, 1, length) is added to scores."""
-        x = in_autocast(x)  # once for all three
+        """Map (rows, width), the rows of `batch` sequences, to contexts of the same shape.
+
+        mask: (batch, 1, 1, length), added to the scores; None: no padding.
+        """
+        x = in_autocast(x)  # once for the three layers
         query, key, value = self._by_head(x, batch, self.query, self.key, self.value)
         mask = None if mask is None else mask.to(query.dtype)
         context = attention(query, key, value, mask, self.dropout if self.training else 0.0)
         return context.transpose(1, 2).reshape(x.shape)
 
     def packed(self) -> tuple[Tensor, Tensor]:
-        """Weight and bias of one layer in place of the three: of each group's query, key and value in turn."""
+        """Return weight and bias of one layer that computes each group's query, key and value.
+
+        A group's query comes first, then its key and its value.
+        """
         groups, layers = self.query.groups, (self.query, self.key, self.value)
         weight = torch.cat(
             [layer.weight.view(groups, -1, layer.weight.shape[1]) for layer in layers], 1
@@ -117,7 +130,7 @@ class SelfAttention(nn.Module):
         return weight.flatten(0, 1)[..., None], bias.flatten()
 
     def _by_head(self, x: Tensor, batch: int, *layers: nn.Module) -> list[Tensor]:
-        """What each layer makes of the rows, (batch, heads, length, width of a head)."""
+        """Apply each layer: (rows, width) to (batch, heads, length, head_width)."""
         return [
             layer(x).view(batch, -1, self.heads, self.head_width).transpose(1, 2)
             for layer in layers
@@ -127,17 +140,20 @@ class SelfAttention(nn.Module):
 def attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None, dropped: float
 ) -> Tensor:
-    """Softmax attention of (batch, heads, length, width), scaled by the root of the width."""
+    """Compute softmax attention of (batch, heads, length, width), scaled by 1 / sqrt(width).
+
+    dropped: probability with which an attention weight is dropped.
+    """
     if query.device.type != "cpu" or not torch.is_grad_enabled():
         return F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropped)
-    # torch's fused backward on a CPU takes up to five times as long as these products.
+    # torch's fused backward is slower than these products on a CPU.
     scores = query * query.shape[-1] ** -0.5 @ key.transpose(-2, -1)
     weights = (scores if mask is None else scores.add_(mask)).softmax(-1)
     return dropout(weights, dropped, training=True) @ value
 
 
 class ProjectAddNorm(nn.Module):
-    """Grouped linear layer, dropout, residual sum, LayerNorm (post-LayerNorm, as BERT)."""
+    """A grouped linear layer, dropout, residual sum and LayerNorm (post-LayerNorm, as BERT)."""
 
     def __init__(self, in_features: int, out_features: int, groups: int, dropout: float) -> None:
         super().__init__()
@@ -146,12 +162,15 @@ class ProjectAddNorm(nn.Module):
         self.layernorm = nn.LayerNorm(out_features, eps=ENCODER_LAYER_NORM_EPS)
 
     def forward(self, projected: Tensor, residual: Tensor) -> Tensor:
-        """From what conv1d has made and what is added to it, both (rows, out_features)."""
+        """Add conv1d's output to the residual and normalise; all (rows, out_features).
+
+        projected: the output of conv1d, which the caller applies.
+        """
         normed: Tensor = self.layernorm(self.dropout(projected) + residual)
         return normed
 
     def by_kernel(self, projected: Tensor, residual: Tensor) -> Tensor:
-        """As `forward`, from what conv1d makes without its bias."""
+        """Compute `forward` by a kernel, from conv1d's output without its bias."""
         from sqzb.model.kernels.norm import dropout_add_norm
 
         norm, p = self.layernorm, self.dropout.p if self.training else 0.0
@@ -162,7 +181,7 @@ class ProjectAddNorm(nn.Module):
 
 
 class ProjectActivate(nn.Module):
-    """Grouped linear layer and activation: the wide middle of the feed-forward block."""
+    """A grouped linear layer and activation: the wide middle of the feed-forward block."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
@@ -178,9 +197,12 @@ class ProjectActivate(nn.Module):
 
 
 class SqueezeBertLayer(nn.Module):
-    """Attention and feed-forward block; `post_attention` is the only layer that mixes the groups."""
+    """An attention and a feed-forward block (Iandola et al. 2020, section 3).
 
-    by_kernels = False  # see use_kernels
+    With the published group counts, `post_attention` is the only linear layer that mixes groups.
+    """
+
+    by_kernels = False  # set by use_kernels
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
@@ -192,7 +214,10 @@ class SqueezeBertLayer(nn.Module):
         self.hidden_act = config.hidden_act
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Map (batch, length, width) to the same shape."""
+        """Map (batch, length, width) to the same shape.
+
+        mask: (batch, 1, 1, length), added to the attention scores; None: no padding.
+        """
         rows = x.flatten(0, 1)
         if self.by_kernels:
             return self._by_kernels(in_autocast(rows), len(x), mask).view_as(x)
@@ -202,7 +227,7 @@ class SqueezeBertLayer(nn.Module):
         return output.view_as(x)
 
     def projected(self, x: Tensor) -> Tensor:
-        """The feed-forward block before dropout, sum and norm: (rows, width) to the same shape."""
+        """Compute the feed-forward block without dropout, sum and norm; (rows, width) stays."""
         wide, narrow = self.intermediate.conv1d, self.output.conv1d
         if wide.groups != narrow.groups:
             result: Tensor = narrow(self.intermediate(x))
@@ -212,37 +237,44 @@ class SqueezeBertLayer(nn.Module):
         )
 
     def _by_kernels(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
-        """As `forward`, on rows, in their type: that of autocast, which all that goes from layer to layer then has."""
-        from sqzb.model.kernels.attention import attention
-        from sqzb.model.kernels.linear import feed_forward, grouped_product
+        """Compute `forward` on rows by kernels, in the rows' type.
+
+        Under autocast, that is its type, which all activations between layers then have.
+        """
+        from sqzb.model.kernels.attention import packed_attention
+        from sqzb.model.kernels.linear import fused_feed_forward, grouped_product
 
         weight, bias = self.attention.packed()
         groups, heads, p = self.attention.query.groups, self.attention.heads, self.attention.dropout
         packed = grouped_product(x, weight, bias, groups)
         mask = None if mask is None else mask.view(batch, -1)
-        context = attention(
+        context = packed_attention(
             packed, bias, mask, batch, heads, groups, p if self.training else 0.0, _seed(x)
         )
-        post, wide, narrow = (
-            self.post_attention.conv1d,
-            self.intermediate.conv1d,
-            self.output.conv1d,
-        )
+
+        post = self.post_attention.conv1d
         if post.groups == 1:
             projected = F.linear(context, post.weight.squeeze(-1))
         else:
             projected = grouped_product(context, post.weight, post.bias.detach(), post.groups)
         attended = self.post_attention.by_kernel(projected, x)
-        made = feed_forward(
+
+        wide, narrow = self.intermediate.conv1d, self.output.conv1d
+        projected = fused_feed_forward(
             attended, wide.weight, wide.bias, narrow.weight, wide.groups, self.hidden_act
         )
-        return self.output.by_kernel(made, attended)
+        return self.output.by_kernel(projected, attended)
 
 
 def use_kernels(model: nn.Module) -> None:
-    """Let the layers run kernels/, which needs Triton and a GPU. ValueError where the model has no such layers, or
-    its groups or heads do not fit."""
-    from sqzb.model.kernels.attention import HEAD_WIDTHS  # ImportError here, not in the first step
+    """Make the layers of the model run kernels/, which need Triton and a GPU.
+
+    Raises:
+        ImportError: Triton is not installed.
+        ValueError: the model has no such layers, or its groups or heads do not fit the kernels.
+    """
+    # Imported here, so that a missing Triton is reported before the first step.
+    from sqzb.model.kernels.attention import HEAD_WIDTHS
 
     layers = [module for module in model.modules() if isinstance(module, SqueezeBertLayer)]
     if not layers:
@@ -264,14 +296,13 @@ def use_kernels(model: nn.Module) -> None:
 
 
 def by_kernels(model: nn.Module) -> bool:
-    """Whether its layers run kernels/."""
-    return any(
-        isinstance(module, SqueezeBertLayer) and module.by_kernels for module in model.modules()
-    )
+    """Return whether a layer of the model runs kernels/."""
+    layers = (module for module in model.modules() if isinstance(module, SqueezeBertLayer))
+    return any(layer.by_kernels for layer in layers)
 
 
 def initialize(model: nn.Module, config: SqueezeBertConfig) -> None:
-    """BERT's initialisation: weights of standard deviation `initializer_range`, zero biases, a zero padding row."""
+    """Initialise as BERT: weights from N(0, initializer_range), zero biases, a zero padding row."""
     for module in model.modules():
         if isinstance(module, nn.Linear | GroupedLinear | nn.Embedding):
             nn.init.normal_(module.weight, std=config.initializer_range)

@@ -1,8 +1,8 @@
-"""Softmax attention on queries, keys and values that lie packed in one tensor, by group, as one product makes them.
+"""Softmax attention on queries, keys and values that one product has packed into one tensor.
 
-A head's scores never leave the chip; the backward pass computes them again from each row's largest
-and the sum of the rest. Short sequences, as most of pretraining has, are one block, for which it
-takes five products and no second round.
+The scores of a head never leave the chip; the backward pass recomputes them from each row's maximum
+and its sum of exponentials (Dao 2023, FlashAttention-2). A short sequence, as in most of
+pretraining, is one block, whose backward takes five products and no second pass over the keys.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -21,7 +21,7 @@ HEAD_WIDTHS = (16, 32, 64, 128)
 LOG2_E = 1.4426950408889634
 
 
-def attention(
+def packed_attention(
     packed: Tensor,
     bias: Tensor,
     mask: Tensor | None,
@@ -31,17 +31,21 @@ def attention(
     dropout: float,
     seed: Tensor,
 ) -> Tensor:
-    """Attention of each head to its sequence, scaled by the root of its width: (rows, 3 * width) to (rows, width).
+    """Compute the attention of each head: (rows, 3 * width) to (rows, width).
 
-    `packed` has the rows of `batch` sequences, one after the other. Group by group it holds the
-    query, the key and the value of the group's heads, one head beside the other; `bias` (3 *
-    width), in the same order, is what is still to be added, and gets no gradient here
-    (`grouped_product` finds it). `mask` (batch, length), in fp32, is added to the scores. `dropout`
-    is a probability below 1, of the weights; which are dropped is a pure function of `seed`, one
-    int64 on the device of `packed`, and the shape. Scores and their sums are fp32.
+    Scores are scaled by 1 / sqrt(width of a head); they and their sums are fp32.
 
-    Raises ValueError for heads that are not 16, 32, 64 or 128 wide, and for sizes that do not
-    divide.
+    packed: the rows of `batch` sequences, one after the other. A row holds, group by group, the
+    queries, the keys and the values of the group's heads, one head beside the other.
+    bias: (3 * width) in the same order, added to `packed` here. It gets no gradient here, because
+    `grouped_product` computes it.
+    mask: fp32 (batch, length), added to the scores.
+    dropout: probability, below 1, with which an attention weight is dropped.
+    seed: one int64 on the device of `packed`; the dropped weights are a pure function of it and the
+    shape.
+
+    Raises:
+        ValueError: a head is not 16, 32, 64 or 128 wide, or the sizes do not divide.
     """
     width = packed.shape[1] // 3 // heads
     if width not in HEAD_WIDTHS:
@@ -58,7 +62,7 @@ def attention(
 
 
 def _forward_sizes(length: int, dtype: torch.dtype) -> dict[str, int]:
-    """Queries of a program, keys of a step."""
+    """Return the queries of a program, the keys of a step, warps and stages."""
     whole = max(16, triton.next_power_of_2(length))
     return {
         "M_TILE": min(whole, 64 if dtype.itemsize == 2 else 32),
@@ -69,8 +73,11 @@ def _forward_sizes(length: int, dtype: torch.dtype) -> dict[str, int]:
 
 
 def _backward_sizes(length: int, dtype: torch.dtype) -> dict[str, int]:
-    """Keys of a program, queries of a step. In one stage: Triton's pipeline gives a tile that a product and a sum read
-    too few buffers."""
+    """Return the keys of a program, the queries of a step, warps and stages.
+
+    There is one stage, because Triton's pipeline allocates too few buffers for a tile that both a
+    product and a sum read.
+    """
     whole = max(16, triton.next_power_of_2(length))
     if dtype.itemsize > 2:
         return {"M_TILE": min(whole, 32), "N_TILE": min(whole, 32), "num_warps": 4, "num_stages": 1}
@@ -103,7 +110,7 @@ def _plus(tile, bias):
 
 @triton.jit
 def _added(mask, column, length, MASK: tl.constexpr):
-    """What is added to the scores of each key, in units of log 2."""
+    """Return what is added to the scores of each key: mask and padding, in units of log 2."""
     if MASK:
         added = (
             tl.maximum(tl.load(mask + column, mask=column < length, other=0.0), -1e38)
@@ -116,7 +123,7 @@ def _added(mask, column, length, MASK: tl.constexpr):
 
 @triton.jit
 def _sums(sums, row, length):
-    """Of each row the largest score and one over the sum of the exponentials of what the others are below it."""
+    """Return each row's largest score, and one over its sum of exp(score - largest)."""
     inside = row < length
     return tl.load(sums + row, mask=inside, other=0.0), tl.load(
         sums + length + row, mask=inside, other=0.0
@@ -146,7 +153,7 @@ def _forward_kernel(
         number = tl.load(seed)
     for start in range(0, length, N_TILE):
         column = start + tl.arange(0, N_TILE)
-        # Without its bias, which adds the same to all scores of a query.
+        # The bias of the keys is left out, because it adds the same to all scores of a query.
         k = _rows(query + WIDTH, column, place, length, stride)
         v = _plus(_rows(query + 2 * WIDTH, column, place, length, stride), bias + 2 * WIDTH + place)
         s = dot(q, tl.trans(k), tl.zeros((M_TILE, N_TILE), tl.float32)) * scale
@@ -173,8 +180,11 @@ def _backward_kernel(
     H: tl.constexpr, G: tl.constexpr, D: tl.constexpr, MASK: tl.constexpr, DROP: tl.constexpr,
     ONE: tl.constexpr, M_TILE: tl.constexpr, N_TILE: tl.constexpr,
 ):  # fmt: skip
-    """`scale` is that of the scores in units of log 2. N_TILE keys, and then as many queries, are the program's own; it
-    goes over the others by M_TILE. ONE: N_TILE are all."""
+    """Compute the gradients of N_TILE keys and values, and of as many queries, in each program.
+
+    `scale` is that of the scores in units of log 2. A program loops over the other side by M_TILE.
+    ONE: N_TILE covers the whole sequence.
+    """
     blocks = tl.cdiv(length, N_TILE)
     stream = tl.program_id(0) // blocks
     item, head = (stream // H).to(tl.int64), stream % H
@@ -207,7 +217,7 @@ def _backward_kernel(
         q = _plus(_rows(query, row, place, length, stride), bias + place)
         dy = _rows(dcontext, row, place, length, H * D)
         most, inverse = _sums(sums, row, length)
-        # Transposed, so that what is made of them goes into the next product as it lies.
+        # The scores are transposed, so that their results enter the next product without a copy.
         p = (
             tl.exp2(dot(k, tl.trans(q), nothing) * scale + added[:, None] - most[None, :])
             * inverse[None, :]
@@ -221,9 +231,10 @@ def _backward_kernel(
             dp *= factor
         else:
             dv = dot(p.to(dy.dtype), dy, dv)
-        # What the softmax takes off. Flash attention has it from the context, whose rounding can be
-        # a tenth of the gradient of queries and keys where the values are alike; from the weights
-        # it is as exact as they.
+        # The row's dot product of weights and their gradients, which the softmax subtracts. Flash
+        # attention takes it from the rounded context, an error of up to a tenth of the gradient of
+        # queries and keys if the values are alike; computed from the weights, it is as exact as
+        # they are.
         if ONE:
             delta = tl.sum(p * dp, axis=0)
         else:
@@ -309,8 +320,9 @@ def _packed_attention_backward(
     scale = (width // heads) ** -0.5 * LOG2_E
     with torch.cuda.device_of(qkv):
         _backward_kernel[(batch * heads * blocks,)](
-            dcontext.contiguous(), qkv, bias, qkv if mask is None else mask, context, sums, dqkv, seed, length, scale,
-            dropout, **_constants(qkv, mask, heads, groups, dropout), ONE=blocks == 1, **sizes,
+            dcontext.contiguous(), qkv, bias, qkv if mask is None else mask, context, sums, dqkv,
+            seed, length, scale, dropout, ONE=blocks == 1,
+            **_constants(qkv, mask, heads, groups, dropout), **sizes,
         )  # fmt: skip
     return dqkv
 

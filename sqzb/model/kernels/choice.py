@@ -1,4 +1,4 @@
-"""Which models run by the kernels."""
+"""The choice between the kernels and plain torch."""
 
 import contextlib
 
@@ -9,17 +9,18 @@ from sqzb.errors import UserError
 from sqzb.model.layers import use_kernels
 from sqzb.recipe import TrainingRecipe
 
-SHARED_MEMORY = 198_656  # bytes of a block: the most that a kernel takes, the gradient of weights
+# Bytes of a block's shared memory: the most that a kernel uses, which is the gradient of weights.
+SHARED_MEMORY = 198_656
 
 
 def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.device) -> None:
-    """Let the model run by the kernels where the recipe asks for them.
+    """Make the model run the kernels if the recipe asks for them.
 
     With `kernels: null` the kernels run where they were measured to be faster, compiled or not: in
-    bf16, on an NVIDIA GPU with the shared memory of an H100, by a model that they fit.
+    bf16, on an NVIDIA GPU with the shared memory of an H100, by a model that fits them.
 
     Raises:
-        UserError: the recipe asks for kernels that this device or this model cannot have.
+        UserError: the recipe asks for kernels that do not run on this device or with this model.
     """
     on_nvidia = device.type == "cuda" and torch.version.hip is None
 
@@ -41,7 +42,10 @@ def choose_kernels(recipe: TrainingRecipe, model: nn.Module, device: torch.devic
 
 
 def _has_shared_memory(device: torch.device) -> bool:
-    """Return whether a block may have as much as the kernels take; that of an A100 or RTX 4090 may not."""
+    """Return whether a block may use as much shared memory as the kernels need.
+
+    The limit is high enough on an H100, but not on an A100 or RTX 4090.
+    """
     properties = torch.cuda.get_device_properties(device)
     memory: int = getattr(properties, "shared_memory_per_block_optin", 0)  # torch's types lack it
     return memory >= SHARED_MEMORY

@@ -1,9 +1,8 @@
-"""Grouped products and the feed-forward block, which read and write each activation where it lies in its row.
+"""Grouped products and the feed-forward block, without copies that separate or join groups.
 
-A layer of SqueezeBERT is bound by memory. All groups are one strided product of cuBLAS, in which
-nothing is copied to bring groups together or apart; bias and activation are one kernel; and
-gradients of weights, which are small sums over very many rows, are cut over the rows, so that all
-of a GPU has work.
+The layers of SqueezeBERT are bound by memory. All groups are one strided product of cuBLAS; bias
+and activation are one kernel; and the gradients of weights, which are small sums over very many
+rows, are split over the rows, so that the whole GPU has work.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -21,26 +20,32 @@ from sqzb.model.operators import fake, operator
 
 
 def grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """x W^T by group: (rows, groups * before) to (rows, groups * after).
+    """Compute x W^T by group: (rows, groups * before) to (rows, groups * after).
 
-    `weight` is (groups * after, before, 1) and `bias` (groups * after), as in `GroupedLinear`. The
-    bias is not added, which is left to what reads the result; but its gradient, the sum over the
-    rows, is found here, where these are read anyway. The result has the type of `x`, or of autocast
-    where that is on; the weight is rounded to that type too, sums are fp32; weight and bias get
-    gradients of their own type.
+    weight: (groups * after, before, 1), as in `GroupedLinear`.
+    bias: (groups * after). It is not added here, but by the function that reads the result; its
+    gradient, a sum over the rows, is computed here, because the backward pass reads the rows
+    anyway.
+
+    The result has the type of `x`, or autocast's. The weight is rounded to that type, and sums are
+    fp32. Weight and bias get gradients of their own type.
     """
     y: Tensor = _grouped_product(in_autocast(x), weight, bias, groups)
     return y
 
 
-def feed_forward(
+def fused_feed_forward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, groups: int, activation: str
 ) -> Tensor:
-    """act(x W1^T + b1) W2^T by group: (rows, groups * before) to (rows, groups * after).
+    """Compute act(x W1^T + b1) W2^T by group: (rows, groups * before) to (rows, groups * after).
 
-    `w1` (groups * middle, before, 1), `b1` (groups * middle), `w2` (groups * after, middle, 1);
-    types as of `grouped_product`. `activation` is "gelu" (exact), "gelu_new" (tanh) or "relu". For
-    a backward pass, what goes into the activation, without b1, and what comes out of it are kept.
+    w1: (groups * middle, before, 1).
+    b1: (groups * middle).
+    w2: (groups * after, middle, 1).
+    activation: "gelu" (exact), "gelu_new" (tanh) or "relu".
+
+    Types are as in `grouped_product`. For a backward pass, the activation's input without b1 and
+    its output are kept.
     """
     y: Tensor = _feed_forward(
         in_autocast(x), w1, b1, w2, groups, activation, torch.is_grad_enabled()
@@ -48,12 +53,11 @@ def feed_forward(
     return y
 
 
-# --- Products
-# -------------------------------------------------------------------------------------------------------
+# --- Products -------------------------------------------------------------------------------------
 
 
 def _product(x: Tensor, weight: Tensor, groups: int, transposed: bool) -> Tensor:
-    """x W^T, or x W if `transposed`, by group; x (rows, groups * before) lies in memory row by row."""
+    """Compute x W^T by group, or x W if `transposed`; x (rows, groups * before) is contiguous."""
     parts = weight.to(x.dtype).view(groups, -1, weight.shape[1])
     parts = parts if transposed else parts.transpose(1, 2)
     y = x.new_empty(len(x), groups * parts.shape[2])
@@ -61,8 +65,7 @@ def _product(x: Tensor, weight: Tensor, groups: int, transposed: bool) -> Tensor
     return y
 
 
-# --- Activation
-# -----------------------------------------------------------------------------------------------------
+# --- Activation -----------------------------------------------------------------------------------
 
 ACTIVATION_TILE = {"R_TILE": 4, "N_TILE": 512, "num_warps": 4}
 
@@ -74,13 +77,13 @@ def _normal_cdf(h):
 
 @triton.jit
 def _tanh_cdf(h):
-    """The logistic form of 0.5 * (1 + tanh(sqrt(2 / pi) * (h + 0.044715 * h^3)))."""
+    """Compute 0.5 * (1 + tanh(sqrt(2 / pi) * (h + 0.044715 * h^3))) in its logistic form."""
     return tl.sigmoid(1.5957691216057308 * (h + 0.044715 * h * h * h))
 
 
 @triton.jit
 def _tail(h):
-    """The probability that a normal number is larger than |h|, times max(|h|, 1) to within 1e-6: a fit of its log2."""
+    """Approximate max(|h|, 1) * P(normal > |h|) to within 1e-6, by a fit of its log2."""
     h = tl.abs(h)
     power = (
         h
@@ -95,7 +98,11 @@ def _tail(h):
 
 @triton.jit
 def _activate(h, ACTIVATION: tl.constexpr, HALF: tl.constexpr):
-    """HALF: for a result of 16 bits, whose gelu is a fit: with erf, a kernel waits for arithmetic, not for memory."""
+    """Compute the activation.
+
+    HALF: the result has 16 bits, so that a fit suffices for gelu; with erf the kernel would be
+    bound by arithmetic, not by memory.
+    """
     if ACTIVATION == "gelu" and HALF:
         return tl.maximum(h, 0.0) - tl.abs(h) * _tail(h)
     elif ACTIVATION == "gelu":
@@ -108,7 +115,7 @@ def _activate(h, ACTIVATION: tl.constexpr, HALF: tl.constexpr):
 
 @triton.jit
 def _slope(h, ACTIVATION: tl.constexpr, HALF: tl.constexpr):
-    """The derivative of the activation."""
+    """Compute the derivative of the activation."""
     if ACTIVATION == "gelu" and HALF:
         tail = _tail(h)
         return tl.where(h > 0.0, 1.0 - tail, tail) + h * 0.3989422804014327 * tl.exp2(
@@ -128,7 +135,7 @@ def _activation_kernel(
     h, bias, by, out, rows, N: tl.constexpr, ACTIVATION: tl.constexpr, SLOPE: tl.constexpr,
     R_TILE: tl.constexpr, N_TILE: tl.constexpr,
 ):  # fmt: skip
-    """out = act(h + bias), or with SLOPE by * act'(h + bias); all (rows, N)."""
+    """Compute out = act(h + bias), or with SLOPE by * act'(h + bias); all (rows, N)."""
     r = tl.program_id(0).to(tl.int64) * R_TILE + tl.arange(0, R_TILE)
     n = tl.program_id(1) * N_TILE + tl.arange(0, N_TILE)
     place, inside = r[:, None] * N + n[None, :], (r < rows)[:, None] & (n < N)[None, :]
@@ -147,7 +154,7 @@ def _activation_kernel(
 def _activation(
     h: Tensor, bias: Tensor, activation: str, out: Tensor, by: Tensor | None = None
 ) -> Tensor:
-    """act(h + bias), or with `by` that times act'(h + bias), in `out`, which may be h or `by`."""
+    """Compute act(h + bias), or by * act'(h + bias), into `out`, which may be h or `by`."""
     rows, width = h.shape
     sizes: dict[str, Any] = {
         "N": width,
@@ -161,16 +168,21 @@ def _activation(
     return out
 
 
-# --- Gradients of weights
-# ------------------------------------------------------------------------------------------- Names:
-# r rows, k places of a group of x, n places of a group of dy; G groups of K and N places. Tiles are
-# powers of two and 192 is not: a width is a pair of tiles, 192 is (128, 64); of a pair (n, 0) there
-# is one.
+# --- Gradients of weights -------------------------------------------------------------------------
+#
+# Names: r rows, k columns of a group of x, n columns of a group of dy; G groups of K and N columns.
+# Triton's tiles are powers of two, and 192 is not. So a width is covered by pairs of tiles, 192 by
+# (128, 64); the pair (n, 0) is a single tile.
 
 
 class WeightTiles(NamedTuple):
-    """Rows and columns of dW that a program makes, the rows of x that a step takes, and the programs, or fewer, that
-    run at once: the rows of x are parted among them."""
+    """The work of a program that computes a part of dW.
+
+    after: rows of dW, as a pair of tiles.
+    before: columns of dW, as a pair of tiles.
+    step: rows of x in a step.
+    programs: programs that run at once, at most; the rows of x are split among them.
+    """
 
     after: tuple[int, int]
     before: tuple[int, int]
@@ -181,17 +193,20 @@ class WeightTiles(NamedTuple):
 
 
 def _power(width: int, most: int = 128) -> int:
-    """The power of two from a width on; products on tensor cores need 16."""
+    """Return the smallest power of two from `width` on, within 16 (for tensor cores) and `most`."""
     return int(min(max(16, triton.next_power_of_2(width)), most))
 
 
 def _pair(width: int) -> tuple[int, int]:
-    """Tiles to go over a width with."""
+    """Return the pair of tiles that covers a width."""
     return (128, 64) if width % 192 == 0 else (_power(width), 0)
 
 
 def weight_tiles(before: int, after: int, element_size: int) -> WeightTiles:
-    """For groups `before` wide in x and `after` wide in y. An H100 has 132 multiprocessors."""
+    """Return the tiles for groups `before` wide in x and `after` wide in y.
+
+    The number of programs is that of an H100, which has 132 multiprocessors.
+    """
     if element_size > 2:
         columns = (_power(after, 64), 0), (_power(before, 64), 0)
         return WeightTiles(*columns, step=32, programs=264, warps=4, stages=2)
@@ -200,7 +215,10 @@ def weight_tiles(before: int, after: int, element_size: int) -> WeightTiles:
 
 @triton.jit
 def _load(place, row, column, rows, columns, FIT: tl.constexpr):
-    """A tile, zero outside of its matrix. FIT: no column is. A mask costs registers."""
+    """Load a tile, zero outside of its matrix.
+
+    FIT: no column is outside, which saves the registers of a mask.
+    """
     if FIT:
         return tl.load(place, mask=(row < rows)[:, None], other=0.0)
     else:
@@ -225,7 +243,7 @@ def _weight_tile(
     K_FIT: tl.constexpr = K % (K0 + K1) == 0
     r, n0, k0 = tl.arange(0, R_TILE), first_n + tl.arange(0, N0), first_k + tl.arange(0, K0)
     dw00 = tl.zeros((N0, K0), tl.float32)
-    # A sum over rows as a product with ones, for which dy goes no other way than for dW.
+    # The sum over rows is a product with ones, so that dy is loaded and laid out once, as for dW.
     ones = tl.full((R_TILE, 16), 1.0, tl.float32).to(x.dtype.element_ty)
     if BIAS:
         db0 = tl.zeros((N0, 16), tl.float32)
@@ -278,7 +296,10 @@ def _weight_gradient_kernel(
     G: tl.constexpr, K: tl.constexpr, N: tl.constexpr,
     R_TILE: tl.constexpr, N0: tl.constexpr, N1: tl.constexpr, K0: tl.constexpr, K1: tl.constexpr,
 ):  # fmt: skip
-    """dweight[part, n, k] = sum_r dy[r, n] x[r, k] and dbias[part, n] = sum_r dy[r, n] by group, over a part's rows."""
+    """Compute partial gradients of weight and bias by group, summed over the rows of a part.
+
+    dweight[part, n, k] = sum_r dy[r, n] x[r, k] and dbias[part, n] = sum_r dy[r, n].
+    """
     K_TILES: tl.constexpr = (K + K0 + K1 - 1) // (K0 + K1)
     N_TILES: tl.constexpr = (N + N0 + N1 - 1) // (N0 + N1)
     program = tl.program_id(0)
@@ -301,26 +322,25 @@ def _weight_gradient_kernel(
 
 
 def _weight_constants(before: int, after: int, groups: int, tiles: WeightTiles) -> dict[str, Any]:
-    return {
-        **{"G": groups, "K": before, "N": after, "R_TILE": tiles.step},
-        **{
-            "N0": tiles.after[0],
-            "N1": tiles.after[1],
-            "K0": tiles.before[0],
-            "K1": tiles.before[1],
-        },
-    }
+    sizes = {"G": groups, "K": before, "N": after, "R_TILE": tiles.step}
+    sizes["N0"], sizes["N1"] = tiles.after
+    sizes["K0"], sizes["K1"] = tiles.before
+    return sizes
 
 
 def _weight_gradients(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tuple[Tensor, Tensor]:
-    """dW in the type of `weight` and db in fp32, of dy (rows, groups * after) and x (rows, groups * before)."""
+    """Return dW in the type of `weight` and db in fp32.
+
+    dy: (rows, groups * after).
+    x: (rows, groups * before).
+    """
     before, after = weight.shape[1], len(weight) // groups
     tiles = weight_tiles(before, after, x.element_size())
     programs = (
         triton.cdiv(after, sum(tiles.after)) * triton.cdiv(before, sum(tiles.before)) * groups
     )
     parts = max(1, min(tiles.programs // programs, triton.cdiv(len(x), tiles.step)))
-    # Parts are added after, not with atomics, so a gradient has the same bits in every run.
+    # The parts are summed afterwards, not by atomics, so a gradient has the same bits in every run.
     dweight = x.new_empty(parts, *weight.shape, dtype=torch.float32)
     dbias = x.new_empty(parts, len(weight), dtype=torch.float32)
     with torch.cuda.device_of(x):
@@ -331,8 +351,7 @@ def _weight_gradients(dy: Tensor, x: Tensor, weight: Tensor, groups: int) -> tup
     return dweight.sum(0).to(weight.dtype), dbias.sum(0)
 
 
-# --- Operators
-# ------------------------------------------------------------------------------------------------------
+# --- Operators ------------------------------------------------------------------------------------
 
 
 @operator("grouped_product")
@@ -344,7 +363,7 @@ def _grouped_product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Te
 def _grouped_product_backward(
     dy: Tensor, x: Tensor, weight: Tensor, groups: int
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The gradients of x and weight, and that of bias in fp32."""
+    """Return the gradients of x and weight, and that of bias in fp32."""
     dy = dy.contiguous()
     return _product(dy, weight, groups, transposed=True), *_weight_gradients(
         dy, x.contiguous(), weight, groups
@@ -355,8 +374,10 @@ def _grouped_product_backward(
 def _feed_forward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, groups: int, activation: str, keep: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """What comes out, and beside it, where it is to be kept, what goes into the activation and comes out of it: (rows,
-    groups * middle)."""
+    """Return the output, and with `keep` the activation's input and output.
+
+    These two are (rows, groups * middle).
+    """
     h = _product(x.contiguous(), w1, groups, transposed=False)
     a = _activation(h, b1, activation, torch.empty_like(h) if keep else h)
     y = _product(a, w2, groups, transposed=False)
@@ -375,7 +396,7 @@ def _feed_forward_backward(
     groups: int,
     activation: str,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of x, w1, b1 (in fp32) and w2."""
+    """Return the gradients of x, w1, b1 (in fp32) and w2."""
     dy = dy.contiguous()
     dw2, _ = _weight_gradients(dy, a, w2, groups)
     da = _product(dy, w2, groups, transposed=True)

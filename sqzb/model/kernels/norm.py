@@ -1,7 +1,6 @@
 """Bias, dropout, residual sum and LayerNorm in one kernel.
 
-Nothing is kept for the backward pass but what went in and two numbers a row; its dropout is drawn
-again.
+The backward pass keeps only the inputs and two numbers for each row; dropout is drawn again.
 """
 
 # mypy: allow-untyped-defs, allow-incomplete-defs, allow-untyped-calls, allow-untyped-decorators
@@ -16,11 +15,10 @@ from torch import Tensor
 from sqzb.model.kernels.common import dropout_factor
 from sqzb.model.operators import fake, operator
 
-# Programs of a backward pass, each of which sums the gradients of the parameters over its rows in a
-# fixed order; the sums are added after, not with atomics, so a gradient has the same bits in every
-# run.
+# Programs of a backward pass. Each sums the gradients of the parameters over its rows in a fixed
+# order. The sums are added afterwards, not by atomics, so a gradient has the same bits every time.
 PARTS = 1056
-WARPS = 1  # a row's sums then need no other threads, which took twice the time
+WARPS = 1  # so that the sums of a row need no exchange between warps
 
 
 def dropout_add_norm(
@@ -33,12 +31,16 @@ def dropout_add_norm(
     eps: float,
     seed: Tensor,
 ) -> Tensor:
-    """LayerNorm(dropout(x + offset) + residual) over the last dimension, in fp32 inside.
+    """Compute LayerNorm(dropout(x + offset) + residual) over the last dimension, in fp32.
 
-    `x` and `residual` are (..., width), `offset`, which is the bias of the layer that made x,
-    `weight` and `bias` (width). `dropout` is a probability below 1. `seed` is one int64 on the
-    device of `x`: what is dropped is a pure function of it and the shape. Returns (..., width) in
-    the wider of the types of `x` and `residual`.
+    x, residual: (..., width).
+    offset: (width), the bias of the layer that computed x.
+    weight, bias: (width), LayerNorm's parameters.
+    dropout: a probability below 1.
+    seed: one int64 on the device of `x`; the dropped elements are a pure function of it and the
+    shape.
+
+    Returns (..., width) in the wider of the types of `x` and `residual`.
     """
     y: Tensor = _dropout_add_norm(x, offset, residual, weight, bias, dropout, eps, seed)[0]
     return y
@@ -73,7 +75,10 @@ def _norm_gradient_kernel(
     dy, x, offset, residual, weight, statistics, dx, dresidual, sums, seed, dropout, rows,
     DROP: tl.constexpr, WIDTH: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
-    """One program a part of the rows; `sums` (parts, 3, WIDTH) are the gradients of offset, weight and bias."""
+    """Compute the gradients of a part of the rows.
+
+    sums: (parts, 3, WIDTH), the gradients of offset, weight and bias.
+    """
     part, column = tl.program_id(0), tl.arange(0, BLOCK)
     inside = column < WIDTH
     gain, before = _row(weight, column, WIDTH), _row(offset, column, WIDTH)
@@ -122,7 +127,7 @@ def _dropout_add_norm(
     eps: float,
     seed: Tensor,
 ) -> tuple[Tensor, Tensor]:
-    """What comes out, and of each row the mean and one over the deviation."""
+    """Return the output, and each row's mean and inverse standard deviation."""
     width = x.shape[-1]
     rows = x.numel() // width
     y = x.new_empty(x.shape, dtype=torch.promote_types(x.dtype, residual.dtype))
@@ -141,7 +146,7 @@ def _dropout_add_norm_backward(
     dy: Tensor, x: Tensor, offset: Tensor, residual: Tensor, weight: Tensor, statistics: Tensor,
     dropout: float, seed: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor]:  # fmt: skip
-    """The gradients of x and residual; and of offset, weight and bias, (3, width) in fp32."""
+    """Return the gradients of x and residual, and fp32 (3, width) of offset, weight and bias."""
     width = x.shape[-1]
     rows = x.numel() // width
     parts = min(PARTS, rows)

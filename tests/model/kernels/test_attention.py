@@ -14,7 +14,7 @@ from torch.testing import assert_close
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 from sqzb.model.encoder import additive_mask
 from sqzb.model.kernels import attention as module
-from sqzb.model.kernels.attention import attention
+from sqzb.model.kernels.attention import packed_attention
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -62,7 +62,7 @@ def kept(qkv: Tensor, batch: int, heads: int, groups: int, dropout: float, seed:
         probe = packed_from(
             (torch.zeros_like(query).float(), torch.zeros_like(key).float(), value), groups
         )
-        context = attention(
+        context = packed_attention(
             probe, torch.zeros(probe.shape[1]), None, batch, heads, groups, dropout, seed
         )
         found.append(
@@ -130,7 +130,7 @@ def check(
     rest = batch, heads, groups
     factor = kept(qkv, *rest, dropout, seed).double() / (1 - dropout) if dropout else 1.0
     with tiles():
-        got = with_gradient(attention(qkv, bias, mask, *rest, dropout, seed), qkv)
+        got = with_gradient(packed_attention(qkv, bias, mask, *rest, dropout, seed), qkv)
     assert [tensor.dtype for tensor in got] == [dtype, dtype]
     close(got, plain(qkv, bias, mask, *rest, factor), TOLERANCE[dtype])
 
@@ -180,7 +180,7 @@ def test_of_a_sequence_that_is_all_padding_every_key_weighs_the_same() -> None:
     for tiles in (nullcontext, small_tiles):
         with tiles():
             context, gradient = with_gradient(
-                attention(qkv, bias, mask, 2, 2, 1, 0.0, torch.tensor(0)), qkv
+                packed_attention(qkv, bias, mask, 2, 2, 1, 0.0, torch.tensor(0)), qkv
             )
         value = by_head(qkv.detach() + bias, 2, 2, 1)[2]
         due = value.mean(2, keepdim=True).expand(value.shape).transpose(1, 2).reshape(context.shape)
@@ -207,9 +207,9 @@ def test_heads_sequences_and_places_are_dropped_independently_and_again_alike() 
 
 def test_inputs_and_gradients_may_lie_in_memory_in_any_order() -> None:
     qkv, bias = torch.randn(96, 14).t().requires_grad_(), torch.randn(96)
-    context = attention(qkv, bias, None, 2, 2, 1, 0.0, torch.tensor(0))
+    context = packed_attention(qkv, bias, None, 2, 2, 1, 0.0, torch.tensor(0))
     close(with_gradient(context, qkv), plain(qkv, bias, None, 2, 2, 1, 1.0), 1e-5)
-    context = attention(qkv, bias, None, 2, 2, 1, 0.0, torch.tensor(0))
+    context = packed_attention(qkv, bias, None, 2, 2, 1, 0.0, torch.tensor(0))
     one, all_ones = torch.ones(1).expand(context.shape), torch.ones_like(context)
     by_one, by_all = (
         torch.autograd.grad(context, qkv, ones, retain_graph=True) for ones in (one, all_ones)
@@ -230,7 +230,7 @@ def test_sizes_that_the_kernels_lack_are_refused(
     shape: tuple[int, int], batch: int, heads: int, groups: int, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        attention(
+        packed_attention(
             torch.randn(shape),
             torch.zeros(shape[1]),
             None,
@@ -247,7 +247,7 @@ def test_torch_compile_takes_it_whole_and_forward_and_backward() -> None:
     bias = torch.randn(96, requires_grad=True)
 
     def twice(x: Tensor) -> Tensor:
-        return 2 * attention(x, bias, mask, 2, 2, 1, 0.1, seed)
+        return 2 * packed_attention(x, bias, mask, 2, 2, 1, 0.1, seed)
 
     compiled = torch.compile(twice, fullgraph=True, backend="aot_eager")
     close(with_gradient(compiled(qkv), qkv), with_gradient(twice(qkv), qkv), 1e-6)

@@ -15,7 +15,7 @@ import triton
 import triton.language as tl
 
 from sqzb.model.kernels import linear
-from sqzb.model.kernels.linear import WeightTiles, feed_forward, grouped_product
+from sqzb.model.kernels.linear import WeightTiles, fused_feed_forward, grouped_product
 
 BF16, FP32 = torch.bfloat16, torch.float32
 TOLERANCE = {FP32: 1e-5, BF16: 2e-2}
@@ -96,7 +96,7 @@ def fused(
 ) -> tuple[Tensor, ...]:
     if not activation:
         return with_gradients(grouped_linear(x, layers[0], layers[1], groups), (x, *layers))
-    y = feed_forward(x, layers[0], layers[1], layers[2], groups, activation)
+    y = fused_feed_forward(x, layers[0], layers[1], layers[2], groups, activation)
     return with_gradients(y + layers[3].to(y.dtype), (x, *layers))
 
 
@@ -204,7 +204,7 @@ def test_inputs_and_gradients_may_lie_in_memory_in_any_order(activation: str) ->
     close(fused(x, shuffled, 2, activation), plain(x, layers, 2, activation), 1e-5)
     wrt = layers[:3] if activation else layers
     if activation:
-        y = feed_forward(x, layers[0], layers[1], layers[2], 2, activation)
+        y = fused_feed_forward(x, layers[0], layers[1], layers[2], 2, activation)
     else:
         y = grouped_product(x, layers[0], layers[1], 2)
     expanded, whole = torch.ones(1).expand(y.shape), torch.ones(y.shape)
@@ -227,11 +227,11 @@ def test_autocast_sets_the_type_of_the_activations_alone(activation: str) -> Non
 
 def test_nothing_is_kept_where_no_gradient_is_asked_for() -> None:
     layers, x = (*parameters(2, 8, 16), parameters(2, 16, 8)[0]), rows_of(5, 16)
-    due = feed_forward(x, *layers, 2, "gelu")
+    due = fused_feed_forward(x, *layers, 2, "gelu")
     with torch.no_grad():
         y, *kept = torch.ops.sqzb.feed_forward_kernel(x, *layers, 2, "gelu", False)
         assert [tensor.numel() for tensor in kept] == [0, 0]
-        assert y.equal(due) and feed_forward(x, *layers, 2, "gelu").equal(due)
+        assert y.equal(due) and fused_feed_forward(x, *layers, 2, "gelu").equal(due)
 
 
 def test_torch_compile_takes_both_whole_and_forward_and_backward() -> None:
@@ -239,7 +239,7 @@ def test_torch_compile_takes_both_whole_and_forward_and_backward() -> None:
 
     def block(x: Tensor) -> Tensor:
         with torch.autocast("cpu", BF16):
-            return feed_forward(grouped_product(x, *square, 2), *layers, 2, "gelu")
+            return fused_feed_forward(grouped_product(x, *square, 2), *layers, 2, "gelu")
 
     square = parameters(2, 24, 24)
     compiled = torch.compile(block, fullgraph=True, backend="aot_eager")
