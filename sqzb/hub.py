@@ -67,7 +67,8 @@ def _download(hub_id: str) -> Path:
             f"There is no folder {hub_id}, and no public model of that name on the Hub. Check the "
             "name; for a private model, run `hf auth login` first."
         ) from None
-    except Exception as error:  # the library lets the errors of its HTTP client through, and these have no common name
+    # The library lets the errors of its HTTP client through, and they have no common base class.
+    except Exception as error:
         raise UserError(
             f"There is no folder {hub_id}, and the Hub cannot be reached for a model of that name "
             f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or "

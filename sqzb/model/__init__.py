@@ -1,4 +1,4 @@
-"""SqueezeBERT: one set of classes and one format on disk for pretraining, finetuning, evaluation and export.
+"""SqueezeBERT: one set of classes and one format on disk for all commands.
 
 The classes are imported at their first use, so that reading a recipe, which needs only the
 configuration, does not import torch.

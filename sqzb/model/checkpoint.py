@@ -1,7 +1,7 @@
-"""The Hugging Face folder, both ways: config.json, model.safetensors, tokenizer.json, and nothing that can run code.
+"""Hugging Face folders, read and written: config.json, model.safetensors, tokenizer.json; no code.
 
-The head for sentence order has no place in the published format, so it lies beside it in a file of
-its own: other tools see a folder without strangers, and a second phase of pretraining still finds
+The published format has no sentence-order head, so that head is in a file of its own beside the
+weights: other tools see only files that they know, and a second phase of pretraining still finds
 the head.
 """
 
@@ -33,8 +33,8 @@ CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = (
     "sop_head.safetensors",
 )
 
-# Tensors that a file may hold without a place of their own here: position numbers of old releases,
-# copies of tied weights, and the head that BERT's code leaves beside its MLM head.
+# Tensors of a file that are ignored: position ids of old releases, copies of tied weights, and the
+# head that BERT's code leaves beside its MLM head.
 LEFTOVERS = {
     "embeddings.position_ids",
     "transformer.embeddings.position_ids",
@@ -45,7 +45,7 @@ LEFTOVERS = {
 }
 ENCODER = "transformer."
 HEADS = MLM, SOP, CLASSIFIER = ("cls.", "sop.", "classifier.")
-# A safetensors header's names of types, and torch's.
+# Names of types in a safetensors header, and torch's names of them.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
 
 Stored = TypeVar("Stored", bound="StoredModel")
@@ -57,17 +57,23 @@ class StoredModel(nn.Module, ABC):
 
     @classmethod
     def from_pretrained(cls: type[Stored], source: str | Path, **changes: Any) -> Stored:
-        """Open a local folder or a Hub id; changes: as `from_folder`."""
+        """Open a local folder or a Hub id.
+
+        changes: as in `from_folder`.
+        """
         return cls.from_folder(local_folder(source), **changes)
 
     @classmethod
     @abstractmethod
     def from_folder(cls: type[Stored], folder: Path, **changes: Any) -> Stored:
-        """Open a local folder; changes: fields of the configuration to have another value."""
+        """Open a local folder.
+
+        changes: fields of the configuration that get another value.
+        """
 
     @abstractmethod
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
-        """Write the folder, as transformers opens it."""
+        """Write a folder that transformers can open."""
 
     @abstractmethod
     def update_config(self, **fields: Any) -> None:
@@ -75,7 +81,7 @@ class StoredModel(nn.Module, ABC):
 
 
 class SavedModel(StoredModel):
-    """A SqueezeBERT with a configuration that can be read from and written to a Hugging Face folder."""
+    """A SqueezeBERT whose configuration and weights are stored in a Hugging Face folder."""
 
     # Prefixes of heads that start from random weights when the folder has none of their tensors.
     fresh_if_absent: ClassVar[tuple[str, ...]] = ()
@@ -86,17 +92,21 @@ class SavedModel(StoredModel):
 
     @classmethod
     def from_folder(cls: type[Model], folder: Path, **changes: Any) -> Model:
-        """Open a local folder, with weights in fp32 whatever they are stored in.
+        """Open a local folder; weights are converted to fp32.
 
-        changes: fields of the configuration to have another value; `id2label` makes a new
-        classifier for these labels. Raises UserError when the folder is not a SqueezeBERT's, or
-        listing every missing, unexpected or misshapen tensor.
+        changes: fields of the configuration that get another value; `id2label` makes a new
+        classifier for these labels.
+
+        Raises:
+            UserError: the folder is not a SqueezeBERT's, or tensors are missing, unexpected or of
+                another shape; lists each of them.
         """
         config = read_config(folder)
         tensors = read_tensors(folder)
         fresh = cls.fresh_if_absent
         if "id2label" in changes:
             fresh += (CLASSIFIER,)
+            # The stored type and classifier are those of the old labels.
             changes = OF_LABELS | changes
             tensors = {
                 name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)
@@ -106,7 +116,7 @@ class SavedModel(StoredModel):
         return model
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
-        """Write the folder; the SOP head, if there is one, goes to a file beside the published layout."""
+        """Write the folder; an SOP head goes to a file beside the published layout."""
         folder = Path(folder)
         folder.mkdir(parents=True, exist_ok=True)
         tensors = {
@@ -117,7 +127,8 @@ class SavedModel(StoredModel):
         if sop:
             write_tensors(folder / SOP_HEAD, sop)
         else:
-            (folder / SOP_HEAD).unlink(missing_ok=True)  # of a model that was saved here before
+            # A model that was saved here before may have left its head.
+            (folder / SOP_HEAD).unlink(missing_ok=True)
         write_json(folder / CONFIG, self.config.to_hf(self._architecture()))
         if tokenizer is not None:
             save_tokenizer(tokenizer, folder, self.config.max_position_embeddings)
@@ -127,19 +138,29 @@ class SavedModel(StoredModel):
         self.config = self.config.model_copy(update=fields)
 
     def _architecture(self) -> str:
-        """The class of transformers that opens the folder: it has none for pretraining with two heads."""
+        """Return the class of transformers that opens the folder; it has none with both heads."""
         return type(self).__name__.replace("ForPreTraining", "ForMaskedLM")
 
     def _load(self, tensors: dict[str, Tensor], folder: Path, fresh: tuple[str, ...]) -> None:
+        """Copy the tensors into this model.
+
+        fresh: prefixes of heads that keep their random weights if `tensors` has none of theirs.
+
+        Raises:
+            UserError: tensors are missing, unexpected or of another shape; lists each of them.
+        """
         own = self.state_dict()
         tensors = {
             _name_in(own, name): tensor for name, tensor in tensors.items() if name not in LEFTOVERS
         }
         others = tuple(head for head in HEADS if not any(name.startswith(head) for name in own))
         absent = tuple(head for head in fresh if not any(name.startswith(head) for name in tensors))
-        found = {name: tensor for name, tensor in tensors.items() if name in own}
+        matching = {name: tensor for name, tensor in tensors.items() if name in own}
+
         problems = [
-            f"missing {name}" for name in own if name not in found and not name.startswith(absent)
+            f"missing {name}"
+            for name in own
+            if name not in matching and not name.startswith(absent)
         ]
         problems += [
             f"unexpected {name}"
@@ -148,7 +169,7 @@ class SavedModel(StoredModel):
         ]
         problems += [
             f"{name} has shape {tuple(tensor.shape)} where {tuple(own[name].shape)} is due"
-            for name, tensor in found.items()
+            for name, tensor in matching.items()
             if tensor.shape != own[name].shape
         ]
         if problems:
@@ -157,24 +178,24 @@ class SavedModel(StoredModel):
                 f"it: {'; '.join(problems)}. Is this the right folder, and were its files saved "
                 "together?"
             )
-        self.load_state_dict(found, strict=False)
+        self.load_state_dict(matching, strict=False)
 
 
 def _name_in(own: Container[str], name: str) -> str:
-    """The name in `own` of the encoder's tensor `name`, which files have with or without `transformer.`."""
+    """Return the name in `own` of the tensor `name`, with or without the encoder's prefix."""
     stem = name.removeprefix(ENCODER)
     return next((known for known in (name, stem, ENCODER + stem) if known in own), name)
 
 
 def write_tensors(path: Path, tensors: dict[str, Tensor]) -> None:
+    """Write the tensors to a safetensors file, atomically."""
     with whole_file(path) as aside:
-        aside.write_bytes(
-            serialize(tensors, metadata={"format": "pt"})
-        )  # save_file hides that the disk is full
+        # Not save_file, which does not report a full disk.
+        aside.write_bytes(serialize(tensors, metadata={"format": "pt"}))
 
 
 def sha256_of(tensors: Mapping[str, Tensor]) -> str:
-    """Of names, types, shapes and numbers, whatever file they are in."""
+    """Return the SHA-256 of the tensors' names, types, shapes and values."""
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -183,7 +204,11 @@ def sha256_of(tensors: Mapping[str, Tensor]) -> str:
 
 
 def read_config(folder: Path) -> SqueezeBertConfig:
-    """The configuration in `folder`; UserError when it is absent, broken or another model's."""
+    """Return the configuration in `folder`.
+
+    Raises:
+        UserError: the configuration is absent, broken, or another model's.
+    """
     path = folder / CONFIG
     try:
         return SqueezeBertConfig.from_hf(json.loads(path.read_text(encoding="utf-8")))
@@ -199,47 +224,48 @@ def read_config(folder: Path) -> SqueezeBertConfig:
 
 
 class StoredTensor(NamedTuple):
-    """The header's entry for a tensor in a file."""
+    """The header's entry for a tensor in a file.
 
-    dtype: str  # as torch names it, such as "float16"
+    dtype: torch's name of the type, such as "float16".
+    """
+
+    dtype: str
     shape: tuple[int, ...]
 
 
 def read_header(folder: Path) -> dict[str, StoredTensor]:
-    """The entries of all tensors in `folder`, by name, without reading the tensors.
+    """Return the entries of all tensors in `folder`, by name, without reading the tensors.
 
     An old pytorch_model.bin has no header, so its tensors are read.
 
     Raises:
-        UserError: There are no weights, or they cannot be read.
+        UserError: there are no weights, or they cannot be read.
     """
     entries: dict[str, StoredTensor] = {}
-    with _unreadable_told(folder):
+    with _readable(folder):
         for path in _weight_files(folder):
             entries |= _header_of(path) if path.name != OLD_WEIGHTS else _entries(_read_old(path))
     return entries
 
 
 def read_tensors(folder: Path) -> dict[str, Tensor]:
-    """All tensors in `folder`, from safetensors or from an old pytorch_model.bin.
-
-    Of the latter only tensors are read.
+    """Return all tensors in `folder`, from safetensors or from an old pytorch_model.bin.
 
     Raises:
-        UserError: There are no weights, or they cannot be read.
+        UserError: there are no weights, they cannot be read, or a pytorch_model.bin holds anything
+            but tensors.
     """
     tensors: dict[str, Tensor] = {}
-    with _unreadable_told(folder):
+    with _readable(folder):
         for path in _weight_files(folder):
             tensors |= load_file(path) if path.name != OLD_WEIGHTS else _read_old(path)
     return tensors
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """The file with the weights, and the one with the SOP head where that exists."""
-    weights = next(
-        (folder / name for name in (WEIGHTS, OLD_WEIGHTS) if (folder / name).exists()), None
-    )
+    """Return the file with the weights, and that of the SOP head if it exists."""
+    candidates = [folder / WEIGHTS, folder / OLD_WEIGHTS]
+    weights = next((file for file in candidates if file.exists()), None)
     if weights is None:
         raise UserError(
             f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the "
@@ -250,7 +276,8 @@ def _weight_files(folder: Path) -> list[Path]:
 
 
 @contextmanager
-def _unreadable_told(folder: Path) -> Iterator[None]:
+def _readable(folder: Path) -> Iterator[None]:
+    """Raise UserError if the block fails to read the weights in `folder`."""
     try:
         yield
     except (SafetensorError, OSError) as error:
@@ -277,7 +304,13 @@ def _entries(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
 
 
 def refuse_not_finite(model: nn.Module, folder: Path) -> None:
-    """UserError when weights are not finite; folder: where they were read, for the message."""
+    """Raise an error if a weight is not finite.
+
+    folder: where the weights were read, for the message.
+
+    Raises:
+        UserError: a weight is infinite or NaN.
+    """
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(
@@ -289,13 +322,13 @@ def refuse_not_finite(model: nn.Module, folder: Path) -> None:
 def _read_old(path: Path) -> dict[str, Tensor]:
     try:
         tensors = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # damaged pickles raise all kinds
+    except Exception as error:  # damaged pickles raise errors of many kinds
         raise UserError(
             f"{path} is not opened: it is damaged, or holds more than tensors and could run code. "
             f"Where you trust it, convert it to {WEIGHTS} first."
         ) from error
     if not isinstance(tensors, dict) or not all(
-        isinstance(n, str) and isinstance(t, Tensor) for n, t in tensors.items()
+        isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()
     ):
         raise UserError(
             f"{path} is no state dict: it must map names to tensors. Save the model's state_dict()."

@@ -11,11 +11,18 @@ from sqzb.model.layers import Dropout, SqueezeBertLayer, initialize
 
 
 class EncoderOutput(NamedTuple):
-    last_hidden_state: Tensor  # (batch, length, width)
-    pooler_output: Tensor  # (batch, width)
+    """The encoder's output: hidden states (batch, length, width) and the pooled first ones.
+
+    pooler_output: (batch, width).
+    """
+
+    last_hidden_state: Tensor
+    pooler_output: Tensor
 
 
 class Embeddings(nn.Module):
+    """The sum of token, position and type embeddings, with LayerNorm and dropout, as BERT."""
+
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         width = config.hidden_size
@@ -28,6 +35,13 @@ class Embeddings(nn.Module):
         self.dropout = Dropout(config.hidden_dropout_prob)
 
     def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+        """Map ids (batch, length) to embeddings (batch, length, width).
+
+        token_type_ids: (batch, length); None: all of type 0.
+
+        Raises:
+            ValueError: the sequences are longer than the model's positions.
+        """
         length, positions = input_ids.shape[1], self.position_embeddings.num_embeddings
         if length > positions:
             raise ValueError(
@@ -41,6 +55,8 @@ class Embeddings(nn.Module):
 
 
 class Encoder(nn.Module):
+    """The stack of SqueezeBERT layers."""
+
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         self.layers = nn.ModuleList(
@@ -48,22 +64,29 @@ class Encoder(nn.Module):
         )
 
     def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        """Map (batch, length, width) to the same shape.
+
+        mask: (batch, 1, 1, length), added to the attention scores; None: no padding.
+        """
         for layer in self.layers:
             x = layer(x, mask)
         return x
 
 
 class Pooler(nn.Module):
+    """A linear layer and tanh on the hidden state of the first token, [CLS]."""
+
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
         self.dense = nn.Linear(config.hidden_size, config.hidden_size)
 
     def forward(self, x: Tensor) -> Tensor:
+        """Map hidden states (batch, length, width) to (batch, width)."""
         return torch.tanh(self.dense(x[:, 0]))
 
 
 class SqueezeBertModel(SavedModel):
-    """Token numbers to hidden states, without a head."""
+    """The encoder without a head: token ids to hidden states."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__(config)
@@ -80,8 +103,8 @@ class SqueezeBertModel(SavedModel):
     ) -> EncoderOutput:
         """Encode a batch.
 
-        input_ids, token_type_ids: (batch, length) whole numbers; attention_mask: (batch, length), 1
-        for tokens and 0 for padding. A mask or types left out mean no padding and all of type 0.
+        input_ids, token_type_ids: int64 (batch, length); without types, all tokens are of type 0.
+        attention_mask: (batch, length), 1 for tokens and 0 for padding; None: no padding.
         """
         x = self.embeddings(input_ids, token_type_ids)
         mask = None if attention_mask is None else additive_mask(attention_mask)
@@ -90,9 +113,9 @@ class SqueezeBertModel(SavedModel):
 
 
 def additive_mask(attention_mask: Tensor) -> Tensor:
-    """(batch, length) of 1 and 0 to (batch, 1, 1, length) of 0 and a number so low that its exponential is 0.
+    """Turn a mask of 1 and 0, (batch, length), into one to add to scores, (batch, 1, 1, length).
 
-    Not minus infinity: a row that is all padding must stay finite. The number exists in fp32 and in
-    bf16.
+    Padding becomes a number so low that its exponential is 0, but not minus infinity: a row that is
+    all padding must stay finite. The number exists in fp32 and in bf16.
     """
     return (attention_mask[:, None, None, :] == 0).float() * -3e38

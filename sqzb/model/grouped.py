@@ -1,7 +1,7 @@
-"""Grouped linear layers of (rows, width), as operators that torch.compile takes as they are.
+"""Grouped linear layers on (rows, width), as operators that torch.compile does not trace into.
 
-All groups are one batched product, which reads and writes each where it lies in its row, so that
-nothing is copied to bring groups together or apart.
+All groups are one batched matrix product, which reads and writes each group in its columns of the
+rows, so that no copy is made to separate or join the groups.
 """
 
 from typing import Any
@@ -13,10 +13,10 @@ from sqzb.model.operators import fake, operator
 
 
 def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-    """x W^T + b by group: (rows, groups * before) to (rows, groups * after).
+    """Compute x W^T + b by group: (rows, groups * before) to (rows, groups * after).
 
-    weight: (groups * after, before, 1), as of a grouped convolution with kernel size 1; bias:
-    (groups * after).
+    weight: (groups * after, before, 1), as of a grouped convolution with kernel size 1.
+    bias: (groups * after).
     """
     y: Tensor = _grouped_linear(x, weight, bias, groups)
     return y
@@ -25,10 +25,14 @@ def grouped_linear(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tens
 def feed_forward(
     x: Tensor, w1: Tensor, b1: Tensor, w2: Tensor, b2: Tensor, groups: int, activation: str
 ) -> Tensor:
-    """act(x W1^T + b1) W2^T + b2 by group: (rows, groups * before) to (rows, groups * after).
+    """Compute act(x W1^T + b1) W2^T + b2 by group.
 
-    w1 (groups * middle, before, 1), b1 (groups * middle), w2 (groups * after, middle, 1), b2
-    (groups * after). activation: "gelu" (exact), "gelu_new" (tanh) or "relu".
+    x: (rows, groups * before); the result is (rows, groups * after).
+    w1: (groups * middle, before, 1).
+    b1: (groups * middle).
+    w2: (groups * after, middle, 1).
+    b2: (groups * after).
+    activation: "gelu" (exact), "gelu_new" (tanh) or "relu".
     """
     keep = torch.is_grad_enabled()
     y: Tensor = _feed_forward(x, w1, b1, w2, b2, groups, activation, keep)[0]
@@ -36,7 +40,7 @@ def feed_forward(
 
 
 def in_autocast(x: Tensor) -> Tensor:
-    """`x` in the type that autocast gives to products, where it is on."""
+    """Return `x` in the type of products under autocast; unchanged if autocast is off."""
     device = x.device.type
     if device != "meta" and torch.is_autocast_enabled(device):
         return x.to(torch.get_autocast_dtype(device))
@@ -44,17 +48,17 @@ def in_autocast(x: Tensor) -> Tensor:
 
 
 def by_group(x: Tensor, groups: int) -> Tensor:
-    """(rows, groups * width) as (groups, rows, width)."""
+    """View (rows, groups * width) as (groups, rows, width)."""
     return x.view(len(x), groups, -1).transpose(0, 1)
 
 
 def _rows_by_group(weight: Tensor, groups: int) -> Tensor:
-    """(groups * after, before, 1) as (groups, after, before)."""
+    """View (groups * after, before, 1) as (groups, after, before)."""
     return weight.view(groups, -1, weight.shape[1])
 
 
 def _affine(x: Tensor, weight: Tensor, bias: Tensor, out: Tensor) -> Tensor:
-    """out[g] = x[g] @ weight[g]^T + bias[g]."""
+    """Compute out[g] = x[g] @ weight[g]^T + bias[g]."""
     return torch.baddbmm(bias.view(len(x), 1, -1), x, weight.transpose(1, 2), out=out)
 
 
@@ -66,7 +70,7 @@ def _activate(x: Tensor, activation: str, out: Tensor) -> None:
 
 
 def _activate_backward(grad: Tensor, x: Tensor, activation: str) -> None:
-    """Put the gradient of x in place of `grad`, that of what came out."""
+    """Turn `grad`, the gradient of the activation's output, into that of its input x, in place."""
     if activation == "relu":
         grad.mul_(x > 0)
     else:
@@ -104,7 +108,7 @@ def _feed_forward(
     activation: str,
     keep: bool,
 ) -> tuple[Tensor, Tensor]:
-    """What comes out, and beside it, where it is to be kept, what comes into the activation: (groups, rows, middle)."""
+    """Return the output, and with `keep` also the activation's input, (groups, rows, middle)."""
     out = x.new_empty(len(x), len(b2))
     middle = x.new_empty(groups, len(x), len(b1) // groups)
     activated = torch.empty_like(middle) if keep else middle
@@ -131,8 +135,7 @@ def _feed_forward_backward(
     return by_x, by_w1, by_middle.sum(1).view(-1), by_w2, grad.sum(0)
 
 
-# What torch asks of an operator: shapes without numbers, gradients, and the type that autocast
-# gives it.
+# Registrations that torch needs of an operator: result shapes, gradients, and its autocast type.
 
 
 @fake(_grouped_linear)

@@ -1,8 +1,7 @@
-"""Functions of ours as operators of torch, which torch.compile takes as they are.
+"""Our functions as operators of torch, which torch.compile calls without tracing into them.
 
-As torch.library.custom_op makes them, but a call costs less on its way to the function, and does
-not load what torch.compile needs, which would take more than a second of each command that trains
-nothing.
+torch.library.custom_op does the same, but each call of it costs more, and it loads torch.compile's
+libraries, which takes more than a second of every command that does not train.
 """
 
 from collections.abc import Callable
@@ -14,21 +13,23 @@ F = TypeVar("F", bound=Callable[..., Any])
 
 
 def operator(name: str) -> Callable[[Callable[..., Any]], torch._ops.OpOverload]:
-    """Decorates a function, with types, that changes none of its arguments and returns tensors of its own: it becomes
-    torch.ops.sqzb.NAME."""
+    """Return a decorator that makes a function the operator torch.ops.sqzb.NAME.
+
+    The function has type hints, changes none of its arguments, and returns new tensors.
+    """
 
     def define(function: Callable[..., Any]) -> torch._ops.OpOverload:
         full = f"sqzb::{name}"
         schema = torch.library.infer_schema(function, mutates_args=())
         torch.library.define(full, schema, tags=torch.Tag.pt2_compliant_tag)
         torch.library.impl(full, "default", function)
-        found: torch._ops.OpOverload = getattr(torch.ops.sqzb, name).default
-        return found
+        overload: torch._ops.OpOverload = getattr(torch.ops.sqzb, name).default
+        return overload
 
     return define
 
 
 def fake(op: torch._ops.OpOverload) -> Callable[[F], F]:
-    """Decorates what gives the operator's results their shapes and types, without numbers."""
+    """Return a decorator for a function that gives the operator's result shapes and types."""
     register: Callable[[F], F] = torch.library.register_fake(op)
     return register

@@ -123,7 +123,7 @@ def _without(values: dict[str, Any], named: Set[str]) -> dict[str, Any]:
 
 
 def _less(part: Any, named: Set[str]) -> Any:
-    """A mapping less the named keys, which reach inside with dots; anything else as it is."""
+    """Return a mapping without the named (dotted) keys; return any other value as it is."""
     if not isinstance(part, dict):
         return part
     kept = {}
@@ -197,7 +197,7 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
 def _combined(
     section: Section | SqueezeBertConfig, removed: Set[str] = frozenset(), prefix: str = ""
 ) -> Iterator[str]:
-    """What is impossible together, less what is said of a key in `removed`."""
+    """Yield values that are impossible together, but none that mention a key in `removed`."""
     for field, problem in section.problems():
         mentioned = {f"{prefix}{word}" for word in re.findall(r"\w+", f"{field} {problem}")}
         if not mentioned & removed:
