@@ -93,7 +93,7 @@ def costs(
     if labels:
         parts["classifier"] = grouped(batch, width, labels, 1)
     if tags:
-        parts["classifier"] = grouped(places, width, tags, 1)
+        parts["classifier"] = grouped(positions, width, tags, 1)
     return {name: cost._replace(bytes=cost.bytes * number_bytes) for name, cost in parts.items()}
 
 
