@@ -1,4 +1,6 @@
-"""What several test files share: text, a corpus made from it, and a model small enough to train in a second."""
+"""What several test files share: text, a corpus made from it, and a model small enough to train in
+a second.
+"""
 
 import gc
 import json
@@ -35,8 +37,9 @@ hypothesis.settings.register_profile("thorough", deadline=None, max_examples=200
 hypothesis.settings.load_profile("suite")
 
 TEXT = """
-the of and in to was with for water river stone winter light garden engine letter copper window morning silver
-forest paper harbour bridge music village history method number reason travel answer children language science
+the of and in to was with for water river stone winter light garden engine letter copper window
+morning silver forest paper harbour bridge music village history method number reason travel answer
+children language science
 """
 WORDS = TEXT.split()
 UNIT_BYTES = 25_000
@@ -45,7 +48,8 @@ UNIT_BYTES = 25_000
 def pytest_collection_finish() -> None:
     """Keep the garbage collector from the million objects that torch and the tests are made of.
 
-    They live as long as the process. Each full collection would look at all of them, for half a second.
+    They live as long as the process. Each full collection would look at all of them, for half a
+    second.
     """
     gc.freeze()
 
@@ -60,7 +64,9 @@ def _one_thread() -> Iterator[None]:
 
 @pytest.fixture(autouse=True)
 def _all_numbers() -> Iterator[None]:
-    """Training flushes denormal numbers for its whole process, and hypothesis refuses to work without them."""
+    """Training flushes denormal numbers for its whole process, and hypothesis refuses to work
+    without them.
+    """
     yield
     torch.set_flush_denormal(False)
 
@@ -80,7 +86,9 @@ def known_products(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def prose(documents: int, seed: int) -> list[str]:
-    """Documents of plain sentences in paragraphs; the words come with very different frequencies."""
+    """Documents of plain sentences in paragraphs; the words come with very different
+    frequencies.
+    """
     draw = np.random.default_rng(seed)
     weights = 1 / np.arange(1, len(WORDS) + 1)
     found = []

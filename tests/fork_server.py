@@ -1,12 +1,15 @@
-"""Python programs as processes of their own, without the seconds in which each would import torch again.
+"""Python programs as processes of their own, without the seconds in which each would import torch
+again.
 
-A server has imported torch and the trainers, and has done nothing else. Asked for a program, it forks: the child takes
-its files, folder, environment and arguments, and is the program. It has a pid, a process group, signals and an exit
-code like any other process, and may itself ask the server for further ones. One server serves one process of pytest and
-ends with it, however that ends, and its children with it.
+A server has imported torch and the trainers, and has done nothing else. Asked for a program, it
+forks: the child takes its files, folder, environment and arguments, and is the program. It has a
+pid, a process group, signals and an exit code like any other process, and may itself ask the server
+for further ones. One server serves one process of pytest and ends with it, however that ends, and
+its children with it.
 
-What a library reads while it is imported is the server's: other values in the environment of a program are refused.
-Nor is it a place for tests of what is imported, or of different seeds of Python's hashes. Such tests start a Python.
+What a library reads while it is imported is the server's: other values in the environment of a
+program are refused. Nor is it a place for tests of what is imported, or of different seeds of
+Python's hashes. Such tests start a Python.
 """
 
 import atexit
@@ -43,7 +46,8 @@ IMPORTS = (
     "sqzb.pretraining.inspection",
     "sqzb.pretraining.job",
 )
-# The environment of the server: Arrow's allocator would start a thread, and torch as many as there are cores.
+# The environment of the server: Arrow's allocator would start a thread, and torch as many as there
+# are cores.
 SETTINGS = {"OMP_NUM_THREADS": "1", "JE_ARROW_MALLOC_CONF": "background_thread:false"}
 # How the names of variables begin which libraries read while they are imported.
 READ = (
@@ -66,7 +70,8 @@ _TruePopen = subprocess.Popen  # where a test puts this module's in its place
 
 
 class Popen:
-    """A program that the server runs, with the arguments, attributes and methods of `subprocess.Popen`.
+    """A program that the server runs, with the arguments, attributes and methods of
+    `subprocess.Popen`.
 
     `command` begins with `sys.executable`, as for a true Python. What is captured is text.
     """
@@ -114,7 +119,9 @@ class Popen:
         return code
 
     def communicate(self, timeout: float | None = None) -> tuple[str, str]:
-        """All that it says to its pipes, until it and its children have closed them and it has ended."""
+        """All that it says to its pipes, until it and its children have closed them and it has
+        ended.
+        """
         said = {"stdout": "", "stderr": ""}
 
         def read(name: str, pipe: IO[str]) -> None:
@@ -240,7 +247,9 @@ class Request(NamedTuple):
 
 
 class Server:
-    """Who forks: its socket, the environment at its start, the children, and who wants to know of their end."""
+    """Who forks: its socket, the environment at its start, the children, and who wants to know of
+    their end.
+    """
 
     def __init__(self, path: str, environment: dict[str, str]) -> None:
         self.environment = environment
@@ -252,7 +261,9 @@ class Server:
         self.running: dict[int, socket.socket] = {}
 
     def serve(self) -> Request:
-        """Answer requests until standard input ends. This returns in children alone, with what each shall run."""
+        """Answer requests until standard input ends. This returns in children alone, with what each
+        shall run.
+        """
         signal.signal(signal.SIGCHLD, lambda *_: None)
         signal.set_wakeup_fd(self.wake.fileno())
         with selectors.DefaultSelector() as selector:
@@ -324,7 +335,8 @@ class Server:
 def _check_environment(wanted: Mapping[str, str], had: Mapping[str, str]) -> None:
     """ValueError for a value that a library may have read otherwise while the server imported it.
 
-    had: what the server began with. Libraries have put more into its environment, which a child's child has too.
+    had: what the server began with. Libraries have put more into its environment, which a child's
+    child has too.
     """
     keys = {key for key in had.keys() | wanted.keys() if key.startswith(READ)}
     differing = [
@@ -339,7 +351,8 @@ def _check_environment(wanted: Mapping[str, str], had: Mapping[str, str]) -> Non
 def become(request: Request, added: dict[str, str]) -> None:
     """Be the program, as `python ARGUMENTS` would be.
 
-    added: what the libraries have put into the environment when they were imported, and the server's address.
+    added: what the libraries have put into the environment when they were imported, and the
+    server's address.
     """
     if request.new_session:
         os.setsid()
@@ -369,8 +382,8 @@ def become(request: Request, added: dict[str, str]) -> None:
 class End:
     """The end of a process behind all that Python does at its exit but to take its modules apart.
 
-    That would copy most of the server's memory first. A process is told of it when it is made, before any library
-    can ask to be called at the exit, so that all of these are called before it.
+    That would copy most of the server's memory first. A process is told of it when it is made,
+    before any library can ask to be called at the exit, so that all of these are called before it.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,6 @@
-"""Finetuning on GLUE's own files, as `sqzb finetune --glue-dir` does it, for tests that call it as a function."""
+"""Finetuning on GLUE's own files, as `sqzb finetune --glue-dir` does it, for tests that call it as
+a function.
+"""
 
 from pathlib import Path
 from typing import Any

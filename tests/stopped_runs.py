@@ -35,7 +35,9 @@ def write_worded(folder: Path, n: int) -> None:
 
 
 def write_scored(folder: Path) -> None:
-    """STS-B's files beside those of `write_task`, of the same texts, with the labels as scores of 0 and 5."""
+    """STS-B's files beside those of `write_task`, of the same texts, with the labels as scores of 0
+    and 5.
+    """
     (folder / "STS-B").mkdir()
     for name in ("train.tsv", "dev.tsv"):
         rows = [line.split("\t") for line in (folder / "MRPC" / name).read_text().splitlines()[1:]]
@@ -47,7 +49,9 @@ def write_scored(folder: Path) -> None:
 
 
 def lines(run: Path) -> list[dict[str, Any]]:
-    """Of the metrics, less the throughput, which no two runs have in common; a last line that is torn is left out."""
+    """Of the metrics, less the throughput, which no two runs have in common; a last line that is
+    torn is left out.
+    """
     if not (run / "metrics.jsonl").exists():
         return []
     found = [

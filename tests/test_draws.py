@@ -1,4 +1,6 @@
-"""Draws: functions of their key, spread as they should be, and orders that hold every number once."""
+"""Draws: functions of their key, spread as they should be, and orders that hold every number
+once.
+"""
 
 import numpy as np
 from hypothesis import given
@@ -8,7 +10,8 @@ from scipy import stats
 from sqzb.draws import Permutation, below, hash64, uniform
 
 keys = st.integers(0, 2**64 - 1)
-# The draws are fixed, so a statistic that is in order now stays so: a chance of 1e-4 is no flaky test.
+# The draws are fixed, so a statistic that is in order now stays so: a chance of 1e-4 is no flaky
+# test.
 UNLIKELY = 1e-4
 
 

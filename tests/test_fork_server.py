@@ -65,7 +65,10 @@ def test_a_program_ends_and_says_the_same(program: str, code: int, tmp_path: Pat
 
 
 def test_each_draws_from_a_seed_of_its_own() -> None:
-    program = "import random, numpy, torch; print(random.random(), numpy.random.rand(), torch.rand(1).item())"
+    program = (
+        "import random, numpy, torch; "
+        "print(random.random(), numpy.random.rand(), torch.rand(1).item())"
+    )
     draws = [
         fork_server.run([sys.executable, "-c", program], env=ENVIRONMENT, timeout=BOUND).stdout
         for _ in "ab"
@@ -83,7 +86,10 @@ def test_an_error_ends_with_its_traceback() -> None:
 
 
 def test_a_module_and_a_script_are_run_as_python_runs_them(tmp_path: Path) -> None:
-    show = "import sys; print(sys.argv, sys.path[0], __name__, sys.modules['__main__'].__dict__ is globals())\n"
+    show = (
+        "import sys; print(sys.argv, sys.path[0], __name__, "
+        "sys.modules['__main__'].__dict__ is globals())\n"
+    )
     (tmp_path / "shown.py").write_text(show + "print(__spec__ and __spec__.name)\n")
     for arguments in (["-m", "shown", "1"], ["shown.py", "2"]):
         true, ours = both(*arguments, cwd=tmp_path)

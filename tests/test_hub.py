@@ -1,4 +1,6 @@
-"""A model's folder is found by path or by Hub id, and where it is not, the error says what to do."""
+"""A model's folder is found by path or by Hub id, and where it is not, the error says what to
+do.
+"""
 
 import os
 import subprocess

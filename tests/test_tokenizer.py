@@ -1,4 +1,6 @@
-"""Our tokenizers are BERT's: AutoTokenizer, from the files that we save, encodes every text as ours do."""
+"""Our tokenizers are BERT's: AutoTokenizer, from the files that we save, encodes every text as ours
+do.
+"""
 
 import json
 import os
@@ -192,10 +194,13 @@ def test_a_stored_length_limit_or_padding_does_not_cut_our_texts(tmp_path: Path)
 
 
 def test_the_same_texts_give_the_same_vocabulary_in_every_process_and_order() -> None:
-    """All merges of these texts are ties, which the library alone breaks in another way in every run."""
+    """All merges of these texts are ties, which the library alone breaks in another way in every
+    run.
+    """
     program = (
         "from sqzb.tokenizer import train_tokenizer\n"
-        "print(*(train_tokenizer(iter(texts), 120, lowercase=True).to_str() for texts in ({0}, {0}[::-1])), sep='\\n')"
+        "for texts in ({0}, {0}[::-1]):\n"
+        "    print(train_tokenizer(iter(texts), 120, lowercase=True).to_str())\n"
     ).format(TEXTS[:2])
     run = [sys.executable, "-c", program]
     found = [
@@ -299,7 +304,9 @@ def test_a_vocabulary_without_a_special_token_is_refused_by_its_name(
 def test_a_vocabulary_with_an_empty_or_repeated_line_is_refused_by_its_number(
     line: int, token: str, tmp_path: Path
 ) -> None:
-    """Its size would be smaller than its largest number, and a model of that size would not hold it."""
+    """Its size would be smaller than its largest number, and a model of that size would not hold
+    it.
+    """
     tokens = [*CASED[:line], token, *CASED[line:]]
     with pytest.raises(UserError, match=r"line \d+ is empty or repeated") as told:
         from_vocabulary(tokens)(tmp_path)

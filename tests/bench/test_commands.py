@@ -1,4 +1,6 @@
-"""A command of a script is shown, runs as a user would run it, and ends the script when it fails."""
+"""A command of a script is shown, runs as a user would run it, and ends the script when it
+fails.
+"""
 
 import subprocess
 import sys

@@ -14,7 +14,8 @@ from sqzb.corpus.encode import Encoder
 from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, special_ids, train_tokenizer
 
 TEXTS = [
-    "the river Runs to the Harbour, and naïve Élan cafés wait; 42 letters 3.14 (SEP) [mask] CLS unk pad",
+    "the river Runs to the Harbour, and naïve Élan cafés wait; 42 letters 3.14 (SEP) [mask] CLS "
+    "unk pad",
     "中文 の 漢字 한국어 Ελληνικά ΟΔΟΣ Привет שלום مرحبا İstanbul ﬁne e\u0301 a\u0300 👩 …",
 ]
 known = [

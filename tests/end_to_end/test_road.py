@@ -74,7 +74,9 @@ def write(path: Path, values: dict[str, Any]) -> str:
 
 
 def write_mrpc(folder: Path) -> None:
-    """Pairs that a tiny model can tell apart in seconds: the label is whether the pair speaks of functions."""
+    """Pairs that a tiny model can tell apart in seconds: the label is whether the pair speaks of
+    functions.
+    """
     folder.mkdir(parents=True)
     draw = random.Random(0)
     words = {
@@ -95,7 +97,9 @@ def write_mrpc(folder: Path) -> None:
 
 @pytest.fixture(scope="module")
 def road(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder in which corpus, both phases and a finetuned model have been made by the commands."""
+    """A folder in which corpus, both phases and a finetuned model have been made by the
+    commands.
+    """
     folder = tmp_path_factory.mktemp("road")
     (folder / "torn.jsonl").write_text('{"text": "whole"}\n{"text": "to')
     run(
@@ -201,7 +205,9 @@ def test_eval_repeats_what_the_run_found(road: Path) -> None:
 
 
 def test_predictions_are_those_that_eval_counts(road: Path) -> None:
-    """A line for each example of MRPC's validation file, and one more between them that is empty."""
+    """A line for each example of MRPC's validation file, and one more between them that is
+    empty.
+    """
     rows = [
         line.split("\t")
         for line in (road / "glue/MRPC/dev.tsv").read_text(encoding="utf-8").splitlines()[1:]
@@ -301,7 +307,9 @@ def test_a_corpus_is_prepared_or_verified(road: Path, arguments: list[str]) -> N
 
 
 def test_a_stopped_run_goes_on(road: Path) -> None:
-    """Cut back to its first 180 steps, the run ends again in the same weights and the same metrics."""
+    """Cut back to its first 180 steps, the run ends again in the same weights and the same
+    metrics.
+    """
     shutil.copytree(road / "phase1", road / "cut")
     for part in ("final", "checkpoints/step-0000240"):
         shutil.rmtree(road / "cut" / part)

@@ -1,4 +1,6 @@
-"""Reading GLUE: every layout of its own files, the Hub, and an answer to each thing that can be wrong."""
+"""Reading GLUE: every layout of its own files, the Hub, and an answer to each thing that can be
+wrong.
+"""
 
 import os
 import re
@@ -210,7 +212,8 @@ def test_a_missing_column(tmp_path: Path) -> None:
     path = write(tmp_path / "RTE/train.tsv", "index\tsentence1\tlabel", "0\ta\tentailment")
     message = refusal(RTE, "train", tmp_path)
     assert message.startswith(
-        f"{path}:1: there is no column 'sentence2'; the columns found are 'index', 'sentence1', 'label'."
+        f"{path}:1: there is no column 'sentence2'; the columns found are 'index', 'sentence1', "
+        "'label'."
     )
 
 
@@ -265,13 +268,15 @@ def test_not_utf8(tmp_path: Path) -> None:
 
 def test_a_split_that_the_task_has_not(tmp_path: Path) -> None:
     assert refusal(MNLI, "validation", tmp_path).startswith(
-        "GLUE's mnli has no split 'validation'. Its splits are train, validation_matched, validation_mismatched,"
+        "GLUE's mnli has no split 'validation'. Its splits are train, validation_matched, "
+        "validation_mismatched,"
     )
 
 
 # What GLUE's other tasks need of the reader
 
-# Header lines of train, dev and test as GLUE's own files have them (MNLI's of dev_matched; its train has label1 alone).
+# Header lines of train, dev and test as GLUE's own files have them (MNLI's of dev_matched; its
+# train has label1 alone).
 PARSES = "index\tpromptID\tpairID\tgenre\tsentence1_binary_parse\tsentence2_binary_parse\tsentence1_parse\tsentence2_parse"  # noqa: E501
 STS = "index\tgenre\tfilename\tyear\told_index\tsource1\tsource2\tsentence1\tsentence2"
 HEADERS = {
@@ -292,7 +297,9 @@ HEADERS = {
 
 
 def line_of(of: Task, header: str, label: str, number: int, text: str = "") -> str:
-    """A row under this header: its sentences are s0, s1 and so on with the number, or are `text`."""
+    """A row under this header: its sentences are s0, s1 and so on with the number, or are
+    `text`.
+    """
     cells = dict.fromkeys(of.header or header.split("\t"), "x")
     cells |= {
         column: text or f"s{place} of {number}" for place, column in enumerate(of.file_columns)
@@ -306,7 +313,9 @@ def line_of(of: Task, header: str, label: str, number: int, text: str = "") -> s
 
 
 def write_task(of: Task, folder: Path, text: str = "") -> None:
-    """Every split of a task, two rows a label (or score), and of test 3 rows whose index counts down."""
+    """Every split of a task, two rows a label (or score), and of test 3 rows whose index counts
+    down.
+    """
     labels = of.file_labels or ("0.000", "2.750", "5.000")
     for split, name in of.files.items():
         training, test = HEADERS[of.name]
@@ -427,7 +436,8 @@ def test_a_file_cut_short_at_any_byte_is_told_or_counts_less(of: Task, tmp_path:
             except UserError as error:
                 assert re.search(r"Get|get|Mend|place", str(error))
             else:
-                # Only the last row's last cell may be shorter, unseen, where it is a text or a number.
+                # Only the last row's last cell may be shorter, unseen, where it is a text or a
+                # number.
                 assert found[:-1] == whole[: len(found) - 1]
                 assert of.regression or found[-1].label == whole[len(found) - 1].label
         path.write_bytes(content)
@@ -443,7 +453,8 @@ def test_counts_other_than_glues_are_told() -> None:
     examples = [Example("a", "b", 0, row) for row in range(277)]
     assert differing_count(RTE, "validation", examples) is None
     assert differing_count(RTE, "validation", examples[1:]) == (
-        "rte's validation split has 276 examples, and GLUE's has 277: it is a part, or was cut short."
+        "rte's validation split has 276 examples, and GLUE's has 277: it is a part, or was cut "
+        "short."
     )
     assert "it has more than GLUE's own." in str(differing_count(RTE, "validation", examples * 2))
 
@@ -687,7 +698,8 @@ def test_a_regression_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
             "An error occurred while generating the dataset"
         ),
         ValueError(
-            "Couldn't find cache for nyu-mll/glue for config 'mrpc'\nAvailable configs in the cache: ['rte']"
+            "Couldn't find cache for nyu-mll/glue for config 'mrpc'\nAvailable configs in the "
+            "cache: ['rte']"
         ),
     ],
     ids=lambda error: type(error).__name__,

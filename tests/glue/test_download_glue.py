@@ -1,4 +1,6 @@
-"""scripts/download_glue.py, with a folder in place of the Hub's nyu-mll/glue: datasets reads it the same way."""
+"""scripts/download_glue.py, with a folder in place of the Hub's nyu-mll/glue: datasets reads it the
+same way.
+"""
 
 import importlib.util
 import shutil
@@ -14,7 +16,8 @@ from sqzb.glue.tasks import TASKS, Task, task
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "download_glue.py"
 SMALL = 2000  # splits over it have three examples here
-# Where readers that go by places look: of labelled files the label and sentences, of test files the sentences.
+# Where readers that go by places look: of labelled files the label and sentences, of test files the
+# sentences.
 PLACES: dict[str, tuple[int, list[int], list[int]]] = {
     "cola": (1, [3], [1]),
     "sst2": (1, [0], [1]),
@@ -48,7 +51,9 @@ def columns_of(of: Task, split: str, count: int) -> dict[str, list[Any]]:
 
 @pytest.fixture(scope="module")
 def stored(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder nyu-mll/glue in the Hub's layout: parquet files by config and split, named in the README's head."""
+    """A folder nyu-mll/glue in the Hub's layout: parquet files by config and split, named in the
+    README's head.
+    """
     folder = tmp_path_factory.mktemp("hub") / "nyu-mll/glue"
     head = ["---", "configs:"]
     for of in TASKS.values():

@@ -1,4 +1,6 @@
-"""A submission is GLUE's to the byte, and predictions that GLUE would not take are refused before it is written."""
+"""A submission is GLUE's to the byte, and predictions that GLUE would not take are refused before
+it is written.
+"""
 
 import csv
 import io

@@ -96,7 +96,8 @@ def test_a_name_like_none_is_answered_with_the_list() -> None:
     with pytest.raises(UserError) as caught:
         task("imagenet")
     assert str(caught.value) == (
-        "There is no GLUE task 'imagenet'. The tasks are cola, sst2, mrpc, qqp, stsb, mnli, qnli, rte, wnli, ax."
+        "There is no GLUE task 'imagenet'. The tasks are cola, sst2, mrpc, qqp, stsb, mnli, qnli, "
+        "rte, wnli, ax."
     )
 
 

@@ -1,4 +1,6 @@
-"""A hub on this machine with small repositories laid out as the Hub's, and commands that know no other."""
+"""A hub on this machine with small repositories laid out as the Hub's, and commands that know no
+other.
+"""
 
 import os
 import re
@@ -32,7 +34,9 @@ GLUE_ROWS = {"train": 48, "validation": 16, "test": 8}
 
 
 class Hub:
-    """Git repositories in a folder, and the server that gives them out, on one port for its whole life."""
+    """Git repositories in a folder, and the server that gives them out, on one port for its whole
+    life.
+    """
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -97,7 +101,9 @@ def git(repository: Path, *arguments: str) -> str:
 def write_data_set(
     folder: Path, configs: dict[str, dict[str, list[pa.Table]]], features: list[dict[str, Any]]
 ) -> None:
-    """Parquet shards by configuration and split, and a README.md that lists them, as push_to_hub leaves both."""
+    """Parquet shards by configuration and split, and a README.md that lists them, as push_to_hub
+    leaves both.
+    """
     about: list[dict[str, Any]] = []
     infos: list[dict[str, Any]] = []
     for config, splits in configs.items():
@@ -168,7 +174,9 @@ def pairs(n: int) -> pa.Table:
 
 @pytest.fixture(scope="session")
 def write_model(vocabulary: Path) -> Callable[[Path, str], None]:
-    """Write a SqueezeBERT with random weights, as transformers makes it, in the format that is named."""
+    """Write a SqueezeBERT with random weights, as transformers makes it, in the format that is
+    named.
+    """
 
     def write(folder: Path, weights: str) -> None:
         import torch

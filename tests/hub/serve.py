@@ -1,12 +1,15 @@
-"""A hub on this machine: olah (a mirror of the Hub, from PyPI) serves git repositories, and asks no other hub.
+"""A hub on this machine: olah (a mirror of the Hub, from PyPI) serves git repositories, and asks no
+other hub.
 
-    python serve.py FOLDER PORT [--dies-at PART]    # FOLDER has models/OWNER/NAME and datasets/OWNER/NAME
+    python serve.py FOLDER PORT [--dies-at PART]
 
-olah leaves to the Hub what its own repositories do not answer, and offline that is nothing. What an unmodified client
-needs of it stands in front here:
+FOLDER has models/OWNER/NAME and datasets/OWNER/NAME. olah leaves to the Hub what its own
+repositories do not answer, and offline that is nothing. What an unmodified client needs of it
+stands in front here:
 - a repository without a revision is its branch main;
 - a file is given in parts (Range), as a stream of a data set reads it;
-- what is not there has the Hub's status and X-Error-Code, by which huggingface_hub tells one from another.
+- what is not there has the Hub's status and X-Error-Code, by which huggingface_hub tells one from
+  another.
 
 --dies-at: the process kills itself when a file is asked for whose path has this part.
 """

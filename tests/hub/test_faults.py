@@ -1,4 +1,6 @@
-"""What a hub does not have, or a hub that is not there, is told at once: what, where, and what to do next."""
+"""What a hub does not have, or a hub that is not there, is told at once: what, where, and what to
+do next.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

@@ -33,7 +33,9 @@ def tiny() -> Config:
 
 @pytest.fixture(scope="session")
 def scramble() -> Scramble:
-    """Random numbers of standard deviation 0.2 into every parameter, biases and LayerNorms included."""
+    """Random numbers of standard deviation 0.2 into every parameter, biases and LayerNorms
+    included.
+    """
 
     def scrambled(model: nn.Module, seed: int = 0) -> nn.Module:
         random = torch.Generator().manual_seed(seed)

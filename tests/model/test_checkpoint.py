@@ -48,7 +48,9 @@ NORM = ("weight", "bias")
 
 
 def published_layout(config: SqueezeBertConfig) -> dict[str, tuple[int, ...]]:
-    """Names and shapes of the published encoder, as listed from the implementation in transformers."""
+    """Names and shapes of the published encoder, as listed from the implementation in
+    transformers.
+    """
     width, wide = config.hidden_size, config.intermediate_size
     layout: dict[str, tuple[int, ...]] = {
         "embeddings.word_embeddings.weight": (config.vocab_size, width),
@@ -326,7 +328,9 @@ def test_half_precision_of_transformers_is_read_into_fp32(
 def test_an_old_published_file_is_read(
     zipped: bool, prefix: str, mlm: SqueezeBertForMaskedLM, tmp_path: Path
 ) -> None:
-    """fp16, position numbers and copies of the tied weights, in both formats that torch has written."""
+    """fp16, position numbers and copies of the tied weights, in both formats that torch has
+    written.
+    """
     state = {name: tensor.half() for name, tensor in mlm.state_dict().items()}
     words = state["transformer.embeddings.word_embeddings.weight"]
     old = {name.replace("transformer.", prefix, 1): tensor for name, tensor in state.items()} | {

@@ -1,4 +1,6 @@
-"""Costs against what torch counts when the real modules run, and against the published model's figures."""
+"""Costs against what torch counts when the real modules run, and against the published model's
+figures.
+"""
 
 from collections import Counter
 from collections.abc import Callable
@@ -26,7 +28,8 @@ from sqzb.model.costs import TRAINING, costs, total
 pytestmark = pytest.mark.usefixtures("known_products")
 
 PUBLISHED = SqueezeBertConfig()
-# What each part of the costs is called among the modules; the attention's own work is what is left of its module.
+# What each part of the costs is called among the modules; the attention's own work is what is left
+# of its module.
 MODULES = {
     "query_key_value": ("attention.query", "attention.key", "attention.value"),
     "post_attention": ("post_attention.conv1d",),
@@ -40,8 +43,8 @@ MODULES = {
 }
 
 OPERATIONS = {
-    "addmm", "mm", "bmm", "baddbmm", "add", "add_", "gelu", "relu", "tanh", "_softmax", "_safe_softmax",
-    "native_layer_norm", "embedding", "gather",
+    "addmm", "mm", "bmm", "baddbmm", "add", "add_", "gelu", "relu", "tanh", "_softmax",
+    "_safe_softmax", "native_layer_norm", "embedding", "gather",
 }  # fmt: skip
 
 
@@ -179,7 +182,9 @@ class Traffic(TorchDispatchMode):
         return result
 
     def _counts(self, tensor: Any) -> bool:
-        """Not parameters, nor whole numbers, nor the mask, whose storage is smaller than its expanded view."""
+        """Not parameters, nor whole numbers, nor the mask, whose storage is smaller than its
+        expanded view.
+        """
         if not isinstance(tensor, Tensor) or not tensor.is_floating_point():
             return False
         mask = tensor.dim() == 4 and tensor.shape[1:3] == (1, 1)

@@ -1,4 +1,6 @@
-"""A whole model by the kernels, in Triton's interpreter, is the plain one; and the kernels compile for a GPU."""
+"""A whole model by the kernels, in Triton's interpreter, is the plain one; and the kernels compile
+for a GPU.
+"""
 
 import os
 import subprocess
@@ -26,8 +28,8 @@ def test_a_whole_model_is_the_same_with_kernels(
 ) -> None:
     torch.manual_seed(0)
     config = SqueezeBertConfig(
-        vocab_size=40, hidden_size=64, num_hidden_layers=2, num_attention_heads=4, intermediate_size=128,
-        post_attention_groups=post_groups,
+        vocab_size=40, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        intermediate_size=128, post_attention_groups=post_groups,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.2,
     )  # fmt: skip
     model = SqueezeBertModel(config)
@@ -72,15 +74,16 @@ def test_kernels_are_refused_where_the_model_does_not_go_with_them(
         use_kernels(model)
 
 
-# Every kernel at the published sizes, as it is launched, compiled to machine code of an H100: NAME, shared memory in
-# bytes.
+# Every kernel at the published sizes, as it is launched, compiled to machine code of an H100: NAME,
+# shared memory in bytes.
 COMPILE = """
 import torch, triton
 from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sqzb.model.kernels import attention, linear, norm
 
-OTHERS = {"rows": "i32", "length": "i32", "seed": "*i64", "dropout": "fp32", "eps": "fp32", "scale": "fp32"}
+OTHERS = {"rows": "i32", "length": "i32", "seed": "*i64"}
+OTHERS |= dict.fromkeys(("dropout", "eps", "scale"), "fp32")
 FP32 = {"bias", "offset", "weight", "mask", "statistics", "sums", "dweight", "dbias"}
 
 def compile(kernel, constants):
@@ -89,7 +92,8 @@ def compile(kernel, constants):
     types = {name: OTHERS.get(name) or ("*fp32" if name in FP32 else "*bf16") for name in names}
     types |= dict.fromkeys(constants, "constexpr")
     values = {(names.index(name),): value for name, value in constants.items()}
-    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in names if types[name][0] == "*"}
+    pointers = [name for name in names if types[name][0] == "*"]
+    aligned = {(names.index(name),): [["tt.divisibility", 16]] for name in pointers}
     source = ASTSource(kernel, types, values, aligned)
     compiled = triton.compile(source, target=GPUTarget("cuda", 90, 32), options=options)
     print(kernel.fn.__name__, compiled.metadata.shared)
@@ -107,7 +111,8 @@ for slope in (False, True):
 for before, after in ((192, 576), (192, 768), (768, 192)):
     tiles = linear.weight_tiles(before, after, 2)
     constants = linear._weight_constants(before, after, 4, tiles)
-    compile(linear._weight_gradient_kernel, constants | {"num_warps": tiles.warps, "num_stages": tiles.stages})
+    constants |= {"num_warps": tiles.warps, "num_stages": tiles.stages}
+    compile(linear._weight_gradient_kernel, constants)
 for kernel in (norm._norm_kernel, norm._norm_gradient_kernel):
     compile(kernel, norm._row_sizes(768, 0.1) | {"num_warps": norm.WARPS})
 """

@@ -1,4 +1,6 @@
-"""A grouped layer is torch's grouped convolution, and a dense layer whose weight is block-diagonal."""
+"""A grouped layer is torch's grouped convolution, and a dense layer whose weight is
+block-diagonal.
+"""
 
 from collections.abc import Callable
 from typing import Literal

@@ -1,4 +1,6 @@
-"""transformers' SqueezeBERT and ours are one model: the same numbers, losses and gradients, from each other's files."""
+"""transformers' SqueezeBERT and ours are one model: the same numbers, losses and gradients, from
+each other's files.
+"""
 
 import logging
 import warnings
@@ -29,7 +31,8 @@ HEADS = {
     "SqueezeBertForSequenceClassification": "AutoModelForSequenceClassification",
     "SqueezeBertForTokenClassification": "AutoModelForTokenClassification",
 }
-# Their encoder layers ignore layer_norm_eps, the other LayerNorms do not: it is large enough to tell.
+# Their encoder layers ignore layer_norm_eps, the other LayerNorms do not: it is large enough to
+# tell.
 SHAPES: dict[str, dict[str, Any]] = {
     "as published": {"layer_norm_eps": 0.05},
     "no groups": {f"{layer}_groups": 1 for layer in ("q", "k", "v", "intermediate", "output")},
@@ -190,7 +193,8 @@ def test_loss_and_gradients_of_every_parameter_are_theirs(
         else torch.tensor([0.0, 2.5, 5.0, 1.2]),
     }[task]
     one, other = scramble(ours(head, config)).train(), scramble(theirs(head, config)).train()
-    # The loss of masked tokens is that of pretraining, which reads it from logits that are the same.
+    # The loss of masked tokens is that of pretraining, which reads it from logits that are the
+    # same.
     tally = (
         classification_tally(one(**inputs).logits.flatten(0, 1), labels.flatten())
         if task == "mlm"

@@ -1,4 +1,6 @@
-"""Micro-batches of similar lengths: all that a step or the held-out part is made of, and no place too many."""
+"""Micro-batches of similar lengths: all that a step or the held-out part is made of, and no place
+too many.
+"""
 
 from itertools import pairwise
 

@@ -168,7 +168,9 @@ def test_fitting_takes_each_that_still_fits(sizes: list[list[int]], room: list[i
 
 
 def test_an_ngram_has_one_to_three_words_as_albert_draws_them() -> None:
-    """In rows of words of one token; the last n-gram of a row, which its end may cut, is left out."""
+    """In rows of words of one token; the last n-gram of a row, which its end may cut, is left
+    out.
+    """
     ids = np.full((800, LENGTH), 100)
     assert not CONTINUING[100]
     starts = objectives(masking="ngram")._starts(ids, ids == 100, np.arange(800, dtype=np.uint64))

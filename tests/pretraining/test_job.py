@@ -1,4 +1,6 @@
-"""pretrain from a corpus to a run folder: what it leaves, what it refuses, and that no interruption changes it."""
+"""pretrain from a corpus to a run folder: what it leaves, what it refuses, and that no interruption
+changes it.
+"""
 
 import errno
 import json
@@ -35,14 +37,16 @@ STEPS = 60
 # A median needs many steps before it, which are small ones here.
 SPIKES: dict[str, Any] = {"spike_factor": 2.0, "global_batch": 32, "micro_batch": 32}
 KEYS = {
-    "step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy", "lr", "grad_norm",
-    "tokens_per_second", "mfu", "data_wait",
+    "step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy", "lr",
+    "grad_norm", "tokens_per_second", "mfu", "data_wait",
 }  # fmt: skip
 
 
 @pytest.fixture(scope="module")
 def recipe(corpus: Corpus) -> PretrainRecipe:
-    """12 steps with dropout; the ninth goes over the end of the first epoch, and the eighth leaves a checkpoint."""
+    """12 steps with dropout; the ninth goes over the end of the first epoch, and the eighth leaves
+    a checkpoint.
+    """
     assert 8 * 256 < corpus.manifest["lengths"]["16"]["chunks"]["train"] < 9 * 256
     return PretrainRecipe(
         corpus=str(corpus.folder),
@@ -490,14 +494,18 @@ def test_a_corpus_without_a_heldout_part_is_enough(
 
 
 def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> None:
-    """The same losses, with dropout, from one process of 4 micro-batches and two of 2, which find their size."""
+    """The same losses, with dropout, from one process of 4 micro-batches and two of 2, which find
+    their size.
+    """
     short = at(recipe, tmp_path / "one", steps=4, micro_batch=64)
     one = lasting(pretrain(short))
     script = tmp_path / "script.py"
     script.write_text(
         "import sys; from pathlib import Path; import torch; torch.set_num_threads(1)\n"
-        "from sqzb.recipe import PretrainRecipe, load_recipe; from sqzb.pretraining.job import pretrain\n"
-        "pretrain(load_recipe(PretrainRecipe, Path(sys.argv[1]), ['micro_batch=auto'], output=sys.argv[2]))\n"
+        "from sqzb.recipe import PretrainRecipe, load_recipe; from sqzb.pretraining.job import "
+        "pretrain\n"
+        "pretrain(load_recipe(PretrainRecipe, Path(sys.argv[1]), ['micro_batch=auto'], "
+        "output=sys.argv[2]))\n"
     )
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -645,13 +653,17 @@ def test_too_small_a_disk_is_told_before_anything_runs(
 
 @pytest.fixture(params=[False, True], ids=["at once", "deferred"])
 def _deferred(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Steps as a CPU takes them, and as a GPU: the figures are looked at when the next step is on its way."""
+    """Steps as a CPU takes them, and as a GPU: the figures are looked at when the next step is on
+    its way.
+    """
     own = Engine.__init__
     monkeypatch.setattr(Engine, "__init__", partialmethod(own, deferred=request.param))
 
 
 def break_steps(monkeypatch: pytest.MonkeyPatch, broken: set[int], factor: float) -> None:
-    """Multiply the figures of these calls of Engine.step; their gradients are lost if it is not finite."""
+    """Multiply the figures of these calls of Engine.step; their gradients are lost if it is not
+    finite.
+    """
     own, calls = Engine.step, iter(range(1, 10**6))
 
     def step(engine: Engine, *args: Any) -> StepResult:

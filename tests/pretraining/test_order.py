@@ -1,4 +1,6 @@
-"""The order: every chunk once an epoch, a function of (seed, step) alone, whatever the size of a step."""
+"""The order: every chunk once an epoch, a function of (seed, step) alone, whatever the size of a
+step.
+"""
 
 import numpy as np
 from hypothesis import given, settings
@@ -62,7 +64,9 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 def test_every_order_is_equally_likely_and_says_nothing_of_the_next() -> None:
-    """Over 3,000 seeds: all 24 orders of 4 chunks, and where a chunk stands in two epochs after each other."""
+    """Over 3,000 seeds: all 24 orders of 4 chunks, and where a chunk stands in two epochs after
+    each other.
+    """
     orders = [samples_of_step(0, 8, 4, seed)[1].reshape(2, 4) for seed in range(3000)]
     ranks = np.array([[order @ (64, 16, 4, 1) for order in pair] for pair in orders])
     for epoch in range(2):

@@ -1,4 +1,6 @@
-"""Pretraining with a teacher: the loss and its gradient, whatever the teacher is built like, and what is refused."""
+"""Pretraining with a teacher: the loss and its gradient, whatever the teacher is built like, and
+what is refused.
+"""
 
 import json
 import math
@@ -176,7 +178,9 @@ def stepped(
 def test_a_foreign_teacher_says_what_transformers_says(
     kind: str, saved: Saved, recipe: PretrainRecipe, corpus: Corpus, tiny_config: SqueezeBertConfig
 ) -> None:
-    """With padding and two segments; the model is opened by transformers' own class, and its head runs everywhere."""
+    """With padding and two segments; the model is opened by transformers' own class, and its head
+    runs everywhere.
+    """
     teacher = wrapped(taught(recipe, saved(kind)), corpus, student_of(tiny_config)).teacher
     (batch,) = batch_of(recipe, corpus)
     assert not batch["attention_mask"].all() and batch["token_type_ids"].any()
@@ -307,7 +311,9 @@ def test_without_a_share_the_teacher_changes_no_bit(
 def test_a_student_comes_near_to_its_teacher(
     saved: Saved, recipe: PretrainRecipe, corpus: Corpus, tmp_path: Path
 ) -> None:
-    """Taught by the teacher alone, its probabilities come nearer to the teacher's than the labels bring them."""
+    """Taught by the teacher alone, its probabilities come nearer to the teacher's than the labels
+    bring them.
+    """
     (batch,) = batch_of(recipe, corpus)
     inputs = [batch[name] for name in ("input_ids", "attention_mask", "token_type_ids")]
     teacher = SqueezeBertForMaskedLM.from_pretrained(saved("own")).eval()

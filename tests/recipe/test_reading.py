@@ -183,7 +183,9 @@ def test_everything_wrong_is_in_one_error() -> None:
         sequence_length: 128
         max_predictions: 126
         start_from: runs/one
-        model: {hidden_size: 30, num_attention_heads: 4, max_position_embeddings: 64, intermediate_size: 6}
+        model:
+          {hidden_size: 30, num_attention_heads: 4, max_position_embeddings: 64,
+           intermediate_size: 6}
         optimizer: {betas: [0.9, 1.0], lr: fast, weight_dekay: 0.1}
         precision: fp16
         """,
@@ -377,9 +379,10 @@ def test_dump_and_load_is_a_round_trip(recipe: Section) -> None:
 
 
 ODD_YAML = r"""
-[] ;; {} ;; null ;; ~ ;; true ;; .nan ;; .inf ;; 1e999 ;; -1 ;; 0 ;; 2020-13-45 ;; 2020-01-01 ;; 1:30 ;; 0b1 ;;
-0o7 ;; 0x1g ;; 1e5x ;; [[[]]] ;; [1,x] ;; | ;; > ;; ? ;; % ;; @ ;; ` ;; {a: {b: {c: d}}} ;; {1: 2} ;; {null: 1} ;;
-{1.5: 1} ;; {[a]: 1} ;; {2020-01-01: 1} ;; {<<: {a: 1}} ;; &a [*a] ;; &a {x: *a} ;; *a ;; !!int ;; !!int foo ;;
+[] ;; {} ;; null ;; ~ ;; true ;; .nan ;; .inf ;; 1e999 ;; -1 ;; 0 ;; 2020-13-45 ;; 2020-01-01 ;;
+1:30 ;; 0b1 ;; 0o7 ;; 0x1g ;; 1e5x ;; [[[]]] ;; [1,x] ;; | ;; > ;; ? ;; % ;; @ ;; ` ;;
+{a: {b: {c: d}}} ;; {1: 2} ;; {null: 1} ;; {1.5: 1} ;; {[a]: 1} ;; {2020-01-01: 1} ;;
+{<<: {a: 1}} ;; &a [*a] ;; &a {x: *a} ;; *a ;; !!int ;; !!int foo ;;
 !!float ;; !!timestamp x ;; !!bool x ;; !!map x ;; !!map [1] ;; !!set {a} ;; !!binary x ;;
 !!python/object:os.system ;; "\ud800" ;; "\0"
 """

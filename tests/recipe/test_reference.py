@@ -1,4 +1,6 @@
-"""The printed reference: every key with its default, type, limits and description, from the schema."""
+"""The printed reference: every key with its default, type, limits and description, from the
+schema.
+"""
 
 from typing import Any
 

@@ -79,7 +79,8 @@ def test_a_missing_recipe_is_answered_with_all_names_the_nearest_first(given: st
         find(Path(given))
     message = str(caught.value)
     assert message.startswith(
-        f"There is no recipe {given}, neither a file nor one that comes with sqzb, which has phase1_128,"
+        f"There is no recipe {given}, neither a file nor one that comes with sqzb, which has "
+        "phase1_128,"
     )
     assert all(f" {name}" in message for name in names())
 

@@ -1,4 +1,6 @@
-"""prepare-corpus as a process that is killed again and again: what it makes in the end is the same."""
+"""prepare-corpus as a process that is killed again and again: what it makes in the end is the
+same.
+"""
 
 import json
 import os
@@ -15,7 +17,10 @@ import pyarrow.parquet as pq
 import pytest
 
 KILLS = int(os.environ.get("SQZB_KILLS", "4"))
-TEXT = "the of and river stone winter light garden engine letter copper window morning silver forest paper harbour"
+TEXT = (
+    "the of and river stone winter light garden engine letter copper window morning silver forest "
+    "paper harbour"
+)
 WORDS = TEXT.split()
 UNITS = 6  # of 1 MB
 RECORDS = "shards/*.json"
@@ -85,7 +90,9 @@ def alive(group: int) -> list[int]:
 
 
 def ended(group: int) -> bool:
-    """Within some seconds: who keeps account of a process's semaphores ends a little later than it."""
+    """Within some seconds: who keeps account of a process's semaphores ends a little later
+    than it.
+    """
     limit = time.monotonic() + 10
     while alive(group) and time.monotonic() < limit:
         time.sleep(0.1)

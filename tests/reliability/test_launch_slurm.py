@@ -10,13 +10,15 @@ import pytest
 
 SCRIPT = Path(__file__).parents[2] / "scripts" / "launch_slurm.sh"
 COMMANDS = {
-    # A step that works until it is told to stop, then saves, or ends at once with the code that $CODE holds.
+    # A step that works until it is told to stop, then saves, or ends at once with the code that
+    # $CODE holds.
     "srun": """echo $$ > pid; echo "$@" > srun
         trap 'sleep 0.3; echo saved >> happened; exit 1' TERM
         [[ -n ${CODE:-} ]] && exit "$CODE"
         while true; do sleep 0.05; done""",
     "scancel": """echo "scancel $@" >> happened; kill -TERM "$(cat pid)" """,
-    "scontrol": """if [[ $1 == show ]]; then printf 'one\\ntwo\\n'; else echo "scontrol $@" >> happened; fi""",
+    "scontrol": """if [[ $1 == show ]]; then printf 'one\\ntwo\\n'
+        else echo "scontrol $@" >> happened; fi""",
 }
 
 

@@ -1,4 +1,6 @@
-"""pretrain as two processes that talk through gloo: they are one run, end as one, and go on as any number."""
+"""pretrain as two processes that talk through gloo: they are one run, end as one, and go on as any
+number.
+"""
 
 import os
 import random
@@ -20,8 +22,8 @@ from sqzb.errors import PeerLost
 from stopped_runs import lines, write_task
 
 LOST = max(1, int(os.environ.get("SQZB_KILLS", "3")) // 10)  # processes to kill of each rank
-# Seconds in which all that happens here has happened: far fewer than the minutes that a process waits for another that
-# says nothing (engine.PATIENCE), so a lost one has been noticed.
+# Seconds in which all that happens here has happened: far fewer than the minutes that a process
+# waits for another that says nothing (engine.PATIENCE), so a lost one has been noticed.
 BOUND = 60.0
 RECIPE = """
 corpus: {corpus}
@@ -73,12 +75,14 @@ from importlib import import_module
 rank, module, owner, name = (sys.argv.pop(1) for _ in range(4))
 if rank == os.environ["RANK"]:
     module = import_module(module)
-    setattr(getattr(module, owner, module), name, lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL))
+    die = lambda *_, **__: os.kill(os.getpid(), signal.SIGKILL)
+    setattr(getattr(module, owner, module), name, die)
 from sqzb.cli import main
 main()
 """
-# Each with who is killed there, one after the other in one run: after a checkpoint's model is written aside and before
-# its optimizer is, while the other takes the next step; in an evaluation that the other waits for; at the very end.
+# Each with who is killed there, one after the other in one run: after a checkpoint's model is
+# written aside and before its optimizer is, while the other takes the next step; in an evaluation
+# that the other waits for; at the very end.
 MOMENTS = [
     (0, "sqzb.training.checkpoints", "", "write_tensors"),
     (0, "sqzb.training.engine", "Evaluator", "evaluate"),
@@ -200,8 +204,9 @@ def test_a_step_is_the_same_however_it_is_divided(
 
 
 def test_two_processes_finetune_as_one(folder: Path, whole: Path, begin: Begin) -> None:
-    """The last batch of an epoch has 5 examples: one process has one more than the other. They agree on the best model
-    and on an early end."""
+    """The last batch of an epoch has 5 examples: one process has one more than the other. They
+    agree on the best model and on an early end.
+    """
     write_task(folder, 61)
     command = ("finetune", "--task", "mrpc", "--model", whole.name, "--glue-dir", ".")
     settings: tuple[str, ...] = ("epochs=3", "batch=8", "max_length=16", "log_every=1", "lr=1e-3")
@@ -318,7 +323,9 @@ def test_a_second_run_in_the_folder_is_refused_by_all_its_processes(begin: Begin
 def test_torchrun_and_a_terminal_pass_a_signal_on(
     whole: Path, begin: Begin, number: signal.Signals, send: Callable[[int, int], None]
 ) -> None:
-    """A terminal sends Ctrl-C to all, and torchrun once more to its processes: this is one signal."""
+    """A terminal sends Ctrl-C to all, and torchrun once more to its processes: this is one
+    signal.
+    """
     program = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sqzb")
     processes = begin(f"torchrun-{number.name}", 1, program=program)
     processes.wait_for_lines(18)

@@ -1,4 +1,6 @@
-"""pretrain and finetune as processes that are killed again and again: they end as if nothing had happened."""
+"""pretrain and finetune as processes that are killed again and again: they end as if nothing had
+happened.
+"""
 
 import os
 import random
@@ -41,7 +43,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, corpus: Corpus) -> Path:
     (folder / "recipe.yaml").write_text(RECIPE.format(corpus=corpus.folder))
     write_task(folder, 60)
     for command in COMMANDS:
-        # By a Python with a seed of its own for hashes: what the fork server runs has one in common.
+        # By a Python with a seed of its own for hashes: what the fork server runs has one in
+        # common.
         whole = [sys.executable, *arguments(command, "whole")]
         subprocess.run(
             whole, cwd=folder, env=ENVIRONMENT, stdout=subprocess.DEVNULL, check=True, timeout=120

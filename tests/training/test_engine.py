@@ -22,7 +22,9 @@ ROWS, LENGTH, PREDICTIONS = 32, 16, 6
 
 
 def examples(vocab_size: int, seed: int) -> dict[str, Tensor]:
-    """Rows that count very differently: the first have one prediction and no SOP label, the last have all."""
+    """Rows that count very differently: the first have one prediction and no SOP label, the last
+    have all.
+    """
     draw = np.random.default_rng(seed)
     lengths = np.linspace(4, LENGTH, ROWS).astype(int)
     labels = draw.integers(5, vocab_size, (ROWS, PREDICTIONS))
@@ -124,7 +126,8 @@ def test_the_gradient_is_that_of_the_summed_means_and_is_clipped(
     norm = torch.stack([gradient.norm() for gradient in expected.values()]).norm()
     engine.model.zero_grad()
     seen: dict[str, Tensor] = {}
-    engine.optimizer.register_step_pre_hook(  # Lamb goes through the groups one by one, so this is called once
+    # Lamb goes through the groups one by one, so this is called once.
+    engine.optimizer.register_step_pre_hook(
         lambda *_: seen.update(
             {
                 name: p.grad.clone()
@@ -192,7 +195,9 @@ def test_dropout_keys_are_seeds_of_their_own(seed: int, step: int, number: int) 
 
 @pytest.mark.parametrize("adam", [False, True], ids=["Lamb", "AdamW"])
 def test_a_deferred_step_is_the_same_step(tiny_config: SqueezeBertConfig, adam: bool) -> None:
-    """As a GPU takes it, which waits for no number: the fourth step of six has no finite gradient."""
+    """As a GPU takes it, which waits for no number: the fourth step of six has no finite
+    gradient.
+    """
     found = []
     for deferred in (False, True):
         engine = engine_for(tiny_config, deferred, adam)

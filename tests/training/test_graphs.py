@@ -1,4 +1,6 @@
-"""When a shape is recorded and when it is replayed, on a made-up GPU; and which runs have graphs."""
+"""When a shape is recorded and when it is replayed, on a made-up GPU; and which runs have
+graphs.
+"""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,7 +17,9 @@ CPU = torch.device("cpu")
 
 
 class Gpu:
-    """Records what is computed: "run" at once, "record" without numbers, "replay" of a recorded graph."""
+    """Records what is computed: "run" at once, "record" without numbers, "replay" of a recorded
+    graph.
+    """
 
     def __init__(self, fails: bool = False) -> None:
         self.fails, self.log = fails, []  # type: ignore[var-annotated]
@@ -71,7 +75,8 @@ def test_a_shape_is_run_then_recorded_then_replayed(monkeypatch: pytest.MonkeyPa
     for batch in (x(2, 1), x(3, 1), x(2, 5), x(2, 6), x(3, 7)):
         graphs(batch, may_record=True)
     assert gpu.log == [
-        ("run", 2), ("run", 3), ("record", (1, 2)), ("replay", 10), ("replay", 12), ("record", (1, 3)), ("replay", 21),
+        ("run", 2), ("run", 3), ("record", (1, 2)), ("replay", 10), ("replay", 12),
+        ("record", (1, 3)), ("replay", 21),
     ]  # fmt: skip
 
 

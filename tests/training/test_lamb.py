@@ -37,7 +37,9 @@ def run(
     adapt: bool,
     together: bool | None = None,
 ) -> Array:
-    """The same with Lamb, beside parameters of its own and of the other group, which must not disturb it."""
+    """The same with Lamb, beside parameters of its own and of the other group, which must not
+    disturb it.
+    """
     parameter = torch.nn.Parameter(torch.tensor(w))
     beside, other = (torch.nn.Parameter(torch.ones(3, dtype=torch.float64)) for _ in range(2))
     groups = [
@@ -77,7 +79,9 @@ def test_lamb_is_the_published_update(
 
 
 def test_a_large_tensor_takes_its_whole_step() -> None:
-    """The step's length is the rate times |w|, however large |w|: BERT's embeddings have a norm of 97."""
+    """The step's length is the rate times |w|, however large |w|: BERT's embeddings have a norm of
+    97.
+    """
     w = np.random.default_rng(0).standard_normal((200, 50))
     w *= 97 / np.linalg.norm(w)
     moved = run(w, [np.ones_like(w)], [0.01], 0.01, True) - w
@@ -166,7 +170,9 @@ def test_an_update_that_must_not_happen_changes_nothing(together: bool) -> None:
 
 
 def test_all_tensors_take_each_operation_together() -> None:
-    """More tensors are no more operations, which on a GPU are launches; a ratio for each tensor is the exception."""
+    """More tensors are no more operations, which on a GPU are launches; a ratio for each tensor is
+    the exception.
+    """
 
     def operations(n: int) -> int:
         parameters = [torch.nn.Parameter(torch.ones(2, 2)) for _ in range(n)]

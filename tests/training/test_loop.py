@@ -1,4 +1,6 @@
-"""What happens around the preparation of a run. What a step is, the trainers' tests and those of reliability hold."""
+"""What happens around the preparation of a run. What a step is, the trainers' tests and those of
+reliability hold.
+"""
 
 import os
 import shutil

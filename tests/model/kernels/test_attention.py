@@ -51,7 +51,9 @@ def packed_from(parts: tuple[Tensor, ...], groups: int) -> Tensor:
 
 
 def kept(qkv: Tensor, batch: int, heads: int, groups: int, dropout: float, seed: Tensor) -> Tensor:
-    """What dropout leaves of the probabilities (batch, heads, length, length): read off values that tell keys apart."""
+    """What dropout leaves of the probabilities (batch, heads, length, length): read off values that
+    tell keys apart.
+    """
     query, key, value = by_head(qkv.detach(), batch, heads, groups)
     length, width = value.shape[2:]
     found = []
@@ -119,8 +121,8 @@ def random_mask(batch: int, length: int) -> Tensor:
 
 
 def check(
-    sizes: tuple[int, int, int, int], width: int, dtype: torch.dtype, masked: bool, dropout: float, number: int,
-    tiles: Callable[[], AbstractContextManager[None]] = nullcontext,
+    sizes: tuple[int, int, int, int], width: int, dtype: torch.dtype, masked: bool, dropout: float,
+    number: int, tiles: Callable[[], AbstractContextManager[None]] = nullcontext,
 ) -> None:  # fmt: skip
     batch, length, groups, heads = sizes
     heads *= groups
@@ -135,7 +137,8 @@ def check(
     close(got, plain(qkv, bias, mask, *rest, factor), TOLERANCE[dtype])
 
 
-# Sequences, their length, groups and heads of each; width of a head; type; whether some keys are masked; dropout; seed.
+# Sequences, their length, groups and heads of each; width of a head; type; whether some keys are
+# masked; dropout; seed.
 CASES = (
     st.tuples(st.integers(1, 2), st.integers(1, 40), st.integers(1, 2), st.integers(1, 2)),
     st.sampled_from([16, 32]),

@@ -27,8 +27,9 @@ ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
 
 
 def close(got: tuple[Tensor, ...], due: tuple[Tensor, ...], tolerance: float) -> None:
-    """Each pair differs by no more than the tolerance times the largest number in it, or a tenth: all are sums of
-    numbers about 1, and where there are few of them they may cancel."""
+    """Each pair differs by no more than the tolerance times the largest number in it, or a tenth:
+    all are sums of numbers about 1, and where there are few of them they may cancel.
+    """
     for ours, theirs in zip(got, due, strict=True):
         largest = max(theirs.abs().max().item(), 0.1)
         assert_close(ours.double(), theirs.double(), rtol=tolerance, atol=tolerance * largest)
@@ -78,7 +79,9 @@ def plain(
     activation: str = "",
     dtype: torch.dtype | None = None,
 ) -> tuple[Tensor, ...]:
-    """In float64, one or two layers, with weights that are first rounded to the type of x, as the kernels round."""
+    """In float64, one or two layers, with weights that are first rounded to the type of x, as the
+    kernels round.
+    """
     dtype = dtype or x.dtype
     copies = tuple(
         (tensor.to(dtype) if number % 2 == 0 else tensor).detach().double().requires_grad_()

@@ -131,7 +131,8 @@ def test_places_are_dropped_at_the_rate_asked_for_and_independently(
         6 * (0.25 / (rows * width)) ** 0.5
     )  # of six standard deviations, at the variance's largest
     assert mask.double().mean().item() == pytest.approx(1 - dropout, abs=bound)
-    # Draws that belong together in no way agree as often as two coins: by seed, row, place, and lane of a draw.
+    # Draws that belong together in no way agree as often as two coins: by seed, row, place, and
+    # lane of a draw.
     for one, two in [
         (mask, other),
         (mask[1:], mask[:-1]),
