@@ -95,6 +95,8 @@ class RecipeCommand(TyperCommand):
             option, _, value = argument.partition("=")
             if argument == "--":
                 break
+            if argument == "--resume" and not args[index + 1 : index + 2]:
+                raise typer.BadParameter("give --resume auto, or --resume CHECKPOINT", ctx)
             if not option.startswith("--") or option in options:
                 continue
             from sqzb.recipe.commands import COMMANDS
@@ -370,11 +372,13 @@ def finetune(
             "--jobs is for several runs: give several tasks, --seeds 1,2,3 or a grid "
             "such as sweep.lr=[1e-5,3e-5]"
         )
-    from sqzb.finetuning import job
     from sqzb.finetuning.data import open_data
 
     (single,) = wanted.recipes(wanted.task)
-    job.finetune(single, open_data(single), resume, extend)
+    data = open_data(single)  # a wrong task is reported before torch is imported
+    from sqzb.finetuning import job
+
+    job.finetune(single, data, resume, extend)
 
 
 @app.command(name="eval", epilog="Example: sqzb eval runs/mrpc --json mrpc.json")

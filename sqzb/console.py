@@ -1,5 +1,6 @@
 """Console output: progress bars on a terminal, periodic lines elsewhere, tables, errors."""
 
+import logging
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -114,6 +115,29 @@ def error(message: str) -> None:
 def warn(message: str) -> None:
     """Print a warning on standard error."""
     err.print(Text.assemble(("warning: ", "bold yellow"), message))
+
+
+@contextmanager
+def brief_retries() -> Iterator[None]:
+    """Replace the Hub client's lines about each failed attempt by one warning."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    warned = False
+
+    def is_other(record: logging.LogRecord) -> bool:
+        nonlocal warned
+        text = record.getMessage()
+        if "thrown while requesting" not in text and "[Retry " not in text:
+            return True
+        if not warned:
+            warn("The Hub does not respond. Trying again for up to half a minute ...")
+        warned = True
+        return False
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 def size(n: int) -> str:

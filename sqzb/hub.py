@@ -3,6 +3,7 @@
 import re
 from pathlib import Path
 
+from sqzb.console import brief_retries
 from sqzb.errors import UserError
 
 HUB_ID = re.compile(r"[A-Za-z0-9][\w.-]*/[\w.-]+")
@@ -38,6 +39,7 @@ def local_folder(source: str | Path) -> Path:
             f"The run {path} has no final/ model yet. Finish it, or give one of its checkpoints/."
         )
     if path.is_dir():
+        _refuse_folder_of_runs(path)
         return path
     if path.exists():
         raise UserError(
@@ -51,16 +53,31 @@ def local_folder(source: str | Path) -> Path:
     return _download(source)
 
 
+def _refuse_folder_of_runs(folder: Path) -> None:
+    """Refuse a folder that is no model and holds runs.
+
+    Raises:
+        UserError: the folder is one of runs.
+    """
+    if (folder / "config.json").exists():
+        return
+    runs = sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
+    if runs:
+        shown = ", ".join(map(str, runs[:5]))
+        others = f" and {len(runs) - 5} others" if len(runs) > 5 else ""
+        raise UserError(f"{folder} is a folder of runs. Give one of them: {shown}{others}.")
+
+
 def _download(hub_id: str) -> Path:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError
 
     try:
-        folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
+        with brief_retries():
+            folder = Path(snapshot_download(hub_id, allow_patterns=MODEL_FILES))
     except GatedRepoError:
         raise UserError(
-            f"The Hub gives {hub_id} only to those it knows. Ask for access there, then `hf auth "
-            "login`."
+            f"The Hub restricts access to {hub_id}. Request access there, then run `hf auth login`."
         ) from None
     except RepositoryNotFoundError:
         raise UserError(
@@ -70,14 +87,13 @@ def _download(hub_id: str) -> Path:
     # The library lets the errors of its HTTP client through, and they have no common base class.
     except Exception as error:
         raise UserError(
-            f"There is no folder {hub_id}, and the Hub cannot be reached for a model of that name "
-            f"({type(error).__name__}), nor is it in the local cache. Connect to the network, or "
-            "give a local folder (for finetune: --model DIR) that holds config.json, the weights "
-            "and tokenizer.json."
+            f"There is no folder {hub_id}, the local cache has no model of that name, and the Hub "
+            f"cannot be reached ({type(error).__name__}). Connect to the network, or give a local "
+            "folder (for finetune: --model DIR) with config.json, weights and tokenizer.json."
         ) from error
     if not folder.is_dir():
         raise UserError(
-            f"{hub_id} on the Hub has none of a model's files ({', '.join(MODEL_FILES)}). Check "
-            "the name."
+            f"{hub_id} on the Hub has none of a model's files ({', '.join(MODEL_FILES)}). "
+            "Check the name."
         )
     return folder

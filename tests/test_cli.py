@@ -45,6 +45,8 @@ def loaded_by(code: str) -> set[str]:
         ["recipes"],
         ["recipes", "keys", "finetune"],
         ["pretrain", "phase1_128", "--steps", "10"],
+        ["finetune"],
+        ["finetune", "--task", "mrcp"],
     ],
     ids=" ".join,
 )
@@ -126,6 +128,9 @@ def test_debug_shows_the_traceback(place: str) -> None:
         ["nonsense"],
         ["eval"],
         ["eval", "x", "--nonsense"],
+        ["finetune"],
+        ["finetune", "--task", "mrcp"],
+        ["finetune", "--task", "mrpc,rte", "--task", "mrpc,mrcp"],
         ["finetune", "--task", "mrpc", "--seeds", "1,x"],
         ["finetune", "--task", "mrpc", "--jobs", "2"],
         ["finetune", "--task", "mrpc", "--seeds", "1,2", "--extend"],
@@ -169,6 +174,7 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
         (["finetune", "--batch-size", "3", "--task", "mrpc"], "no dashes: batch=VALUE"),
         (["prepare-corpus", "corpus", "--heldout"], "no dashes: heldout=VALUE"),
         (["finetune", "--task", "mrpc", "--seeds", "1 2"], "such as 1,2,3; not '1 2'"),
+        (["finetune", "--task", "mrpc", "--resume"], "give --resume auto"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -17,6 +17,7 @@ from sqzb.evaluate import evaluate_task
 from sqzb.finetuning.finetuned import data_for
 from sqzb.glue.tasks import Task, task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
+from sqzb.recipe import PretrainRecipe, dump_recipe
 from sqzb.tokenizer import train_tokenizer
 
 MNLI, STSB, AX = task("mnli"), task("stsb"), task("ax")
@@ -185,3 +186,17 @@ def test_the_terminal_shows_texts_as_they_are_and_cut(
 def test_a_model_that_is_not_there_is_named_before_its_task_is_asked_for(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"There is no folder .*nowhere"):
         data_for(str(tmp_path / "nowhere"), None, None)
+
+
+def test_a_pretrained_run_without_a_task_is_answered_with_the_command_for_its_corpus(
+    tmp_path: Path, tokenizer: Tokenizer
+) -> None:
+    save(tmp_path / "run" / "final", tokenizer, ("a", "b"))
+    recipe = PretrainRecipe(corpus="data/mine")
+    (tmp_path / "run" / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
+    for model in (tmp_path / "run", tmp_path / "run" / "final"):
+        with pytest.raises(UserError, match=f"sqzb eval {model} --corpus data/mine"):
+            data_for(str(model), None, None)
+    (tmp_path / "run" / "recipe.yaml").unlink()
+    with pytest.raises(UserError, match="Give --task"):
+        data_for(str(tmp_path / "run"), None, None)

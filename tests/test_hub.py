@@ -48,6 +48,15 @@ def test_a_local_folder_is_itself_and_a_run_its_final_model(kind: type, tmp_path
 
 
 @pytest.mark.usefixtures("no_hub")
+def test_a_folder_of_runs_is_answered_with_its_runs(tmp_path: Path) -> None:
+    for name in ("b", "a"):
+        (tmp_path / "runs" / name / "final").mkdir(parents=True)
+        (tmp_path / "runs" / name / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match=r"runs is a folder of runs.*: runs/a, runs/b\."):
+        local_folder("runs")
+
+
+@pytest.mark.usefixtures("no_hub")
 def test_a_local_folder_comes_before_the_hub(tmp_path: Path) -> None:
     (tmp_path / HUB).mkdir(parents=True)
     assert local_folder(HUB) == Path(HUB)
@@ -128,7 +137,7 @@ def answer(status: int) -> Any:
             errors.RepositoryNotFoundError("401", response=answer(401)),
             "Check the name.*hf auth login",
         ),
-        (errors.GatedRepoError("403", response=answer(403)), "Ask for access.*hf auth login"),
+        (errors.GatedRepoError("403", response=answer(403)), "Request access.*hf auth login"),
         (
             errors.LocalEntryNotFoundError("nothing cached"),
             "Connect to the network, or give a local folder",

@@ -141,8 +141,10 @@ def _check_folder(folder: Path) -> None:
         return
     # If the command was killed while it wrote its first file, that file is alone in the folder.
     first_file = f"{RECIPE}{ASIDE}"
-    if not folder.is_dir() or any(path.name != first_file for path in folder.iterdir()):
-        raise UserError(f"{folder} is not empty and holds no corpus. Give another --output.")
+    if not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder. Give another --output.")
+    if any(path.name != first_file for path in folder.iterdir()):
+        raise UserError(f"The folder {folder} holds other files. Give another --output.")
 
 
 def _units(folder: Path, recipe: CorpusRecipe) -> list[Unit]:

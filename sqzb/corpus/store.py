@@ -124,10 +124,10 @@ def read_manifest(folder: Path) -> dict[str, Any]:
     try:
         manifest: dict[str, Any] = json.loads((folder / MANIFEST).read_text(encoding="utf-8"))
     except (FileNotFoundError, NotADirectoryError):
-        state = "has no" if folder.is_dir() else "does not exist: no"
+        state = f"has no {MANIFEST}" if folder.is_dir() else "does not exist"
         raise UserError(
-            f"The corpus {folder} {state} {MANIFEST}. Prepare it first, with "
-            f"`sqzb prepare-corpus RECIPE --output {folder}`."
+            f"The corpus {folder} {state}. Prepare it with `sqzb prepare-corpus RECIPE --output "
+            f"{folder}`. If it was moved, give its new folder (pretrain: corpus=FOLDER)."
         ) from None
     except ValueError as error:
         advice = "Remove it and prepare the corpus again."

@@ -8,7 +8,7 @@ from pathlib import Path
 from sqzb.data.dataset import DataSet
 from sqzb.data.known import Known
 from sqzb.data.own import OwnFiles, open_own
-from sqzb.errors import UserError
+from sqzb.errors import RecipeError, UserError
 from sqzb.files import write_json
 from sqzb.glue.data import open_task
 from sqzb.recipe import FinetuneRecipe
@@ -22,12 +22,13 @@ def open_data(recipe: FinetuneRecipe, known: Known | None = None) -> DataSet:
     known: what a finished run knows of its own data, which is then not recognised again.
 
     Raises:
-        UserError: The recipe names no data, or a task that does not exist; or own data is wrong.
+        RecipeError: The recipe names no data, or a task that does not exist.
+        UserError: Own data is wrong.
     """
     if recipe.data.train:
         return _with_best(open_own(OwnFiles(**recipe.data.model_dump()), known), recipe.best_metric)
     if recipe.task is None:
-        raise UserError(
+        raise RecipeError(
             "There is no data: give --train FILE for data of your own, or --task for GLUE's, such as "
             "--task mrpc."
         )

@@ -18,7 +18,7 @@ from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.labels import outputs_of
 from sqzb.finetuning.predict import predict
 from sqzb.model.open import Classifier, Source, model_folder, open_classifier
-from sqzb.recipe import FinetuneRecipe, number
+from sqzb.recipe import FinetuneRecipe, PretrainRecipe, number
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import recipe_of
 
@@ -80,8 +80,13 @@ def data_for(
         model_folder(
             path
         )  # raises where there is no such model, of which nothing else needs to be said
+        pretraining = recipe_of(path, PretrainRecipe)
+        if pretraining is not None:
+            command = f"sqzb eval {path} --corpus {pretraining.corpus}"
+            raise UserError(f"{path} is a pretrained model. Evaluate it on a corpus: {command}")
         raise UserError(
-            f"{path} does not say what it is for: give --task of a finetuned model, --corpus of a pretrained."
+            f"The task of {path} is not known, because no run's recipe is with it. Give --task "
+            "for a finetuned model, or --corpus for a pretrained one."
         )
     return open_data(recipe)
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from sqzb.console import brief_retries
 from sqzb.data.dataset import DataSet, Example, Split, empty_texts
 from sqzb.errors import UserError
 from sqzb.glue.tasks import HUB_DATASET, SCORE_RANGE, Task, is_test, task
@@ -394,12 +395,13 @@ def _from_hub(task: Task, split: str) -> list[Example]:
     import datasets
 
     try:
-        data = datasets.load_dataset(HUB_DATASET, task.hub_config, split=split)
+        with brief_retries():
+            data = datasets.load_dataset(HUB_DATASET, task.hub_config, split=split)
     # Errors of datasets, the Hub's client and HTTP have no common base class, and one remedy.
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
-            f"{task.name}'s {split} split could not be had from {HUB_DATASET} on the Hub, nor "
+            f"{task.name}'s {split} split could not be loaded from {HUB_DATASET} on the Hub, nor "
             f"from its local cache ({reason}). Connect to the network once (with HF_HUB_OFFLINE "
             f"unset), or give --glue-dir. {_layout(task)}"
         ) from error

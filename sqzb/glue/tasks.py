@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from sqzb.data.dataset import Classes, Kind, Number
-from sqzb.errors import UserError
+from sqzb.errors import RecipeError
 
 HUB_DATASET = "nyu-mll/glue"
 SCORE_RANGE = (0.0, 5.0)  # of STS-B, GLUE's only regression
@@ -267,4 +267,4 @@ def task(name: str) -> Task:
         return TASKS[name]
     nearest = difflib.get_close_matches(name.lower(), TASKS, n=1)
     hint = f"Did you mean {nearest[0]}? " if nearest else ""
-    raise UserError(f"There is no GLUE task {name!r}. {hint}The tasks are {', '.join(TASKS)}.")
+    raise RecipeError(f"There is no GLUE task {name!r}. {hint}The tasks are {', '.join(TASKS)}.")

@@ -20,7 +20,7 @@ def check_folder(folder: Path, resume: str) -> None:
         UserError: the folder is in use and the run is not resumed, or the path is no checkpoint.
     """
     if resume == NEVER:
-        refuse_used(folder, ", --resume auto to go on with it")
+        refuse_used(folder, ", --resume auto to resume its run")
     elif resume == AUTO:
         if not (folder / RECIPE).exists():
             refuse_used(folder)
@@ -66,13 +66,13 @@ def check_same_run(job: Job, checkpoint: Path, extend: bool, prepared: bool) -> 
     if changed:
         hint = f" (--extend allows another {length})" if length in differing else ""
         raise UserError(
-            f"The run cannot go on from {checkpoint}, since it would become another one: "
-            f"{'; '.join(changed)}{hint}. Put these back, or give another --output."
+            f"The run cannot resume from {checkpoint}, because it would not be the same run: "
+            f"{'; '.join(changed)}{hint}. Restore these, or give another --output."
         )
     if state["step"] > job.steps:
         raise UserError(
-            f"{checkpoint} is past the run's last step, {job.steps:,}. Give more {length}, or go "
-            "on from an earlier checkpoint (--resume PATH)."
+            f"{checkpoint} is past the run's last step, {job.steps:,}. Give more {length}, or "
+            "resume from an earlier checkpoint (--resume PATH)."
         )
 
 
@@ -82,7 +82,7 @@ def _differing_inputs(job: Job, state: dict[str, Any], prepared: bool) -> list[s
     for name, value in state["identity"].items():
         known = prepared or name in hashes
         if known and hashes.get(name) != value:
-            differing.append(f"{name} is another")
+            differing.append(f"{name} has changed")
     return differing
 
 

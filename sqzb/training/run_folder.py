@@ -198,9 +198,12 @@ def refuse_used(folder: Path, how_to_resume: str = "") -> None:
     Raises:
         UserError: the folder holds files, or is a file.
     """
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    if folder.exists() and not folder.is_dir():
+        raise UserError(f"{folder} is a file, not a folder. Give another --output.")
+    if folder.exists() and any(folder.iterdir()):
         raise UserError(
-            f"{folder} is not empty. Give another --output{how_to_resume}, or remove it."
+            f"The folder {folder} is not empty. Give another --output{how_to_resume}, or remove "
+            "the folder."
         )
 
 

@@ -56,7 +56,7 @@ def test_after_an_error_no_task_is_begun(tmp_path: Path, workers: int, begun: in
 
 
 def test_what_a_user_can_mend_comes_through(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Prepare it first"):
+    with pytest.raises(UserError, match="Prepare it with"):
         list(run("processes", 2, read_manifest, [(tmp_path,)]))
 
 

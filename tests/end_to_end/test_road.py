@@ -329,7 +329,6 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
         (["pretrain", "phase2.yaml", "--output", "new", "start_from=nowhere"], "no folder nowhere"),
         (["pretrain", "phase2.yaml", "--output", "new", "start_from=mrpc"], "missing"),
         (["pretrain", "phase1.yaml", "--output", "new", "model.vocab_size=900"], "does not fit"),
-        (["finetune", "--task", "mrcp", "--model", "phase2"], "Did you mean mrpc"),
         (["finetune", "--task", "mrpc", "--output", "new"], "--model"),
         (
             ["finetune", "--task", "mrpc", "--model", "phase2", "--output", "mrpc"],
@@ -362,7 +361,7 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
             ["prepare-corpus", "corpus.yaml", "--output", "corpus", "seed=1"],
             "another recipe: seed differs",
         ),
-        (["prepare-corpus", "corpus.yaml", "--output", "glue"], "holds no corpus"),
+        (["prepare-corpus", "corpus.yaml", "--output", "glue"], "holds other files"),
         (["prepare-corpus", "--verify", "glue"], "has no manifest.json"),
         (
             ["prepare-corpus", "corpus.yaml", "--output", "new", "sources.docs.path=torn.jsonl"],

@@ -711,7 +711,7 @@ def test_no_network_and_no_cache(monkeypatch: pytest.MonkeyPatch, error: Excepti
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     message = refusal(MRPC, "validation", None)
     assert message.startswith(
-        "mrpc's validation split could not be had from nyu-mll/glue on the Hub"
+        "mrpc's validation split could not be loaded from nyu-mll/glue on the Hub"
     )
     assert f"({type(error).__name__}: {' '.join(str(error).split())})" in message
     assert "or give --glue-dir." in message and "train.tsv, dev.tsv, test.tsv" in message

@@ -159,7 +159,7 @@ def test_without_a_network_it_says_what_to_do(
 ) -> None:
     assert script.main(["out", "--tasks", "rte"]) == 1
     told = capsys.readouterr().err
-    assert "rte's train split could not be had from nyu-mll/glue on the Hub" in told
+    assert "rte's train split could not be loaded from nyu-mll/glue on the Hub" in told
     assert "Connect to the network once" in told and "goes on where it ended" in told
     assert not (tmp_path / "out").exists()
 

@@ -577,7 +577,7 @@ def test_another_corpus_is_refused(
     pretrain(moved, resume="auto")  # the same at another place
     manifest = corpus.manifest | {"heldout_unigram_nats": 1.0}
     (tmp_path / "corpus" / "manifest.json").write_text(json.dumps(manifest))
-    with pytest.raises(UserError, match="the corpus is another"):
+    with pytest.raises(UserError, match="the corpus has changed"):
         pretrain(moved, resume="auto")
 
 

@@ -372,12 +372,12 @@ def test_a_resume_with_another_teacher_is_refused(
     elif change == "none":
         other = recipe
     elif change == "path":
-        other, complaint = taught(recipe, saved("own")), "the teacher is another"
+        other, complaint = taught(recipe, saved("own")), "the teacher has changed"
     path, kept = saved("bert") / "model.safetensors", tmp_path / "kept"
     shutil.copy(path, kept)
     try:
         if change == "weights":
-            complaint = "the teacher is another"
+            complaint = "the teacher has changed"
             save_file(
                 {name: tensor * 1.001 for name, tensor in load_file(kept).items()},
                 path,

@@ -44,9 +44,9 @@ def checkpoint(folder: Path, identity: dict[str, str], step: int = 4, **settings
 def test_an_input_that_is_not_there_yet_is_compared_after_the_preparation(tmp_path: Path) -> None:
     made = checkpoint(tmp_path, {"the set": "a", "the teacher": "b"})
     check_same_run(job(tmp_path, {"the set": "a"}), made, extend=False, prepared=False)
-    with pytest.raises(UserError, match="another one: the teacher is another"):
+    with pytest.raises(UserError, match="same run: the teacher has changed"):
         check_same_run(job(tmp_path, {"the set": "a"}), made, extend=False, prepared=True)
-    with pytest.raises(UserError, match="another one: the set is another"):
+    with pytest.raises(UserError, match="same run: the set has changed"):
         check_same_run(job(tmp_path, {"the set": "c"}), made, extend=False, prepared=False)
     check_same_run(
         job(tmp_path, {"the set": "a", "the teacher": "b"}), made, extend=False, prepared=True

@@ -111,8 +111,8 @@ def test_a_used_folder_is_refused(tmp_path: Path) -> None:
     refuse_used(tmp_path)
     refuse_used(tmp_path / "absent")
     (tmp_path / "file").touch()
-    for used in (tmp_path, tmp_path / "file"):
-        with pytest.raises(UserError, match="not empty"):
+    for used, problem in ((tmp_path, "not empty"), (tmp_path / "file", "is a file, not a folder")):
+        with pytest.raises(UserError, match=problem):
             refuse_used(used)
 
 

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
+from sqzb import console
 from sqzb.corpus.formats.common import Part, Piece, Row, UnreadableDocument, missing_column
 from sqzb.errors import UserError
 from sqzb.recipe import Source
@@ -74,7 +75,7 @@ def read(part: Part, source: Source) -> Iterator[Row]:
         raise UserError(
             f"The Hub data set {source.path} could not be read to its end "
             f"({type(error).__name__}: {error}). "
-            "Run the command again: it goes on where it stopped."
+            "Run the command again: it resumes where it stopped."
         ) from error
 
 
@@ -103,11 +104,12 @@ def _open(source: Source) -> tuple[Any, str]:
     datasets.config.STREAMING_OPEN_MAX_RETRIES = TRIES
     datasets.config.STREAMING_READ_MAX_RETRIES = TRIES
     try:
-        builder = datasets.load_dataset_builder(
-            source.path,
-            source.config,
-            revision=source.revision,
-        )
+        with console.brief_retries():
+            builder = datasets.load_dataset_builder(
+                source.path,
+                source.config,
+                revision=source.revision,
+            )
         if source.streaming:
             data = builder.as_streaming_dataset(split=source.split)
         else:
@@ -116,16 +118,16 @@ def _open(source: Source) -> tuple[Any, str]:
     except Exception as error:  # datasets lets through whatever its network clients raise
         raise UserError(
             f"There is no local path {source.path}, and the Hub data set of that name cannot be "
-            f"opened ({type(error).__name__}: {error}). Check path, config, split and revision and "
-            "the network, or set the source's `path` to local files."
+            f"opened ({type(error).__name__}: {error}). Check the network and the source's path, "
+            "config, split and revision, or set its `path` to local files."
         ) from error
 
     is_commit = COMMIT.fullmatch(source.revision or "")
     if is_commit and builder.hash != source.revision:
         raise UserError(
-            f"{source.path} at commit {source.revision} could not be had from the Hub, and the "
+            f"Commit {source.revision} of {source.path} could not be loaded from the Hub, and the "
             f"newest copy in the local cache is of commit {builder.hash}. Connect to the network, "
-            "or set the source's `revision` to it."
+            "or set the source's `revision` to the commit in the cache."
         )
     if data.column_names is not None and source.text not in data.column_names:
         raise UserError(f"{source.path} {missing_column(source.text, data.column_names)}.")

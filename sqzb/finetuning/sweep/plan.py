@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 from urllib.parse import quote
 
-from sqzb.errors import UserError
+from sqzb.errors import RecipeError
 from sqzb.glue.tasks import task
 from sqzb.recipe import ALL, FinetuneRecipe, SweepRecipe
 
@@ -57,9 +57,9 @@ def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
     """The sweep's runs, each behind those that it needs, whose folders are `output`/STAGE/TASK/SETTINGS, without
     STAGE where there are none; UserError when a task is none of GLUE's."""
     if not recipe.names():
-        raise UserError(
-            "There is no task: give --task, such as --task mrpc,rte or --task all, or --train FILE for "
-            "data of your own."
+        raise RecipeError(
+            "The sweep has no task. Give tasks, such as --task mrpc,rte or --task all, or --train "
+            "FILE for data of your own."
         )
     if not recipe.data.train:
         for name in (*recipe.names(), *recipe.tasks):

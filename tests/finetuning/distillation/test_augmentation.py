@@ -301,7 +301,7 @@ def test_from_the_command_to_the_end_and_no_other_texts_when_it_goes_on(
     finetune(recipe(start, folder), glue, "auto")
     assert lines(run) == before
     (glue / "more.txt").write_text(UNLABELLED + "river\tof stone\n")
-    with pytest.raises(UserError, match="would become another one: the training set is another"):
+    with pytest.raises(UserError, match="not be the same run: the training set has changed"):
         finetune(recipe(start, folder), glue, "auto")
 
 
