@@ -192,7 +192,7 @@ def test_a_pretrained_run_without_a_task_is_answered_with_the_command_for_its_co
     tmp_path: Path, tokenizer: Tokenizer
 ) -> None:
     save(tmp_path / "run" / "final", tokenizer, ("a", "b"))
-    recipe = PretrainRecipe(corpus="data/mine")
+    recipe = PretrainRecipe(corpus="data/mine", start_from="model")
     (tmp_path / "run" / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
     for model in (tmp_path / "run", tmp_path / "run" / "final"):
         with pytest.raises(UserError, match=f"sqzb eval {model} --corpus data/mine"):
