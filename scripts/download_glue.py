@@ -52,12 +52,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         for name in given.tasks:
             warnings += fetch(task(name), given.out)
     except UserError as error:
-        console.error(f"{error} Called again, this goes on where it ended.")
+        console.error(f"{error} Run the script again to resume.")
         return 1
     for warning in warnings:
-        console.warn(
-            f"{warning} {HUB_DATASET} has changed, or its copy in the local cache is another."
-        )
+        console.warn(f"{warning} {HUB_DATASET} or its copy in the local cache has changed.")
     return 1 if warnings else 0
 
 
@@ -67,7 +65,7 @@ def fetch(chosen: Task, out: Path) -> list[str]:
     for split, name in chosen.files.items():
         path = out / chosen.folders[0] / name
         if is_whole(chosen, split, path):
-            console.out.print(f"{path} is there", markup=False)
+            console.out.print(f"{path} exists", markup=False)
             continue
         examples = load_split(chosen, split)
         lines = file_lines(chosen, split, examples)
@@ -111,8 +109,8 @@ def row(chosen: Task, split: str, columns: Sequence[str], example: Example) -> s
         )
     if any(mark in cell for cell in cells.values() for mark in "\t\n"):
         raise UserError(
-            f"Row {example.row} of {chosen.name}'s {split} split in {HUB_DATASET} has a tab or a "
-            "line's end in it, which GLUE's own files cannot hold. Leave out --glue-dir for this "
+            f"Row {example.row} of {chosen.name}'s {split} split in {HUB_DATASET} contains a tab or "
+            "a line end, which GLUE's own files cannot hold. Leave out --glue-dir for this "
             "task."
         )
     return "\t".join(cells.values())

@@ -140,6 +140,11 @@ def brief_retries() -> Iterator[None]:
         logger.removeFilter(is_other)
 
 
+def counted(n: int, noun: str, plural: str = "") -> str:
+    """Return a number with its noun: 1 document, 1,200 documents; plural: where it is irregular."""
+    return f"{n:,} {noun if n == 1 else plural or f'{noun}s'}"
+
+
 def size(n: int) -> str:
     """Return a number of bytes as text such as 12.3 MB, in powers of 1,000."""
     return decimal(n)

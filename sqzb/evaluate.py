@@ -39,7 +39,7 @@ def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
     kind = data.kind
     names = data.test_splits if split == "test" else data.validation_splits
     if not names:
-        raise UserError(f"GLUE's {data.name} has no {split} split: give --split test.")
+        raise UserError(f"{data.name} has no {split} split. Give --split test.")
     found: dict[str, Any] = {
         "path": path,
         "task": data.name,
@@ -51,7 +51,8 @@ def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
         by_split = {name: by_index(finetuned, examples[name]) for name in names}
         for name, predictions in by_split.items():
             console.out.print(
-                f"{path} on {data.name}: {len(predictions):,} predictions for its {name} split."
+                f"{path} on {data.name}, {name} split: "
+                f"{console.counted(len(predictions), 'prediction')}."
             )
         return found | {
             "splits": {name: _named(kind, predictions) for name, predictions in by_split.items()}
@@ -102,7 +103,9 @@ def _details(
             for label, row in zip(kind.names, counts.tolist(), strict=True)
         ]
         console.table(
-            f"{split}: labels, and what they were taken for", ("label", *kind.names), rows
+            f"{split}: true labels (rows) and predicted labels (columns)",
+            ("label", *kind.names),
+            rows,
         )
         warning = under_chance(counts)
         if warning is not None:

@@ -190,7 +190,7 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
         if file is None:
             raise UserError(
                 f"{path} has no tokenizer: neither tokenizer.json nor vocab.txt is there. Give a "
-                "folder or a Hub id that has one of them."
+                "folder or a Hub id with one of these files."
             )
         path = file
     try:
@@ -203,7 +203,8 @@ def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:
         _finish(tokenizer)
     except Exception as error:  # the library raises bare Exception for a broken file
         raise UserError(
-            f"{path} cannot be read as a tokenizer ({error}). Give a tokenizer.json or a vocab.txt."
+            f"{path} cannot be read as a tokenizer ({error}). Give a "
+            "tokenizer.json or a vocab.txt of a BERT WordPiece tokenizer."
         ) from error
     tokenizer.no_truncation()
     tokenizer.no_padding()

@@ -156,7 +156,7 @@ def test_a_test_split_has_predictions_by_index(
 
 def test_ax_has_no_validation_split(tmp_path: Path, tokenizer: Tokenizer) -> None:
     save(tmp_path / "model", tokenizer, BERT)
-    with pytest.raises(UserError, match="no validation split: give --split test"):
+    with pytest.raises(UserError, match=r"no validation split\. Give --split test"):
         evaluated(tmp_path, "ax", "validation")
 
 

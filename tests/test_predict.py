@@ -158,7 +158,7 @@ def test_what_a_model_cannot_do_is_told(save: Save, tmp_path: Path) -> None:
         (lambda: fill_mask(pretrained, "the [mask] of", 5), r"There is no \[MASK\]"),
         (
             lambda: fill_mask(pretrained, "water " * 31 + "[MASK]", 5),
-            "The text has 34 tokens, and the model takes 32",
+            "The text has 34 tokens, and the model takes at most 32",
         ),
         (lambda: predict(mrpc, [("a",)]), "mrpc takes two sentences, and here is one sentence"),
         (lambda: predict(cola, [("a", "b")]), "cola takes one sentence, and here is two sentences"),

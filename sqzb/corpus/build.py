@@ -70,22 +70,22 @@ def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Co
     _check_folder(folder)
     work = _units(folder, recipe)
     if not work:
-        raise UserError("The sources hold no rows at all. Check that they are the right files.")
+        raise UserError("The sources contain no documents. Check the paths of the sources.")
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with locked(folder) as is_ours:
             if not is_ours:
                 advice = "Wait for it, or give another --output."
-                raise UserError(f"Another prepare-corpus is at work on {folder}. {advice}")
+                raise UserError(f"Another prepare-corpus is writing to {folder}. {advice}")
             if _claim(folder, recipe, work):
                 _run_stages(folder, recipe, work, workers, executor)
             else:
-                message = f"{folder} is finished and whole: there is nothing to do."
+                message = f"{folder} is finished and intact: there is nothing to do."
                 console.out.print(message, markup=False)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
-        advice = "Make room and run the command again: it goes on."
+        advice = "Free some space and run the command again: it resumes."
         raise UserError(f"The disk of {folder} is full. {advice}") from error
     return Corpus(folder)
 
@@ -119,12 +119,12 @@ def verify(folder: Path) -> None:
         listed = "".join(f"\n  {name}: {problem}" for name, problem in problems.items())
         command = f"sqzb prepare-corpus {folder / RECIPE} --output {folder}"
         raise UserError(
-            f"{len(problems):,} of the files of {folder} are not as they were:{listed}\n"
-            f"`{command}` makes just these again."
+            f"{console.counted(len(problems), 'file')} of {folder} changed or missing:{listed}\n"
+            f"`{command}` rebuilds only these."
         )
     manifest = read_manifest(folder)
     n = len(manifest["files"] | manifest["marks"])
-    console.out.print(f"All {n:,} files of {folder} are as they were.", markup=False)
+    console.out.print(f"All {n:,} files of {folder} are intact.", markup=False)
     report(Corpus(folder))
 
 
@@ -176,7 +176,7 @@ def _listed(folder: Path) -> list[Any] | None:
     except FileNotFoundError:
         return None
     except ValueError as error:
-        advice = f"Remove {folder} to begin anew."
+        advice = f"Remove {folder} to start from scratch."
         raise UserError(f"{folder / UNITS} is damaged ({error}). {advice}") from error
 
 
@@ -193,8 +193,8 @@ def _claim(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> bool:
         as_listed = json.loads(json.dumps(work))
         if _listed(folder) not in (None, as_listed):
             raise UserError(
-                f"The sources have changed since the corpus in {folder} was begun. "
-                "Put them back as they were, or remove that folder to begin anew."
+                f"The sources have changed since the corpus in {folder} was started. "
+                "Restore them, or remove that folder to start from scratch."
             )
         if (folder / MANIFEST).exists():
             (folder / BEFORE).unlink(missing_ok=True)
@@ -233,7 +233,7 @@ def _recipe_of(folder: Path) -> CorpusRecipe:
     try:
         return load_recipe(CorpusRecipe, folder / RECIPE)
     except RecipeError as error:
-        problem = "holds no corpus that this version can go on with"
+        problem = "holds no corpus that this version can resume"
         raise UserError(f"{folder} {problem}. Give another --output.") from error
 
 
@@ -241,7 +241,7 @@ def _take_apart(folder: Path, names: Iterable[str]) -> None:
     """Remove the damaged files, and put the manifest aside until all files are there again."""
     for name in names:
         _remove(folder, name)
-        console.warn(f"{name} is damaged or missing and is made again.")
+        console.warn(f"{name} is damaged or missing and is rebuilt.")
     (folder / MANIFEST).replace(folder / BEFORE)
 
 
@@ -277,9 +277,9 @@ def _check_mended(folder: Path, records: dict[str, ShardRecord]) -> None:
         _remove(folder, name)
     if other:
         raise UserError(
-            f"{', '.join(other[:5])} could not be made again as before: "
-            f"the content of the sources has changed since the corpus in {folder} was made. "
-            "Put them back as they were, or remove that folder to begin anew."
+            f"{', '.join(other[:5])} could not be rebuilt with the same content: "
+            f"the sources have changed since the corpus in {folder} was made. "
+            "Restore them, or remove that folder to start from scratch."
         )
 
 
@@ -441,9 +441,9 @@ def _check_disk(folder: Path, text_bytes: int, tokenizer: Tokenizer) -> None:
     free = shutil.disk_usage(folder).free
     if need > free:
         raise UserError(
-            f"The corpus will take about {console.size(need)}, "
+            f"The corpus needs about {console.size(need)}, "
             f"and the disk of {folder} has {console.size(free)} free. "
-            "Make room, or give another --output."
+            "Free some space, or give another --output."
         )
 
 
@@ -465,15 +465,16 @@ def _check_kept(folder: Path, recipe: CorpusRecipe, records: dict[str, ShardReco
             dropped[rule] += record["counts"].get(rule, {"documents": 0})["documents"]
         unreadable += record["bad"]["named"]
 
-    reasons = [f"{n:,} {'is' if n == 1 else 'are'} {rule}" for rule, n in dropped.items() if n]
-    because = ", ".join(reasons) or "none was dropped by a rule"
+    reasons = [f"{rule}: {n:,}" for rule, n in dropped.items() if n]
+    because = ", ".join(reasons) or "no rule dropped any"
     if unreadable:
         because += f"; {unreadable[0]}"
     paths = ", ".join(source.path for source in recipe.sources.values())
     shutil.rmtree(folder)
     raise UserError(
-        f"No document of {paths} could be used: {read:,} were read, {because}. "
-        f"Check the sources, or lower min_characters ({recipe.min_characters})."
+        f"No document of {paths} could be used. Documents read: {read:,}; {because}. Check the "
+        f"sources and the limits min_characters={recipe.min_characters} and "
+        f"max_sentence_characters={recipe.max_sentence_characters}."
     )
 
 

@@ -70,9 +70,9 @@ def _run_in_processes(workers: int, function: Callable[..., Any], tasks: Tasks) 
                     yield None
         except BrokenProcessPool as error:
             raise UserError(
-                "A worker process was killed, most likely by the system for want of memory. "
-                "What is finished is kept: "
-                f"run the command again, with fewer than {workers} --workers if it happens again."
+                "A worker process was killed, most likely because the system ran out of memory. "
+                "Finished work is kept: run the command again, and if the error comes back, "
+                f"with fewer than {workers} --workers."
             ) from error
 
 
@@ -140,7 +140,7 @@ def _run_on_ray(workers: int, function: Callable[..., Any], tasks: Tasks) -> Res
             raise error.cause from None
         raise
     except ray.exceptions.RayError as error:
-        advice = "What is finished is kept: run it again."
+        advice = "Finished work is kept: run the command again."
         raise UserError(f"Ray could not finish the work ({error}). {advice}") from error
     finally:
         for reference in left:

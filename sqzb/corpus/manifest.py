@@ -260,10 +260,10 @@ def report(corpus: Corpus) -> None:
     nats = manifest["heldout_unigram_nats"]
     loss = "."
     if nats is not None:
-        loss = f"; the loss of knowing their frequencies alone is {nats:.3f} nats."
+        loss = f". A model that knows only token frequencies has a loss of {nats:.3f} nats."
     console.out.print(
         f"{corpus.folder / MANIFEST}: {tokens[TRAIN]:,} tokens for training, "
-        f"{tokens[HELDOUT]:,} held out, a vocabulary of {manifest['vocab_size']:,}{loss}",
+        f"{tokens[HELDOUT]:,} held out, vocabulary of {manifest['vocab_size']:,}{loss}",
         markup=False,
     )
 

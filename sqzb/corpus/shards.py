@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from sqzb import console
 from sqzb.corpus.encode import Encoder
 from sqzb.corpus.formats.common import Row, UnreadableDocument
 from sqzb.corpus.near import Bands
@@ -231,10 +232,10 @@ def check_bad(n: int, named: list[str], recipe: CorpusRecipe) -> None:
     if n <= recipe.max_bad_documents:
         return
     some = "".join(f"\n  {name}" for name in named[:3])
-    documents = f"{n:,} document{'s' * (n > 1)}"
+    documents = console.counted(n, "document")
     raise UserError(
         f"{documents} cannot be read, and max_bad_documents allows {recipe.max_bad_documents:,}:"
         f"{some}\n"
-        "Mend or remove them, or give a higher max_bad_documents to go on without. "
-        "What is finished is kept."
+        "Repair or remove these, or raise max_bad_documents to leave them out. "
+        "Finished work is kept."
     )

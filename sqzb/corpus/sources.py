@@ -166,9 +166,9 @@ def _check_file(file: Path) -> None:
         UserError: the file is of no known format or empty, or its name is not UTF-8.
     """
     if not _kind(file):
-        raise UserError(f"{file} is of no kind that can be read; sources are {READABLE} files.")
+        raise UserError(f"{file} has an unknown format; sources are {READABLE} files.")
     if file.stat().st_size == 0:
-        raise UserError(f"{file} is empty. Remove it or put text into it.")
+        raise UserError(f"{file} is empty. Remove the file, or add text.")
     if HALF_CHARACTER.search(str(file)):
         raise UserError(f"The name of the file {str(file)!r} is not UTF-8. Rename it.")
 

@@ -81,7 +81,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
         advice = _verify(path.parent.parent)
         raise UserError(
-            f"The corpus file {path} is damaged or absent ({error}). {advice}"
+            f"The corpus file {path} is damaged or missing ({error}). {advice}"
         ) from error
 
 
@@ -134,7 +134,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
         raise UserError(f"{folder / MANIFEST} is damaged ({error}). {advice}") from error
 
     if not isinstance(manifest, dict) or manifest.get("format") != FORMAT:
-        advice = "Prepare it again, in another folder."
+        advice = "Prepare the corpus again, in another folder."
         raise UserError(f"{folder} was prepared by another version of sqzb. {advice}")
     return manifest
 
@@ -169,8 +169,8 @@ class Corpus:
             raise UserError(
                 f"The corpus {self.folder} is not cut to length {length}, "
                 f"only to {', '.join(map(str, lengths))}. "
-                "Add it to `sequence_lengths` in its recipe and prepare it again: "
-                "the tokens are kept."
+                "Add the length to sequence_lengths in the corpus's recipe and run prepare-corpus "
+                "again: the text is not read again."
             )
 
         shards: list[Path] = []

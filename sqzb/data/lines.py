@@ -6,7 +6,7 @@ from pathlib import Path
 from sqzb.errors import UserError
 
 Sentences = tuple[str, ...]  # one, or two of a pair; none for a line without text
-NUMBERS = ("no sentence", "one sentence", "two sentences")
+NUMBERS = ("no sentence", "one sentence", "two sentences")  # of an example
 
 
 def read_lines(file: Path) -> list[Sentences]:
@@ -23,7 +23,8 @@ def read_lines(file: Path) -> list[Sentences]:
     for number, sentences in enumerate(found, 1):
         if len(sentences) > 2:
             raise UserError(
-                f"{file}:{number} has {len(sentences) - 1} tabs. Give a sentence, or two with a tab between."
+                f"{file}:{number} has {len(sentences) - 1} tabs. A line is one sentence, or two "
+                "separated by a tab."
             )
     return found
 

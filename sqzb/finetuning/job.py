@@ -120,7 +120,7 @@ class Finetuning:
         positions = config.max_position_embeddings
         if recipe.max_length != "auto" and recipe.max_length > positions:
             raise UserError(
-                f"max_length {recipe.max_length} is over the model's {positions} positions. Lower it."
+                f"max_length {recipe.max_length} is more than the model's {positions} positions. Lower it."
             )
         if not recipe.data.train and "auto" not in (recipe.epochs, recipe.lr, recipe.max_length):
             return recipe
@@ -142,8 +142,8 @@ class Finetuning:
                 warn(
                     self.accelerator,
                     f"{common:,} of the {len(examples):,} examples in {self.data.name}'s {split} "
-                    "split have the very texts of a training example: what is measured on them is "
-                    "memory too.",
+                    "split have the same texts as a training example, so the score also measures "
+                    "memorisation.",
                 )
 
     def _encode(self, examples: list[Example]) -> Encoded:
@@ -321,7 +321,8 @@ class Finetuning:
         if problems:
             warn(
                 self.accelerator,
-                f"final/ is the last model, for {checkpoint}, the best, is damaged: {', '.join(problems)}.",
+                f"final/ is the last model, because the best checkpoint {checkpoint} is damaged: "
+                f"{', '.join(problems)}.",
             )
             return step
         checkpoints.load_model(checkpoint, self.model)
@@ -348,9 +349,7 @@ class Finetuning:
             log.log(step, **figures)
         if main:
             write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
-            which = (
-                f", the best model, of step {taken:,} of {step:,}" if self.recipe.keep_best else ""
-            )
+            which = f", best model, step {taken:,} of {step:,}" if self.recipe.keep_best else ""
             print_validation_report(
                 f"Finetuned {self.folder}{which}", self.data, self.figures, self.validation
             )
@@ -365,7 +364,7 @@ class Finetuning:
             recipe = self.recipe
             if isinstance(self.data, OwnData) and self.texts is not None:
                 print_own_data(self.data, self._splits, self.texts, self.max_length)
-            start = "sizes, random weights" if recipe.from_scratch else "weights"
+            start = "random weights" if recipe.from_scratch else "weights"
             console.out.print(
                 f"{self.data.name}: {len(self._train):,} training and "
                 f"{count_examples(self.validation)} validation examples, {recipe.model} "

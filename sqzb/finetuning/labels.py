@@ -34,14 +34,15 @@ def outputs_of(
         return [0]
     if labels and plain == [f"label_{number}" for number in range(len(labels))]:
         warn(
-            f"The model in {source} does not name its labels ({', '.join(names)}); they are taken for "
-            f"{', '.join(labels)}, in this order. Where it is another, name them in its config.json (id2label)."
+            f"The model in {source} does not name its labels ({', '.join(names)}); they are interpreted as "
+            f"{', '.join(labels)}, in this order. If the order is different, name them in its config.json (id2label)."
         )
         return list(range(len(labels)))
     if labels and sorted(plain) == sorted(label.casefold() for label in labels):
         return [plain.index(label.casefold()) for label in labels]
     raise UserError(
-        f"The model in {source} has the label{'s' if len(names) > 1 else ''} {', '.join(names)}, and {data.name} has "
+        f"The model in {source} has the {'labels' if len(names) > 1 else 'label'} "
+        f"{', '.join(names)}, and {data.name} has "
         f"{', '.join(labels) or 'a number in their place'}. Give the task that it was finetuned on."
     )
 

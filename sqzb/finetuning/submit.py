@@ -30,7 +30,7 @@ def submit(
     lacking = [name for name in NINE if name not in best]
     if lacking:
         raise UserError(
-            f"A submission needs a finished run of every task, and there is none of {', '.join(lacking)} in "
+            f"A submission needs one finished run for each task. Missing: {', '.join(lacking)}, in "
             f"{', '.join(paths)}. Finetune these first (sqzb finetune --task NAME)."
         )
     rows = {name: row for name, row in TASKS.items() if row.submission}
@@ -44,7 +44,9 @@ def submit(
         differing_count(TASKS[name], split, examples) for (name, split), examples in tests.items()
     ]
     if any(differing):
-        raise UserError(f"GLUE takes whole test splits only: {' '.join(filter(None, differing))}")
+        raise UserError(
+            f"GLUE accepts only complete test splits. {' '.join(filter(None, differing))}"
+        )
     predictions: dict[tuple[str, str], dict[int, float]] = {}
     for name, row in rows.items():
         finetuned = open_finetuned(str(best[row.model_of or name][1]), data[name])
@@ -74,7 +76,7 @@ def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
         finished = [(run, figures) for run in runs if (figures := final_figures(run)) is not None]
         if not finished:
             raise UserError(
-                f"{path} neither is nor holds a finished run. Give run folders, or a folder of them."
+                f"No finished run found in {path}. Give run folders, or a folder of runs."
             )
         for run, figures in finished:
             recipe = recipe_of(str(run), FinetuneRecipe)

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqzb.console import brief_retries
+from sqzb.console import brief_retries, counted
 from sqzb.data.dataset import DataSet, Example, Split, empty_texts
 from sqzb.errors import UserError
 from sqzb.glue.tasks import HUB_DATASET, SCORE_RANGE, Task, is_test, task
@@ -84,7 +84,7 @@ def differing_count(task: Task, split: str, examples: Sequence[Example]) -> str 
     n, expected = len(examples), task.counts[split]
     if n == expected:
         return None
-    part = "it is a part, or was cut short" if n < expected else "it has more than GLUE's own"
+    part = "the split is incomplete" if n < expected else "the split has more than GLUE's own"
     return f"{task.name}'s {split} split has {n:,} examples, and GLUE's has {expected:,}: {part}."
 
 
@@ -95,8 +95,8 @@ def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str 
         return None
     total = f"{len(examples):,}"
     return (
-        f"{task.name}'s {split} split has an empty sentence in {n:,} of its {total} examples: "
-        "they are kept."
+        f"{task.name}'s {split} split has an empty sentence in {n:,} of its {total} examples. "
+        "These examples are kept."
     )
 
 
@@ -144,10 +144,10 @@ class _Table(NamedTuple):
             elif not skip_short:
                 cut = row == len(self.lines) - 1 and not self.ended
                 raise UserError(
-                    f"{self.where(row)}: the row has {_count(len(cells), 'column')} and "
+                    f"{self.where(row)}: the row has {counted(len(cells), 'column')} and "
                     f"{max(indices) + 1} are needed (columns are separated by tabs: "
                     f"{', '.join(self.columns)}). "
-                    f"{'The file was cut short here: get' if cut else 'Mend the row or get'} the "
+                    f"{'The file was cut short here: get' if cut else 'Correct the row, or get'} the "
                     "file again."
                 )
 
@@ -158,7 +158,7 @@ class _Table(NamedTuple):
         problem = f"there is no column {column!r}; the columns found are {present}"
         if column == self.task.file_label and set(self.task.file_columns) <= set(self.columns):
             raise UserError(
-                f"{self.path}:1: {problem}. This is a test file, whose labels GLUE keeps back, or "
+                f"{self.path}:1: {problem}. This is a test file, whose labels GLUE does not publish, or "
                 f"lacks its labels: put {self.task.name}'s own file for this split in its place."
             )
         raise UserError(
@@ -239,7 +239,7 @@ def _unlabelled(task: Task, table: _Table) -> Iterator[Example]:
             continue
         raise UserError(
             f"{table.where(row)}: the number in column {task.file_index!r} is {index!r}, and "
-            f"{problem}. Mend the row or get the file again."
+            f"{problem}. Correct the row, or get the file again."
         )
 
 
@@ -261,7 +261,7 @@ def _label(task: Task, value: str, where: str) -> int | float:
     )
     raise UserError(
         f"{where}: the label in column {task.file_label!r} is {value!r}, and must be {allowed}. "
-        "Mend the row or get the file again."
+        "Correct the row, or get the file again."
     )
 
 
@@ -322,7 +322,7 @@ def _layout(task: Task) -> str:
         others = f" (or {train}, {MSR_DEV_IDS} and {test} in place of them all)"
     return (
         f"GLUE's own files for {task.name} are {', '.join(task.files.values())}{others} "
-        f"in a folder {' or '.join(task.folders)}, which --glue-dir names or has inside it."
+        f"in a folder {' or '.join(task.folders)}, and --glue-dir is this folder or its parent."
     )
 
 
@@ -331,10 +331,6 @@ def _remedy(task: Task) -> str:
         f"{_layout(task)} Get them from gluebenchmark.com/tasks, or leave out --glue-dir to take "
         f"{HUB_DATASET} from the Hub."
     )
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 # MRPC as Microsoft published it (Dolan & Brockett 2005): a file of GLUE lists the pairs of ids that

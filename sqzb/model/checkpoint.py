@@ -168,7 +168,7 @@ class SavedModel(StoredModel):
             if name not in own and not name.startswith(others)
         ]
         problems += [
-            f"{name} has shape {tuple(tensor.shape)} where {tuple(own[name].shape)} is due"
+            f"{name} has shape {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
             for name, tensor in matching.items()
             if tensor.shape != own[name].shape
         ]
@@ -314,7 +314,7 @@ def refuse_not_finite(model: nn.Module, folder: Path) -> None:
     for name, tensor in model.state_dict().items():
         if not tensor.isfinite().all():
             raise UserError(
-                f"The model in {folder} has numbers in {name} that are not finite: it is damaged, "
+                f"The model in {folder} has non-finite values in {name}: it is damaged, "
                 "or its training has diverged. Give another one, or an earlier checkpoint."
             )
 
@@ -325,7 +325,7 @@ def _read_old(path: Path) -> dict[str, Tensor]:
     except Exception as error:  # damaged pickles raise errors of many kinds
         raise UserError(
             f"{path} is not opened: it is damaged, or holds more than tensors and could run code. "
-            f"Where you trust it, convert it to {WEIGHTS} first."
+            f"If you trust the file, convert it to {WEIGHTS} first."
         ) from error
     if not isinstance(tensors, dict) or not all(
         isinstance(name, str) and isinstance(tensor, Tensor) for name, tensor in tensors.items()

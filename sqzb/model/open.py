@@ -191,8 +191,8 @@ def open_squeezebert_mlm(source: Source) -> Opened[SqueezeBertForMaskedLM]:
     read_config(folder.path)  # refuses another model, before its head is missed
     if not folder.has_mlm_head:
         raise UserError(
-            f"The model in {folder.path} has no head for masked tokens: cls.predictions would be "
-            "random. Give a model with its MLM head, as it was pretrained, or use predict."
+            f"The model in {folder.path} has no head for masked tokens (cls.predictions). "
+            " Give a model with its MLM head, as it was pretrained, or use predict."
         )
     tokenizer = load_tokenizer(folder.path)
     model = SqueezeBertForMaskedLM.from_folder(folder.path)
@@ -262,7 +262,7 @@ def _masked_lm_of_transformers(folder: Path) -> Any:
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
         raise UserError(
-            f"The weights in {folder} are not all of a masked language model's: "
+            f"The weights in {folder} lack a part of a masked language model: "
             f"{missing[0]}{others} would be random. Give a model with its MLM head, as it was "
             "pretrained."
         )

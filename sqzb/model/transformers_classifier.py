@@ -177,7 +177,7 @@ LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 def no_classifier(folder: Path) -> UserError:
     return UserError(
-        f"The model in {folder} has no classifier. Give a finetuned one; fill-mask asks a pretrained SqueezeBERT."
+        f"The model in {folder} has no classifier. Give a finetuned model. For a pretrained model, use sqzb fill-mask."
     )
 
 
@@ -191,7 +191,7 @@ def quiet_transformers(folder: Path) -> Iterator[Any]:
         import transformers
     except ImportError:
         raise UserError(
-            f"{folder} holds a model of type {model_type(folder)}, for which transformers is needed: "
+            f"{folder} holds a model of type {model_type(folder)}, which needs transformers: "
             "pip install 'sqzb[hf]'"
         ) from None
     logging: Any = transformers.utils.logging
@@ -216,7 +216,7 @@ def _told(folder: Path) -> Iterator[None]:
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
             f"transformers cannot open {folder} as a classifier ({why}). Give the folder of a saved model with its "
-            "tokenizer, as transformers' save_pretrained writes it. Code that a model brings along is never run."
+            "tokenizer, as transformers' save_pretrained writes it. Code inside a model folder is never run."
         ) from error
 
 
@@ -231,8 +231,8 @@ def _config(transformers: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
                 setattr(config, name, changes.get(name))
     elif config.problem_type not in _PROBLEM_TYPES[len(config.id2label) == 1]:
         raise UserError(
-            f"The model in {folder} is for {config.problem_type} of {len(config.id2label)} labels. Give one that tells "
-            "one label of several, several of them, or a number."
+            f"The model in {folder} is for {config.problem_type} of {len(config.id2label)} labels. "
+            "Give one that predicts one label of several, several of them, or a number."
         )
     if sorted(config.id2label) != list(range(len(config.id2label))):
         raise UserError(
@@ -283,7 +283,8 @@ def _fast_tokenizer(transformers: Any, folder: Path, tokens: bool) -> Any:
     """
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise UserError(
-            f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)} is there. Save the model's own beside it."
+            f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)} is there. "
+            "Save the model's tokenizer in the same folder."
         )
     with _told(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
@@ -325,7 +326,7 @@ def _head(model: Any, folder: Path) -> list[str]:
     head = [name for name in names if not name.startswith(f"{model.base_model_prefix}.")]
     if len(head) == len(names):
         raise UserError(
-            f"{type(model).__name__} in {folder} cannot be parted into encoder and head. Give another."
+            f"{type(model).__name__} in {folder} cannot be split into encoder and head. Give another model."
         )
     return head
 
@@ -341,7 +342,7 @@ def _check_loaded(found: Mapping[str, Any], head: list[str], new_head: bool, fol
     may_be_new = {*head, *(name for name in missing if "pooler" in name)} if new_head else set()
     problems = [f"missing {name}" for name in sorted(missing - may_be_new)]
     problems += [
-        f"{name} has shape {tuple(shapes[0])} where {tuple(shapes[1])} is due"
+        f"{name} has shape {tuple(shapes[0])} instead of {tuple(shapes[1])}"
         for name, shapes in sorted(misshapen.items())
         if name not in may_be_new
     ]

@@ -157,7 +157,7 @@ def share_of(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator)
     )
     if recipe.global_batch % (share.micro_batch * share.processes):
         raise UserError(
-            f"global_batch {share.global_batch} is not divided by micro_batch {share.micro_batch} "
+            f"global_batch {share.global_batch} is not a multiple of micro_batch {share.micro_batch} "
             f"times {share.processes} processes. Change micro_batch, or the number of processes."
         )
     return share

@@ -13,7 +13,7 @@ from sqzb.pretraining.examples import Batch
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import CLS, CONTINUATION, MASK, PAD
 
-ORDERS = {0: "in order", 1: "swapped", IGNORED: "one sentence alone, with no order to ask for"}
+ORDERS = {0: "in order", 1: "swapped", IGNORED: "a single sentence without an order"}
 
 
 def inspect(folder: Path, n: int, length: int | None, seed: int) -> None:
@@ -46,7 +46,7 @@ def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
     positions = [position for position, token in enumerate(seen) if token != PAD]
     console.out.print(
         f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, "
-        f"{len(positions)} of {len(seen)} places"
+        f"{len(positions)} of {len(seen)} positions"
     )
     for segment, name in enumerate("AB"):
         of_segment = [position for position in positions if types[position] == segment]
@@ -55,7 +55,7 @@ def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
     answers = ", ".join(
         _answer(position, seen[position], label) for position, label in sorted(labels.items())
     )
-    console.out.print(Text(f"  asked for {len(labels)}: {answers}"))
+    console.out.print(Text(f"  to predict, {len(labels)}: {answers}"))
 
 
 def _text(seen: Sequence[str], labels: dict[int, str], positions: Sequence[int]) -> Text:

@@ -41,7 +41,9 @@ def pretrain(
         UserError: the recipe has no output folder.
     """
     if recipe.output is None:
-        raise UserError("The run has no folder: give --output DIR, or the recipe the key output.")
+        raise UserError(
+            "The run has no folder. Give --output DIR, or set the key output in the recipe."
+        )
     folder = Path(recipe.output)
     if not dry_run:
         check_folder(folder, resume)
@@ -196,7 +198,8 @@ class Pretraining:
             f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} "
             f"parameters, {f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, "
             f"{device_summary(self)}",
-            f"{recipe.steps:,} steps of {tokens:,} token places: {recipe.steps * tokens:,} in all, "
+            f"{recipe.steps:,} steps of {tokens:,} token positions: {recipe.steps * tokens:,} in "
+            f"total, "
             f"{recipe.steps * recipe.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "
             f"{len(self.examples.heldout):,} held out",
             f"LAMB, rate {recipe.optimizer.lr:g} after "
@@ -217,5 +220,5 @@ class Pretraining:
         return (
             f"global batch {share.global_batch:,} = {share.micro_batch} x "
             f"{len(share.micro_batches)} accumulation x {share.processes} "
-            f"process{'es' if share.processes > 1 else ''}"
+            f"{'processes' if share.processes > 1 else 'process'}"
         )

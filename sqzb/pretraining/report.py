@@ -17,7 +17,7 @@ def print_heldout_report(title: str, figures: dict[str, float], corpus: Corpus) 
         rows.append(("MLM accuracy", f"{figures['heldout_mlm_accuracy']:.1%}", ""))
     if "heldout_sop_accuracy" in figures:
         rows.append(("SOP loss", f"{figures['heldout_sop_loss']:.3f} nats", f"{math.log(2):.3f}"))
-        rows.append(("SOP accuracy", f"{figures['heldout_sop_accuracy']:.1%}", "50 %"))
+        rows.append(("SOP accuracy", f"{figures['heldout_sop_accuracy']:.1%}", "50.0%"))
     console.table(title, ("held out", "measured", "baseline"), rows)
 
 

@@ -50,8 +50,8 @@ def check_fit(
         )
     if recipe.sequence_length > config.max_position_embeddings:
         raise UserError(
-            f"sequence_length {recipe.sequence_length} is over the "
-            f"{config.max_position_embeddings} positions of the model of {origin}. Lower it, or "
+            f"sequence_length {recipe.sequence_length} is more than the "
+            f"{config.max_position_embeddings} positions of the model of {origin}. Lower sequence_length, or "
             "start from a model with more positions."
         )
 
@@ -66,7 +66,7 @@ def check_vocabulary(tokenizer: Tokenizer | None, corpus: Corpus, origin: str) -
     """
     if tokenizer is not None and tokenizer.get_vocab() != corpus.tokenizer.get_vocab():
         raise UserError(
-            f"The vocabulary of the corpus {corpus.folder} has other tokens than that of "
+            f"The vocabulary of the corpus {corpus.folder} differs from that of "
             f"{origin}. Use a corpus that was prepared with the model's vocabulary "
             "(vocabulary.path in the corpus's recipe)."
         )

@@ -185,7 +185,7 @@ def _check_vocabulary(tokenizer: Tokenizer, corpus: Corpus) -> None:
     if differing:
         first = differing[0]
         raise UserError(
-            f"It has another vocabulary than the corpus {corpus.folder}: {len(differing):,} of "
+            f"The teacher's vocabulary is not that of the corpus {corpus.folder}: {len(differing):,} of "
             f"{len(own | its):,} tokens differ, first number {first}, which is "
             f"{its.get(first, 'absent')!r} there and {own.get(first, 'absent')!r} here. Give a "
             "teacher with the corpus's vocabulary, or prepare a corpus with the teacher's "
@@ -197,8 +197,8 @@ def _refuse_student(teacher: Teacher, student: SqueezeBertForPreTraining) -> Non
     weights, start = teacher.model.state_dict(), student.state_dict()
     if all(name in start and torch.equal(tensor, start[name]) for name, tensor in weights.items()):
         raise UserError(
-            "It has the very weights that this run starts from, so the teacher would be the "
-            "student. Give another teacher, or another start_from."
+            "The teacher has the same weights that this run starts from. Give another teacher, "
+            "or another start_from."
         )
 
 
@@ -206,8 +206,8 @@ def _check_positions(teacher: Teacher, length: int) -> None:
     positions = getattr(teacher.model.config, "max_position_embeddings", length)
     if positions < length:
         raise UserError(
-            f"It has {positions} positions, and sequence_length is {length}. Lower that, or give "
-            "a teacher with more."
+            f"The teacher has {positions} positions, and sequence_length is {length}. Lower "
+            "sequence_length, or give a teacher with more positions."
         )
 
 
@@ -221,10 +221,10 @@ def _try(teacher: Teacher, recipe: PretrainRecipe, corpus: Corpus) -> None:
         shape = tuple(teacher.logits(tokens, ones, ones, ones[:, : recipe.max_predictions]).shape)
     except Exception as error:  # the code of other models may raise any error
         raise UserError(
-            f"It does not run ({' '.join(str(error).split())}). Give another model."
+            f"The teacher does not run ({' '.join(str(error).split())}). Give another model."
         ) from error
     if shape != due:
         raise UserError(
-            f"Its logits have the shape {shape} where {due} is due: sequences, masked positions, "
+            f"The teacher's logits have the shape {shape} instead of {due}: sequences, masked positions, "
             "tokens of the vocabulary. Give another model."
         )

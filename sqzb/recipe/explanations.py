@@ -59,7 +59,7 @@ def explain(kind: type[BaseModel], details: Sequence[Mapping[str, Any]]) -> list
         elif detail["type"] != "extra_forbidden":
             lines.append(f"{key}: {_wrong_value(detail)}")
         elif ".".join(str(part) for part in location[-2:]) in REMOVED:
-            reason = "since it made no student better"
+            reason = "because it improved no student"
             lines.append(f"{key}: no longer supported, {reason}; leave it out")
         else:
             lines.append(_unknown_key(kind, location, detail["input"], listed))

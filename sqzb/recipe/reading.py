@@ -77,7 +77,7 @@ def _read(kind: type[Section], recipe: Path) -> dict[str, Any]:
         values = parse(text)
     except yaml.YAMLError as error:
         raise RecipeError(
-            f"The recipe {recipe} is no YAML: {strict_yaml.explain(error, text)}"
+            f"The recipe {recipe} is not valid YAML: {strict_yaml.explain(error, text)}"
         ) from error
     if not isinstance(values, dict) or not all(isinstance(key, str) for key in values):
         raise RecipeError(
@@ -155,7 +155,7 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
     """Set one KEY=VALUE in `values`, and return the problem if there is one."""
     key, equals, value = text.partition("=")
     if not equals and (text in names() or Path(text).suffix in (".yaml", ".yml")):
-        return [f"{text}: is a recipe, and no KEY=VALUE: give it as --recipe {text}"]
+        return [f"{text}: is a recipe, not a KEY=VALUE: give it as --recipe {text}"]
     if not equals or not key:
         return [f"{text}: an override is KEY=VALUE, such as seed=1"]
     *parents, last = key.split(".")
@@ -169,7 +169,7 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
     try:
         inner[last] = parse(value)
     except yaml.YAMLError:
-        return [f"{key}: {value!r} is no YAML value; put it into quotes"]
+        return [f"{key}: {value!r} is not a valid YAML value; put it into quotes"]
     return []
 
 

@@ -127,4 +127,4 @@ def _shipped(name: str) -> Path | None:
 def _known(name: str) -> str:
     """Return the end of a message on a missing recipe: all names, the nearest first."""
     nearest = sorted(names(), key=lambda known: -difflib.SequenceMatcher(None, name, known).ratio())
-    return f"which has {', '.join(nearest)}. `sqzb recipes` says which command each is for."
+    return f"which has {', '.join(nearest)}. `sqzb recipes` lists them with their commands."

@@ -16,7 +16,7 @@ class _Loader(yaml.SafeLoader):
         for node_of_key, _ in pairs:
             key = self.construct_object(node_of_key, deep=True)
             if key in keys:
-                problem, mark = f"{key} stands twice", node_of_key.start_mark
+                problem, mark = f"{key} is set twice", node_of_key.start_mark
                 raise yaml.constructor.ConstructorError(None, None, problem, mark)
             keys.append(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)

@@ -198,7 +198,7 @@ class SweepRecipe(FinetuneRecipe):
 
     def problems(self) -> list[Problem]:
         twice = [
-            (f"sweep.{key}", f"{value} stands twice")
+            (f"sweep.{key}", f"{value} is listed twice")
             for key, values in self.grid().items()
             for index, value in enumerate(values)
             if value in values[:index]

@@ -103,7 +103,9 @@ def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
         problems = damage(checkpoint)
         if not problems:
             return checkpoint
-        warn(f"The checkpoint {checkpoint} is passed over: {', '.join(problems)}.")
+        warn(
+            f"The checkpoint {checkpoint} is skipped, because it is damaged: {', '.join(problems)}."
+        )
     return None
 
 
@@ -132,7 +134,7 @@ def damage(checkpoint: Path) -> list[str]:
         if not path.is_file():
             problems.append(f"{name} is missing")
         elif path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
-            problems.append(f"{name} is not as it was written")
+            problems.append(f"{name} has changed")
     return problems
 
 
@@ -173,7 +175,7 @@ def load_model(checkpoint: Path, model: StoredModel) -> None:
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
     except RuntimeError as error:
         raise UserError(
-            f"The checkpoint {checkpoint} is of a model of other sizes. Resume with the recipe of "
+            f"The checkpoint {checkpoint} belongs to a model of another size. Resume with the recipe of "
             "its run, or give another --output."
         ) from error
 

@@ -32,9 +32,10 @@ def choose_graphs(asked: bool | str, accelerator: Accelerator, measured: bool) -
     if asked == "auto":
         return measured and possible
     if asked and not possible:
-        reason = f"they need an NVIDIA GPU, and this is {accelerator.device}"
+        reason = f"CUDA graphs need an NVIDIA GPU, and this is {accelerator.device}"
         warn(
-            accelerator, f"graphs: off: {reason if not on_nvidia else 'they are for one process'}."
+            accelerator,
+            f"graphs: off: {reason if not on_nvidia else 'CUDA graphs need a run of a single process'}.",
         )
     return bool(asked) and possible
 

@@ -81,7 +81,10 @@ class Signals:
             raise _Interrupted
         name = signal.Signals(number).name
         # Not by the console, because its lock may be held when a handler runs.
-        note = f"{name}: ending after this step, once it is saved. A second one ends at once."
+        note = (
+            f"{name}: the run ends after this step, which is saved. "
+            "A second signal ends the run at once."
+        )
         os.write(2, f"\n{note}\n".encode())
 
 
@@ -143,5 +146,6 @@ def check_space(folder: Path, need: int, content: str) -> None:
     if free < need:
         raise UserError(
             f"The disk of {folder} has {console.size(free)} free, and {content} will take "
-            f"{console.size(need)}. Make room, give another --output, or keep fewer checkpoints."
+            f"{console.size(need)}. Free some space, give another --output, or keep fewer "
+            "checkpoints."
         )

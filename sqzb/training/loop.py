@@ -24,7 +24,7 @@ from sqzb.training.safety import check_disk, claimed_folder, explained_errors
 from sqzb.training.state import TrainingState, restore, save
 from sqzb.training.throughput import Throughput, ThroughputMeter, own_peak_flops
 
-STOPPED_EARLY = "stopped during preparation. The same command continues with what is prepared."
+STOPPED_EARLY = "stopped during preparation. Finished parts are kept; the same command continues."
 
 
 class LaunchedStep(NamedTuple):
@@ -183,7 +183,7 @@ def save_and_evaluate(
         job.accelerator.wait_for_everyone()
         name = signal.Signals(received).name
         raise Stopped(
-            f"{name}: stopped after step {state.step:,}, which is saved. --resume auto goes on.",
+            f"{name}: stopped after step {state.step:,}, which is saved. Resume with --resume auto.",
             received,
         )
     if job.evaluation_due(state.step):
@@ -250,8 +250,7 @@ def log_step(job: Job, log: RunLog, launched: LaunchedStep, throughput: Throughp
         figures |= {"skipped": True, "made_of": job.example_ids(launched.step - 1)}
         warn(
             job.accelerator,
-            f"step {launched.step}: loss or gradient is not finite; the weights were left as they "
-            "were.",
+            f"step {launched.step}: the loss or gradient is not finite; the step is skipped.",
         )
     log.log(launched.step, **figures)
 
@@ -276,10 +275,10 @@ def stop_if_diverged(job: Job, engine: Engine, state: TrainingState) -> None:
     save(job, engine, state)
     job.accelerator.wait_for_everyone()
     raise Diverged(
-        f"{most} steps in a row, up to step {state.step:,}, had a loss or gradient that is not "
-        f"finite, and were skipped. The last checkpoint from before is {good or 'not there'}; "
-        f"what made these steps is in {job.folder / 'metrics.jsonl'}. Go on from it with a lower "
-        "rate in another --output, or with a higher max_skipped_steps."
+        f"{most} consecutive steps, up to step {state.step:,}, had a non-finite loss or "
+        f"gradient and were skipped. Last checkpoint before them: {good or 'none'}. Their examples "
+        f"are in {job.folder / 'metrics.jsonl'}. Start from that checkpoint in another --output with "
+        "a lower learning rate, or resume with a higher max_skipped_steps."
     )
 
 
@@ -293,7 +292,7 @@ def rolled_back(
     step, result, accelerator = launched.step, launched.result, job.accelerator
     warn(
         accelerator,
-        f"step {step}: the loss {result.loss:.3f} is over {job.recipe.spike_factor} x its median.",
+        f"step {step}: the loss {result.loss:.3f} is more than {job.recipe.spike_factor} times its median.",
     )
     if job.recipe.on_spike != "rollback":
         return False

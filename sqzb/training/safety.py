@@ -26,7 +26,7 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     """
     if not accelerator.is_main_process:
         if any_process(accelerator, False):
-            raise UserError(f"Another run is at work in {folder}.")
+            raise UserError(f"Another run is using {folder}.")
         yield
         return
     is_new = not folder.exists()
@@ -34,7 +34,7 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     with locked(folder) as ours:
         if any_process(accelerator, not ours):
             raise UserError(
-                f"Another run is at work in {folder}. Wait for it, or give another --output."
+                f"Another run is using {folder}. Wait for it, or give another --output."
             )
         try:
             yield
@@ -85,15 +85,15 @@ def explained_errors(job: Job) -> Iterator[None]:
         last = checkpoints.newest(job.folder, lambda message: warn(job.accelerator, message))
         raise UserError(
             f"The disk of {job.folder} is full: a checkpoint takes "
-            f"{console.size(checkpoints.size(job.model))}. The last whole one: {last or 'none'}. "
-            "Make room, then --resume auto."
+            f"{console.size(checkpoints.size(job.model))}. Last intact checkpoint: {last or 'none'}. "
+            "Free some space, then resume with --resume auto."
         ) from error
     except RuntimeError as error:
         if job.accelerator.num_processes == 1 or not _is_about_peers(error):
             raise
         raise PeerLost(
-            f"Process {job.accelerator.process_index} cannot go on: another process of the run "
-            f"has ended or does not answer ({str(error).splitlines()[0]}). Start all of them "
+            f"Process {job.accelerator.process_index} stopped: another process of the run "
+            f"has ended or does not respond ({str(error).splitlines()[0]}). Start all of them "
             "again with --resume auto."
         ) from error
 

@@ -407,7 +407,7 @@ def test_a_used_folder_is_not_touched(corpus_recipe: CorpusRecipe, tmp_path: Pat
     (tmp_path / "mine").mkdir()
     (tmp_path / "mine" / "thesis.txt").write_text("precious")
     for output in (tmp_path / "mine", tmp_path / "mine" / "thesis.txt"):
-        with pytest.raises(UserError, match="not empty"):
+        with pytest.raises(UserError, match=r"holds other files|is a file"):
             build(at(corpus_recipe, output), workers=1)
     assert [path.name for path in (tmp_path / "mine").iterdir()] == ["thesis.txt"]
 
@@ -445,9 +445,7 @@ def test_no_usable_document(
 ) -> None:
     output = tmp_path / "none"
     changes = {} if given is None else {"vocabulary": given}
-    with pytest.raises(
-        UserError, match=r"207 were read, 207 are too short.*min_characters \(100000\)"
-    ):
+    with pytest.raises(UserError, match=r"read: 207; too short: 207\. .*min_characters=100000"):
         build(at(corpus_recipe, output, min_characters=100_000, **changes), workers=1)
     assert not output.exists()
 
@@ -509,7 +507,7 @@ def test_a_disk_that_is_too_small_is_told_before_the_work(
     recipe = at(corpus_recipe, tmp_path / "out")
     with monkeypatch.context() as patched:
         patched.setattr(shutil, "disk_usage", lambda _: SimpleNamespace(free=40_000))
-        with pytest.raises(UserError, match=r"will take about .* has 40\.0 kB free"):
+        with pytest.raises(UserError, match=r"needs about .* has 40\.0 kB free"):
             build(recipe, workers=1)
     assert not (tmp_path / "out" / "shards").exists()
     assert content(build(recipe, workers=1).folder) == content(corpus.folder)
@@ -540,7 +538,7 @@ def test_a_disk_that_is_full_midway_is_told_and_the_next_call_goes_on(
     recipe = at(corpus_recipe, tmp_path / "out")
     with monkeypatch.context() as patched:
         stops(patched, module, step, after, OSError(number, "no space"))
-        with pytest.raises(UserError, match=r"disk of .*out is full.*goes on"):
+        with pytest.raises(UserError, match=r"disk of .*out is full.*it resumes"):
             build(recipe, workers=1)
     assert content(build(recipe, workers=1).folder) == content(corpus.folder)
 

@@ -145,7 +145,7 @@ def test_sources_of_other_content_are_told_when_a_shard_is_made_again(
             build(recipe, workers=1)
     for _ in range(2):  # calling it again does not make it right
         with pytest.raises(
-            UserError, match=f"{lost} could not be made again as before: the content of the sources"
+            UserError, match=f"{lost} could not be rebuilt with the same content: the sources"
         ):
             build(recipe, workers=1)
     source.write_text(text)
@@ -165,7 +165,7 @@ def test_another_vocabulary_is_told_when_a_file_of_it_is_made_again(
     vocabulary.write_text("\n".join([*tokens[:-2], tokens[-1], tokens[-2]]))
     (folder / "tokenizer.json").unlink()
     for _ in range(2):
-        with pytest.raises(UserError, match=r"vocab\.txt could not be made again"):
+        with pytest.raises(UserError, match=r"vocab\.txt could not be rebuilt"):
             build(recipe, workers=1)
     vocabulary.write_text("\n".join(tokens))
     assert content(build(recipe, workers=1).folder) == before

@@ -357,5 +357,5 @@ def test_blank_lines_alone_are_no_documents(name: str, folder: Path) -> None:
 def test_a_corpus_of_empty_documents_is_refused(folder: Path, corpus_recipe: CorpusRecipe) -> None:
     pq.write_table(pa.table({"text": pa.array([""] * 20_000)}), folder / "empty.parquet")
     update = {"output": str(folder / "none"), "sources": {"s": source_of(folder / "empty.parquet")}}
-    with pytest.raises(UserError, match="20,000 were read, 20,000 are too short"):
+    with pytest.raises(UserError, match="read: 20,000; too short: 20,000"):
         build(corpus_recipe.model_copy(update=update), workers=1)

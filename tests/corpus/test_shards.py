@@ -280,5 +280,5 @@ def test_too_many_bad_documents_are_told_by_the_first(n: int, allowed: int) -> N
         check_bad(n, named, recipe)
     said = str(caught.value)
     assert said.startswith(f"{n:,} document{'' if n == 1 else 's'} cannot be read")
-    assert f"allows {allowed:,}:" in said and "higher max_bad_documents" in said
+    assert f"allows {allowed:,}:" in said and "raise max_bad_documents" in said
     assert [name for name in named if f"\n  {name}" in said] == named[:3]

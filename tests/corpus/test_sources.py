@@ -121,7 +121,7 @@ def test_a_folder_without_text_is_named(tmp_path: Path) -> None:
 )
 def test_a_file_of_another_kind_is_named(tmp_path: Path, name: str) -> None:
     path = written(tmp_path / name, b"x")
-    assert f"{path} is of no kind" in refusal(Source(path=str(path)))
+    assert f"{path} has an unknown format" in refusal(Source(path=str(path)))
 
 
 def test_a_name_that_is_not_utf8_is_named(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ def test_a_local_path_goes_before_the_hub(
     made = hub({"text": ["hub"]})
     monkeypatch.chdir(tmp_path)
     written(tmp_path / "owner" / "name", b"no kind")
-    assert "owner/name is of no kind" in refusal(Source(path="owner/name"))
+    assert "owner/name has an unknown format" in refusal(Source(path="owner/name"))
     written(tmp_path / "owner" / "name.txt", b"local")
     assert read(Source(path="owner/name.txt")) == ["local"]
     assert not made.loads

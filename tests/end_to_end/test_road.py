@@ -261,7 +261,7 @@ def test_a_damaged_corpus_is_named_and_mended(road: Path) -> None:
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
     said = run(road, "prepare-corpus", "--verify", "corpus", code=1)
     assert f"shards/{shard.name}: its content has changed" in said
-    command = re.search("`sqzb (.*)` makes just these again", said)
+    command = re.search("`sqzb (.*)` rebuilds only these", said)
     assert command and "made again" in run(road, *command[1].split())
     assert shard.read_bytes() == whole
     run(road, "prepare-corpus", "--verify", "corpus")
@@ -369,7 +369,7 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
         ),
         (
             ["prepare-corpus", "corpus.yaml", "--output", "new", "sources.docs.path=corpus.yaml"],
-            "no kind that can be read",
+            "has an unknown format",
         ),
         (["inspect-corpus", "glue"], "has no manifest.json"),
         (["inspect-corpus", "corpus", "--length", "48"], "only to 32, 64"),

@@ -172,7 +172,7 @@ def test_what_is_odd_about_the_data_is_told(
     assert "validation split has an empty sentence" not in said
     assert "mrpc's validation split has 40 examples, and GLUE's has 408" in said
     assert (
-        "40 of the 40 examples in mrpc's validation split have the very texts of a training example"
+        "40 of the 40 examples in mrpc's validation split have the same texts as a training example"
         in said
     )
 
@@ -255,7 +255,7 @@ def test_dropout_is_the_models_own_unless_given(pretrained: Path) -> None:
 def test_examples_longer_than_the_positions_are_refused(
     pretrained: Path, glue: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(UserError, match="max_length 64 is over the model's 32 positions"):
+    with pytest.raises(UserError, match="max_length 64 is more than the model's 32 positions"):
         finetune(recipe(pretrained, tmp_path / "run", max_length=64), glue)
     assert not (tmp_path / "run").exists()
 

@@ -165,7 +165,7 @@ def test_a_cut_test_split_is_refused_before_anything_is_predicted(sweep: Path, g
 
 @pytest.mark.parametrize("name", ["nowhere", "glue"])
 def test_a_path_without_runs_is_refused(sweep: Path, glue: Path, name: str) -> None:
-    with pytest.raises(UserError, match=f"{name} neither is nor holds a finished run"):
+    with pytest.raises(UserError, match=f"No finished run found in .*{name}"):
         submit(
             [str(sweep), str(sweep.parent / name)],
             sweep / "glue.zip",

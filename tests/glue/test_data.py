@@ -372,7 +372,7 @@ def test_a_test_file_as_train_is_told(of: Task, tmp_path: Path) -> None:
     assert message.startswith(
         f"{path}:1: there is no column '{of.file_label}'; the columns found are "
     )
-    assert "This is a test file, whose labels GLUE keeps back" in message
+    assert "This is a test file, whose labels GLUE does not publish" in message
 
 
 @pytest.mark.parametrize(
@@ -453,8 +453,7 @@ def test_counts_other_than_glues_are_told() -> None:
     examples = [Example("a", "b", 0, row) for row in range(277)]
     assert differing_count(RTE, "validation", examples) is None
     assert differing_count(RTE, "validation", examples[1:]) == (
-        "rte's validation split has 276 examples, and GLUE's has 277: it is a part, or was cut "
-        "short."
+        "rte's validation split has 276 examples, and GLUE's has 277: the split is incomplete."
     )
     assert "it has more than GLUE's own." in str(differing_count(RTE, "validation", examples * 2))
 
@@ -469,7 +468,9 @@ def test_examples_with_an_empty_sentence_are_counted_once_and_kept(tmp_path: Pat
     write(tmp_path / "RTE/train.tsv", RTE_HEADER, *rows)
     examples = load_split(RTE, "train", tmp_path)
     assert len(examples) == 4
-    told = "rte's train split has an empty sentence in 3 of its 4 examples: they are kept."
+    told = (
+        "rte's train split has an empty sentence in 3 of its 4 examples. These examples are kept."
+    )
     assert empty_sentences(RTE, "train", examples) == told
     assert empty_sentences(RTE, "train", examples[:1]) is None
     assert empty_sentences(COLA, "train", [Example("a", None, 0, 0)]) is None

@@ -160,7 +160,7 @@ def test_without_a_network_it_says_what_to_do(
     assert script.main(["out", "--tasks", "rte"]) == 1
     told = capsys.readouterr().err
     assert "rte's train split could not be loaded from nyu-mll/glue on the Hub" in told
-    assert "Connect to the network once" in told and "goes on where it ended" in told
+    assert "Connect to the network once" in told and "Run the script again to resume" in told
     assert not (tmp_path / "out").exists()
 
 
@@ -173,6 +173,6 @@ def test_an_unknown_task_is_answered_with_the_nearest(
 
 def test_a_text_that_a_line_cannot_hold_is_refused(script: Any) -> None:
     with pytest.raises(
-        script.UserError, match="Row 4 of rte's train split in nyu-mll/glue has a tab"
+        script.UserError, match="Row 4 of rte's train split in nyu-mll/glue contains a tab"
     ):
         script.file_lines(task("rte"), "train", [Example("a\tb", "c", 0, 4)])

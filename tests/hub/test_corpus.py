@@ -37,7 +37,7 @@ def test_a_hub_that_dies_midway_is_told_and_the_corpus_goes_on_at_its_commit(
     ended = mortal.prepares("corpus", *mine, code=1, timeout=90)
     for said in (
         "wikimedia/wikipedia could not be read to its end",
-        "Run the command again: it goes on",
+        "Run the command again: it resumes",
     ):
         assert said in ended.err
     done = sorted(path.name for path in (mortal.folder / "corpus" / "shards").glob("*.json"))

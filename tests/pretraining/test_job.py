@@ -306,7 +306,7 @@ def test_other_tokens_in_the_same_number_are_refused(
     tokens = (run / "final" / "vocab.txt").read_text().split()
     (tmp_path / "model" / "tokenizer.json").unlink()
     (tmp_path / "model" / "vocab.txt").write_text("\n".join([*tokens[:-2], tokens[-1], tokens[-2]]))
-    with pytest.raises(UserError, match="other tokens"):
+    with pytest.raises(UserError, match="differs from that of"):
         pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
     (tmp_path / "model" / "vocab.txt").unlink()  # a model without a vocabulary is taken at its size
     pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
@@ -418,7 +418,7 @@ def test_a_step_that_is_not_finite_is_told_and_left_out(
 
     monkeypatch.setattr(Engine, "step", step)
     folder = pretrain(at(recipe, tmp_path / "run", log_every=4))
-    assert "step 3: loss or gradient is not finite" in capsys.readouterr().err
+    assert "step 3: the loss or gradient is not finite" in capsys.readouterr().err
     lines = {line["step"]: line for line in metrics(folder) if "loss" in line}
     assert (
         set(lines) == {3, 4, 8, 12} and lines[3]["grad_norm"] is None and lines[12]["grad_norm"] > 0
@@ -638,7 +638,7 @@ def test_a_second_run_in_the_folder_is_refused(
     shutil.copytree(run, tmp_path / "run")
     with locked(tmp_path / "run") as ours:
         assert ours
-        with pytest.raises(UserError, match="Another run is at work"):
+        with pytest.raises(UserError, match="Another run is using"):
             pretrain(at(recipe, tmp_path / "run"), resume="auto")
 
 
@@ -684,7 +684,9 @@ def test_too_many_bad_steps_in_a_row_end_the_run(
     recipe: PretrainRecipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     break_steps(monkeypatch, {2, 3, 6, 7, 8}, float("nan"))
-    with pytest.raises(Diverged, match=r"3 steps in a row, up to step 8.*step-0000004") as caught:
+    with pytest.raises(
+        Diverged, match=r"3 consecutive steps, up to step 8.*step-0000004"
+    ) as caught:
         pretrain(at(recipe, tmp_path / "run", max_skipped_steps=3))
     assert caught.value.exit_code == 3
     kept = sorted(path.name for path in (tmp_path / "run" / "checkpoints").iterdir())

@@ -500,13 +500,13 @@ def make_it_foreign_code(folder: Path) -> None:
             "own",
             swap_tokens,
             {},
-            "another vocabulary than .*: 2 of 150 tokens differ, first number 140, which is '",
+            "vocabulary is not that of .*: 2 of 150 tokens differ, first number 140, which is '",
         ),
         (
             "bert",
             swap_tokens,
             {},
-            "another vocabulary than .*: 2 of 150 tokens differ, first number 140, which is '",
+            "vocabulary is not that of .*: 2 of 150 tokens differ, first number 140, which is '",
         ),
         ("bert", remove_tokenizer, {}, "has no tokenizer"),
         (
@@ -539,7 +539,7 @@ def make_it_foreign_code(folder: Path) -> None:
             "mpnet",
             damage_nothing,
             {"sequence_length": 40},
-            "It does not run",
+            "The teacher does not run",
         ),  # two of its positions are padding's
         (
             "bert",
@@ -600,7 +600,7 @@ def test_the_model_to_start_from_is_no_teacher(
     shutil.copytree(plain / "final", tmp_path / "copy")
     for teacher in (plain, tmp_path / "copy"):
         second = at(taught(recipe, teacher), tmp_path / "run", model=None, start_from=str(plain))
-        with pytest.raises(UserError, match="the teacher would be the student"):
+        with pytest.raises(UserError, match="the same weights that this run starts from"):
             pretrain(second, dry_run=True)
         AcceleratorState._reset_state(reset_partial_state=True)
 

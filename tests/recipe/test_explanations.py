@@ -69,11 +69,11 @@ def refusal(kind: type[Section], *overrides: str) -> str:
         ),
         (PretrainRecipe, "steps=many", "steps: should be a valid integer, not 'many'"),
         (PretrainRecipe, "optimizer=3", "optimizer: should be a section, with keys inside, not 3"),
-        (SweepRecipe, "glue", "glue: is a recipe, and no KEY=VALUE: give it as --recipe glue"),
+        (SweepRecipe, "glue", "glue: is a recipe, not a KEY=VALUE: give it as --recipe glue"),
         (
             SweepRecipe,
             "a/b.yaml",
-            "a/b.yaml: is a recipe, and no KEY=VALUE: give it as --recipe a/b.yaml",
+            "a/b.yaml: is a recipe, not a KEY=VALUE: give it as --recipe a/b.yaml",
         ),
     ],
 )
@@ -121,8 +121,8 @@ def test_every_alias_stands_for_a_key() -> None:
             "line 2, column 1: could not find expected ':'\n    lr 1e-3\n    ^",
         ),
         ("optimizer:\n\tlr: 1\n", "line 2, column 1: a tab, where YAML has spaces only\n"),
-        ("steps: 1\n\nsteps: 2\n", "line 3, column 1: steps stands twice\n    steps: 2\n    ^"),
-        ("optimizer: {lr: 1, lr: 2}\n", "line 1, column 20: lr stands twice\n"),
+        ("steps: 1\n\nsteps: 2\n", "line 3, column 1: steps is set twice\n    steps: 2\n    ^"),
+        ("optimizer: {lr: 1, lr: 2}\n", "line 1, column 20: lr is set twice\n"),
         ("a: b: c\n", "line 1, column 5: mapping values are not allowed here\n"),
         ("a: [1\n", "line 2, column 1: "),
     ],
@@ -133,4 +133,7 @@ def test_a_yaml_error_names_its_line(tmp_path: Path, text: str, answer: str) -> 
     with pytest.raises(RecipeError) as caught:
         load_recipe(PretrainRecipe, path)
     message = str(caught.value)
-    assert f"The recipe {path} is no YAML: {answer}" in message and "unicode string" not in message
+    assert (
+        f"The recipe {path} is not valid YAML: {answer}" in message
+        and "unicode string" not in message
+    )

@@ -230,8 +230,8 @@ def test_one_wrong_source_does_not_hide_what_is_wrong_with_another() -> None:
 
 @pytest.mark.parametrize("text", ["{lr: 1, lr: 2}", "{lr: 1, 'lr': 1}"])
 def test_duplicate_keys_are_refused(text: str) -> None:
-    assert "lr stands twice" in refusal(FinetuneRecipe, text)
-    assert "lr stands twice" in refusal(PretrainRecipe, f"{{model: {{}}, optimizer: {text}}}")
+    assert "lr is set twice" in refusal(FinetuneRecipe, text)
+    assert "lr is set twice" in refusal(PretrainRecipe, f"{{model: {{}}, optimizer: {text}}}")
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_duplicate_keys_are_refused(text: str) -> None:
     [
         (b"", "holds no keys"),
         (b"- a\n- b\n", "holds no keys"),
-        (b"a: [", "is no YAML"),
+        (b"a: [", "is not valid YAML"),
         (b"a: \xff", "UTF-8"),
     ],
 )

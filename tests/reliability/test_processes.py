@@ -311,7 +311,7 @@ def test_a_second_run_in_the_folder_is_refused_by_all_its_processes(begin: Begin
     first.wait_for_lines(2)
     second = begin("taken", 2, "steps=100000")
     assert second.codes() == [1, 1]
-    assert "Another run is at work" in second.said(0) and second.said(1) == ""
+    assert "Another run is using" in second.said(0) and second.said(1) == ""
     assert first[0].poll() is None
 
 

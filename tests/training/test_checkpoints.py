@@ -183,7 +183,7 @@ def test_another_models_checkpoint_is_refused(
     assert folder is not None
     for changes in ({"intermediate_size": 64}, {"num_hidden_layers": 1}, {"num_hidden_layers": 3}):
         other = Model(tiny_config.model_copy(update=changes))
-        with pytest.raises(UserError, match="other sizes"):
+        with pytest.raises(UserError, match="another size"):
             checkpoints.load(folder, other, lamb(other))
 
 

@@ -132,7 +132,9 @@ def test_which_runs_have_graphs(capsys: pytest.CaptureFixture[str]) -> None:
     )
     assert not chosen(False) and capsys.readouterr().err == ""
     assert (
-        not chosen(True, "cpu")
-        and "they need an NVIDIA GPU, and this is cpu" in capsys.readouterr().err
+        not chosen(True, "cpu") and "need an NVIDIA GPU, and this is cpu" in capsys.readouterr().err
     )
-    assert not chosen(True, processes=2) and "they are for one process" in capsys.readouterr().err
+    assert (
+        not chosen(True, processes=2)
+        and "need a run of a single process" in capsys.readouterr().err
+    )

@@ -42,7 +42,7 @@ def test_one_signal_is_noted_and_a_second_ends_at_once(number: signal.Signals) -
     assert process.poll() is None
     process.send_signal(number)
     assert process.wait(30) == 128 + number  # it would sleep for 60 seconds
-    assert f"{number.name}: ending after this step" in process.stderr.read()
+    assert f"{number.name}: the run ends after this step" in process.stderr.read()
 
 
 def test_handlers_are_put_back() -> None:

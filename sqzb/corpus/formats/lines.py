@@ -124,7 +124,9 @@ def decode(part: Part, lines: list[Line]) -> Row:
         decoded = error.object  # without a byte order mark
         line = lines[decoded[: error.start].count(b"\n")]
         byte = f"0x{decoded[error.start]:02x}"
-        reason = f"is not UTF-8: {error.reason} (byte {byte}); iconv -f latin1 -t utf-8 may mend it"
+        reason = (
+            f"is not UTF-8: {error.reason} (byte {byte}); iconv -f latin1 -t utf-8 may convert it"
+        )
         return UnreadableDocument(location(part, line), reason)
 
 

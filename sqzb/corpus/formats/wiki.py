@@ -70,7 +70,7 @@ def _read_pages(part: Part) -> Iterator[Row]:
             page.add(line)
         elif is_ours and not is_astray and line.raw.strip():
             is_astray = True
-            yield UnreadableDocument(location(part, line), "stands in no <doc ...>")
+            yield UnreadableDocument(location(part, line), "is outside of any <doc ...>")
 
     if page is not None:
         yield UnreadableDocument(location(part, page.lines[0]), NO_END)

@@ -50,12 +50,12 @@ def check(distillation: Distillation, source: ModelFolder) -> None:
     asked = [key for key in ("augment", "unlabelled") if getattr(distillation, key)]
     if asked and not distillation.teacher:
         raise UserError(
-            f"distillation.{asked[0]} needs a teacher, whose labels the texts get: give --teacher."
+            f"distillation.{asked[0]} needs a teacher, which labels the texts. Give --teacher MODEL."
         )
     if distillation.augment and not source.has_mlm_head:
         raise UserError(
-            f"distillation.augment: the model in {source.path} has no MLM head of ours to put words in. Start from a "
-            "pretrained SqueezeBERT, or leave it out."
+            f"distillation.augment: the model in {source.path} has no SqueezeBERT head for masked words. Start from a "
+            "pretrained SqueezeBERT, or leave the key out."
         )
 
 
@@ -242,7 +242,7 @@ class Augmenter:
         whole = [number for token, number in self._tokenizer.get_vocab().items() if token.isalnum()]
         if len(whole) <= CANDIDATES:
             raise UserError(
-                f"Its vocabulary has {len(whole)} whole words, and more than {CANDIDATES} are needed."
+                f"The model's vocabulary has {len(whole)} whole words; {CANDIDATES + 1} are needed."
             )
         self._whole = torch.tensor(sorted(whole), device=accelerator.device)
 
@@ -362,7 +362,8 @@ class Augmenter:
         found: Tensor = logits[:, self._whole].float()
         if not found.isfinite().all():
             raise UserError(
-                "Its MLM head's logits are not finite. Train or download it again, or give precision=fp32."
+                "The logits of the model's MLM head are not finite. Train or download the model "
+                "again, or set precision=fp32."
             )
         return found
 

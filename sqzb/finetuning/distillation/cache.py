@@ -58,8 +58,8 @@ class Cache(ABC, Generic[Written, Read]):
             return self._read(compute, show)
         except OSError as error:
             raise UserError(
-                f"Its {self.what} cannot be kept in {self.folder} ({error.strerror}). Make room, or give another "
-                "distillation.cache; what is there is kept."
+                f"Its {self.what} cannot be written to {self.folder} ({error.strerror}). Make room, or give another "
+                "distillation.cache; finished files are kept."
             ) from error
 
     def _read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
@@ -83,8 +83,8 @@ class Cache(ABC, Generic[Written, Read]):
 
     def unfit(self, problem: str) -> UserError:
         return UserError(
-            f"The folder {self.folder} does not hold its {self.what} as they were written: {problem}. Remove the "
-            "folder; they will be computed again."
+            f"The folder {self.folder} holds damaged {self.what}: {problem}. Remove the "
+            "folder: the next run computes them again."
         )
 
     def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Written]) -> bool:
@@ -116,7 +116,7 @@ class Cache(ABC, Generic[Written, Read]):
         except (ValueError, KeyError, TypeError) as error:
             raise self.unfit(f"{ABOUT} cannot be read ({error!r})") from error
         if differing:
-            raise self.unfit(f"{ABOUT} tells of other data ({', '.join(differing)})")
+            raise self.unfit(f"{ABOUT} describes other data ({', '.join(differing)})")
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:05d}{self.suffix}"

@@ -157,13 +157,12 @@ def _logits_of(
 def _refuse_other_run(folder: ModelFolder, data: DataSet, run: Path) -> None:
     """By the recipe of the teacher's run where it has one: RTE and QNLI have the same labels."""
     if folder.path.resolve().is_relative_to(run.resolve()):
-        raise UserError(
-            f"It is of the run {run} itself, so the teacher would be the student. Give another teacher."
-        )
+        raise UserError(f"The teacher belongs to the run {run} itself. Give another teacher.")
     recipe = recipe_of(str(folder.path), FinetuneRecipe)
     if recipe is not None and recipe.task not in (None, data.name):
         raise UserError(
-            f"It was finetuned on {recipe.task}, and this run is of {data.name}. Give a teacher of {data.name}."
+            f"The teacher was finetuned on {recipe.task}, but this run is for {data.name}. "
+            f"Give a teacher of {data.name}."
         )
 
 
@@ -176,7 +175,7 @@ def _refuse_weights(weights: dict[str, Tensor], student: Classifier) -> None:
         for name, tensor in encoder.items()
     ):
         raise UserError(
-            "It has the very weights that this run starts from, so the teacher would be the student. Give another "
+            "The teacher has the same weights that this run starts from. Give another "
             "teacher, or another --model."
         )
 
@@ -186,8 +185,8 @@ def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
     broken = np.flatnonzero(~np.isfinite(logits).all(1))
     if len(broken):
         raise UserError(
-            f"Its logits are not finite ({len(broken)} of {len(examples)} examples, first of row "
-            f"{examples[broken[0]].row}). Train or download it again, or give precision=fp32."
+            f"The teacher's logits are not finite ({len(broken)} of {len(examples)} examples, first of row "
+            f"{examples[broken[0]].row}). Train or download the teacher again, or set precision=fp32."
         )
     return np.ascontiguousarray(logits)
 

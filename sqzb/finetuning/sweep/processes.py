@@ -68,7 +68,7 @@ def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
 
                 names = ", ".join(run.name for run in working)
                 if not names and waiting.ready() and not signals.received:
-                    names = "waits for runs that a killed sweep left at work"
+                    names = "waiting for the runs of a killed sweep"
                 bar.to(len(waiting.finished) + len(failed), names)
                 time.sleep(WAIT)
         finally:  # no process is left behind where the sweep itself fails
@@ -80,8 +80,8 @@ def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
     if signals.received and unfinished:
         name = next(number.name for number in SIGNALS if number == signals.received)
         raise Stopped(
-            f"{name}: the sweep has stopped with {len(waiting.finished)} of {len(runs)} runs finished, and those that "
-            "were at work are saved. The same command goes on.",
+            f"{name}: the sweep has stopped with {len(waiting.finished)} of {len(runs)} runs finished. "
+            "The other runs are saved. The same command resumes the sweep.",
             signals.received,
         )
     return Outcome(failed, _skipped(unfinished, {run.folder for run in (*failed, *unfinished)}))
@@ -170,7 +170,7 @@ def _skipped(unfinished: Sequence[Run], missing: set[Path]) -> dict[Run, str]:
     reasons = {}
     for run in unfinished:
         needs = [str(folder) for folder in run.needs if folder in missing]
-        reasons[run] = f"not run, for it needs {' and '.join(needs)}"
+        reasons[run] = f"not started, because it needs {' and '.join(needs)}"
     return reasons
 
 

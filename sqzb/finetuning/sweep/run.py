@@ -41,7 +41,7 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
     with locked(output) as ours:
         if not ours:
             raise UserError(
-                f"Another sweep is at work in {output}. Wait for it, or give another --output."
+                f"Another sweep is running in {output}. Wait for it, or give another --output."
             )
         for run in runs:
             run.link()
@@ -51,9 +51,9 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
     report(output, results)
     if failed:
         listed = "".join(f"\n  {run.name}: {reason}" for run, reason in (failed | skipped).items())
-        others = f", and {len(skipped)} that need these were not run" if skipped else ""
+        others = f", and {len(skipped)} that need them were not started" if skipped else ""
         raise UserError(
-            f"{len(failed)} of {len(runs)} runs failed{others}:{listed}\nThe same command tries these again."
+            f"{len(failed)} of {len(runs)} runs failed{others}:{listed}\nThe same command tries them again."
         )
     return results
 
@@ -78,7 +78,7 @@ def _check_folders(output: Path, runs: Sequence[Run]) -> None:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(
-            f"The sweep in {output} has runs of another recipe:{listed}\nPut these back, or give another --output."
+            f"The sweep in {output} has runs of another recipe:{listed}\nRestore these keys, or give another --output."
         )
 
 
@@ -109,7 +109,7 @@ def _check_data(runs: Sequence[Run]) -> None:
                 problems.append(f"\n  {error}")
     if problems:
         raise UserError(
-            f"The sweep cannot begin, for data is wrong:{''.join(dict.fromkeys(problems))}"
+            f"The sweep cannot start, because of errors in the data:{''.join(dict.fromkeys(problems))}"
         )
 
 

@@ -23,7 +23,7 @@ def test_a_wiki_page_is_its_text_without_title(tmp_path: Path, page: str, text: 
     found = rows(Source(path=str(written(tmp_path / "wiki_00", page.encode()))))
     if text is None:
         assert found == [
-            UnreadableDocument(f"{tmp_path}/wiki_00:1", "stands in no <doc ...>"),
+            UnreadableDocument(f"{tmp_path}/wiki_00:1", "is outside of any <doc ...>"),
             " <doc > and </doc> in a line\n",
         ]
     else:
@@ -35,8 +35,8 @@ def test_a_wiki_page_is_its_text_without_title(tmp_path: Path, page: str, text: 
     [
         (b"<doc >\nlost\n<doc >\none\n</doc>\n", 1, "has no </doc>"),
         (b"<doc >\none\n</doc>\n<doc >\nlost\n", 4, "has no </doc>"),
-        (b"<doc >\none\n</doc>\nlost\nlost\n</doc>\n", 4, "stands in no <doc ...>"),
-        (b"lost\n<doc >\none\n</doc>\n", 1, "stands in no <doc ...>"),
+        (b"<doc >\none\n</doc>\nlost\nlost\n</doc>\n", 4, "is outside of any <doc ...>"),
+        (b"lost\n<doc >\none\n</doc>\n", 1, "is outside of any <doc ...>"),
         (b"<doc >\none\n</doc>\n<doc >\nlost\xff\n</doc>\n", 5, "is not UTF-8"),
     ],
 )

@@ -366,7 +366,10 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
         lambda folder: relabel(folder, TASKS["rte"].labels, [0, 1]),
         "labels entailment, not_entailment, and mrpc has not_equivalent, equivalent",
     ),
-    "another task by its recipe": (of_qqp, "It was finetuned on qqp, and this run is of mrpc"),
+    "another task by its recipe": (
+        of_qqp,
+        "The teacher was finetuned on qqp, but this run is for mrpc",
+    ),
     "a head of another size": (
         of_three_labels,
         r"classifier.weight has shape \(2, 32\) where \(3, 32\) is due",
@@ -378,7 +381,7 @@ REFUSED: dict[str, tuple[Callable[[Path], None], str]] = {
     ),
     "logits that are no numbers": (
         fill(3e38),
-        r"Its logits are not finite \(16 of 16 examples, first of row 0\)",
+        r"The teacher's logits are not finite \(16 of 16 examples, first of row 0\)",
     ),
     "no folder": (shutil.rmtree, "There is no folder"),
 }
@@ -411,9 +414,9 @@ def test_a_teacher_that_is_the_student_is_refused(
     first = finetune(recipe(start, output="first", epochs=1), glue)
     shutil.copytree(first / "final", start.parent / "copy")
     for path in (first, start.parent / "copy"):
-        with pytest.raises(UserError, match="the very weights that this run starts from"):
+        with pytest.raises(UserError, match="the same weights that this run starts from"):
             finetune(recipe(first, path), glue)
-    with pytest.raises(UserError, match=r"It is of the run .*first itself"):
+    with pytest.raises(UserError, match=r"belongs to the run .*first itself"):
         finetune(recipe(start, first, output="first", epochs=1), glue, resume="auto")
     # Its sizes alone, or another run from it, are no student.
     finetune(recipe(first, first, output="scratch", from_scratch=True, epochs=1), glue)
@@ -513,7 +516,7 @@ def written(text: str) -> Callable[[Path], None]:
 
 
 DAMAGED: dict[str, tuple[Callable[[Path], None], str]] = {
-    "other data": (about_of_other_data, r"about.json tells of other data \(examples\)"),
+    "other data": (about_of_other_data, r"about.json describes other data \(examples\)"),
     "no JSON": (written("{"), "about.json cannot be read"),
     "no object": (written("[]"), "about.json cannot be read"),
     "no about.json": (lambda folder: (folder / "about.json").unlink(), "it has no about.json"),
@@ -548,7 +551,7 @@ def test_a_cache_that_does_not_fit_is_refused(
     folder = only_cache(start)
     spoil(folder)
     with pytest.raises(
-        UserError, match=f"The folder {folder} does not hold .*{said}.*Remove the folder"
+        UserError, match=f"The folder {folder} holds damaged .*{said}.*Remove the folder"
     ):
         finetune(wanted, glue)
 
@@ -557,7 +560,7 @@ def test_a_cache_that_cannot_be_written_is_told(
     start: Path, teacher: MakeTeacher, glue: Path
 ) -> None:
     (start.parent / "cache").write_text("a file")
-    with pytest.raises(UserError, match=r"cannot be kept in .*another distillation.cache"):
+    with pytest.raises(UserError, match=r"cannot be written to .*another distillation.cache"):
         finetune(recipe(start, teacher("teacher")), glue)
 
 

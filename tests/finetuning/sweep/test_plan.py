@@ -133,7 +133,7 @@ def test_everything_wrong_with_a_sweep_is_in_one_error(tmp_path: Path) -> None:
         "sweep.epochs: List should have at least 1 item",
         "sweep.output: unknown key",
         "sweep.seed.1: should be a valid integer, not 'x'",
-        "sweep.max_length: 16 stands twice",
+        "sweep.max_length: 16 is listed twice",
         "tasks.rte.epochs: should be a whole number, 1 or more, or auto, not 1.5",
         "tasks.rte.lrr: unknown key; did you mean lr?",
         "tasks.rte.task: unknown key",

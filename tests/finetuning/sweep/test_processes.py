@@ -133,7 +133,7 @@ def test_a_stopped_and_a_killed_chain_goes_on_as_if_nothing_had_happened(
     assert process.returncode == 128 + signal.SIGTERM
     assert (
         "SIGTERM: the sweep has stopped with 0 of 4 runs finished" in said
-        and "The same command goes on" in said
+        and "The same command resumes the sweep" in said
     )
     assert "Traceback" not in said
     for run in runs:
@@ -190,7 +190,7 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     with pytest.raises(UserError) as caught:
         sweep(both, jobs=2)
     assert "1 of 2 runs failed:\n  rte/seed=3: exit code 1" in str(caught.value)
-    assert "max_length 64 is over the model's 32 positions" in str(caught.value)
+    assert "max_length 64 is more than the model's 32 positions" in str(caught.value)
     results = json.loads((output / "results.json").read_text())
     assert results["failed"] == ["rte/seed=3"]
     (run,) = results["runs"]
@@ -297,13 +297,13 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
             sweep(chain, jobs)
         said = str(caught.value)
         assert (
-            f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need these were not run:"
+            f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need them were not started:"
             in said
         )
         for name in breaking:
             assert f"\n  {name}: exit code 7" in said
         for name in in_vain:
-            assert f"\n  {name}: not run, for it needs {tmp_path}/out/" in said
+            assert f"\n  {name}: not started, because it needs {tmp_path}/out/" in said
         failed = json.loads((tmp_path / "out/results.json").read_text())["failed"]
         assert sorted(failed) == sorted(breaking + in_vain)
         broken.write_text("")
@@ -323,7 +323,7 @@ def test_a_run_of_two_stages_is_made_once_and_stands_in_both(tmp_path: Path, bro
     broken.write_text(f"{output}/plain/rte/seed=0\n")
     with pytest.raises(UserError) as caught:
         sweep(chain)
-    assert "1 of 4 runs failed, and 2 that need these were not run:" in str(caught.value)
+    assert "1 of 4 runs failed, and 2 that need them were not started:" in str(caught.value)
     broken.write_text("")
     results = sweep(chain)
     assert len(results["runs"]) == 4 and results["stages"]["rte_first"]["means"].keys() == {
