@@ -4,19 +4,21 @@ import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sqzb.data.dataset import DataSet
-from sqzb.data.known import Known
-from sqzb.data.own import OwnFiles, open_own
 from sqzb.errors import RecipeError, UserError
 from sqzb.files import write_json
 from sqzb.glue.data import open_task
 from sqzb.recipe import FinetuneRecipe
 
+if TYPE_CHECKING:  # a wrong task is found without what reads tables, whose import takes its time
+    from sqzb.data.known import Known
+
 KNOWN = "data.json"  # in a run's folder: what the run knows of the user's own data
 
 
-def open_data(recipe: FinetuneRecipe, known: Known | None = None) -> DataSet:
+def open_data(recipe: FinetuneRecipe, known: "Known | None" = None) -> DataSet:
     """Return the data set that the recipe names. Splits of a GLUE task are read when asked for.
 
     known: what a finished run knows of its own data, which is then not recognised again.
@@ -26,6 +28,8 @@ def open_data(recipe: FinetuneRecipe, known: Known | None = None) -> DataSet:
         UserError: Own data is wrong.
     """
     if recipe.data.train:
+        from sqzb.data.own import OwnFiles, open_own
+
         return _with_best(open_own(OwnFiles(**recipe.data.model_dump()), known), recipe.best_metric)
     if recipe.task is None:
         raise RecipeError(
@@ -38,7 +42,7 @@ def open_data(recipe: FinetuneRecipe, known: Known | None = None) -> DataSet:
 
 def open_other(
     recipe: FinetuneRecipe,
-    known: Known,
+    known: "Known",
     files: Sequence[str],
     text: Sequence[str],
     label: str | None,
@@ -51,6 +55,8 @@ def open_other(
     Raises:
         UserError: The files cannot be read, or lack the columns.
     """
+    from sqzb.data.own import OwnFiles, open_own
+
     known = replace(
         known.for_other_files(), text=tuple(text) or known.text, label=label or known.label
     )
@@ -76,12 +82,12 @@ def _with_best(data: DataSet, metric: str | None) -> DataSet:
     return replace(data, score_metrics=(metric,))
 
 
-def write_known(run: Path, known: Known) -> None:
+def write_known(run: Path, known: "Known") -> None:
     """Write what the run knows of its own data."""
     write_json(run / KNOWN, known.to_json())
 
 
-def read_known(run: Path) -> Known | None:
+def read_known(run: Path) -> "Known | None":
     """Return what a run knows of its own data; None of a run on a GLUE task.
 
     run: the run's folder, or final/ in it.
@@ -89,6 +95,8 @@ def read_known(run: Path) -> Known | None:
     Raises:
         UserError: The file is damaged.
     """
+    from sqzb.data.known import Known
+
     for path in (run / KNOWN, run.parent / KNOWN):
         if not path.exists():
             continue

@@ -188,8 +188,8 @@ def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data/train.csv.gz", "hub:a/train:c", "./train.x.csv", "train/"])
 def test_names_are_fit_for_folders(name: str) -> None:
-    assert own_module._name(name) == "train"
-    assert own_module._name("*.csv") == "data"
+    assert own_module.data_set_name(name) == "train"
+    assert own_module.data_set_name("*.csv") == "data"
 
 
 VALID = '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'

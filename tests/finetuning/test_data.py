@@ -165,7 +165,7 @@ def test_auto_settings_are_resolved_and_a_resumed_run_has_the_same(
 
     content = moved.read_text(encoding="utf-8").replace("river", "water", 1)
     moved.write_text(content, encoding="utf-8")
-    with pytest.raises(UserError, match="the training set is another"):
+    with pytest.raises(UserError, match="the training set"):
         run(
             auto.model_copy(update={"data": auto.data.model_copy(update={"train": (str(moved),)})}),
             "auto",
