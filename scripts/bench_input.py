@@ -110,7 +110,7 @@ def collator(recipe: PretrainRecipe) -> Step:
     tokenizer = AutoTokenizer.from_pretrained(corpus.folder)
     first, last = tokenizer.cls_token_id, tokenizer.sep_token_id
     rows = [{"input_ids": [first, *chunks[number].tokens.tolist(), last]} for number in numbers]
-    n_rows = made(recipe).share.micro_batch
+    n_rows = made(recipe).layout.micro_batch
     collate = DataCollatorForLanguageModeling(
         tokenizer, mlm_probability=recipe.masking_rate, pad_to_multiple_of=recipe.sequence_length
     )

@@ -17,7 +17,7 @@ from sqzb.finetuning.finetuned import by_index, open_finetuned
 from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.report import print_validation_report
 from sqzb.model.open import open_for_pretraining
-from sqzb.pretraining.batches import Examples, Share
+from sqzb.pretraining.batches import BatchLayout, Examples
 from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
 from sqzb.pretraining.report import print_heldout_report
 from sqzb.pretraining.start import check_fit, check_vocabulary
@@ -32,8 +32,8 @@ SHOWN = 60  # characters of a text on the terminal
 def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
     """Print and return how well a finetuned model predicts a data set.
 
-    split: "validation" for figures, confusion matrices and the worst mistakes; "test", whose labels GLUE keeps back,
-    for predictions. MNLI has two of each.
+    split: "validation" for figures, confusion matrices and the worst mistakes; "test", whose labels
+    GLUE keeps back, for predictions. MNLI has two of each.
     """
     finetuned = open_finetuned(path, data)
     kind = data.kind
@@ -148,7 +148,8 @@ def _row(mistake: Mapping[str, Any]) -> tuple[str, str, str, str]:
 def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     """Print and return the held-out losses and accuracies of a pretrained model.
 
-    A run is evaluated as it was trained; any other model at every length of the corpus that it can take.
+    A run is evaluated as it was trained; any other model at every length of the corpus that it can
+    take.
     """
     corpus = Corpus(corpus_folder)
     opened = open_for_pretraining(path)
@@ -160,13 +161,13 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
         check_fit(model.config, recipe, corpus, path)
         check_vocabulary(opened.tokenizer, corpus, path)
         assert isinstance(recipe.micro_batch, int)  # a run's recipe holds the one that was found
-        share = Share(
+        layout = BatchLayout(
             recipe.micro_batch,
             recipe.micro_batch,
             accelerator.num_processes,
             accelerator.process_index,
         )
-        examples = Examples(recipe, corpus, share)
+        examples = Examples(recipe, corpus, layout)
         figures = evaluate_heldout(Evaluator(accelerator, model, LABELS), examples, None)
         if not has_sop:
             figures = {

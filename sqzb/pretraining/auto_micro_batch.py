@@ -11,17 +11,17 @@ from accelerate.utils import find_executable_batch_size, gather_object
 from sqzb.errors import RecipeError
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
-from sqzb.pretraining.teacher import Distilled
+from sqzb.pretraining.teacher import DistillationModel
 from sqzb.recipe import PretrainRecipe, load_recipe
 from sqzb.training.engine import MicroBatch
 from sqzb.training.run_folder import RECIPE
 
 CPU_MOST = 64  # sequences: more make a CPU no faster
 
-Trained = SqueezeBertForPreTraining | Distilled
+Trained = SqueezeBertForPreTraining | DistillationModel
 
 
-def fitting(
+def auto_micro_batch(
     recipe: PretrainRecipe,
     model: Trained,
     accelerator: Accelerator,
@@ -43,7 +43,7 @@ def fitting(
     graphs: whether CUDA graphs will take as much memory again.
     """
     if recipe.global_batch % accelerator.num_processes:
-        return 1  # no micro-batch divides the batch, which `share_of` reports
+        return 1  # no micro-batch divides the batch, which `batch_layout` reports
     sizes = divisors(recipe.global_batch // accelerator.num_processes)
     recorded = _recorded(folder)
     if recorded in sizes:
@@ -59,7 +59,7 @@ def fitting(
     else:
         model.to(accelerator.device)
         copies = 2 if graphs else 1
-        largest = most(sizes, lambda n: _attempt(recipe, model, accelerator, copies * n))
+        largest = largest_fitting(sizes, lambda n: _attempt(recipe, model, accelerator, copies * n))
     return int(min(gather_object([largest])))
 
 
@@ -68,7 +68,7 @@ def divisors(n: int) -> list[int]:
     return [d for d in range(1, n + 1) if n % d == 0]
 
 
-def most(sizes: Sequence[int], attempt: Callable[[int], None]) -> int:
+def largest_fitting(sizes: Sequence[int], attempt: Callable[[int], None]) -> int:
     """Return the largest of the ascending `sizes` for which `attempt` does not run out of memory.
 
     The smallest is not attempted, and is returned if all others fail.
@@ -92,11 +92,11 @@ def _traffic(recipe: PretrainRecipe, model: Trained, n: int) -> int:
 
     A teacher keeps no activations; it adds its weights, its logits and its probabilities, in fp32.
     """
-    student = model.student if isinstance(model, Distilled) else model
+    student = model.student if isinstance(model, DistillationModel) else model
     taken = total(
         costs(student.config, n, recipe.sequence_length, recipe.max_predictions, labels=2)
     ).bytes
-    if isinstance(model, Distilled):
+    if isinstance(model, DistillationModel):
         logits = n * recipe.max_predictions * student.config.vocab_size
         taken += 4 * (model.teacher.parameters + 2 * logits)
     return taken

@@ -25,7 +25,7 @@ LENGTHS = 8
 POOL = 32  # micro-batches whose held-out examples are sorted by length together
 
 
-class Share(NamedTuple):
+class BatchLayout(NamedTuple):
     """How a step is divided among processes; each computes every `processes`-th micro-batch."""
 
     global_batch: int
@@ -51,9 +51,9 @@ class Examples:
     """
 
     def __init__(
-        self, recipe: PretrainRecipe, corpus: Corpus, share: Share, graphs: bool = False
+        self, recipe: PretrainRecipe, corpus: Corpus, layout: BatchLayout, graphs: bool = False
     ) -> None:
-        self._recipe, self._share = recipe, share
+        self._recipe, self._layout = recipe, layout
         self._unit = -(-recipe.sequence_length // LENGTHS) if recipe.compile or graphs else 1
         self._special = SpecialIds(**corpus.manifest["special_ids"])
         tokens = corpus.tokenizer.get_vocab().items()
@@ -66,7 +66,7 @@ class Examples:
 
     def chunks_of_step(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (epochs, chunks) of the whole global batch, each (global_batch)."""
-        return samples_of_step(step, self._share.global_batch, len(self.train), self._recipe.seed)
+        return samples_of_step(step, self._layout.global_batch, len(self.train), self._recipe.seed)
 
     def batch(self, epochs: NDArray[np.int64], numbers: NDArray[np.int64]) -> Batch:
         """Return the examples of training chunks, in this order.
@@ -83,7 +83,7 @@ class Examples:
         effect.
         """
         epochs, numbers = self.chunks_of_step(step)
-        rows = self._share.of(_by_length(self.train, numbers))
+        rows = self._layout.of(_by_length(self.train, numbers))
         examples = self.batch(epochs[rows], numbers[rows])
         return list(self._micro_batches(self._objectives, examples, self._unit))
 
@@ -94,9 +94,9 @@ class Examples:
         """
         n = min(len(self.heldout), at_most or len(self.heldout))
         numbers = Permutation(len(self.heldout), EVALUATION_SEED)[np.arange(n)]
-        mine = numbers[self._share.rank :: self._share.processes]
+        mine = numbers[self._layout.rank :: self._layout.processes]
         objectives = self._objectives_with(EVALUATION_SEED)
-        size = POOL * self._share.micro_batch
+        size = POOL * self._layout.micro_batch
         for start in range(0, len(mine), size):
             pool = mine[start : start + size]
             pool = pool[_by_length(self.heldout, pool)]
@@ -111,8 +111,8 @@ class Examples:
         The length is rounded up to a multiple of `unit`.
         """
         lengths = examples.attention_mask.sum(1)
-        for start in range(0, len(lengths), self._share.micro_batch):
-            rows = slice(start, start + self._share.micro_batch)
+        for start in range(0, len(lengths), self._layout.micro_batch):
+            rows = slice(start, start + self._layout.micro_batch)
             length = -(-int(lengths[rows].max()) // unit) * unit
             part = objectives.part(examples, rows, min(length, self._recipe.sequence_length))
             yield {name: torch.from_numpy(array) for name, array in part._asdict().items()}
@@ -146,18 +146,19 @@ def _chunks(corpus: Corpus, split: str, length: int) -> Chunks:
     return chunks
 
 
-def share_of(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator) -> Share:
+def batch_layout(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelerator) -> BatchLayout:
     """Return this process's part of the recipe's steps.
 
     Raises:
         UserError: the global batch cannot be divided into micro-batches for the processes.
     """
-    share = Share(
+    layout = BatchLayout(
         recipe.global_batch, micro_batch, accelerator.num_processes, accelerator.process_index
     )
-    if recipe.global_batch % (share.micro_batch * share.processes):
+    if recipe.global_batch % (layout.micro_batch * layout.processes):
         raise UserError(
-            f"global_batch {share.global_batch} is not a multiple of micro_batch {share.micro_batch} "
-            f"times {share.processes} processes. Change micro_batch, or the number of processes."
+            f"global_batch {layout.global_batch} is not a multiple of micro_batch "
+            f"{layout.micro_batch} times {layout.processes} processes. Change micro_batch, or the "
+            "number of processes."
         )
-    return share
+    return layout

@@ -8,7 +8,7 @@ from rich.text import Text
 from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.model.heads import IGNORED
-from sqzb.pretraining.batches import Examples, Share
+from sqzb.pretraining.batches import BatchLayout, Examples
 from sqzb.pretraining.examples import Batch
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import CLS, CONTINUATION, MASK, PAD
@@ -25,7 +25,7 @@ def inspect(folder: Path, n: int, length: int | None, seed: int) -> None:
     length = length or corpus.manifest["sequence_lengths"][0]
     predictions = max(1, min(round(0.15 * length), length - 3))
     recipe = PretrainRecipe(sequence_length=length, max_predictions=predictions, seed=seed)
-    examples = Examples(recipe, corpus, Share(n, n, 1, 0))
+    examples = Examples(recipe, corpus, BatchLayout(n, n, 1, 0))
     epochs, chunks = examples.chunks_of_step(0)
     batch = examples.batch(epochs, chunks)
     vocabulary = corpus.tokenizer.get_vocab()

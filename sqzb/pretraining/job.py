@@ -11,12 +11,12 @@ from sqzb.files import sha256
 from sqzb.model.costs import costs, total
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
-from sqzb.pretraining.auto_micro_batch import fitting
-from sqzb.pretraining.batches import Examples, share_of
+from sqzb.pretraining.auto_micro_batch import auto_micro_batch
+from sqzb.pretraining.batches import Examples, batch_layout
 from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
 from sqzb.pretraining.report import print_heldout_report
 from sqzb.pretraining.start import build_model
-from sqzb.pretraining.teacher import distilled
+from sqzb.pretraining.teacher import build_distillation_model
 from sqzb.recipe import PretrainRecipe
 from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
@@ -71,8 +71,10 @@ class Pretraining:
         self.model = build_model(recipe, self.corpus)
         # The kernels are chosen first, because they change how large a micro-batch fits.
         choose_kernels(recipe, self.model, self.accelerator.device)
-        self.distilled = distilled(recipe, self.corpus, self.model, self.accelerator.device)
-        measured = by_kernels(self.model) and self.distilled is None
+        self.distillation_model = build_distillation_model(
+            recipe, self.corpus, self.model, self.accelerator.device
+        )
+        measured = by_kernels(self.model) and self.distillation_model is None
         self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
         self.steps = recipe.steps
 
@@ -85,14 +87,16 @@ class Pretraining:
 
     def _divide(self, micro_batch: int) -> None:
         """Divide each step into micro-batches."""
-        self.share = share_of(self.recipe, micro_batch, self.accelerator)
-        self.examples = Examples(self.recipe, self.corpus, self.share, self.graphs)
+        self.layout = batch_layout(self.recipe, micro_batch, self.accelerator)
+        self.examples = Examples(self.recipe, self.corpus, self.layout, self.graphs)
 
     def prepare(self) -> None:
         """Choose the micro-batch, if the recipe leaves it open."""
         if not isinstance(self.recipe.micro_batch, int):
-            trained = self.distilled or self.model
-            micro_batch = fitting(self.recipe, trained, self.accelerator, self.folder, self.graphs)
+            trained = self.distillation_model or self.model
+            micro_batch = auto_micro_batch(
+                self.recipe, trained, self.accelerator, self.folder, self.graphs
+            )
             self.recipe = self.recipe.model_copy(update={"micro_batch": micro_batch})
             self._divide(micro_batch)
             if self.accelerator.is_main_process:
@@ -105,8 +109,8 @@ class Pretraining:
             "the corpus": sha256(folder / MANIFEST),
             "the vocabulary": sha256(folder / "vocab.txt"),
         }
-        if self.distilled is not None:
-            hashes["the teacher"] = self.distilled.teacher.sha256
+        if self.distillation_model is not None:
+            hashes["the teacher"] = self.distillation_model.teacher.sha256
         return hashes
 
     def make_engine(self) -> Engine:
@@ -119,7 +123,7 @@ class Pretraining:
                 unused.requires_grad_(False)
         groups = parameter_groups(self.model, settings.weight_decay)
         optimizer = Lamb(groups, settings.lr, settings.betas, settings.eps)
-        trained = self.distilled or self.model
+        trained = self.distillation_model or self.model
         compile, clip_norm = self.recipe.compile, settings.clip_norm
         return Engine(self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs)
 
@@ -132,7 +136,7 @@ class Pretraining:
 
     def micro_batch_numbers(self) -> Sequence[int]:
         """Return the numbers of this process's micro-batches in a step."""
-        return self.share.micro_batches
+        return self.layout.micro_batches
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step."""
@@ -207,8 +211,8 @@ class Pretraining:
         ]
         if isinstance(recipe.micro_batch, int):
             lines.insert(1, self._plan_of_batch())
-        if self.distilled is not None:
-            settings, teacher = recipe.distillation, self.distilled.teacher
+        if self.distillation_model is not None:
+            settings, teacher = recipe.distillation, self.distillation_model.teacher
             lines.append(
                 f"taught by {settings.teacher} ({teacher.parameters:,} parameters): alpha "
                 f"{settings.alpha:g}, temperature {settings.temperature:g}"
@@ -216,9 +220,9 @@ class Pretraining:
         console.out.print("\n".join(lines))
 
     def _plan_of_batch(self) -> str:
-        share = self.share
+        layout = self.layout
         return (
-            f"global batch {share.global_batch:,} = {share.micro_batch} x "
-            f"{len(share.micro_batches)} accumulation x {share.processes} "
-            f"{'processes' if share.processes > 1 else 'process'}"
+            f"global batch {layout.global_batch:,} = {layout.micro_batch} x "
+            f"{len(layout.micro_batches)} accumulation x {layout.processes} "
+            f"{'processes' if layout.processes > 1 else 'process'}"
         )

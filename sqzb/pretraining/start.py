@@ -51,8 +51,8 @@ def check_fit(
     if recipe.sequence_length > config.max_position_embeddings:
         raise UserError(
             f"sequence_length {recipe.sequence_length} is more than the "
-            f"{config.max_position_embeddings} positions of the model of {origin}. Lower sequence_length, or "
-            "start from a model with more positions."
+            f"{config.max_position_embeddings} positions of the model of {origin}. Lower "
+            "sequence_length, or start from a model with more positions."
         )
 
 

@@ -107,7 +107,7 @@ class ForeignTeacher(Teacher):
         return logits
 
 
-class Distilled(nn.Module):
+class DistillationModel(nn.Module):
     """A student whose MLM loss in training is distillation's; in evaluation, the student alone."""
 
     def __init__(
@@ -149,9 +149,9 @@ class Distilled(nn.Module):
         return output._replace(mlm_logits=None, tallies={"mlm": mlm, **output.tallies})
 
 
-def distilled(
+def build_distillation_model(
     recipe: PretrainRecipe, corpus: Corpus, student: SqueezeBertForPreTraining, device: torch.device
-) -> Distilled | None:
+) -> DistillationModel | None:
     """Return the student with the recipe's teacher, which is moved to `device`; None without one.
 
     student: the student with its initial weights.
@@ -174,7 +174,7 @@ def distilled(
     except UserError as error:
         raise UserError(f"distillation.teacher={settings.teacher}: {error}") from error
     teacher.model.to(device)
-    return Distilled(student, teacher, settings.temperature, settings.alpha)
+    return DistillationModel(student, teacher, settings.temperature, settings.alpha)
 
 
 def _check_vocabulary(tokenizer: Tokenizer, corpus: Corpus) -> None:
@@ -185,9 +185,9 @@ def _check_vocabulary(tokenizer: Tokenizer, corpus: Corpus) -> None:
     if differing:
         first = differing[0]
         raise UserError(
-            f"The teacher's vocabulary is not that of the corpus {corpus.folder}: {len(differing):,} of "
-            f"{len(own | its):,} tokens differ, first number {first}, which is "
-            f"{its.get(first, 'absent')!r} there and {own.get(first, 'absent')!r} here. Give a "
+            f"The teacher's vocabulary is not that of the corpus {corpus.folder}: "
+            f"{len(differing):,} of {len(own | its):,} tokens differ, first number {first}, which "
+            f"is {its.get(first, 'absent')!r} there and {own.get(first, 'absent')!r} here. Give a "
             "teacher with the corpus's vocabulary, or prepare a corpus with the teacher's "
             "(vocabulary.path in the corpus's recipe)."
         )
@@ -225,6 +225,6 @@ def _try(teacher: Teacher, recipe: PretrainRecipe, corpus: Corpus) -> None:
         ) from error
     if shape != due:
         raise UserError(
-            f"The teacher's logits have the shape {shape} instead of {due}: sequences, masked positions, "
-            "tokens of the vocabulary. Give another model."
+            f"The teacher's logits have the shape {shape} instead of {due}: sequences, masked "
+            "positions, tokens of the vocabulary. Give another model."
         )

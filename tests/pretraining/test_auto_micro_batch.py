@@ -10,7 +10,7 @@ from accelerate import Accelerator
 
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
-from sqzb.pretraining.auto_micro_batch import divisors, fitting, most
+from sqzb.pretraining.auto_micro_batch import auto_micro_batch, divisors, largest_fitting
 from sqzb.recipe import PretrainRecipe, dump_recipe
 
 
@@ -28,7 +28,7 @@ def test_it_is_the_largest_divisor_that_does_not_run_out_of_memory(
         if n > limit:
             raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2 GiB.")
 
-    assert most(divisors(share), attempt) == found
+    assert largest_fitting(divisors(share), attempt) == found
     assert tried == [n for n in divisors(share)[::-1] if n > 1 and n >= found]
 
 
@@ -37,7 +37,7 @@ def test_another_error_is_not_taken_for_too_little_memory() -> None:
         raise RuntimeError("shapes do not match")
 
     with pytest.raises(RuntimeError, match="shapes"):
-        most(divisors(8), attempt)
+        largest_fitting(divisors(8), attempt)
 
 
 @pytest.fixture
@@ -62,13 +62,13 @@ def test_a_cpu_takes_at_most_64_and_a_quarter_of_the_memory(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == 48
+    assert auto_micro_batch(recipe, model, Accelerator(cpu=True), tmp_path) == 48
     for n in (1, 6, 24):
         need = total(costs(model.config, n, 16, 3, labels=2)).bytes
         monkeypatch.setattr(
             os, "sysconf", {"SC_PHYS_PAGES": 4 * need, "SC_PAGE_SIZE": 1}.__getitem__
         )
-        assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == n
+        assert auto_micro_batch(recipe, model, Accelerator(cpu=True), tmp_path) == n
 
 
 def test_what_the_run_has_recorded_is_kept_while_it_divides_the_batch(
@@ -77,12 +77,12 @@ def test_what_the_run_has_recorded_is_kept_while_it_divides_the_batch(
     for recorded, found in ((8, 8), (96, 96), (32, 32), ("auto", 48)):
         text = dump_recipe(recipe.model_copy(update={"micro_batch": recorded}))
         (tmp_path / "recipe.yaml").write_text(text)
-        assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == found
+        assert auto_micro_batch(recipe, model, Accelerator(cpu=True), tmp_path) == found
     (tmp_path / "recipe.yaml").write_text(
         dump_recipe(recipe.model_copy(update={"micro_batch": 32}))
     )
     other = recipe.model_copy(update={"global_batch": 90})
-    assert fitting(other, model, Accelerator(cpu=True), tmp_path) == 45
+    assert auto_micro_batch(other, model, Accelerator(cpu=True), tmp_path) == 45
 
 
 class Meta(Accelerator):  # type: ignore[misc]
@@ -107,7 +107,7 @@ def test_another_device_is_tried_with_a_whole_forward_and_backward(
         return output
 
     monkeypatch.setattr(SqueezeBertForPreTraining, "forward", forward)
-    assert fitting(recipe, model, Meta(), tmp_path) == 48
+    assert auto_micro_batch(recipe, model, Meta(), tmp_path) == 48
     shapes = dict.fromkeys(("input_ids", "attention_mask", "token_type_ids"), (48, 16))
     assert tried[1] == {
         **shapes,

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sqzb.corpus.store import Corpus
 from sqzb.model.heads import IGNORED
-from sqzb.pretraining.batches import LENGTHS, POOL, Examples, Share
+from sqzb.pretraining.batches import LENGTHS, POOL, BatchLayout, Examples
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import MicroBatch
 
@@ -22,9 +22,9 @@ PLACES, SLOTS = ("input_ids", "attention_mask", "token_type_ids"), ("mlm_positio
 FILLING = {**dict.fromkeys((*PLACES, "mlm_positions"), 0), "mlm_labels": IGNORED}
 
 
-def made(corpus: Corpus, share: Share, length: int = 32, compile: bool = False) -> Examples:
+def made(corpus: Corpus, layout: BatchLayout, length: int = 32, compile: bool = False) -> Examples:
     recipe = PretrainRecipe(sequence_length=length, max_predictions=5, compile=compile, seed=3)
-    return Examples(recipe, corpus, share)
+    return Examples(recipe, corpus, layout)
 
 
 def rows(batches: list[MicroBatch]) -> list[list[list[int]]]:
@@ -60,14 +60,14 @@ def test_a_step_has_the_same_examples_however_it_is_divided(
     corpus: Corpus, micro_batch: int, processes: int, accumulation: int, step: int, compile: bool
 ) -> None:
     size = micro_batch * processes * accumulation
-    shares = [Share(size, micro_batch, processes, rank) for rank in range(processes)]
-    of_each = [made(corpus, share, compile=compile).of_step(step) for share in shares]
-    assert [len(of_one) for of_one in of_each] == [len(share.micro_batches) for share in shares]
+    layouts = [BatchLayout(size, micro_batch, processes, rank) for rank in range(processes)]
+    of_each = [made(corpus, layout, compile=compile).of_step(step) for layout in layouts]
+    assert [len(of_one) for of_one in of_each] == [len(layout.micro_batches) for layout in layouts]
     batches = [batch for of_one in of_each for batch in of_one]
     assert all(len(tensor) == micro_batch for batch in batches for tensor in batch.values())
     assert all(tensor.is_contiguous() for batch in batches for tensor in batch.values())
 
-    whole = made(corpus, Share(size, size, 1, 0))
+    whole = made(corpus, BatchLayout(size, size, 1, 0))
     uncut = whole.batch(*whole.chunks_of_step(step))
     assert uncut.input_ids.shape == (size, 32) and uncut.mlm_labels.shape == (size, 5)
     due = {name: torch.from_numpy(array) for name, array in uncut._asdict().items()}
@@ -75,15 +75,15 @@ def test_a_step_has_the_same_examples_however_it_is_divided(
     assert all(map(filled, batches))
 
     # Each micro-batch has its own, too, whichever process computes it: dropout goes by its number.
-    alone = made(corpus, Share(size, micro_batch, 1, 0), compile=compile).of_step(step)
+    alone = made(corpus, BatchLayout(size, micro_batch, 1, 0), compile=compile).of_step(step)
     assert len(alone) == len(batches) == accumulation * processes
-    for share, of_one in zip(shares, of_each, strict=True):
-        for number, batch in zip(share.micro_batches, of_one, strict=True):
+    for layout, of_one in zip(layouts, of_each, strict=True):
+        for number, batch in zip(layout.micro_batches, of_one, strict=True):
             assert all(map(torch.equal, batch.values(), alone[number].values()))
 
 
 def test_each_micro_batch_is_as_long_as_its_longest_example(corpus: Corpus) -> None:
-    batches = made(corpus, Share(240, 24, 1, 0)).of_step(0)
+    batches = made(corpus, BatchLayout(240, 24, 1, 0)).of_step(0)
     lengths = [batch["input_ids"].shape[1] for batch in batches]
     assert lengths == [int(batch["attention_mask"].sum(1).max()) for batch in batches]
     assert len(set(lengths)) > 3 and max(lengths) <= 32
@@ -102,8 +102,8 @@ def test_a_compiled_run_has_few_lengths(
     corpus: Corpus, monkeypatch: pytest.MonkeyPatch, length: int, most: int
 ) -> None:
     monkeypatch.setattr("sqzb.pretraining.batches.LENGTHS", most)
-    share, unit = Share(64, 4, 1, 0), -(-length // most)
-    examples, exact = (made(corpus, share, length, compile) for compile in (True, False))
+    layout, unit = BatchLayout(64, 4, 1, 0), -(-length // most)
+    examples, exact = (made(corpus, layout, length, compile) for compile in (True, False))
     found = set()
     for step in range(20):
         for batch, cut in zip(examples.of_step(step), exact.of_step(step), strict=True):
@@ -119,10 +119,10 @@ def test_what_is_held_out_is_measured_once_with_little_padding(
     corpus: Corpus, processes: int, at_most: int | None
 ) -> None:
     of_each = [
-        list(made(corpus, Share(4, 4, processes, rank)).of_heldout(at_most))
+        list(made(corpus, BatchLayout(4, 4, processes, rank)).of_heldout(at_most))
         for rank in range(processes)
     ]
-    (uncut,) = made(corpus, Share(10_000, 10_000, 1, 0)).of_heldout(at_most)
+    (uncut,) = made(corpus, BatchLayout(10_000, 10_000, 1, 0)).of_heldout(at_most)
     batches = [batch for of_one in of_each for batch in of_one]
     assert rows(batches) == rows([uncut]) and all(map(filled, batches))
     padded = np.mean([1 - batch["attention_mask"].double().mean() for batch in batches])

@@ -11,7 +11,7 @@ from sqzb.corpus.build import build
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.errors import UserError
 from sqzb.pretraining import inspection
-from sqzb.pretraining.batches import Examples, Share
+from sqzb.pretraining.batches import BatchLayout, Examples
 from sqzb.pretraining.inspection import ORDERS, inspect
 from sqzb.pretraining.order import samples_of_step
 from sqzb.recipe import CorpusRecipe, PretrainRecipe
@@ -166,7 +166,7 @@ def test_they_are_the_first_that_a_run_trains_on(
     _, chunks = samples_of_step(0, 64, len(corpus.split(TRAIN, 16)), 5)
     assert [one.chunk for one in shown] == chunks[:8].tolist()
     recipe = PretrainRecipe(sequence_length=16, max_predictions=2, seed=5)
-    (batch,) = Examples(recipe, corpus, Share(64, 64, 1, 0)).of_step(0)
+    (batch,) = Examples(recipe, corpus, BatchLayout(64, 64, 1, 0)).of_step(0)
     vocabulary, trained_on = corpus.tokenizer.get_vocab(), batch["input_ids"].tolist()
     assert all([vocabulary[t] for t in one.seen] in trained_on for one in shown)
     assert [one.seen for one in show(corpus, 8, 16, 6)] != [one.seen for one in shown]

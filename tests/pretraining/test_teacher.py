@@ -27,11 +27,11 @@ from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForMaskedLM, SqueezeBertForPreTraining
 from sqzb.model.costs import costs, total
 from sqzb.model.heads import IGNORED
-from sqzb.pretraining.auto_micro_batch import fitting
-from sqzb.pretraining.batches import Examples, Share
+from sqzb.pretraining.auto_micro_batch import auto_micro_batch
+from sqzb.pretraining.batches import BatchLayout, Examples
 from sqzb.pretraining.evaluation import LABELS
 from sqzb.pretraining.job import pretrain
-from sqzb.pretraining.teacher import Distilled, distilled
+from sqzb.pretraining.teacher import DistillationModel, build_distillation_model
 from sqzb.recipe import MaskedLMDistillation, Optimizer, PretrainRecipe, dump_recipe
 from sqzb.tokenizer import save_tokenizer
 from sqzb.training.engine import Engine, Evaluator, MicroBatch, StepResult
@@ -136,7 +136,7 @@ def taught(recipe: PretrainRecipe, teacher: Path | str, **changes: Any) -> Pretr
 
 def batch_of(recipe: PretrainRecipe, corpus: Corpus, parts: int = 1) -> list[MicroBatch]:
     return Examples(
-        recipe, corpus, Share(recipe.global_batch, recipe.global_batch // parts, 1, 0)
+        recipe, corpus, BatchLayout(recipe.global_batch, recipe.global_batch // parts, 1, 0)
     ).of_step(0)
 
 
@@ -147,8 +147,8 @@ def student_of(config: SqueezeBertConfig) -> SqueezeBertForPreTraining:
 
 def wrapped(
     recipe: PretrainRecipe, corpus: Corpus, student: SqueezeBertForPreTraining
-) -> Distilled:
-    found = distilled(recipe, corpus, student, CPU)
+) -> DistillationModel:
+    found = build_distillation_model(recipe, corpus, student, CPU)
     assert found is not None
     return found
 
@@ -423,8 +423,8 @@ def test_a_cpu_counts_the_teachers_memory(
     monkeypatch.setattr(
         os, "sysconf", {"SC_PHYS_PAGES": 4 * own[32], "SC_PAGE_SIZE": 1}.__getitem__
     )
-    assert fitting(recipe, student, Accelerator(cpu=True), tmp_path) == 32
-    assert fitting(recipe, model, Accelerator(cpu=True), tmp_path) == 16
+    assert auto_micro_batch(recipe, student, Accelerator(cpu=True), tmp_path) == 32
+    assert auto_micro_batch(recipe, model, Accelerator(cpu=True), tmp_path) == 16
     assert (
         own[16] + 4 * model.teacher.parameters + 2 * 4 * 16 * 3 * 150 < own[32]
     )  # so 16 was right
@@ -443,13 +443,15 @@ def test_another_device_is_tried_with_the_teacher(
     tiny_config: SqueezeBertConfig,
     tmp_path: Path,
 ) -> None:
-    model = distilled(taught(recipe, saved("own")), corpus, student_of(tiny_config), Meta.device)
+    model = build_distillation_model(
+        taught(recipe, saved("own")), corpus, student_of(tiny_config), Meta.device
+    )
     assert model is not None and {p.device for p in model.teacher.model.parameters()} == {
         Meta.device
     }
     own, seen = model.teacher.logits, []
     model.teacher.logits = lambda *inputs: seen.append(len(inputs[0])) or own(*inputs)  # type: ignore
-    assert fitting(recipe, model, Meta(), tmp_path) == 64 and seen == [64]
+    assert auto_micro_batch(recipe, model, Meta(), tmp_path) == 64 and seen == [64]
 
 
 # Refusals
@@ -563,7 +565,7 @@ def test_a_teacher_that_cannot_teach_is_refused(
     shutil.copytree(saved(kind), tmp_path / "teacher")
     damage(tmp_path / "teacher")
     with pytest.raises(UserError, match=complaint) as refused:
-        distilled(
+        build_distillation_model(
             taught(recipe, tmp_path / "teacher", **changes), corpus, student_of(tiny_config), CPU
         )
     assert str(refused.value).startswith(f"distillation.teacher={tmp_path / 'teacher'}: ")
@@ -579,7 +581,7 @@ def test_a_finetuned_model_is_no_teacher(
     )
     save_tokenizer(corpus.tokenizer, tmp_path, 40)
     with pytest.raises(UserError, match="Give a model with its MLM head"):
-        distilled(taught(recipe, tmp_path), corpus, student_of(tiny_config), CPU)
+        build_distillation_model(taught(recipe, tmp_path), corpus, student_of(tiny_config), CPU)
 
 
 def test_more_logits_than_tokens_are_refused(
@@ -590,7 +592,7 @@ def test_more_logits_than_tokens_are_refused(
     ).save_pretrained(tmp_path)
     save_tokenizer(corpus.tokenizer, tmp_path, 40)
     with pytest.raises(UserError, match=r"\(1, 3, 152\) where \(1, 3, 150\) is due"):
-        distilled(taught(recipe, tmp_path), corpus, student_of(tiny_config), CPU)
+        build_distillation_model(taught(recipe, tmp_path), corpus, student_of(tiny_config), CPU)
 
 
 def test_the_model_to_start_from_is_no_teacher(
@@ -615,5 +617,8 @@ def test_without_transformers_it_is_named(
     folders = saved("bert"), saved("own")
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UserError, match=r"pip install 'sqzb\[hf\]'"):
-        distilled(taught(recipe, folders[0]), corpus, student_of(tiny_config), CPU)
-    assert distilled(taught(recipe, folders[1]), corpus, student_of(tiny_config), CPU) is not None
+        build_distillation_model(taught(recipe, folders[0]), corpus, student_of(tiny_config), CPU)
+    assert (
+        build_distillation_model(taught(recipe, folders[1]), corpus, student_of(tiny_config), CPU)
+        is not None
+    )
