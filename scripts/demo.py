@@ -49,7 +49,7 @@ def main() -> None:
 
 
 def write_paraphrases(folder: Path) -> None:
-    """Write a task in MRPC's own format: is the second sentence a paraphrase of the first?
+    """Write a task in MRPC's own format: whether two sentences are paraphrases.
 
     Both are sentences of Python's documentation with some words left out. A paraphrase comes from
     the same sentence, the opposite from another one of the same length. No sentence of the

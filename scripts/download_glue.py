@@ -109,8 +109,8 @@ def row(chosen: Task, split: str, columns: Sequence[str], example: Example) -> s
         )
     if any(mark in cell for cell in cells.values() for mark in "\t\n"):
         raise UserError(
-            f"Row {example.row} of {chosen.name}'s {split} split in {HUB_DATASET} contains a tab or "
-            "a line end, which GLUE's own files cannot hold. Leave out --glue-dir for this "
+            f"Row {example.row} of {chosen.name}'s {split} split in {HUB_DATASET} contains a tab "
+            "or a line end, which GLUE's own files cannot hold. Leave out --glue-dir for this "
             "task."
         )
     return "\t".join(cells.values())

@@ -34,7 +34,7 @@ def lines() -> Iterator[str]:
 
 
 def command_lines(name: str, command: Any) -> Iterator[str]:
-    """Yield a command's heading, help, example and table of parameters, then those of its subcommands."""
+    """Yield a command's heading, help, example and parameters, then those of its subcommands."""
     parameters = [parameter for parameter in command.params if parameter.name != "help"]
     yield f"\n### {name}\n"
     yield paragraphs(command.help)

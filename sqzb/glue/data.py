@@ -147,8 +147,8 @@ class _Table(NamedTuple):
                     f"{self.where(row)}: the row has {counted(len(cells), 'column')} and "
                     f"{max(indices) + 1} are needed (columns are separated by tabs: "
                     f"{', '.join(self.columns)}). "
-                    f"{'The file was cut short here: get' if cut else 'Correct the row, or get'} the "
-                    "file again."
+                    f"{'The file was cut short here: get' if cut else 'Correct the row, or get'} "
+                    "the file again."
                 )
 
     def _index(self, column: str) -> int:
@@ -158,8 +158,9 @@ class _Table(NamedTuple):
         problem = f"there is no column {column!r}; the columns found are {present}"
         if column == self.task.file_label and set(self.task.file_columns) <= set(self.columns):
             raise UserError(
-                f"{self.path}:1: {problem}. This is a test file, whose labels GLUE does not publish, or "
-                f"lacks its labels: put {self.task.name}'s own file for this split in its place."
+                f"{self.path}:1: {problem}. This is a test file, whose labels GLUE does not "
+                f"publish, or lacks its labels: put {self.task.name}'s own file for this split in "
+                "its place."
             )
         raise UserError(
             f"{self.path}:1: {problem}. Check that this is GLUE's own file for {self.task.name}, "

@@ -9,7 +9,7 @@ from sqzb.recipe.values import Section
 
 
 class Source(Section):
-    """Where documents come from."""
+    """The origin of documents, and how they are read."""
 
     path: str = Field(
         "", description="required: a local file, folder or glob; a Hub id (owner/name); python-docs"
@@ -46,11 +46,15 @@ class Source(Section):
     )
 
     def problems(self) -> list[Problem]:
+        """Return a problem if there is no path."""
         return [] if self.path else [("path", "missing: a local file, folder or glob, or a Hub id")]
 
 
 class Vocabulary(Section):
-    """A vocabulary to load (`path`: tokenizer.json, vocab.txt or a folder or Hub id with one), or to train."""
+    """A vocabulary to load or to train.
+
+    path: a tokenizer.json, a vocab.txt, or a folder or Hub id with one of them.
+    """
 
     path: str | None = Field(
         None,
@@ -109,7 +113,7 @@ class CorpusRecipe(Section):
     @field_validator("sources", mode="before")
     @classmethod
     def _without_null(cls, sources: Any) -> Any:
-        """`sources.NAME=null` takes a source out of a recipe."""
+        """Remove a source that is null, as `sources.NAME=null` sets it."""
         return (
             {name: s for name, s in sources.items() if s is not None}
             if isinstance(sources, dict)
@@ -117,6 +121,7 @@ class CorpusRecipe(Section):
         )
 
     def problems(self) -> list[Problem]:
+        """Return a problem if there are no sources, and one for each length that is too short."""
         missing: list[Problem] = (
             [] if self.sources else [("sources", "missing: where documents come from")]
         )

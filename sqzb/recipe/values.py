@@ -1,4 +1,4 @@
-"""The parts that recipes are made of: sections, and values of types that YAML does not have."""
+"""The parts of recipes: sections, and values of types that YAML does not have."""
 
 import math
 from collections.abc import Mapping
@@ -11,12 +11,15 @@ from sqzb.errors import Problem
 
 
 class Section(BaseModel):
-    """A part of a recipe: unknown keys and wrong types are refused, nothing is converted but whole numbers to real."""
+    """A part of a recipe.
+
+    Unknown keys and wrong types are errors, and only integers are converted, to floats.
+    """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     def problems(self) -> list[Problem]:
-        """Values that are right alone and impossible together: (key, what is wrong); empty if there is none."""
+        """Return values that are impossible together, as (key, problem); none by default."""
         return []
 
 
@@ -59,7 +62,7 @@ Switch = Annotated[bool | Literal["auto"], PlainValidator(_switch)]
 
 
 def number(value: float | Literal["auto"]) -> float:
-    """Return a value that is not auto any more."""
+    """Return a value that is no longer "auto"."""
     assert value != "auto"
     return value
 
@@ -77,7 +80,7 @@ Columns = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_colum
 
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Keys with dots: {"a": {"b": 1}} is {"a.b": 1}."""
+    """Return the values by dotted keys: {"a": {"b": 1}} becomes {"a.b": 1}."""
     found: dict[str, Any] = {}
     for key, value in values.items():
         found |= (

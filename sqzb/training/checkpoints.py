@@ -175,8 +175,8 @@ def load_model(checkpoint: Path, model: StoredModel) -> None:
         model.load_state_dict(type(model).from_pretrained(checkpoint).state_dict())
     except RuntimeError as error:
         raise UserError(
-            f"The checkpoint {checkpoint} belongs to a model of another size. Resume with the recipe of "
-            "its run, or give another --output."
+            f"The checkpoint {checkpoint} belongs to a model of another size. Resume with the "
+            "recipe of its run, or give another --output."
         ) from error
 
 

@@ -35,7 +35,8 @@ def choose_graphs(asked: bool | str, accelerator: Accelerator, measured: bool) -
         reason = f"CUDA graphs need an NVIDIA GPU, and this is {accelerator.device}"
         warn(
             accelerator,
-            f"graphs: off: {reason if not on_nvidia else 'CUDA graphs need a run of a single process'}.",
+            "graphs: off: "
+            f"{reason if not on_nvidia else 'CUDA graphs need a run of a single process'}.",
         )
     return bool(asked) and possible
 

@@ -183,7 +183,8 @@ def save_and_evaluate(
         job.accelerator.wait_for_everyone()
         name = signal.Signals(received).name
         raise Stopped(
-            f"{name}: stopped after step {state.step:,}, which is saved. Resume with --resume auto.",
+            f"{name}: stopped after step {state.step:,}, which is saved. Resume with --resume "
+            "auto.",
             received,
         )
     if job.evaluation_due(state.step):
@@ -275,10 +276,10 @@ def stop_if_diverged(job: Job, engine: Engine, state: TrainingState) -> None:
     save(job, engine, state)
     job.accelerator.wait_for_everyone()
     raise Diverged(
-        f"{most} consecutive steps, up to step {state.step:,}, had a non-finite loss or "
-        f"gradient and were skipped. Last checkpoint before them: {good or 'none'}. Their examples "
-        f"are in {job.folder / 'metrics.jsonl'}. Start from that checkpoint in another --output with "
-        "a lower learning rate, or resume with a higher max_skipped_steps."
+        f"{most} consecutive steps, up to step {state.step:,}, had a non-finite loss or gradient "
+        f"and were skipped. Last checkpoint before them: {good or 'none'}. Their examples are in "
+        f"{job.folder / 'metrics.jsonl'}. Start from that checkpoint in another --output with a "
+        "lower learning rate, or resume with a higher max_skipped_steps."
     )
 
 
@@ -292,7 +293,8 @@ def rolled_back(
     step, result, accelerator = launched.step, launched.result, job.accelerator
     warn(
         accelerator,
-        f"step {step}: the loss {result.loss:.3f} is more than {job.recipe.spike_factor} times its median.",
+        f"step {step}: the loss {result.loss:.3f} is more than {job.recipe.spike_factor} times "
+        "its median.",
     )
     if job.recipe.on_spike != "rollback":
         return False

@@ -85,8 +85,8 @@ def explained_errors(job: Job) -> Iterator[None]:
         last = checkpoints.newest(job.folder, lambda message: warn(job.accelerator, message))
         raise UserError(
             f"The disk of {job.folder} is full: a checkpoint takes "
-            f"{console.size(checkpoints.size(job.model))}. Last intact checkpoint: {last or 'none'}. "
-            "Free some space, then resume with --resume auto."
+            f"{console.size(checkpoints.size(job.model))}. Last intact checkpoint: "
+            f"{last or 'none'}. Free some space, then resume with --resume auto."
         ) from error
     except RuntimeError as error:
         if job.accelerator.num_processes == 1 or not _is_about_peers(error):
