@@ -431,7 +431,7 @@ def _is_finished(records: dict[str, ShardRecord]) -> bool:
 
 
 def _check_disk(folder: Path, text_bytes: int, tokenizer: Tokenizer) -> None:
-    """Check that the disk has space for the corpus of so many bytes of text.
+    """Check that the disk has space for the corpus of `text_bytes` bytes of text.
 
     Raises:
         UserError: the disk has too little.

@@ -8,7 +8,7 @@ the head.
 import hashlib
 import json
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -153,8 +153,8 @@ class SavedModel(StoredModel):
         tensors = {
             _name_in(own, name): tensor for name, tensor in tensors.items() if name not in LEFTOVERS
         }
-        others = tuple(head for head in HEADS if not any(name.startswith(head) for name in own))
-        absent = tuple(head for head in fresh if not any(name.startswith(head) for name in tensors))
+        others = tuple(head for head in HEADS if not _has_head(own, head))
+        absent = tuple(head for head in fresh if not _has_head(tensors, head))
         matching = {name: tensor for name, tensor in tensors.items() if name in own}
 
         problems = [
@@ -179,6 +179,10 @@ class SavedModel(StoredModel):
                 "together?"
             )
         self.load_state_dict(matching, strict=False)
+
+
+def _has_head(names: Iterable[str], head: str) -> bool:
+    return any(name.startswith(head) for name in names)
 
 
 def _name_in(own: Container[str], name: str) -> str:

@@ -78,7 +78,8 @@ def costs(
     rows = config.vocab_size + config.max_position_embeddings + config.type_vocab_size
     # Two lookups, the sums with positions and with types, LayerNorm.
     parts = {"embeddings": Cost(0, (rows + 2) * width, 9 * hidden)}
-    parts |= {name: Cost(*(layers * number for number in cost)) for name, cost in layer.items()}
+    for name, cost in layer.items():
+        parts[name] = Cost(layers * cost.flops, layers * cost.parameters, layers * cost.bytes)
     pooled = grouped(batch, width, width, 1)
     parts["pooler"] = pooled._replace(bytes=pooled.bytes + 2 * batch * width)
     if predictions:
