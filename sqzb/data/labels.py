@@ -87,8 +87,8 @@ def number(value: Any, record: Record) -> float:
         )
     if not abs(result) <= LARGEST:
         raise UserError(
-            f"{record.where}: the label {shown(value)} is not from -{LARGEST:g} to {LARGEST:g}. Mend "
-            "the row."
+            f"{record.where}: the label {shown(value)} is not from -{LARGEST:g} to {LARGEST:g}. "
+            "Mend the row."
         )
     return result
 

@@ -26,7 +26,7 @@ class SplitFigures:
     duplicates     examples with the texts of an earlier one
     contradictory  those of `duplicates` whose label is another than the earlier one's
     in_train       examples with the texts of a training example; 0 for the training split
-    labels         examples by label index (of tags: words); empty where labels are numbers or withheld
+    labels         examples by label index (of tags: words); empty for numbers, or if withheld
     numbers        lowest, mean and highest; None where labels are no numbers or withheld
     """
 

@@ -62,7 +62,7 @@ def _names(records: Sequence[Record], names_of: Callable[[Record], list[str]]) -
         names.update(names_of(record))
     if not names:
         raise UserError(
-            f"{records[0].table.path}: no example has a label. Name their column with --label."
+            f"{records[0].source}: no example has a label. Name their column with --label."
         )
     return sorted_names(names)
 
@@ -88,7 +88,7 @@ def _numbers(records: Sequence[Record]) -> Number:
     low, high = min(values), max(values)
     if np.float32(low) == np.float32(high):  # as models have them
         raise UserError(
-            f"{records[0].table.path}: every label is {low:g}, so there is nothing to learn. Name "
+            f"{records[0].source}: every label is {low:g}, so there is nothing to learn. Name "
             "the column of labels with --label."
         )
     mean = math.fsum(values) / len(values)
@@ -115,7 +115,7 @@ def _recognised(records: Sequence[Record]) -> str:
         return "classes"
 
     # Whole numbers with many values: ids, counts and class numbers look alike.
-    where = f"{records[0].table.path}: the labels are whole numbers with {len(counts):,} values"
+    where = f"{records[0].source}: the labels are whole numbers with {len(counts):,} values"
     if len(counts) == len(records):
         raise UserError(
             f"{where}, each in one row, as in a column of ids. Name the column of labels with "
@@ -178,7 +178,7 @@ def _check_no_ids(names: Sequence[str], records: Sequence[Record], is_given: boo
     if not all_different:
         instead += ", or give data.kind=classes if there are so many classes"
     raise UserError(
-        f"{records[0].table.path}: the labels have {n_classes:,} values in {n:,} rows "
+        f"{records[0].source}: the labels have {n_classes:,} values in {n:,} rows "
         f"({shown(names[0])}, {shown(names[1])}, ...), as in a column of ids or texts. {instead}."
     )
 
@@ -186,6 +186,6 @@ def _check_no_ids(names: Sequence[str], records: Sequence[Record], is_given: boo
 def _check_several(names: Sequence[str], records: Sequence[Record]) -> None:
     if len(names) == 1:
         raise UserError(
-            f"{records[0].table.path}: every label is {names[0]!r}, so there is nothing to learn. "
+            f"{records[0].source}: every label is {names[0]!r}, so there is nothing to learn. "
             "Add examples of another label, or name the column of labels with --label."
         )

@@ -19,6 +19,7 @@ class Record(NamedTuple):
     texts   one, or two of a pair
     words   that tags belong to; None where the text is no list of words
     label   as the file has it; None without a column of labels
+    column  of the label, for messages
     table   where the row is from
     number  of the row in its table
     """
@@ -26,13 +27,19 @@ class Record(NamedTuple):
     texts: tuple[str, ...]
     words: tuple[str, ...] | None
     label: Any
+    column: str | None
     table: Table
     number: int
 
     @property
     def where(self) -> str:
-        """Return FILE:12, or FILE, row 12."""
-        return self.table.where(self.number)
+        """The label's place: FILE:12, column 'label'."""
+        return f"{self.table.where(self.number)}, column {self.column!r}"
+
+    @property
+    def source(self) -> str:
+        """The place of all labels: FILE, column 'label'."""
+        return f"{self.table.path}, column {self.column!r}"
 
 
 def read_records(tables: Sequence[Table], columns: Columns, tokens: bool) -> Iterator[Record]:
@@ -70,7 +77,7 @@ def read_records(tables: Sequence[Table], columns: Columns, tokens: bool) -> Ite
                     words = tuple(texts[0].split())
             if words is not None:
                 texts = (" ".join(words),)
-            yield Record(texts, words, label, table, row.number)
+            yield Record(texts, words, label, columns.label, table, row.number)
         if are_lists is None:
             raise UserError(
                 f"{table.path} has columns ({', '.join(table.columns)}) but no rows. Give a file "
@@ -125,9 +132,10 @@ def check_no_numbers(records: Sequence[Record], columns: Columns) -> None:
     for index, name in enumerate(columns.text):
         if all(NUMBER.fullmatch(record.texts[index].strip()) for record in records):
             first = records[0]
+            where = first.table.where(first.number)
             raise UserError(
-                f"{first.where}: {name!r} holds numbers in all rows ({shown(first.texts[index])}) "
-                f"and not texts. Name the column of texts with {TEXT_OPTION}."
+                f"{where}: {name!r} holds numbers in all rows ({shown(first.texts[index])}) and "
+                f"not texts. Name the column of texts with {TEXT_OPTION}."
             )
 
 

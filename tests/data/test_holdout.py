@@ -1,4 +1,4 @@
-"""The held-out share: by texts, of each label, whatever the order, and the same ones in a greater share."""
+"""The held-out share: by texts, of each label, in any order, and nested in a greater share."""
 
 from collections import Counter, defaultdict
 from random import Random

@@ -1,4 +1,4 @@
-"""A user's own files as a data set: the same examples from every format, and every bad input with its line."""
+"""A user's own files: the same examples from every format, and each bad input with its line."""
 
 import json
 import re
@@ -96,7 +96,7 @@ def test_a_test_file_may_have_labels(tmp_path: Path) -> None:
         test = table_file(tmp_path / "test.csv", {"text": ["a", "b"], "label": labels})
         assert [one.label for one in examples(own(train, test=(test,)), "test")] == expected
     test = table_file(tmp_path / "test.csv", {"text": ["a", "b"], "label": ["yes", ""]})
-    assert "test.csv:3: the label is missing" in own_refusal(train, test=(test,))
+    assert "test.csv:3, column 'label': the label is missing" in own_refusal(train, test=(test,))
 
 
 def test_a_split_is_read_from_the_files_again_and_only_then(tmp_path: Path) -> None:
@@ -220,7 +220,10 @@ def test_bad_files_of_the_other_splits(tmp_path: Path) -> None:
     train = table_file(tmp_path / "train.csv", COLUMNS)
     new = table_file(tmp_path / "new.csv", {"text": ["a", "b"], "label": ["no", "yess"]})
     said = own_refusal(train, validation=(new,))
-    assert "new.csv:3: the label 'yess' is in no training example. Did you mean 'yes'?" in said
+    assert (
+        "new.csv:3, column 'label': the label 'yess' is in no training example. Did you mean 'yes'?"
+        in said
+    )
     other = table_file(tmp_path / "other.csv", {"txt": ["a"], "label": ["no"]})
     said = own_refusal(train, validation=(other,))
     assert "other.csv has no column 'text'. Did you mean 'txt'?" in said

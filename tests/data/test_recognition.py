@@ -103,25 +103,25 @@ def test_names_have_one_order(names: set[str], random: Any) -> None:
 IDS = [str(row) for row in range(100, 1100)]
 REFUSED: list[tuple[list[Any], dict[str, Any], str]] = [
     # Labels that are missing or mixed.
-    (["x", None, "y"], {}, r"a\.jsonl:2: the label is missing"),
-    (["x", "y", " "], {}, r"a\.jsonl:3: the label is missing"),
-    (["x", "nan", "y"], {}, r"a\.jsonl:2: the label is missing"),
-    ([1.5, float("nan")], {}, r"a\.jsonl:2: the label is missing"),
-    ([["x"], None], {}, r"a\.jsonl:2: the label is missing .* empty list"),
-    ([["x"], ["y", None]], {}, r"a\.jsonl:2: the label is missing"),
+    (["x", None, "y"], {}, r"a\.jsonl:2, column 'label': the label is missing"),
+    (["x", "y", " "], {}, r"a\.jsonl:3, column 'label': the label is missing"),
+    (["x", "nan", "y"], {}, r"a\.jsonl:2, column 'label': the label is missing"),
+    ([1.5, float("nan")], {}, r"a\.jsonl:2, column 'label': the label is missing"),
+    ([["x"], None], {}, r"a\.jsonl:2, column 'label': the label is missing .* empty list"),
+    ([["x"], ["y", None]], {}, r"a\.jsonl:2, column 'label': the label is missing"),
     (
         [1, 2, "three"],
         {},
-        r"a\.jsonl:3: the label is a text \('three'\), and .*:1 is a number \(1\)",
+        r"a\.jsonl:3, column 'label': the label is a text \('three'\), and .*:1, column 'label' is a number \(1\)",
     ),
-    ([["x"], "y"], {}, r"a\.jsonl:2: the label is a text .* is a list"),
-    ([{"a": 1}, {"a": 2}], {}, r"a\.jsonl:1: the label is a dict"),
+    ([["x"], "y"], {}, r"a\.jsonl:2, column 'label': the label is a text .* is a list"),
+    ([{"a": 1}, {"a": 2}], {}, r"a\.jsonl:1, column 'label': the label is a dict"),
     # Labels that teach nothing.
-    (["x", "x"], {}, r"a\.jsonl: every label is 'x'"),
-    ([1.5, 1.5], {}, r"a\.jsonl: every label is 1\.5"),
-    ([1e9, 1e9 + 1e-3], {"kind": "number"}, r"a\.jsonl: every label is 1e\+09"),
-    ([2, 2], {"kind": "number"}, r"a\.jsonl: every label is 2"),
-    ([[], []], {}, r"a\.jsonl: no example has a label"),
+    (["x", "x"], {}, r"a\.jsonl, column 'label': every label is 'x'"),
+    ([1.5, 1.5], {}, r"a\.jsonl, column 'label': every label is 1\.5"),
+    ([1e9, 1e9 + 1e-3], {"kind": "number"}, r"a\.jsonl, column 'label': every label is 1e\+09"),
+    ([2, 2], {"kind": "number"}, r"a\.jsonl, column 'label': every label is 2"),
+    ([[], []], {}, r"a\.jsonl, column 'label': no example has a label"),
     # Ids in place of labels.
     (IDS, {}, r"whole numbers with 1,000 values, each in one row, as in a column of ids"),
     ([f"id{one}" for one in IDS], {}, "1,000 values in 1,000 rows .*ids"),
@@ -133,20 +133,40 @@ REFUSED: list[tuple[list[Any], dict[str, Any], str]] = [
         "30 values without a gap, .*kind=classes or .*number",
     ),
     # Numbers that are none.
-    (["1,5", "2", "3,25"], {}, r"a\.jsonl:1: the label '1,5' has a comma.*such as 3\.5"),
-    (["1.5", "2,5"], {"kind": "number"}, r"a\.jsonl:2: the label '2,5' has a comma"),
-    (["1.5", "high"], {"kind": "number"}, r"a\.jsonl:2: the label is a text \('high'\) and not a"),
+    (
+        ["1,5", "2", "3,25"],
+        {},
+        r"a\.jsonl:1, column 'label': the label '1,5' has a comma.*such as 3\.5",
+    ),
+    (
+        ["1.5", "2,5"],
+        {"kind": "number"},
+        r"a\.jsonl:2, column 'label': the label '2,5' has a comma",
+    ),
+    (
+        ["1.5", "high"],
+        {"kind": "number"},
+        r"a\.jsonl:2, column 'label': the label is a text \('high'\) and not a",
+    ),
     (
         [1.5, float("inf")],
         {"kind": "number"},
-        r"a\.jsonl:2: the label inf is not from -1e\+30 to 1e\+30",
+        r"a\.jsonl:2, column 'label': the label inf is not from -1e\+30 to 1e\+30",
     ),
     ([True, False], {"kind": "number"}, "a truth value"),
-    ([f"{row}.5" for row in range(40)] + ["n/a"], {}, r"a\.jsonl:41: the label 'n/a' is no number"),
+    (
+        [f"{row}.5" for row in range(40)] + ["n/a"],
+        {},
+        r"a\.jsonl:41, column 'label': the label 'n/a' is no number",
+    ),
     # Labels of another kind than the given.
-    ([["x"], ["y"]], {"kind": "classes"}, r"a\.jsonl:1: the label is a list"),
-    ([1, 2], {"kind": "labels"}, r"a\.jsonl:1: the labels are a number \(1\) and neither a list"),
-    (["['x', 'y']", "[]"], {"kind": "labels"}, r"a\.jsonl:1: .* a list that was written as text"),
+    ([["x"], ["y"]], {"kind": "classes"}, r"a\.jsonl:1, column 'label': the label is a list"),
+    (
+        [1, 2],
+        {"kind": "labels"},
+        r"a\.jsonl:1, column 'label': the labels are a number \(1\) and neither a list",
+    ),
+    (["['x', 'y']", "[]"], {"kind": "labels"}, r"a\.jsonl:1, .* a list that was written as text"),
     ([["O", "O"], ["O", "O"]], {"kind": "tokens"}, "every label is 'O'"),
     ([1, 2], {"kind": "tokens"}, "the tags are a number"),
 ]
@@ -161,13 +181,25 @@ def test_refusals(tmp_path: Path, labels: list[Any], options: dict[str, Any], me
 @pytest.mark.parametrize(
     ("line", "options", "message"),
     [
-        ('{"words": ["a", "b"], "tags": ["O"]}', {}, ":2: there are 2 words and 1 tags"),
-        ('{"words": ["a"], "tags": ["O", "O"]}', {}, ":2: there are 1 words and 2 tags"),
+        (
+            '{"words": ["a", "b"], "tags": ["O"]}',
+            {},
+            ":2, column 'tags': there are 2 words and 1 tags",
+        ),
+        (
+            '{"words": ["a"], "tags": ["O", "O"]}',
+            {},
+            ":2, column 'tags': there are 1 words and 2 tags",
+        ),
         ('{"words": "a b", "tags": ["O", "O"]}', {}, ":2: 'words' holds a text .* list of words"),
         ('{"words": ["a", 1], "tags": ["O", "O"]}', {}, ":2: a word in 'words' is a number"),
-        ('{"words": ["a"], "tags": [null]}', {}, ":2: the label is missing"),
-        ('{"words": ["a"], "tags": null}', {}, ":2: the label is missing"),
-        ('{"words": ["a"], "tags": ["O"]}', {"kind": "labels"}, ":1: the text is a list of words"),
+        ('{"words": ["a"], "tags": [null]}', {}, ":2, column 'tags': the label is missing"),
+        ('{"words": ["a"], "tags": null}', {}, ":2, column 'tags': the label is missing"),
+        (
+            '{"words": ["a"], "tags": ["O"]}',
+            {"kind": "labels"},
+            ":1, column 'tags': the text is a list of words",
+        ),
     ],
 )
 def test_words_and_tags(tmp_path: Path, line: str, options: dict[str, Any], message: str) -> None:

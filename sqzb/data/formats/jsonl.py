@@ -154,5 +154,7 @@ def _whole_characters(value: Any) -> Any:
 
 
 def _not_json(path: str, number: int, error: Exception) -> UserError:
-    reason = str(error) if isinstance(error, _RepeatedKey) else f"no valid JSON ({error})"
+    # The error's own line and column count from the start of a piece of the file.
+    reason = error.msg if isinstance(error, json.JSONDecodeError) else str(error)
+    reason = reason if isinstance(error, _RepeatedKey) else f"no valid JSON ({reason})"
     return UserError(f"{path}:{number}: {reason}. Give a JSON object a line, or an array of them.")

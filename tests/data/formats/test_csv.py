@@ -1,4 +1,4 @@
-"""CSV and TSV: the rows of Python's and pandas' writers, and each break of the rules with its line."""
+"""CSV and TSV: the rows of Python's and pandas' writers, and each broken rule with its line."""
 
 import csv
 import io

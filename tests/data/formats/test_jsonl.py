@@ -1,4 +1,4 @@
-"""JSON lines and arrays: the objects of Python's writer, as a stream, and errors with their line."""
+"""JSON lines and arrays: the objects of Python's writer, and errors with their line."""
 
 import json
 import re

@@ -1,5 +1,6 @@
-"""What an option names: files by their ending, compressed or not, folders, globs, standard input."""
+"""Files by their ending, compressed or not, folders, globs and standard input."""
 
+import contextlib
 import hashlib
 import io
 import re
@@ -11,7 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqzb.data.formats import open_table, tables
+from sqzb.data.formats import FORMATS, open_table, tables
 from sqzb.data.formats.common import Table
 from sqzb.errors import UserError
 from table_files import COMPRESSIONS, ENDINGS, refusal, table_file, values, written
@@ -137,3 +138,30 @@ def test_plain_lines_with_tabs_in_some(tmp_path: Path) -> None:
     )
     assert "a.txt:1: the line has 2 tabs" in refusal(written(tmp_path / "a.txt", "a\tb\tc\n"))
     assert "a.txt is empty" in refusal(written(tmp_path / "a.txt", ""))
+
+
+PARTS = [
+    b"text,label",
+    b"\n",
+    b'"',
+    b"\t",
+    b";",
+    b"\r",
+    b"[",
+    b"{",
+    b'"a": 1}',
+    b"\xff\xfe",
+    b"\xe9",
+]
+
+
+@given(
+    st.lists(st.one_of(st.sampled_from(PARTS), st.binary(max_size=9))), st.sampled_from([*FORMATS])
+)
+def test_any_content_has_rows_or_a_message(
+    tmp_path_factory: pytest.TempPathFactory, parts: list[bytes], ending: str
+) -> None:
+    path = tmp_path_factory.getbasetemp() / f"any{ending}"
+    path.write_bytes(b"".join(parts))
+    with contextlib.suppress(UserError):
+        values(path)
