@@ -26,6 +26,7 @@ from sqzb.data.formats.hub import PREFIX
 from sqzb.data.holdout import held_out
 from sqzb.data.known import Known, KnownFile
 from sqzb.data.labels import LabelReader
+from sqzb.data.metrics.entities import scheme_of
 from sqzb.data.recognition import learn_kind
 from sqzb.data.records import Record, check_no_numbers, is_no_label, read_records
 from sqzb.errors import UserError
@@ -40,7 +41,6 @@ METRICS: dict[type[Kind], tuple[str, ...]] = {
     Labels: ("micro_f1", "macro_f1", "subset_accuracy"),
     Tags: ("entity_f1", "token_accuracy"),
 }
-ENTITY_TAG = re.compile("O|[BIES]-.+")
 
 
 @dataclass(frozen=True)
@@ -165,14 +165,9 @@ def _data_set(files: OwnFiles, known: Known, ready: dict[str, list[Example]]) ->
 
 def metrics_of(kind: Kind) -> tuple[str, ...]:
     """Return the metrics to measure, the one that chooses the best model first."""
-    if isinstance(kind, Tags) and not is_entities(kind.names):
+    if isinstance(kind, Tags) and scheme_of(kind.names) is None:
         return ("token_accuracy",)
     return METRICS[type(kind)]
-
-
-def is_entities(tags: Sequence[str]) -> bool:
-    """Return whether tags mark entities, in BIO or BIOES."""
-    return all(map(ENTITY_TAG.fullmatch, tags)) and any(tag != "O" for tag in tags)
 
 
 # Reading a split
