@@ -11,10 +11,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sqzb.data import own as own_module
 from sqzb.data.dataset import Classes, Example, Tags
 from sqzb.data.known import Known
-from sqzb.data.own import OwnData, OwnFiles, is_entities, metrics_of, open_own
+from sqzb.data.own import OwnData, OwnFiles, data_set_name, metrics_of, open_own
 from sqzb.errors import UserError
 from table_files import ENDINGS, own, own_refusal, table_file, written
 
@@ -173,8 +172,7 @@ def test_metrics_by_kind() -> None:
     assert metrics_of(Classes(("a", "b")))[0] == "macro_f1"
     assert metrics_of(Tags(("O", "B-x", "I-x"))) == ("entity_f1", "token_accuracy")
     assert metrics_of(Tags(("NOUN", "VERB"))) == ("token_accuracy",)
-    assert is_entities(("O", "S-x", "E-y-z"))
-    assert not is_entities(("O",)) and not is_entities(("O", "B-"))
+    assert metrics_of(Tags(("O",))) == ("token_accuracy",)
 
 
 def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
@@ -188,8 +186,8 @@ def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("name", ["data/train.csv.gz", "hub:a/train:c", "./train.x.csv", "train/"])
 def test_names_are_fit_for_folders(name: str) -> None:
-    assert own_module.data_set_name(name) == "train"
-    assert own_module.data_set_name("*.csv") == "data"
+    assert data_set_name(name) == "train"
+    assert data_set_name("*.csv") == "data"
 
 
 VALID = '{"text": "a", "label": "x"}\n{"text": "b", "label": "y"}\n'
