@@ -76,7 +76,7 @@ class Known:
         if type_ is not Number:
             kind["names"] = tuple(kind["names"])
         files = {}
-        for split, known in content["files"].items():
+        for split, known in dict(content["files"]).items():
             files[split] = tuple(KnownFile(**file) for file in known)
         return Known(
             name=content["name"],

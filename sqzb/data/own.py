@@ -22,7 +22,7 @@ from sqzb.data.dataset import (
 )
 from sqzb.data.formats import tables
 from sqzb.data.formats.common import Table
-from sqzb.data.formats.hub import PREFIX
+from sqzb.data.formats.hub import COMMIT, PREFIX
 from sqzb.data.holdout import held_out
 from sqzb.data.known import Known, KnownFile
 from sqzb.data.labels import LabelReader
@@ -196,8 +196,8 @@ def _tables(files: OwnFiles, split: str, known: Known | None) -> list[Table]:
     """Open the files of a split."""
     revision = files.revision
     if known is not None and revision is None:
-        commits = [file.sha256 for file in known.files.get(split, ()) if _is_hub(file.path)]
-        revision = next(iter(commits), None) or None
+        hashes = [file.sha256 for file in known.files.get(split, ()) if _is_hub(file.path)]
+        revision = next(filter(COMMIT.fullmatch, hashes), None)
     is_tags = files.kind == "tokens" or (known is not None and isinstance(known.kind, Tags))
     return tables(
         files.of(split),

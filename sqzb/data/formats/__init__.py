@@ -1,6 +1,7 @@
 """Tables of labelled data: files of several formats, folders of them, and data sets of the Hub."""
 
 import glob
+import os
 import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -56,7 +57,7 @@ def open_table(path: str | Path, tokens: bool = False) -> Table:
             f"{name} has none of the endings that are known: {READABLE}. "
             "Convert the file, or rename it if its ending is wrong."
         )
-    if Path(name).is_dir():
+    if os.path.isdir(name):
         raise UserError(f"{name} is a folder. Give a file.")
     try:
         return FORMATS[ending](name)
@@ -121,18 +122,20 @@ def tables(
             opened[name] = hub.open_table(name, split, revision)
             continue
         for file in _files(name, option):
-            if file not in opened:
-                opened[file] = open_table(file, tokens)
+            real = os.path.realpath(file)
+            if real not in opened:
+                opened[real] = open_table(file, tokens)
     return list(opened.values())
 
 
 def _files(name: str, option: str) -> list[str]:
     """Return the files that a path or glob names, in order."""
-    if Path(name).is_dir():
+    # os.path answers no where pathlib raises: a name that is too long, a folder without rights.
+    if os.path.isdir(name):
         return _shards(Path(name), option)
-    if Path(name).exists():
+    if os.path.exists(name):
         return [name]
-    matches = sorted(match for match in glob.glob(name, recursive=True) if Path(match).is_file())
+    matches = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))
     if not matches:
         hint = ""
         if name.count("/") == 1 and not Path(name).suffix:
@@ -146,7 +149,7 @@ def _files(name: str, option: str) -> list[str]:
 
 def _shards(folder: Path, option: str) -> list[str]:
     """Return the readable files of a folder, which must have one format and one split."""
-    inside = [path for path in sorted(folder.rglob("*")) if path.is_file()]
+    inside = [path for path in sorted(folder.rglob("*")) if os.path.isfile(path)]
     visible = [path for path in inside if not path.name.startswith((".", "_"))]
     shards = [path for path in visible if _ending(path.name) in IN_FOLDERS]
     if not shards:

@@ -71,7 +71,7 @@ def test_folders_globs_and_several_files(tmp_path: Path) -> None:
         table_file(tmp_path / name, ROWS) if name.endswith("csv") else written(tmp_path / name, "x")
     assert paths(tables([str(tmp_path)]), tmp_path) == ["a.csv", "b.csv", "deep/a.csv"]
     assert paths(tables([f"{tmp_path}/*.csv"]), tmp_path) == ["a.csv", "b.csv"]
-    given = [f"{tmp_path}/b.csv", f"{tmp_path}/**/*.csv"]
+    given = [f"{tmp_path}/b.csv", f"{tmp_path}/deep/../b.csv", f"{tmp_path}/**/*.csv"]
     assert paths(tables(given), tmp_path) == ["b.csv", "a.csv", "deep/a.csv"]
 
 
@@ -105,6 +105,8 @@ def test_what_a_folder_may_not_be(tmp_path: Path) -> None:
 def test_files_that_are_not_there_or_not_known(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"no file, folder or glob .*a\.csv.* with --validation"):
         tables([f"{tmp_path}/a.csv"], option="--validation")
+    with pytest.raises(UserError, match="no file, folder or glob"):
+        tables(["a text in place of a name " * 99])
     with pytest.raises(UserError, match="A data set of the Hub is hub:owner/name"):
         tables(["owner/name"])
     for name in ("a.xlsx", "a", "a.gz", "a.parquet.gz"):
