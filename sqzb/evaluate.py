@@ -1,21 +1,18 @@
 """eval: a finetuned model on its task, or a pretrained one on the held-out part of a corpus."""
 
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-from numpy.typing import NDArray
-
 from sqzb import console
 from sqzb.corpus.store import Corpus
-from sqzb.data.dataset import Classes, DataSet, Example, Kind
+from sqzb.data.dataset import Classes, DataSet, Example
+from sqzb.data.own import OwnData
 from sqzb.errors import UserError
-from sqzb.finetuning.encode import Encoded
-from sqzb.finetuning.evaluation import decide, losses, measure, together
-from sqzb.finetuning.finetuned import by_index, open_finetuned
-from sqzb.finetuning.labels import confusion, under_chance
-from sqzb.finetuning.report import print_validation_report
+from sqzb.finetuning.calibration import Calibration, calibration_errors
+from sqzb.finetuning.evaluation import decide, measure_splits
+from sqzb.finetuning.finetuned import open_finetuned
+from sqzb.finetuning.mistakes import by_name, report_mistakes
+from sqzb.finetuning.report import print_details, print_validation_report
 from sqzb.model.open import open_for_pretraining
 from sqzb.pretraining.batches import BatchLayout, Examples
 from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
@@ -24,9 +21,6 @@ from sqzb.pretraining.start import check_fit, check_vocabulary
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Evaluator, start_accelerator
 from sqzb.training.run_folder import recipe_of
-
-WORST = 10  # mistakes to show
-SHOWN = 60  # characters of a text on the terminal
 
 
 def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
@@ -47,24 +41,29 @@ def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
         "labels": list(kind.names),
     }
     examples = {name: _load(data, name) for name in names}
-    if split == "test":
-        by_split = {name: by_index(finetuned, examples[name]) for name in names}
-        for name, predictions in by_split.items():
-            console.out.print(
-                f"{path} on {data.name}, {name} split: "
-                f"{console.counted(len(predictions), 'prediction')}."
-            )
-        return found | {
-            "splits": {name: _named(kind, predictions) for name, predictions in by_split.items()}
-        }
     encoded = {name: finetuned.encode(examples[name]) for name in names}
     logits = {name: finetuned.logits(encoded[name]) for name in names}
-    figures = together(
-        {name: measure(data, decide(kind, logits[name]), encoded[name]) for name in names}
-    )
+    thresholds = finetuned.thresholds
+    if split == "test":
+        found["splits"] = {}
+        for name in names:
+            given = by_name(kind, decide(kind, logits[name], thresholds), encoded[name])
+            console.out.print(
+                f"{path} on {data.name}, {name} split: {console.counted(len(given), 'prediction')}."
+            )
+            rows = (str(example.row) for example in examples[name])
+            predictions = dict(zip(rows, given, strict=True))
+            found["splits"][name] = {"examples": len(given), "predictions": predictions}
+        return found
+    figures = measure_splits(data, logits, encoded, thresholds)
+    if isinstance(data, OwnData) and isinstance(kind, Classes):
+        calibration = Calibration(finetuned.model.config.calibration_temperature or 1.0)
+        figures |= calibration_errors(calibration, logits, encoded)
     print_validation_report(f"{path} on {data.name}", data, figures, encoded)
+    print_details(data, logits, encoded, thresholds)
     details = {
-        name: _details(kind, name, examples[name], encoded[name], logits[name]) for name in names
+        name: report_mistakes(kind, name, examples[name], encoded[name], logits[name], thresholds)
+        for name in names
     }
     return found | figures | {"splits": details}
 
@@ -74,75 +73,6 @@ def _load(data: DataSet, split: str) -> list[Example]:
     for warning in warnings:
         console.warn(warning)
     return examples
-
-
-def _named(kind: Kind, predictions: Mapping[int, float]) -> dict[str, Any]:
-    named = {str(index): _said(kind, value) for index, value in predictions.items()}
-    return {"examples": len(named), "predictions": named}
-
-
-def _said(kind: Kind, value: float) -> str | float:
-    return kind.names[int(value)] if isinstance(kind, Classes) else value
-
-
-def _details(
-    kind: Kind,
-    split: str,
-    examples: Sequence[Example],
-    encoded: Encoded,
-    logits: NDArray[np.float32],
-) -> dict[str, Any]:
-    """Print and return where the model is wrong: by label, and its worst mistakes."""
-    predictions, loss = decide(kind, logits), losses(kind, logits, encoded)
-    found: dict[str, Any] = {"examples": len(examples)}
-    if isinstance(kind, Classes):
-        counts = confusion(kind, predictions, encoded)
-        found["confusion"] = counts.tolist()
-        rows = [
-            (label, *(f"{count:,}" for count in row))
-            for label, row in zip(kind.names, counts.tolist(), strict=True)
-        ]
-        console.table(
-            f"{split}: true labels (rows) and predicted labels (columns)",
-            ("label", *kind.names),
-            rows,
-        )
-        warning = under_chance(counts)
-        if warning is not None:
-            console.warn(warning)
-    worst = [
-        row for row in np.argsort(-loss, kind="stable") if predictions[row] != encoded.labels[row]
-    ][:WORST]
-    found["mistakes"] = [
-        {
-            **examples[row]._asdict(),
-            "label": _said(kind, encoded.labels[row].item()),
-            "prediction": _said(kind, predictions[row].item()),
-            "loss": loss[row],
-        }
-        for row in worst
-    ]
-    if worst:
-        console.table(
-            f"{split}: the worst mistakes",
-            ("text", "label", "taken for", "loss"),
-            [*map(_row, found["mistakes"])],
-        )
-    return found
-
-
-def _row(mistake: Mapping[str, Any]) -> tuple[str, str, str, str]:
-    texts = [mistake["text_a"], *([] if mistake["text_b"] is None else [mistake["text_b"]])]
-    label, prediction = (
-        value if isinstance(value, str) else f"{value:.2f}"
-        for value in (mistake["label"], mistake["prediction"])
-    )
-    return (
-        "\n".join(text if len(text) <= SHOWN else f"{text[:SHOWN]}..." for text in texts),
-        label,
-        prediction,
-        f"{mistake['loss']:.2f}",
-    )
 
 
 def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:

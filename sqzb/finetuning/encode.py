@@ -8,40 +8,78 @@ from typing import Any, NamedTuple
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
+from tokenizers import Encoding, Tokenizer
 
-from sqzb.data.dataset import Example, Kind, Number
+from sqzb.data.dataset import Example, Kind, Labels, Number, Tags
 from sqzb.model.heads import IGNORED
+from sqzb.model.scale import has_scale, to_scale
 from sqzb.tokenizer import special_ids
 from sqzb.training.engine import MicroBatch
 
+LOST = -1  # position of a word that is behind the cut, or that has no token
+
+Rows = Sequence[int] | NDArray[np.int64]
+
+
+class Words(NamedTuple):
+    """Where the words of examples are among their tokens.
+
+    ends    (examples + 1): of all words, an example has those from its entry up to the next one
+    places  (words): position of a word's first token in its example, or LOST
+    """
+
+    ends: NDArray[np.int64]
+    places: NDArray[np.int64]
+
+    @property
+    def lost(self) -> int:
+        """Number of words that the model does not see."""
+        return int(np.sum(self.places == LOST))
+
+    def of(self, example: int) -> slice:
+        """Return the rows of an example's words among all words."""
+        return slice(int(self.ends[example]), int(self.ends[example + 1]))
+
+    def first(self, n: int) -> "Words":
+        """Return the words of the first n examples."""
+        return Words(self.ends[: n + 1], self.places[: self.ends[n]])
+
 
 class Encoded(NamedTuple):
-    """Examples as token numbers, ready to be padded into batches."""
+    """Examples as token numbers, ready to be padded into batches.
+
+    labels  of the examples: int64 class indices, or float32 numbers; of several labels an example
+            float32 (examples, labels) of 0 and 1; of tags int64 (words), example by example
+    words   None but for tags
+    """
 
     ids: list[list[int]]
     types: list[list[int]]
-    labels: NDArray[Any]  # float32 for regression, else int64
+    labels: NDArray[Any]
     pad: int
+    words: Words | None = None
 
     @property
     def sha256(self) -> str:
         """Of all examples and their labels."""
-        content = json.dumps([self.ids, self.types, self.labels.tolist()])
-        return hashlib.sha256(content.encode()).hexdigest()
+        content = [self.ids, self.types, self.labels.tolist()]
+        if self.words is not None:
+            content += [self.words.ends.tolist(), self.words.places.tolist()]
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def first(self, n: int) -> "Encoded":
         """The first n examples."""
-        return Encoded(self.ids[:n], self.types[:n], self.labels[:n], self.pad)
+        words = None if self.words is None else self.words.first(n)
+        labels = self.labels[: n if words is None else len(words.places)]
+        return Encoded(self.ids[:n], self.types[:n], labels, self.pad, words)
 
     def with_more(self, other: "Encoded") -> "Encoded":
-        """These examples, then another set's from the same tokenizer."""
+        """These examples, then another set's from the same tokenizer; neither set has tags."""
+        assert self.words is None
         labels = np.concatenate([self.labels, other.labels])
         return Encoded(self.ids + other.ids, self.types + other.types, labels, self.pad)
 
-    def batch(
-        self, rows: Sequence[int] | NDArray[np.int64], unit: int = 1, most: int = 0
-    ) -> MicroBatch:
+    def batch(self, rows: Rows, unit: int = 1, most: int = 0) -> MicroBatch:
         """The examples `rows`, padded to the longest; a row under 0 is padding alone, without a label.
 
         unit, most: pad further to a multiple of `unit`, but not over `most`.
@@ -54,16 +92,32 @@ class Encoded(NamedTuple):
         for place, row in there:
             n = len(self.ids[row])
             ids[place, :n], types[place, :n], mask[place, :n] = self.ids[row], self.types[row], 1
-        labels = np.where(np.asarray(rows) < 0, IGNORED, self.labels[rows]).astype(
-            self.labels.dtype
-        )
         arrays = {
             "input_ids": ids,
             "attention_mask": mask,
             "token_type_ids": types,
-            "labels": labels,
+            "labels": self.rows_of(self.labels, rows, width, IGNORED),
         }
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
+
+    def rows_of(self, values: NDArray[Any], rows: Rows, width: int, fill: float) -> NDArray[Any]:
+        """Return what a batch has of values that are in the order of `labels`: labels, or logits.
+
+        The entry of a row under 0 is `fill`. Of tags the entries are by position, (rows, width):
+        that of a word is at its first token, all others are `fill`.
+        """
+        found = np.full((len(rows), *values.shape[1:]), fill, values.dtype)
+        if self.words is None:
+            kept = np.asarray(rows) >= 0
+            found[kept] = values[np.asarray(rows)[kept]]
+            return found
+        found = np.full((len(rows), width, *values.shape[1:]), fill, values.dtype)
+        for place, row in enumerate(rows):
+            if row >= 0:
+                words = self.words.of(int(row))
+                places = self.words.places[words]
+                found[place, places[places != LOST]] = values[words][places != LOST]
+        return found
 
 
 def encode(
@@ -71,22 +125,66 @@ def encode(
 ) -> Encoded:
     """[CLS] a [SEP] b [SEP], cut to `max_length` from the end of the longer segment, as transformers does.
 
-    Examples without a label, as in test files, get one that does not count. The padding is the tokenizer's own, or
-    BERT's where that has none.
+    Of tags the words are encoded one by one. Examples without a label, as in test files, get one
+    that does not count. The padding is the tokenizer's own, or BERT's where that has none.
     """
     padding = tokenizer.padding
     pad = padding["pad_id"] if padding else special_ids(tokenizer).pad
     tokenizer.no_padding()  # batches are padded when they are made
     tokenizer.enable_truncation(max_length, strategy="longest_first")
-    texts = [e.text_a if e.text_b is None else (e.text_a, e.text_b) for e in examples]
-    encodings = tokenizer.encode_batch(texts)
+    if isinstance(kind, Tags):
+        encodings = tokenizer.encode_batch(
+            [list(example.words or ()) for example in examples], is_pretokenized=True
+        )
+    else:
+        texts = [e.text_a if e.text_b is None else (e.text_a, e.text_b) for e in examples]
+        encodings = tokenizer.encode_batch(texts)
     tokenizer.no_truncation()
     if padding:
         tokenizer.enable_padding(**padding)
-    labels = [IGNORED if e.label is None else e.label for e in examples]
     return Encoded(
         [encoding.ids for encoding in encodings],
         [encoding.type_ids for encoding in encodings],
-        np.array(labels, np.float32 if isinstance(kind, Number) else np.int64),
+        _labels(examples, kind),
         pad,
+        _words(examples, encodings) if isinstance(kind, Tags) else None,
     )
+
+
+def on_scale(kind: Kind, encoded: Encoded) -> Encoded:
+    """Return the examples with labels as a model learns them: numbers on its own scale."""
+    if not has_scale(kind):
+        return encoded
+    return encoded._replace(labels=to_scale(kind, encoded.labels))
+
+
+def _labels(examples: Sequence[Example], kind: Kind) -> NDArray[Any]:
+    if isinstance(kind, Labels):
+        rows = np.zeros((len(examples), kind.outputs), np.float32)
+        for row, example in zip(rows, examples, strict=True):
+            if isinstance(example.label, tuple):
+                row[list(example.label)] = 1
+            else:
+                row[:] = IGNORED
+        return rows
+    if isinstance(kind, Tags):
+        tags: list[int] = []
+        for example in examples:
+            withheld = (IGNORED,) * len(example.words or ())
+            tags += example.label if isinstance(example.label, tuple) else withheld
+        return np.array(tags, np.int64)
+    labels = [IGNORED if e.label is None else e.label for e in examples]
+    return np.array(labels, np.float32 if isinstance(kind, Number) else np.int64)
+
+
+def _words(examples: Sequence[Example], encodings: Sequence[Encoding]) -> Words:
+    places: list[NDArray[np.int64]] = []
+    for example, encoding in zip(examples, encodings, strict=True):
+        of_words = np.full(len(example.words or ()), LOST)
+        # From the end, so that the first token of a word is the one that stays.
+        for position, word in reversed([*enumerate(encoding.word_ids)]):
+            if word is not None:
+                of_words[word] = position
+        places.append(of_words)
+    ends = np.cumsum([0, *map(len, places)])
+    return Words(ends, np.concatenate([*places, np.zeros(0, np.int64)]))

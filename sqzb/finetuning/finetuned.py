@@ -15,7 +15,7 @@ from sqzb.errors import UserError
 from sqzb.finetuning.data import KNOWN, open_data, open_other, read_known
 from sqzb.finetuning.encode import Encoded, encode
 from sqzb.finetuning.evaluation import decide
-from sqzb.finetuning.labels import outputs_of
+from sqzb.finetuning.labels import check_kind, outputs_of
 from sqzb.finetuning.predict import predict
 from sqzb.model.open import Classifier, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, number
@@ -38,8 +38,17 @@ class Finetuned(NamedTuple):
         return encode(examples, self.tokenizer, self.max_length, self.data.kind)
 
     def logits(self, encoded: Encoded) -> NDArray[np.float32]:
-        """Return logits (examples, labels), in the order of the data set's labels."""
+        """Return logits (examples, labels) or (words, tags), in the order of the data set's names.
+
+        Numbers are in the unit of the labels.
+        """
         return predict(self.model, encoded, self.accelerator)[:, self.outputs]
+
+    @property
+    def thresholds(self) -> list[float] | None:
+        """Of several labels the probability from which each holds, in the data set's order."""
+        tuned = self.model.config.thresholds
+        return None if tuned is None else [tuned[output] for output in self.outputs]
 
 
 def data_for(
@@ -104,6 +113,7 @@ def open_finetuned(
     folder = model_folder(source)
     recipe = recipe_of(str(folder.path), FinetuneRecipe) or FinetuneRecipe()
     opened = open_classifier(folder)
+    check_kind(data, opened.model.config, folder.classifies_tokens, folder.path)
     outputs = outputs_of(data, opened.model.config.id2label, folder.path, console.warn)
     max_length = min(int(number(recipe.max_length)), opened.model.config.max_position_embeddings)
     accelerator = accelerator or start_accelerator()

@@ -12,21 +12,37 @@ from torch.optim import AdamW
 
 from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, in_common
+from sqzb.data.metrics import shown
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
+from sqzb.finetuning.calibration import calibrate, calibration_errors
 from sqzb.finetuning.data import write_known
 from sqzb.finetuning.defaults import resolve
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers, find_teachers
-from sqzb.finetuning.encode import Encoded, encode
-from sqzb.finetuning.evaluation import decide, evaluate_splits, measure
+from sqzb.finetuning.encode import Encoded, encode, on_scale
+from sqzb.finetuning.evaluation import (
+    decide,
+    evaluate_splits,
+    measure,
+    measure_splits,
+    predict_splits,
+)
 from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.order import Order, batches_in
-from sqzb.finetuning.report import count_examples, print_own_data, print_validation_report
+from sqzb.finetuning.report import (
+    count_examples,
+    print_details,
+    print_own_data,
+    print_validation_report,
+)
+from sqzb.finetuning.start import build_model
 from sqzb.finetuning.texts import TextFigures, measure_texts
+from sqzb.finetuning.weights import Weighted, balanced_weights, check_weights
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
-from sqzb.model.open import Classifier, Opened, Source, model_folder, open_classifier
+from sqzb.model.open import model_folder
+from sqzb.model.scale import scale_taken_up, to_scale
 from sqzb.recipe import FinetuneRecipe, number
 from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
@@ -77,7 +93,8 @@ class Finetuning:
         assert data.train_split is not None  # as `finetune` checks
         self.texts: TextFigures | None = None  # where they are shown or decide
         self._source = model_folder(recipe.model)
-        augmentation.check(recipe.distillation, self._source)
+        augmentation.check(recipe.distillation, self._source, data.kind)
+        check_weights(recipe.class_weights, data)
         self._teachers = find_teachers(recipe.distillation, data, folder)
         opened = build_model(recipe, data, self._source)
         self.model, self.tokenizer = opened.model, opened.tokenizer
@@ -147,7 +164,15 @@ class Finetuning:
                 )
 
     def _encode(self, examples: list[Example]) -> Encoded:
-        return encode(examples, self.tokenizer, self.max_length, self.data.kind)
+        encoded = encode(examples, self.tokenizer, self.max_length, self.data.kind)
+        if encoded.words is not None and encoded.words.lost:
+            warn(
+                self.accelerator,
+                f"{encoded.words.lost:,} of {len(encoded.words.places):,} words are behind "
+                f"max_length {self.max_length}, or have no token: the model does not see them. They "
+                "count as predicted to be O, or the commonest tag where there is no O.",
+            )
+        return encoded
 
     # Before the first step
 
@@ -157,6 +182,7 @@ class Finetuning:
             write_known(self.folder, self.data.known)
         if self.recipe.distillation.teacher:
             self._learn_from_teachers()
+        self.targets = on_scale(self.data.kind, self.train_set)
         # The texts, which take room, have done their work.
         self._splits, self._train, self._unlabelled = {}, [], []
         self.order = Order(
@@ -166,7 +192,7 @@ class Finetuning:
 
     def _learn_from_teachers(self) -> None:
         """Take the teachers' logits, and the extra examples, labelled by them, into training."""
-        recipe, data, n = self.recipe, self.data, len(self._train)
+        recipe, data, n = self.recipe, self.data, len(self.train_set.labels)
         augmented = augmentation.augmented(
             recipe, data, self._source, self._train, self.accelerator
         )
@@ -210,8 +236,11 @@ class Finetuning:
         recipe = self.recipe
         optimizer = AdamW(parameter_groups(self.model, recipe.weight_decay), lr=self.lr, fused=True)
         trained: nn.Module = self.model
+        weights = balanced_weights(self.data, self.train_set) if recipe.class_weights else None
         if self.teacher_logits is not None:
-            trained = Taught(self.model, recipe.distillation)
+            trained = Taught(self.model, recipe.distillation, weights)
+        elif weights is not None:
+            trained = Weighted(self.model, weights)
         return Engine(
             self.accelerator,
             trained,
@@ -231,10 +260,11 @@ class Finetuning:
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
         own = filled[self.accelerator.process_index :: processes]
         # A CUDA graph is of one length, so there are few.
-        batch = self.train_set.batch(own, LENGTH_UNIT if self.graphs else 1, self.max_length)
+        batch = self.targets.batch(own, LENGTH_UNIT if self.graphs else 1, self.max_length)
         if self.teacher_logits is None:
             return [batch]
-        logits = np.where(own[:, None] < 0, np.float32(0), self.teacher_logits[own])
+        logits = self.targets.rows_of(self.teacher_logits, own, batch["input_ids"].shape[1], 0)
+        logits = to_scale(self.data.kind, logits)
         return [{**batch, "teacher_logits": torch.from_numpy(logits)}]
 
     def micro_batch_numbers(self) -> Sequence[int]:
@@ -253,7 +283,9 @@ class Finetuning:
 
     def progress_text(self, result: StepResult) -> str:
         return "  ".join(
-            f"{name} {value:.1%}" for name, value in self.figures.items() if name != "score"
+            f"{name} {shown(name, value)}"
+            for name, value in self.figures.items()
+            if name != "score"
         )
 
     # Between steps
@@ -280,8 +312,13 @@ class Finetuning:
     def _measure(self, engine: Engine, step: int) -> dict[str, float]:
         """Return the figures to log; the model is that of `step`."""
         figures = evaluate_splits(self.model, self.validation, self.data, self.accelerator)
-        # The first process's, since all must agree on what is best, and on another device a digit
-        # may differ.
+        return self._agreed(engine, step, figures)
+
+    def _agreed(self, engine: Engine, step: int, figures: dict[str, float]) -> dict[str, float]:
+        """Return the first process's figures of the model of `step`, as they are logged.
+
+        All processes must agree on what is best, and on another device a digit may differ.
+        """
         main = self.accelerator.is_main_process
         self.figures = engine.totals({name: value * main for name, value in figures.items()})
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
@@ -331,14 +368,23 @@ class Finetuning:
     # After the last step
 
     def finish(self, engine: Engine, log: RunLog, step: int) -> None:
-        """Write final/ with the last or the best model, then evaluate it."""
-        main = self.accelerator.is_main_process
+        """Calibrate the last or the best model, write it to final/ and report it."""
+        main, data, splits = self.accelerator.is_main_process, self.data, self.validation
         taken = self._take_best(engine, log, step) if self.recipe.keep_best else step
+        logits = predict_splits(self.model, splits, data.kind, self.accelerator)
+        calibration = calibrate(data.kind, logits, splits)
         if main:
-            checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
+            self.model.update_config(**calibration.fields)
+            with scale_taken_up(self.model):
+                checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
 
-        figures = self._measure(engine, taken)
-        if taken == step:
+        measured = measure_splits(data, logits, splits, calibration.thresholds)
+        if isinstance(data, OwnData):
+            measured |= calibration_errors(calibration, logits, splits)
+        figures = self._agreed(engine, taken, measured)
+        # The last step's evaluation, which chose the best, came before the calibration.
+        fitted = self.recipe.keep_best and calibration.changes_figures(isinstance(data, OwnData))
+        if taken == step and not fitted:
             is_logged = log.evaluated(step)
         else:
             is_logged = any(
@@ -350,9 +396,9 @@ class Finetuning:
         if main:
             write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
             which = f", best model, step {taken:,} of {step:,}" if self.recipe.keep_best else ""
-            print_validation_report(
-                f"Finetuned {self.folder}{which}", self.data, self.figures, self.validation
-            )
+            title = f"Finetuned {self.folder}{which}"
+            print_validation_report(title, data, self.figures, splits)
+            print_details(data, logits, splits, calibration.thresholds)
 
     # The plan
 
@@ -378,7 +424,7 @@ class Finetuning:
         distillation = self.recipe.distillation
         several = "the mean logits of " if len(distillation.teacher) > 1 else ""
         measured = ", ".join(
-            f"{name} {value:.1%}" for name, value in figures.items() if name != "score"
+            f"{name} {shown(name, value)}" for name, value in figures.items() if name != "score"
         )
         temperature = (
             f", temperature {distillation.temperature:g}"
@@ -393,15 +439,3 @@ class Finetuning:
             f"{count:,} {kind}" for kind, count in self.extra_examples.items() if count
         )
         return plan + (f"\nand {extra} examples with its labels, in each epoch" if extra else "")
-
-
-def build_model(recipe: FinetuneRecipe, data: DataSet, source: Source) -> Opened[Classifier]:
-    """Return the model to start from, under a new head with the data set's labels."""
-    torch.manual_seed(recipe.seed)
-    changes: dict[str, Any] = {"id2label": data.kind.id2label}
-    if recipe.dropout is not None:
-        changes |= {
-            "hidden_dropout_prob": recipe.dropout,
-            "attention_probs_dropout_prob": recipe.dropout,
-        }
-    return open_classifier(source, recipe.from_scratch, **changes)

@@ -6,7 +6,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from sqzb.data.dataset import Classes, DataSet, Number
+from sqzb.data.dataset import Classes, DataSet, Kind, Labels, Number, Tags
 from sqzb.errors import UserError
 from sqzb.finetuning.encode import Encoded
 
@@ -47,7 +47,45 @@ def outputs_of(
     )
 
 
-def confusion(classes: Classes, predictions: NDArray[Any], encoded: Encoded) -> NDArray[np.int64]:
+def problem_type(kind: Kind) -> str | None:
+    """Return the name that transformers has for a kind of label in config.json."""
+    if isinstance(kind, Number):
+        return "regression"
+    if isinstance(kind, Labels):
+        return "multi_label_classification"
+    return "single_label_classification" if isinstance(kind, Classes) else None
+
+
+def check_kind(data: DataSet, config: Any, classifies_tokens: bool, source: object) -> None:
+    """Check that a model gives predictions of the kind of a data set's labels.
+
+    config: of the model; classifies_tokens: whether it gives each token a label; source: the model,
+    for messages.
+
+    Raises:
+        UserError: It gives others.
+    """
+    if classifies_tokens:
+        gives = "a tag to each word"
+    elif config.problem_type == problem_type(Labels(())):
+        gives = "any number of labels to a text"
+    else:
+        gives = "one label to a text"
+    wants = "one label to a text"
+    if isinstance(data.kind, Tags):
+        wants = "a tag to each word"
+    elif isinstance(data.kind, Labels):
+        wants = "any number of labels to a text"
+    if gives != wants:
+        raise UserError(
+            f"The model in {source} gives {gives}, and {data.name} gives {wants}. Give a model that was "
+            "finetuned on such data."
+        )
+
+
+def confusion(
+    classes: Classes | Tags, predictions: NDArray[Any], encoded: Encoded
+) -> NDArray[np.int64]:
     """(labels, labels): how many examples of each label, a row, were given each label, a column."""
     k = classes.outputs
     return np.bincount(encoded.labels * k + predictions, minlength=k * k).reshape(k, k)

@@ -1,19 +1,26 @@
-"""The overview of own data before finetuning, and the closing table of finetuning and `sqzb eval`."""
+"""The overview of own data before finetuning, and the closing tables of finetuning and `sqzb eval`."""
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
+from numpy.typing import NDArray
 from rich.text import Text
 
 from sqzb import console
-from sqzb.data.dataset import DataSet, Example
+from sqzb.data.dataset import Classes, DataSet, Example, Kind, Labels, Number, Tags
+from sqzb.data.metrics import LOWER_IS_BETTER, shown
+from sqzb.data.metrics.classes import ClassFigures, per_class
+from sqzb.data.metrics.entities import per_type, scheme_of
 from sqzb.data.overview import concerns, label_rows, overview, sentences, split_rows
 from sqzb.data.own import OwnData
 from sqzb.finetuning.encode import Encoded
-from sqzb.finetuning.evaluation import majority, together
+from sqzb.finetuning.evaluation import Logits, decide, majority, tags_by_text, together
 from sqzb.finetuning.texts import TextFigures
 
 MANY_CUT = 0.1  # share of the examples from which a cut is worth a warning
 MANY_UNKNOWN = 0.03  # share of the tokens from which unknown tokens are
+MOST_ROWS = 50  # in a table
+WHAT: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
 
 
 def print_validation_report(
@@ -23,11 +30,86 @@ def print_validation_report(
 
     validation: the examples by split.
     """
+    scored = data.score_metrics or data.metrics
     baseline = together({split: majority(data, encoded) for split, encoded in validation.items()})
-    rows = [(name, f"{value:.1%}", f"{baseline[name]:.1%}") for name, value in figures.items()]
+    rows = []
+    for name, value in figures.items():
+        constant = baseline.get(name)
+        majority_text = "-" if constant is None else shown(name, constant, scored)
+        rows.append((_row_name(name, scored), shown(name, value, scored), majority_text))
     console.table(
         title, (f"validation ({count_examples(validation)})", "measured", "majority"), rows
     )
+
+
+def _row_name(name: str, scored: Sequence[str]) -> str:
+    """Return the name of a figure; errors count negatively in the score, which says so."""
+    errors = [metric for metric in scored if metric in LOWER_IS_BETTER]
+    if name == "score" and errors:
+        return f"score (minus {' and '.join(errors)}: less is better)"
+    return name
+
+
+def print_details(
+    data: DataSet,
+    logits: Mapping[str, Logits],
+    validation: Mapping[str, Encoded],
+    thresholds: Sequence[float] | None = None,
+) -> None:
+    """Print the figures of each class, label or type of entity of own data.
+
+    logits, validation: by split. thresholds: of several labels.
+    """
+    if not isinstance(data, OwnData):
+        return
+    for split, encoded in validation.items():
+        predictions = decide(data.kind, logits[split], thresholds)
+        print_figures(
+            split, data.kind, figures_by_name(data.kind, predictions, encoded), thresholds
+        )
+
+
+def figures_by_name(
+    kind: Kind, predictions: NDArray[Any], encoded: Encoded
+) -> dict[str, ClassFigures]:
+    """Return the figures of each class or label, or of each type of entity; none of numbers.
+
+    predictions: in the form of encoded labels.
+    """
+    if isinstance(kind, Number):
+        return {}
+    scheme = scheme_of(kind.names) if isinstance(kind, Tags) else None
+    if scheme is None:
+        figures = per_class(predictions, encoded.labels, kind.outputs)
+        return dict(zip(kind.names, figures, strict=True))
+    predicted, true = (tags_by_text(kind, tags, encoded) for tags in (predictions, encoded.labels))
+    return per_type(predicted, true, scheme)
+
+
+def print_figures(
+    split: str,
+    kind: Kind,
+    figures: Mapping[str, ClassFigures],
+    thresholds: Sequence[float] | None = None,
+) -> None:
+    """Print a table with a row for each name, the commonest first where there are too many."""
+    if not figures:
+        return
+    names = list(figures)
+    is_entities = isinstance(kind, Tags) and scheme_of(kind.names) is not None
+    what = "entity" if is_entities else WHAT[type(kind)]
+    title = f"{split}, by {what}"
+    if len(names) > MOST_ROWS:
+        names = sorted(names, key=lambda name: -figures[name].support)[:MOST_ROWS]
+        title += f": the {MOST_ROWS} commonest of {len(figures):,}"
+    by_name = dict(zip(kind.names, thresholds, strict=True)) if thresholds else {}
+    rows = []
+    for name in names:
+        precision, recall, f1, support = figures[name]
+        row = (name, f"{precision:.1%}", f"{recall:.1%}", f"{f1:.1%}", f"{support:,}")
+        rows.append((*row, f"{by_name[name]:.2f}") if by_name else row)
+    columns = (what, "precision", "recall", "F1", "support")
+    console.table(title, (*columns, "from probability") if by_name else columns, rows)
 
 
 def count_examples(splits: Mapping[str, Encoded]) -> str:

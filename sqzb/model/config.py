@@ -12,7 +12,7 @@ from sqzb.errors import Problem
 MODEL_TYPE = "squeezebert"
 # What a new classifier does not take over from the old one.
 OF_LABELS: dict[str, None] = dict.fromkeys(
-    ("problem_type", "thresholds", "calibration_temperature")
+    ("problem_type", "thresholds", "calibration_temperature", "label_scale")
 )
 
 
@@ -77,6 +77,13 @@ class SqueezeBertConfig(BaseModel):
     # Not `temperature`: transformers takes that for a setting of text generation, and drops it.
     calibration_temperature: float | None = Field(
         None, gt=0, description="logits over it give calibrated probabilities; null: 1"
+    )
+    label_scale: list[float] | None = Field(
+        None,
+        min_length=2,
+        max_length=2,
+        description="mean and standard deviation of the numbers that a regression in training "
+        "learns; null: it gives the numbers themselves",
     )
 
     @property

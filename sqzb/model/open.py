@@ -35,6 +35,7 @@ from sqzb.model.heads import (
     SqueezeBertForSequenceClassification,
     SqueezeBertForTokenClassification,
 )
+from sqzb.model.scale import take_up_scale
 from sqzb.model.transformers_classifier import (
     LOCAL,
     TransformersClassifier,
@@ -141,7 +142,7 @@ def open_classifier(
     from_scratch: whether to take the sizes alone, with random weights. changes: `id2label` makes a
     new head for these labels, which is for texts or for tokens as `tokens` says, and of the
     `problem_type`; `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the model's
-    dropout.
+    dropout. A checkpoint of a regression gives numbers in the labels' unit, as a finished run does.
 
     A SqueezeBERT's tokenizer pads nothing. That of another model pads with the model's own token.
 
@@ -158,6 +159,7 @@ def open_classifier(
         model = TransformersClassifier.from_sizes(folder.path, tokens, **changes)
     else:
         model = TransformersClassifier.from_folder(folder.path, tokens, **changes)
+    take_up_scale(model)
     tokenizer = model.tokenizer()
     _check(folder, model, tokenizer)
     return Opened[Classifier](folder, model, tokenizer)
@@ -176,6 +178,7 @@ def _open_squeezebert_classifier(
         model = cls(read_config(folder.path).model_copy(update=OF_LABELS | changes))
     else:
         model = cls.from_folder(folder.path, **changes)
+    take_up_scale(model)
     _check(folder, model, tokenizer)
     return Opened[Classifier](folder, model, tokenizer)
 

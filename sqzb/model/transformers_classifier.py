@@ -34,6 +34,7 @@ class ClassifierConfig(NamedTuple):
     problem_type: str | None
     thresholds: list[float] | None
     calibration_temperature: float | None
+    label_scale: list[float] | None
 
     @property
     def num_labels(self) -> int:
@@ -59,6 +60,7 @@ class TransformersClassifier(StoredModel):
             problem_type=model.config.problem_type,
             thresholds=getattr(model.config, "thresholds", None),
             calibration_temperature=getattr(model.config, "calibration_temperature", None),
+            label_scale=getattr(model.config, "label_scale", None),
         )
         self._takes_types = (
             "token_type_ids" in inspect.signature(model.forward).parameters
@@ -139,7 +141,8 @@ class TransformersClassifier(StoredModel):
         """Give fields of the configuration another value, which `save_pretrained` writes."""
         self.config = self.config._replace(**fields)
         for name, value in fields.items():
-            setattr(self.model.config, name, value)
+            if value is not None or hasattr(self.model.config, name):
+                setattr(self.model.config, name, value)
 
     def forward(
         self,

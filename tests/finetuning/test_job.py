@@ -14,7 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from glue_runs import finetune
 from sqzb.errors import UserError
-from sqzb.finetuning.job import Finetuning, build_model
+from sqzb.finetuning.job import Finetuning
+from sqzb.finetuning.start import build_model
 from sqzb.glue.data import open_task
 from sqzb.glue.tasks import task
 from sqzb.model import (
@@ -240,7 +241,9 @@ def test_another_tasks_head_is_reset(
         model = build_model(recipe(tmp_path / new.name, tmp_path), new, tmp_path / new.name).model
         assert isinstance(model, SqueezeBertForSequenceClassification)
         assert model.config.id2label == wanted
-        assert model.config.problem_type is None
+        assert model.config.problem_type == (
+            "regression" if len(wanted) == 1 else "single_label_classification"
+        )
         assert model.classifier.out_features == len(wanted)
 
 

@@ -17,7 +17,7 @@ from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sqzb.data.dataset import DataSet, Example, Kind
+from sqzb.data.dataset import DataSet, Example, Kind, Label, Labels, Tags
 from sqzb.data.lines import check_sentences, read_lines
 from sqzb.draws import uniform
 from sqzb.errors import UserError
@@ -42,12 +42,17 @@ _FATE, _WORD = range(2)
 Texts = tuple[str, str | None]
 
 
-def check(distillation: Distillation, source: ModelFolder) -> None:
+def check(distillation: Distillation, source: ModelFolder, kind: Kind) -> None:
     """UserError when the recipe asks for texts that nobody could label or make.
 
-    source: the folder of the model that the student starts from.
+    source: the folder of the model that the student starts from; kind: of the labels.
     """
     asked = [key for key in ("augment", "unlabelled") if getattr(distillation, key)]
+    if asked and isinstance(kind, Tags):
+        raise UserError(
+            f"distillation.{asked[0]} makes texts, and tags belong to words, which texts are not "
+            "divided into. Leave it out; the teacher's tags of the training words remain."
+        )
     if asked and not distillation.teacher:
         raise UserError(
             f"distillation.{asked[0]} needs a teacher, which labels the texts. Give --teacher MODEL."
@@ -61,7 +66,9 @@ def check(distillation: Distillation, source: ModelFolder) -> None:
 
 def labelled(kind: Kind, examples: Sequence[Example], logits: NDArray[np.float32]) -> list[Example]:
     """The examples with the labels that follow from the teacher's logits (examples, labels)."""
-    labels = decide(kind, logits).tolist()
+    labels: list[Label] = decide(kind, logits).tolist()
+    if isinstance(kind, Labels):
+        labels = [tuple(np.flatnonzero(row).tolist()) for row in decide(kind, logits)]
     return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
 
 

@@ -130,4 +130,6 @@ def sha256_of_texts(examples: Sequence[Example]) -> str:
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps((example.text_a, example.text_b)).encode())
+        if example.words is not None:
+            digest.update(json.dumps(example.words).encode())
     return digest.hexdigest()

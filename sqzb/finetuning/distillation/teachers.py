@@ -17,7 +17,7 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from sqzb.data.dataset import DataSet, Example
+from sqzb.data.dataset import DataSet, Example, Tags
 from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
@@ -25,8 +25,7 @@ from sqzb.finetuning.finetuned import Finetuned, open_finetuned
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
 from sqzb.model.heads import (
     ClassificationOutput,
-    soft_classification_tally,
-    soft_regression_tally,
+    soft_task_tally,
 )
 from sqzb.model.open import Classifier, ModelFolder, model_folder
 from sqzb.recipe import Distillation, FinetuneRecipe
@@ -41,9 +40,15 @@ Logits = NDArray[np.float32]
 class Taught(nn.Module):
     """A student with the loss of distillation, for training; what is saved and measured is the student alone."""
 
-    def __init__(self, student: Classifier, distillation: Distillation) -> None:
+    weights: Tensor | None
+
+    def __init__(
+        self, student: Classifier, distillation: Distillation, weights: Tensor | None = None
+    ) -> None:
+        """weights: of the classes in the loss; None: 1."""
         super().__init__()
         self.student = student
+        self.register_buffer("weights", weights)
         self._temperature, self._alpha = distillation.temperature, distillation.alpha
 
     def forward(
@@ -54,14 +59,11 @@ class Taught(nn.Module):
         labels: Tensor,
         teacher_logits: Tensor,
     ) -> ClassificationOutput:
-        """As the student's, but for the tally; teacher_logits: (batch, labels)."""
+        """As the student's, but for the tally; teacher_logits: in the shape of the logits."""
         logits = self.student(input_ids, attention_mask, token_type_ids).logits
-        if self.student.config.num_labels > 1:
-            tally = soft_classification_tally(
-                logits, labels, teacher_logits, self._temperature, self._alpha
-            )
-        else:
-            tally = soft_regression_tally(logits, labels, teacher_logits, self._alpha)
+        tally = soft_task_tally(
+            logits, labels, teacher_logits, self._temperature, self._alpha, self.weights
+        )
         return ClassificationOutput(logits, {"task": tally})
 
 
@@ -94,7 +96,8 @@ def ask_teachers(
 ) -> Logits:
     """Return the mean of the teachers' logits over a training set, (examples, labels).
 
-    The labels stand in the order of the data set's.
+    The labels stand in the order of the data set's. Of tags the rows are words; numbers are in the
+    labels' unit.
 
     teachers: as `find_teachers` returns them.
     student: the model as it starts.
@@ -148,7 +151,9 @@ def _logits_of(
         "task": data.name,
         "split": "train",
     }
-    kept = _LogitsCache(cache, about, key, (len(examples), data.kind.outputs))
+    is_tags = isinstance(data.kind, Tags)
+    rows = [len(example.words or ()) if is_tags else 1 for example in examples]
+    kept = _LogitsCache(cache, about, key, rows, data.kind.outputs)
     return np.concatenate(
         kept.read(lambda rows: _computed(teacher, examples[rows]), accelerator.is_main_process)
     )
@@ -181,12 +186,17 @@ def _refuse_weights(weights: dict[str, Tensor], student: Classifier) -> None:
 
 
 def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
-    logits = teacher.logits(teacher.encode(examples))
+    encoded = teacher.encode(examples)
+    logits = teacher.logits(encoded)
     broken = np.flatnonzero(~np.isfinite(logits).all(1))
     if len(broken):
+        first = broken[0]
+        if encoded.words is not None:
+            first = np.searchsorted(encoded.words.ends, first, side="right") - 1
+        rows = "examples" if encoded.words is None else "words"
         raise UserError(
-            f"The teacher's logits are not finite ({len(broken)} of {len(examples)} examples, first of row "
-            f"{examples[broken[0]].row}). Train or download the teacher again, or set precision=fp32."
+            f"The teacher's logits are not finite ({len(broken)} of {len(logits)} {rows}, first of row "
+            f"{examples[first].row}). Train or download the teacher again, or set precision=fp32."
         )
     return np.ascontiguousarray(logits)
 
@@ -195,11 +205,16 @@ class _LogitsCache(Cache[Logits, Logits]):
     title, what, suffix = "Teacher's logits", "logits", ".safetensors"
 
     def __init__(
-        self, parent: Path, about: dict[str, Any], key: dict[str, Any], shape: tuple[int, int]
+        self,
+        parent: Path,
+        about: dict[str, Any],
+        key: dict[str, Any],
+        rows: Sequence[int],
+        labels: int,
     ) -> None:
-        """shape: (examples, labels)."""
-        super().__init__(parent, about, key, shape[0], CHUNK)
-        self._labels = shape[1]
+        """rows: of logits for each example."""
+        super().__init__(parent, about, key, len(rows), CHUNK)
+        self._rows_of, self._labels = rows, labels
 
     def write(self, path: Path, content: Logits) -> None:
         write_tensors(path, {LOGITS: torch.from_numpy(content)})
@@ -209,7 +224,7 @@ class _LogitsCache(Cache[Logits, Logits]):
             logits = load_file(path)[LOGITS]
         except (SafetensorError, KeyError) as error:
             raise self.unfit(f"{path.name} cannot be read ({error})") from error
-        due = (rows.stop - rows.start, self._labels)
+        due = (sum(self._rows_of[rows]), self._labels)
         if logits.shape != due or logits.dtype != np.float32:
             raise self.unfit(f"{path.name} has {logits.shape} of {logits.dtype}, not {due} of fp32")
         if not np.isfinite(logits).all():

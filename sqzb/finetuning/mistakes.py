@@ -1,0 +1,114 @@
+"""Predictions by name, and where a model is wrong: confusion, figures by class, worst mistakes."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from sqzb import console
+from sqzb.data.dataset import Classes, Example, Kind, Labels, Number
+from sqzb.finetuning.encode import Encoded
+from sqzb.finetuning.evaluation import Logits, decide, losses, tags_by_text
+from sqzb.finetuning.labels import confusion, under_chance
+from sqzb.finetuning.report import figures_by_name
+
+WORST = 10  # mistakes to show
+SHOWN = 60  # characters of a text on the terminal
+MOST_CLASSES = 20  # in a confusion matrix on the terminal
+
+
+def by_name(kind: Kind, values: NDArray[Any], encoded: Encoded) -> list[Any]:
+    """Return for each example the name of its class, its number, or a list of names.
+
+    values: predictions or labels, in the form of encoded labels.
+    """
+    if isinstance(kind, Number):
+        return list(values.tolist())
+    if isinstance(kind, Classes):
+        return [kind.names[value] for value in values.tolist()]
+    if isinstance(kind, Labels):
+        return [[kind.names[label] for label in np.flatnonzero(row > 0)] for row in values]
+    return tags_by_text(kind, values, encoded)
+
+
+def report_mistakes(
+    kind: Kind,
+    split: str,
+    examples: Sequence[Example],
+    encoded: Encoded,
+    logits: Logits,
+    thresholds: Sequence[float] | None,
+) -> dict[str, Any]:
+    """Print and return where the model is wrong: by label, and its worst mistakes."""
+    predictions = decide(kind, logits, thresholds)
+    found: dict[str, Any] = {"examples": len(examples)}
+    if isinstance(kind, Classes):
+        counts = confusion(kind, predictions, encoded)
+        found["confusion"] = counts.tolist()
+        _print_confusion(kind, split, counts)
+    if not isinstance(kind, Number):
+        figures = figures_by_name(kind, predictions, encoded)
+        found["by_label"] = {name: figure._asdict() for name, figure in figures.items()}
+
+    loss = losses(kind, logits, encoded)
+    labels, given = (by_name(kind, values, encoded) for values in (encoded.labels, predictions))
+    wrong = [row for row in np.argsort(-loss, kind="stable") if labels[row] != given[row]]
+    found["mistakes"] = [
+        {
+            **examples[row]._asdict(),
+            "label": labels[row],
+            "prediction": given[row],
+            "loss": loss[row],
+        }
+        for row in wrong[:WORST]
+    ]
+    if wrong:
+        columns = ("text", "label", "taken for", "loss")
+        rows = [_row(mistake) for mistake in found["mistakes"]]
+        console.table(f"{split}: the worst mistakes", columns, rows)
+    return found
+
+
+def _print_confusion(kind: Classes, split: str, counts: NDArray[np.int64]) -> None:
+    if kind.outputs <= MOST_CLASSES:
+        rows = [
+            (label, *(f"{count:,}" for count in row))
+            for label, row in zip(kind.names, counts.tolist(), strict=True)
+        ]
+        console.table(
+            f"{split}: true labels (rows) and predicted labels (columns)",
+            ("label", *kind.names),
+            rows,
+        )
+    warning = under_chance(counts)
+    if warning is not None:
+        console.warn(warning)
+
+
+def _row(mistake: Mapping[str, Any]) -> tuple[str, str, str, str]:
+    label, prediction = mistake["label"], mistake["prediction"]
+    if mistake["words"] is not None:
+        wrong = [
+            (f"{word}/{due}", f"{word}/{given}")
+            for word, due, given in zip(mistake["words"], label, prediction, strict=True)
+            if due != given
+        ]
+        label, prediction = ([pair[side] for pair in wrong] for side in (0, 1))
+    texts = [mistake["text_a"], *([] if mistake["text_b"] is None else [mistake["text_b"]])]
+    return (
+        "\n".join(_cut(text) for text in texts),
+        _cut(_text(label)),
+        _cut(_text(prediction)),
+        f"{mistake['loss']:.2f}",
+    )
+
+
+def _text(value: Any) -> str:
+    if isinstance(value, list):
+        return ", ".join(value) or "(none)"
+    return value if isinstance(value, str) else f"{value:.2f}"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= SHOWN else f"{text[:SHOWN]}..."
