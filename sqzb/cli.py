@@ -510,9 +510,9 @@ def fill_mask(
     ] = 5,
 ) -> None:
     """Print the most likely tokens for each [MASK] of a text."""
-    from sqzb import predict as predicting
+    from sqzb.fill_mask import fill_mask as likeliest
 
-    for number, tokens in enumerate(predicting.fill_mask(path, text, top)):
+    for number, tokens in enumerate(likeliest(path, text, top)):
         typer.echo(
             "\n" * bool(number)
             + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens)

@@ -1,4 +1,4 @@
-"""predict and fill-mask: a quick look at what a model says about a text."""
+"""sqzb predict: a quick look at what a model says about a text."""
 
 import math
 from collections.abc import Sequence
@@ -8,13 +8,11 @@ import torch
 
 from sqzb.data.dataset import Classes, Example, Number
 from sqzb.data.lines import Sentences, check_sentences
-from sqzb.errors import UserError
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.predict import predict as logits_of
-from sqzb.model.open import model_folder, open_classifier, open_squeezebert_mlm
+from sqzb.model.open import model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe, number
-from sqzb.tokenizer import MASK, special_ids
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import recipe_of
 
@@ -64,37 +62,3 @@ def shown(prediction: Prediction | None) -> str:
         return f"{prediction['score']:.4f}"
     likeliest = max(prediction, key=lambda label: prediction[label])
     return "\t".join([likeliest, *(f"{label} {value:.1%}" for label, value in prediction.items())])
-
-
-def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
-    """For each [MASK] in the text, the `top` likeliest tokens with their probabilities, likeliest first.
-
-    Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
-    """
-    opened = open_squeezebert_mlm(path)
-    model, tokenizer = opened.model, opened.tokenizer
-    ids, mask = tokenizer.encode(text).ids, special_ids(tokenizer).mask
-    if mask not in ids:
-        raise UserError(
-            f"There is no {MASK} in the text. Write {MASK}, in capitals, for each missing token."
-        )
-    if len(ids) > model.config.max_position_embeddings:
-        raise UserError(
-            f"The text has {len(ids)} tokens, and the model takes at most "
-            f"{model.config.max_position_embeddings}. Shorten the text."
-        )
-    device = start_accelerator().device
-    inputs = torch.tensor([ids], device=device)
-    with torch.no_grad():
-        logits = model.to(device).eval()(inputs).logits
-    probabilities = logits[inputs == mask].softmax(-1)[
-        :, : tokenizer.get_vocab_size()
-    ]  # a model may have more rows
-    likeliest = probabilities.topk(min(top, probabilities.shape[1]))
-    return [
-        [
-            (str(tokenizer.id_to_token(token)), probability)
-            for token, probability in zip(*of_one, strict=True)
-        ]
-        for of_one in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-    ]

@@ -42,6 +42,7 @@ IMPORTS = (
     "sqzb.evaluate",
     "sqzb.finetuning.sweep.run",
     "sqzb.finetuning.job",
+    "sqzb.fill_mask",
     "sqzb.predict",
     "sqzb.pretraining.inspection",
     "sqzb.pretraining.job",

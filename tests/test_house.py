@@ -20,7 +20,7 @@ FLOORS: list[set[str]] = [
     {"model", "corpus"},
     {"training"},
     {"pretraining", "finetuning"},
-    {"evaluate", "predict", "bench"},
+    {"evaluate", "predict", "fill_mask", "bench"},
     {"cli"},
     {"__main__"},
 ]

@@ -7,17 +7,11 @@ from pathlib import Path
 import pytest
 import torch
 
+from saved_runs import save_run
 from sqzb.data.lines import read_lines
 from sqzb.errors import UserError
 from sqzb.glue.tasks import TASKS
-from sqzb.model import (
-    SqueezeBertConfig,
-    SqueezeBertForPreTraining,
-    SqueezeBertForSequenceClassification,
-)
-from sqzb.predict import Prediction, fill_mask, predict, shown
-from sqzb.recipe import FinetuneRecipe, dump_recipe
-from sqzb.tokenizer import load_tokenizer
+from sqzb.predict import Prediction, predict, shown
 
 PAIRS = [
     ("Water of the river.", "A stone bridge"),
@@ -32,27 +26,11 @@ def save(vocabulary: Path, tmp_path: Path) -> Save:
     """Write a run of random weights: a classifier for a task's labels, or a pretrained model."""
 
     def write(task: str | None = None, recipe: bool = True, max_length: int = 128) -> Path:
-        tokenizer = load_tokenizer(vocabulary)
-        torch.manual_seed(0)
-        config = SqueezeBertConfig(
-            vocab_size=tokenizer.get_vocab_size(),
-            hidden_size=16,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=32,
-            max_position_embeddings=32,
-            initializer_range=0.5,  # so that no two answers are close
-            id2label=dict(enumerate(TASKS[task].labels or ("score",)))
-            if task
-            else {0: "a", 1: "b"},
+        run = save_run(
+            tmp_path / (task or "pretrained"), vocabulary, task=task, max_length=max_length
         )
-        run = tmp_path / (task or "pretrained")
-        model = SqueezeBertForSequenceClassification if task else SqueezeBertForPreTraining
-        model(config).save_pretrained(run / "final", tokenizer)
-        if recipe and task:
-            (run / "recipe.yaml").write_text(
-                dump_recipe(FinetuneRecipe(task=task, max_length=max_length))
-            )
+        if not recipe:
+            (run / "recipe.yaml").unlink()
         return run
 
     return write
@@ -122,44 +100,12 @@ def test_the_line_that_is_shown() -> None:
     assert shown(None) == ""
 
 
-@pytest.mark.parametrize("text", ["the [MASK] of water", "[MASK] river [MASK]", "the [MASK]."])
-def test_the_tokens_for_a_mask_are_those_of_transformers(save: Save, text: str) -> None:
-    run = save()
-    found = fill_mask(str(run), text, 4)
-    logits = of_transformers(run, "AutoModelForMaskedLM", text)
-    tokenizer = load_tokenizer(run / "final")
-    places = [
-        place for place, token in enumerate(tokenizer.encode(text).tokens) if token == "[MASK]"
-    ]
-    assert len(found) == len(places) == text.count("[MASK]")
-    for place, tokens in zip(places, found, strict=True):
-        values, ids = logits[place].softmax(-1).topk(4)
-        assert [token for token, _ in tokens] == [
-            tokenizer.id_to_token(number) for number in ids.tolist()
-        ]
-        torch.testing.assert_close(
-            torch.tensor([p for _, p in tokens]), values, atol=1e-5, rtol=1e-4
-        )
-
-
-def test_all_tokens_together_are_certain(save: Save) -> None:
-    (tokens,) = fill_mask(str(save()), "[MASK]", 10**6)
-    assert len({token for token, _ in tokens}) == len(tokens) == 150
-    assert sum(probability for _, probability in tokens) == pytest.approx(1, abs=1e-5)
-
-
 def test_what_a_model_cannot_do_is_told(save: Save, tmp_path: Path) -> None:
     pretrained, mrpc, cola = (str(save(task)) for task in (None, "mrpc", "cola"))
     (tmp_path / "one.txt").write_text("a\tb\n\nalone\n")
     one = tmp_path / "one.txt"
     for call, said in (
         (lambda: predict(pretrained, [("a",)]), "has no classifier"),
-        (lambda: fill_mask(mrpc, "[MASK]", 5), "has no head for masked tokens"),
-        (lambda: fill_mask(pretrained, "the [mask] of", 5), r"There is no \[MASK\]"),
-        (
-            lambda: fill_mask(pretrained, "water " * 31 + "[MASK]", 5),
-            "The text has 34 tokens, and the model takes at most 32",
-        ),
         (lambda: predict(mrpc, [("a",)]), "mrpc takes two sentences, and here is one sentence"),
         (lambda: predict(cola, [("a", "b")]), "cola takes one sentence, and here is two sentences"),
         (

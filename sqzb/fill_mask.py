@@ -1,0 +1,41 @@
+"""sqzb fill-mask: the likeliest tokens for each [MASK] of a text."""
+
+import torch
+
+from sqzb.errors import UserError
+from sqzb.model.open import open_squeezebert_mlm
+from sqzb.tokenizer import MASK, special_ids
+from sqzb.training.engine import start_accelerator
+
+
+def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
+    """For each [MASK] in the text, the `top` likeliest tokens with their probabilities, likeliest first.
+
+    Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
+    """
+    opened = open_squeezebert_mlm(path)
+    model, tokenizer = opened.model, opened.tokenizer
+    ids, mask = tokenizer.encode(text).ids, special_ids(tokenizer).mask
+    if mask not in ids:
+        raise UserError(
+            f"There is no {MASK} in the text: put it where a token is to be found, in capitals."
+        )
+    if len(ids) > model.config.max_position_embeddings:
+        raise UserError(
+            f"The text has {len(ids)} tokens, and the model takes {model.config.max_position_embeddings}."
+        )
+    device = start_accelerator().device
+    inputs = torch.tensor([ids], device=device)
+    with torch.no_grad():
+        logits = model.to(device).eval()(inputs).logits
+    probabilities = logits[inputs == mask].softmax(-1)[
+        :, : tokenizer.get_vocab_size()
+    ]  # a model may have more rows
+    likeliest = probabilities.topk(min(top, probabilities.shape[1]))
+    return [
+        [
+            (str(tokenizer.id_to_token(token)), probability)
+            for token, probability in zip(*of_one, strict=True)
+        ]
+        for of_one in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
+    ]
