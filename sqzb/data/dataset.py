@@ -8,6 +8,9 @@ from typing import NamedTuple
 # for tokens the index of each word's tag.
 Label = int | float | tuple[int, ...]
 
+# The text of an example without a label: one text, a pair, or a list of words.
+Text = str | tuple[str, str] | list[str]
+
 
 class Example(NamedTuple):
     """A text, or a pair of texts, with its label.
