@@ -17,6 +17,7 @@ INTERRUPTED = 130  # typer's exit code for Ctrl-C
 DEBUG = "--debug"  # typer takes an option in one position only, so `main` reads this one
 # Panels of --help, for commands with more options than 24 lines hold.
 OWN, DATA, MODEL, SEVERAL, FOLDER = "Your own data", "GLUE", "Model", "Several runs", "Folder"
+RESULT = "Result"
 
 app = typer.Typer(
     help="Pretrain and finetune SqueezeBERT, a small fast encoder.",
@@ -466,7 +467,7 @@ def evaluate(
         write_json(json, figures)
 
 
-@app.command(epilog='Example: sqzb predict runs/mrpc "The fire began." "A fire broke out."')
+@app.command(epilog="Example: sqzb predict runs/reviews --file new.csv --output out.csv")
 def predict(
     path: Annotated[
         str,
@@ -474,26 +475,66 @@ def predict(
     ],
     sentences: Annotated[
         list[str] | None,
-        typer.Argument(metavar="SENTENCE [SECOND]", help="Text to classify: one or a pair."),
+        typer.Argument(metavar="SENTENCE [SECOND]", help="Text to predict: one or a pair."),
     ] = None,
     file: Annotated[
-        Path | None,
+        list[str] | None,
         typer.Option(
-            metavar="FILE", help="Text file with one example per line; a tab separates a pair."
+            metavar="FILE",
+            help="CSV, TSV, JSONL, parquet or text file, or a folder of them; - is standard "
+            "input. Repeat it for several files.",
+            rich_help_panel=OWN,
         ),
     ] = None,
+    text: Annotated[
+        str | None,
+        typer.Option(
+            metavar="COLUMN",
+            help="Column of the texts, or A,B for pairs (default: as in training).",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="CSV, TSV, JSONL or parquet file to write; a folder for several files.",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    json: Annotated[
+        bool,
+        typer.Option("--json", help="Print a JSON object per line.", rich_help_panel=RESULT),
+    ] = False,
+    executor: Annotated[
+        Executor,
+        typer.Option(help="Predict several files here or on a Ray cluster."),
+    ] = "processes",
 ) -> None:
-    """Print the label of a text and the probability of each label, or the score."""
-    if (not sentences) == (file is None):
+    """Predict labels with their probabilities, or scores.
+
+    --output keeps the columns and the order of the rows, and adds the predictions.
+    Without --output, the prediction of each row is printed as a line.
+    """
+    if (not sentences) == (not file):
         raise typer.BadParameter("give either a sentence or --file FILE")
     if len(sentences or ()) > 2:
         raise typer.BadParameter("give one sentence or two; put each into quotes")
+    if not file and (text is not None or output is not None or executor != "processes"):
+        raise typer.BadParameter("--text, --output and --executor are for --file FILE")
+    if output is not None and json:
+        raise typer.BadParameter("--json prints; for a file give --output FILE.jsonl alone")
+    if output is None and file and (len(file) > 1 or executor != "processes"):
+        raise typer.BadParameter("several files need --output FOLDER")
     from sqzb import predict as predicting
-    from sqzb.data.lines import read_lines
+    from sqzb.data.formats import open_table
 
-    rows = [tuple(sentences or ())] if file is None else read_lines(file)
-    for prediction in predicting.predict(path, rows, file):
-        typer.echo(predicting.shown(prediction))
+    columns = [] if text is None else [name.strip() for name in text.split(",")]
+    if file and output is not None:
+        predicting.write_predictions(path, file, output, columns, executor)
+        return
+    table = open_table(file[0]) if file else predicting.sentences_table(sentences or ())
+    predicting.print_predictions(path, table, columns, json)
 
 
 @app.command(epilog='Example: sqzb fill-mask runs/phase2_512 "Paris is the [MASK] of France."')

@@ -1,64 +1,335 @@
-"""sqzb predict: a quick look at what a model says about a text."""
+"""sqzb predict: predictions for sentences, standard input, and tables of any size."""
 
-import math
-from collections.abc import Sequence
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
-import torch
+import pyarrow as pa
 
-from sqzb.data.dataset import Classes, Example, Number
-from sqzb.data.lines import Sentences, check_sentences
-from sqzb.finetuning.data import open_data
-from sqzb.finetuning.encode import encode
-from sqzb.finetuning.predict import predict as logits_of
-from sqzb.model.open import model_folder, open_classifier
-from sqzb.recipe import FinetuneRecipe, number
-from sqzb.training.engine import start_accelerator
-from sqzb.training.run_folder import recipe_of
+from sqzb import console
+from sqzb.corpus import executors
+from sqzb.data.dataset import Number
+from sqzb.data.formats import STANDARD_INPUT, open_table, tables
+from sqzb.data.formats.common import Row, Table
+from sqzb.data.texts import COUNTS, Checked, TextTable, check, choose_texts
+from sqzb.data.writing import PARQUET, has_ending, json_line, open_writer, output_ending
+from sqzb.errors import UserError
+from sqzb.using import (
+    WINDOW,
+    ClassPrediction,
+    FinetunedModel,
+    Prediction,
+    cut_warning,
+    load,
+    remembered_texts,
+    windows,
+)
 
-Prediction = dict[
-    str, float
-]  # the probability of each label, in their order; of a regression "score" alone
+PREFIX = "predicted_"  # of an added column whose name the table has already
+COMMAND_LINE = "the command line"
+FILE_OPTION = "--file"
 
 
-def predict(
-    path: str, rows: Sequence[Sentences], file: Path | None = None
-) -> list[Prediction | None]:
-    """What the finetuned model says of each row, None of one without sentences.
+class PredictedRows(NamedTuple):
+    """A window of rows with their predictions, which are None for rows without a text.
 
-    path: a run, a saved model or a Hub id; file: where the rows are from, for errors. Texts longer than the run's
-    max_length, or the model's positions, are cut as in training. Raises UserError when the model has no classifier, or
-    its run's task takes another number of sentences.
+    cut  number of texts that are longer than the model reads
     """
-    folder = model_folder(path)
-    recipe = recipe_of(str(folder.path), FinetuneRecipe)
-    if recipe is not None and recipe.task is not None:
-        data = open_data(recipe)
-        check_sentences(data.name, data.texts, rows, file)
-    opened = open_classifier(folder)
-    model = opened.model
-    names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
-    kind = Classes(names) if len(names) > 1 else Number(-math.inf, math.inf)
-    known = [row for row in rows if row]
-    examples = [
-        Example(row[0], row[1] if len(row) == 2 else None, None, number)
-        for number, row in enumerate(known)
-    ]
-    positions = model.config.max_position_embeddings
-    max_length = positions if recipe is None else min(int(number(recipe.max_length)), positions)
-    accelerator = start_accelerator()
-    encoded = encode(examples, opened.tokenizer, max_length, kind)
-    logits = torch.from_numpy(logits_of(model.to(accelerator.device), encoded, accelerator))
-    values = iter((logits.softmax(-1) if kind.names else logits).tolist())
-    labels = kind.names or ("score",)
-    return [dict(zip(labels, next(values), strict=True)) if row else None for row in rows]
+
+    rows: list[Row]
+    predictions: list[Prediction | None]
+    cut: int
+
+
+@dataclass
+class Counts:
+    """Numbers of rows in a table.
+
+    rows   that were predicted so far, those without a text too
+    empty  rows without a text; `first` is the number of the first of them
+    cut    texts that are longer than the model reads
+    """
+
+    rows: int = 0
+    empty: int = 0
+    first: int = 0
+    cut: int = 0
+
+    def add(self, window: PredictedRows) -> None:
+        """Count the rows of a window."""
+        for row, prediction in zip(window.rows, window.predictions, strict=True):
+            if prediction is None:
+                self.first = self.first or row.number
+                self.empty += 1
+        self.rows += len(window.rows)
+        self.cut += window.cut
+
+    def warnings(self, table: Table, max_length: int) -> list[str]:
+        """Return sentences about rows without a prediction, or with one for a part of the text."""
+        found = []
+        if self.empty:
+            others = f" and {self.empty - 1:,} more" if self.empty > 1 else ""
+            where = table.where(self.first)
+            found.append(f"Rows without a text have no prediction: {where}{others}.")
+        if self.cut:
+            found.append(f"{table.path}: {cut_warning(self.cut, self.rows, max_length)}")
+        return found
+
+
+class Written(NamedTuple):
+    """What was written, as sentences: a summary, and warnings."""
+
+    summary: str
+    warnings: list[str]
+
+    def report(self) -> None:
+        """Print the summary and the warnings."""
+        console.out.print(self.summary)
+        for warning in self.warnings:
+            console.warn(warning)
+
+
+def sentences_table(sentences: Sequence[str]) -> Table:
+    """Return a table with one row: a sentence, or a pair."""
+    names = ("text",) if len(sentences) == 1 else ("text_a", "text_b")
+    row = Row(1, dict(zip(names, sentences, strict=True)))
+    return Table(COMMAND_LINE, names, "row", lambda wanted: iter([row]))
+
+
+def print_predictions(path: str, table: Table, text: Sequence[str], as_json: bool) -> None:
+    """Print the predictions for a table, a line for each row, as they are computed.
+
+    path     of the model
+    text     columns of the texts; see `choose_texts`
+    as_json  whether a line is a JSON object with the row and its prediction
+
+    Raises:
+        UserError: The model or the table cannot be used.
+    """
+    model = load(path)
+    if table.path == COMMAND_LINE and model.texts not in (None, len(table.columns)):
+        raise UserError(
+            f"{path} needs {COUNTS[model.texts]} per example. Give {COUNTS[model.texts]}, each in "
+            "quotes."
+        )
+    texts = choose_texts(table, text, remembered_texts(path), model.texts)
+    names = added_columns(model, table.columns)
+    counts = Counts()
+    # A person who types lines waits for the answer to each.
+    is_typed = table.path == "standard input" and sys.stdin.isatty()
+    for window in predict_rows(model, texts, 1 if is_typed else WINDOW):
+        if as_json:
+            rows = with_predictions(table, window, names)
+            lines = [json_line(values) for values in rows]
+        else:
+            lines = [shown(prediction) for prediction in window.predictions]
+        sys.stdout.write("".join(f"{line}\n" for line in lines))
+        sys.stdout.flush()
+        counts.add(window)
+    for warning in counts.warnings(table, model.max_length):
+        console.warn(warning)
+
+
+def write_predictions(
+    path: str, given: Sequence[str], output: Path, text: Sequence[str], executor: str
+) -> None:
+    """Write a file with its predictions, or several files into a folder, and report them.
+
+    path      of the model
+    given     a file, or several: files, folders of shards and globs
+    output    the file to write; of several the folder, in which each keeps its name
+    text      columns of the texts; see `choose_texts`
+    executor  "ray" to predict each of several files on a Ray cluster; "processes" for here
+
+    Raises:
+        UserError: A table or the model cannot be used, or an output cannot be written.
+    """
+    if len(given) == 1 and (given[0] == STANDARD_INPUT or Path(given[0]).is_file()):
+        predict_file(load(path), given[0], output, text, remembered_texts(path)).report()
+        return
+    files = [table.path for table in tables(given, FILE_OPTION)]
+    outputs = _outputs(files, output)
+    if executor == "ray":
+        tasks = [(path, file, str(outputs[file]), tuple(text)) for file in files]
+        finished = executors.run("ray", os.cpu_count() or 1, predict_on_worker, tasks)
+        with console.bar("files", len(files)) as bar:
+            for number_and_result in finished:
+                if number_and_result is not None:
+                    number_and_result[1].report()
+                    bar.advance()
+        return
+    model = load(path)
+    for file in files:
+        predict_file(model, file, outputs[file], text, remembered_texts(path)).report()
+
+
+def predict_on_worker(path: str, file: str, output: str, text: Sequence[str]) -> Written:
+    """Open a model and predict one file, in a process of an executor."""
+    return predict_file(load(path), file, Path(output), text, remembered_texts(path), show=False)
+
+
+def _outputs(files: Sequence[str], folder: Path) -> dict[str, Path]:
+    """Return the file to write for each of several files.
+
+    A format that cannot be written becomes .jsonl.
+
+    Raises:
+        UserError: Two files have one name, or the folder is a file.
+    """
+    if folder.is_file() or has_ending(folder):
+        raise UserError(
+            f"There are several files to predict, and --output {folder} is one file. Give a folder."
+        )
+    outputs: dict[str, Path] = {}
+    for file in files:
+        name = Path(file).name
+        output = folder / (name if has_ending(Path(name)) else f"{Path(name).stem}.jsonl")
+        if output in outputs.values():
+            raise UserError(
+                f"{file} and another file would both be written to {output}. Predict them one at "
+                "a time, or rename one."
+            )
+        outputs[file] = output
+    return outputs
+
+
+def predict_file(
+    model: FinetunedModel,
+    path: str,
+    output: Path,
+    text: Sequence[str] = (),
+    remembered: Sequence[str] = (),
+    show: bool = True,
+) -> Written:
+    """Write a table with its predictions, in the rows' order, whole or not at all.
+
+    The table is read twice: the first time to check all rows before any work, and to count them.
+    Standard input is read once. In both cases memory use is bounded.
+
+    path              of the table, or - for standard input
+    output            the file to write; its ending is the format
+    text, remembered  columns of the texts; see `choose_texts`
+    show              whether to show a bar
+
+    Raises:
+        UserError: The table cannot be used, or the output cannot be written.
+    """
+    ending = output_ending(output)
+    is_stream = path == STANDARD_INPUT
+    if is_stream and ending == PARQUET:
+        raise UserError(
+            "A parquet file's types are taken from all rows, and standard input can be read once. "
+            "Give an --output of .jsonl or .csv."
+        )
+    if output.exists() and not is_stream and output.samefile(path):
+        raise UserError(f"--output {output} is the input. Give another file.")
+    table = open_table(path)
+    texts = choose_texts(table, text, remembered, model.texts)
+    checked = Checked(0, table.columns, None) if is_stream else check(texts, ending == PARQUET)
+
+    names = added_columns(model, checked.columns)
+    columns = (*checked.columns, *names)
+    schema = checked.schema
+    if schema is not None:
+        for name, kind in zip(names, column_types(model).values(), strict=True):
+            schema = schema.append(pa.field(name, kind))
+
+    counts = Counts()
+    shows_bar = show and not is_stream
+    with (
+        open_writer(output, columns, schema) as writer,
+        console.bar(Path(path).name, checked.rows, show=shows_bar) as bar,
+    ):
+        for window in predict_rows(model, texts):
+            writer.write(with_predictions(table, window, names))
+            counts.add(window)
+            bar.advance(len(window.rows))
+    summary = (
+        f"{output} has {counts.rows:,} rows: those of {table.path}, with {_listed(names)} for the "
+        f"text in {' and '.join(texts.columns)}."
+    )
+    return Written(summary, counts.warnings(table, model.max_length))
+
+
+def predict_rows(
+    model: FinetunedModel, texts: TextTable, largest: int = WINDOW
+) -> Iterator[PredictedRows]:
+    """Yield a table's rows with their predictions, in order, reading at most a window ahead."""
+    for rows in windows(texts.table.rows(), largest):
+        found = [texts.text(row) for row in rows]
+        given = [text for text in found if text is not None]
+        window = model.predict_window(given)
+        results = iter(window.predictions)
+        predictions = [None if text is None else next(results) for text in found]
+        yield PredictedRows(rows, predictions, window.cut)
+
+
+# Columns for predictions
+
+
+def column_types(model: FinetunedModel) -> dict[str, pa.DataType]:
+    """Return the names and types of the columns that hold a model's predictions."""
+    if isinstance(model.kind, Number):
+        return {"score": pa.float64()}
+    return {"label": pa.string()} | {f"probability_{name}": pa.float64() for name in model.labels}
+
+
+def added_columns(model: FinetunedModel, taken: Sequence[str]) -> list[str]:
+    """Return names for the columns with a model's predictions.
+
+    If a table has one of the names already, all of them get `PREFIX`, as often as it takes.
+    """
+    names = list(column_types(model))
+    while set(names) & set(taken):
+        names = [PREFIX + name for name in names]
+    return names
+
+
+def column_values(prediction: Prediction) -> list[Any]:
+    """Return a prediction as values of the columns that `column_types` names."""
+    if isinstance(prediction, ClassPrediction):
+        return [prediction.label, *prediction.probabilities.values()]
+    return [prediction.value]
+
+
+def with_predictions(
+    table: Table, window: PredictedRows, names: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Return the values of a table's rows, with the predictions in the columns `names`.
+
+    Raises:
+        UserError: A row has one of these columns, which the rows before did not have.
+    """
+    rows = []
+    for row, prediction in zip(window.rows, window.predictions, strict=True):
+        for name in names:
+            if name in row.values:
+                raise UserError(
+                    f"{table.where(row)}: the row has {name!r}, where the prediction belongs, and "
+                    "the first row has not. Rename it, or give the rows as a file with --output."
+                )
+        values = [None] * len(names) if prediction is None else column_values(prediction)
+        rows.append({**row.values, **dict(zip(names, values, strict=True))})
+    return rows
 
 
 def shown(prediction: Prediction | None) -> str:
-    """A line: the likeliest label, then each label's probability, with tabs between; or the score; empty for None."""
+    """Return a prediction as a person reads it; an empty line for None.
+
+    Of classes the likeliest one, then the probability of each, with tabs between.
+    """
     if prediction is None:
         return ""
-    if list(prediction) == ["score"]:
-        return f"{prediction['score']:.4f}"
-    likeliest = max(prediction, key=lambda label: prediction[label])
-    return "\t".join([likeliest, *(f"{label} {value:.1%}" for label, value in prediction.items())])
+    if isinstance(prediction, ClassPrediction):
+        each = [f"{name} {value:.1%}" for name, value in prediction.probabilities.items()]
+        return "\t".join([prediction.label, *each])
+    return f"{prediction.value:.4f}"
+
+
+def _listed(names: Sequence[str]) -> str:
+    """Return the added columns for a message, the first four of them."""
+    others = f" and {len(names) - 4} more" if len(names) > 4 else ""
+    return f"{', '.join(names[:4])}{others}"

@@ -20,6 +20,7 @@ FLOORS: list[set[str]] = [
     {"model", "corpus"},
     {"training"},
     {"pretraining", "finetuning"},
+    {"using"},
     {"evaluate", "predict", "fill_mask", "bench"},
     {"cli"},
     {"__main__"},

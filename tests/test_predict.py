@@ -1,122 +1,293 @@
-"""A quick look at a model: what transformers says of the same folder and the same text."""
+"""sqzb predict: each row keeps its columns and its place, and gets what the model predicts alone."""
 
+import csv
+import io
+import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from saved_runs import save_run
-from sqzb.data.lines import read_lines
+from sqzb import using
+from sqzb.data.formats import open_table
+from sqzb.data.formats.common import Row, Table
+from sqzb.data.texts import TextTable
 from sqzb.errors import UserError
-from sqzb.glue.tasks import TASKS
-from sqzb.predict import Prediction, predict, shown
+from sqzb.predict import (
+    added_columns,
+    predict_file,
+    predict_rows,
+    print_predictions,
+    sentences_table,
+    shown,
+    write_predictions,
+)
+from sqzb.using import ClassPrediction, FinetunedModel, NumberPrediction, load
 
-PAIRS = [
-    ("Water of the river.", "A stone bridge"),
-    ("winter", "Winter light, and a garden"),
-    ("letter", "the history"),
-]
-Save = Callable[..., Path]
-
-
-@pytest.fixture
-def save(vocabulary: Path, tmp_path: Path) -> Save:
-    """Write a run of random weights: a classifier for a task's labels, or a pretrained model."""
-
-    def write(task: str | None = None, recipe: bool = True, max_length: int = 128) -> Path:
-        run = save_run(
-            tmp_path / (task or "pretrained"), vocabulary, task=task, max_length=max_length
-        )
-        if not recipe:
-            (run / "recipe.yaml").unlink()
-        return run
-
-    return write
+COLA = ("unacceptable", "acceptable")
+TEXTS = ["the letter", "Water, and a stone bridge over it.", "garden", "", "of the river", "music"]
 
 
-def of_transformers(run: Path, kind: str, *texts: str) -> torch.Tensor:
-    """Logits of the same folder."""
-    transformers = pytest.importorskip("transformers")
-    model = getattr(transformers, kind).from_pretrained(run / "final").eval()
-    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "final")
-    with torch.no_grad():
-        logits: torch.Tensor = model(
-            **tokenizer(*texts, return_tensors="pt", truncation=True)
-        ).logits[0]
-    return logits
+@pytest.fixture(scope="module")
+def run(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A classifier of single texts, which are cut at 16 tokens."""
+    return save_run(tmp_path_factory.mktemp("cola"), vocabulary, task="cola", max_length=16)
 
 
-@pytest.mark.parametrize("task", ["mrpc", "mnli", "stsb"])
-def test_a_pairs_prediction_is_that_of_transformers(save: Save, task: str) -> None:
-    run = save(task)
-    for pair, found in zip(PAIRS, predict(str(run), PAIRS), strict=True):
-        logits = of_transformers(run, "AutoModelForSequenceClassification", *pair)
-        assert found is not None and list(found) == list(TASKS[task].labels or ["score"])
-        wanted = logits.softmax(-1) if TASKS[task].labels else logits
-        torch.testing.assert_close(torch.tensor(list(found.values())), wanted, atol=1e-5, rtol=1e-4)
+@pytest.fixture(scope="module")
+def pairs(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A regression of pairs."""
+    return save_run(tmp_path_factory.mktemp("stsb"), vocabulary, task="stsb")
 
 
-def test_a_single_sentence_and_one_that_is_too_long(save: Save) -> None:
-    run = save("cola")
-    texts = ["the letter", "water and winter " * 40]
-    for text, found in zip(texts, predict(str(run), [(text,) for text in texts]), strict=True):
-        wanted = of_transformers(run, "AutoModelForSequenceClassification", text).softmax(-1)
-        torch.testing.assert_close(
-            torch.tensor(list((found or {}).values())), wanted, atol=1e-5, rtol=1e-4
-        )
+@pytest.fixture(scope="module")
+def model(run: Path) -> FinetunedModel:
+    return load(run)
 
 
-def test_a_text_is_cut_as_in_training(save: Save) -> None:
-    run = save("cola", max_length=8)
-    long, cut, longer = predict(str(run), [("water " * 20,), ("water " * 6,), ("water " * 5,)])
-    assert long == cut != longer
+def write_csv(path: Path, rows: Sequence[Sequence[str]]) -> Path:
+    with path.open("w", encoding="utf-8", newline="") as file:
+        csv.writer(file).writerows(rows)
+    return path
 
 
-def test_lines_and_predictions_keep_step(save: Save, tmp_path: Path) -> None:
-    """Empty lines stay empty ones; the others do not depend on what is beside them."""
+def read_csv(path: Path) -> list[dict[str, str]]:
+    with path.open(encoding="utf-8", newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def in_memory(texts: Sequence[str]) -> Table:
+    rows = [Row(number, {"text": text}) for number, text in enumerate(texts, 1)]
+    return Table("memory", ("text",), "row", lambda wanted: iter(rows))
+
+
+@given(st.lists(st.sampled_from(TEXTS), max_size=12), st.integers(1, 5))
+@settings(max_examples=15)
+def test_any_rows_in_any_window_are_predicted_as_alone(
+    model: FinetunedModel, texts: list[str], window: int
+) -> None:
+    parts = list(predict_rows(model, TextTable(in_memory(texts), ("text",)), window))
+    assert [row.values["text"] for part in parts for row in part.rows] == texts
+    predictions = [prediction for part in parts for prediction in part.predictions]
+    for text, prediction in zip(texts, predictions, strict=True):
+        if text == "":
+            assert prediction is None
+            continue
+        (alone,) = model.predict([text])
+        assert isinstance(prediction, ClassPrediction) and isinstance(alone, ClassPrediction)
+        assert prediction.probabilities == pytest.approx(alone.probabilities, abs=1e-6)
+
+
+@pytest.mark.parametrize("window", [1, 8, 40])
+def test_rows_are_read_at_most_a_window_ahead(model: FinetunedModel, window: int) -> None:
+    read = 0
+
+    def rows(wanted: Sequence[str]) -> Iterator[Row]:
+        nonlocal read
+        for number in range(1, 71):
+            read += 1
+            yield Row(number, {"text": "water"})
+
+    written = 0
+    table = Table("many", ("text",), "row", rows)
+    for part in predict_rows(model, TextTable(table, ("text",)), window):
+        written += len(part.rows)
+        assert read - written <= window
+    assert read == written == 70
+
+
+@pytest.mark.parametrize("ending", [".csv", ".tsv.gz", ".jsonl", ".parquet"])
+def test_columns_and_order_are_kept(
+    ending: str, run: Path, model: FinetunedModel, tmp_path: Path
+) -> None:
+    rows = [(str(number), text, "x\ny") for number, text in enumerate(TEXTS * 7)]
+    given_file = write_csv(tmp_path / "new.csv", [("id", "text", "note"), *rows])
+    output = tmp_path / f"out{ending}"
+    write_predictions(str(run), [str(given_file)], output, [], "processes")
+
+    table = open_table(output)
+    added = ("label", "probability_unacceptable", "probability_acceptable")
+    assert table.columns == ("id", "text", "note", *added)
+    found = [row.values for row in table.rows()]
+    assert [(row["id"], row["text"], row["note"]) for row in found] == rows
+    for values in found:
+        if values["text"] == "":
+            assert {values[name] for name in added} <= {"", None}
+            continue
+        (alone,) = model.predict([values["text"]])
+        assert isinstance(alone, ClassPrediction) and values["label"] == alone.label
+        probabilities = [float(values[name]) for name in added[1:]]
+        assert probabilities == pytest.approx(list(alone.probabilities.values()), abs=1e-6)
+
+
+def test_values_of_json_and_parquet_keep_their_types(run: Path, tmp_path: Path) -> None:
+    rows: list[dict[str, Any]] = [
+        {"text": "the letter", "n": 1, "tags": ["a", "b"], "none": None},
+        {"text": "garden", "n": 2, "tags": [], "none": None},
+    ]
+    pq.write_table(pa.Table.from_pylist(rows), tmp_path / "new.parquet")
+    for output in (tmp_path / "out.jsonl", tmp_path / "again.parquet"):
+        write_predictions(str(run), [str(tmp_path / "new.parquet")], output, [], "processes")
+        found = [dict(row.values) for row in open_table(output).rows()]
+        assert [{name: row[name] for name in rows[0]} for row in found] == rows
+
+
+def test_scores_of_pairs_and_a_name_that_is_taken(pairs: Path, tmp_path: Path) -> None:
+    rows = [("score", "p", "h"), ("old", "river", "water")]
+    given_file = write_csv(tmp_path / "new.csv", rows)
+    write_predictions(str(pairs), [str(given_file)], tmp_path / "out.csv", ["p", "h"], "processes")
+    (row,) = read_csv(tmp_path / "out.csv")
+    (alone,) = load(pairs).predict([("river", "water")])
+    assert isinstance(alone, NumberPrediction)
+    assert row == {
+        "score": "old",
+        "p": "river",
+        "h": "water",
+        "predicted_score": json.dumps(alone.value),
+    }
+
+
+def test_all_added_names_get_the_prefix_where_one_is_taken(model: FinetunedModel) -> None:
+    plain = ["label", *(f"probability_{name}" for name in COLA)]
+    assert added_columns(model, ["text"]) == plain
+    assert added_columns(model, ["text", "label"]) == [f"predicted_{name}" for name in plain]
+    taken = ["label", "predicted_probability_acceptable"]
+    assert added_columns(model, taken) == [f"predicted_predicted_{name}" for name in plain]
+
+
+def test_remembered_columns_are_read(vocabulary: Path, tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", vocabulary, task="cola")
+    (run / "data.json").write_text('{"text": ["review"]}')
+    new = write_csv(tmp_path / "new.csv", [("text", "review"), ("river", "garden")])
+    write_predictions(str(run), [str(new)], tmp_path / "out.jsonl", [], "processes")
+    (found,) = open_table(tmp_path / "out.jsonl").rows()
+    (alone,) = load(run).predict(["garden"])
+    assert isinstance(alone, ClassPrediction)
+    assert found.values["probability_acceptable"] == alone.probabilities["acceptable"]
+
+
+def test_lines_of_text_are_printed_a_line_each(
+    run: Path, model: FinetunedModel, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Empty lines stay empty ones."""
     file = tmp_path / "lines.txt"
-    file.write_bytes(
-        "\ufeff".encode()
-        + b"\r\n"
-        + "".join(f"{a}\t{b}\r\n \r\n" for a, b in PAIRS).encode()
-        + b"one\ttwo"
-    )
-    rows = read_lines(file)
-    assert rows == [(), PAIRS[0], (), PAIRS[1], (), PAIRS[2], (), ("one", "two")]
-    run = str(save("mrpc"))
-    found = predict(run, rows)
-    assert [prediction is None for prediction in found] == [not row for row in rows]
-    for row, prediction in zip(rows, found, strict=True):
-        assert prediction is None or prediction == pytest.approx(predict(run, [row])[0], abs=1e-6)
-    assert predict(run, [(), ()]) == [None, None] and predict(run, []) == []
+    file.write_bytes("\ufeffthe letter\r\n\r\n  \r\ngarden".encode())
+    print_predictions(str(run), open_table(file), [], as_json=False)
+    printed = capsys.readouterr()
+    first, last = model.predict(["the letter", "garden"])
+    assert printed.out.split("\n") == [shown(first), "", "", shown(last), ""]
+    assert f"{file}:2 and 1 more" in printed.err
+
+
+def test_a_sentence_is_printed_as_json(
+    run: Path, pairs: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    print_predictions(str(run), sentences_table(["the letter"]), [], as_json=True)
+    found = json.loads(capsys.readouterr().out)
+    assert found["text"] == "the letter" and found["label"] in COLA
+    assert found["probability_unacceptable"] + found["probability_acceptable"] == pytest.approx(1)
+    print_predictions(str(pairs), sentences_table(["a", "b"]), [], as_json=True)
+    assert list(json.loads(capsys.readouterr().out)) == ["text_a", "text_b", "score"]
+
+
+@pytest.mark.parametrize("given_input", ["the letter\n\ngarden\n", '{"x": 1, "text": "garden"}\n'])
+def test_standard_input_is_lines_or_objects(
+    given_input: str,
+    run: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    def standard_input() -> io.TextIOWrapper:
+        return io.TextIOWrapper(io.BufferedReader(io.BytesIO(given_input.encode())))
+
+    monkeypatch.setattr(sys, "stdin", standard_input())
+    print_predictions(str(run), open_table("-"), [], as_json=True)
+    printed = [json.loads(line) for line in capsys.readouterr().out.splitlines()]
+    assert len(printed) == given_input.count("\n")
+    monkeypatch.setattr(sys, "stdin", standard_input())
+    write_predictions(str(run), ["-"], tmp_path / "out.jsonl", [], "processes")
+    assert [dict(row.values) for row in open_table(tmp_path / "out.jsonl").rows()] == printed
+    with pytest.raises(UserError, match="standard input can be read once"):
+        write_predictions(str(run), ["-"], tmp_path / "out.parquet", [], "processes")
+
+
+def test_texts_that_are_cut_are_warned_of(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new.txt"
+    new.write_text("water " * 15 + "\n" + "water " * 14 + "\n")
+    write_predictions(str(run), [str(new)], tmp_path / "out.csv", [], "processes")
+    printed = capsys.readouterr()
+    assert f"{new}: 1 of 2 texts have more than 16 tokens" in printed.err
+    assert "out.csv has 2 rows" in printed.out
+
+
+def test_nothing_is_written_where_a_later_row_is_bad(
+    run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The row is found before anything is predicted."""
+    new = tmp_path / "new.jsonl"
+    new.write_text('{"text": "a"}\n' * 50 + '{"text": 3}\n')
+    monkeypatch.setattr(using, "predict", None)
+    with pytest.raises(UserError, match=re.escape(f"{new}:51: 'text' holds a number (3)")):
+        write_predictions(str(run), [str(new)], tmp_path / "out.csv", [], "processes")
+    assert [file.name for file in tmp_path.iterdir()] == ["new.jsonl"]
+
+
+def test_several_files_keep_their_names_in_a_folder(
+    run: Path, model: FinetunedModel, tmp_path: Path
+) -> None:
+    shards = tmp_path / "shards"
+    shards.mkdir()
+    for name, text in (("one", "garden"), ("two", "river"), ("three", "music")):
+        write_csv(shards / f"{name}.csv", [("text",), (text,)])
+    write_predictions(str(run), [str(shards)], tmp_path / "out", [], "processes")
+    assert sorted(file.name for file in (tmp_path / "out").iterdir()) == [
+        "one.csv",
+        "three.csv",
+        "two.csv",
+    ]
+    for name in ("one", "two", "three"):
+        alone = tmp_path / f"{name}.csv"
+        predict_file(model, str(shards / f"{name}.csv"), alone)
+        assert (tmp_path / "out" / f"{name}.csv").read_bytes() == alone.read_bytes()
+
+
+def test_what_cannot_be_predicted_is_told(run: Path, pairs: Path, tmp_path: Path) -> None:
+    new = write_csv(tmp_path / "new.csv", [("text",), ("river",)])
+    (tmp_path / "other").mkdir()
+    other = write_csv(tmp_path / "other" / "new.csv", [("text",), ("river",)])
+    for path, files, output, said in (
+        (run, [new], "out.xlsx", "none of the endings that can be written"),
+        (run, [new], "new.csv", "is the input"),
+        (pairs, [new], "out.csv", "needs two texts per example, and --text is text"),
+        (run, [new, new], "out.csv", "one file. Give a folder"),
+        (run, [new, other], "out", "both be written to"),
+        (run, [tmp_path / "none.csv"], "out", "There is no file, folder or glob"),
+    ):
+        with pytest.raises(UserError, match=said):
+            names = [str(file) for file in files]
+            write_predictions(str(path), names, tmp_path / output, [], "processes")
+
+
+def test_a_sentence_in_place_of_a_pair_is_told(run: Path, pairs: Path) -> None:
+    with pytest.raises(UserError, match=r"needs two texts per example\. Give two texts"):
+        print_predictions(str(pairs), sentences_table(["a"]), [], as_json=False)
+    with pytest.raises(UserError, match="needs one text per example"):
+        print_predictions(str(run), sentences_table(["a", "b"]), [], as_json=False)
 
 
 def test_the_line_that_is_shown() -> None:
-    pair: Prediction = {"not_equivalent": 0.069, "equivalent": 0.931}
-    assert shown(pair) == "equivalent\tnot_equivalent 6.9%\tequivalent 93.1%"
-    assert shown({"score": 3.25}) == "3.2500"
+    found = ClassPrediction("b", 0.931, {"a": 0.069, "b": 0.931})
+    assert shown(found) == "b\ta 6.9%\tb 93.1%"
+    assert shown(NumberPrediction(3.25)) == "3.2500"
     assert shown(None) == ""
-
-
-def test_what_a_model_cannot_do_is_told(save: Save, tmp_path: Path) -> None:
-    pretrained, mrpc, cola = (str(save(task)) for task in (None, "mrpc", "cola"))
-    (tmp_path / "one.txt").write_text("a\tb\n\nalone\n")
-    one = tmp_path / "one.txt"
-    for call, said in (
-        (lambda: predict(pretrained, [("a",)]), "has no classifier"),
-        (lambda: predict(mrpc, [("a",)]), "mrpc takes two sentences, and here is one sentence"),
-        (lambda: predict(cola, [("a", "b")]), "cola takes one sentence, and here is two sentences"),
-        (
-            lambda: predict(mrpc, read_lines(one), one),
-            re.escape(f"{one}:3: mrpc takes two sentences"),
-        ),
-    ):
-        with pytest.raises(UserError, match=said):
-            call()
-
-
-def test_a_model_of_an_unknown_task_takes_what_it_is_given(save: Save) -> None:
-    run = str(save("mrpc", recipe=False))
-    assert all(predict(run, [("a",), ("a", "b")]))
