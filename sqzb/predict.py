@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -11,7 +11,7 @@ import pyarrow as pa
 
 from sqzb import console
 from sqzb.corpus import executors
-from sqzb.data.dataset import Number
+from sqzb.data.dataset import Labels, Number, Tags
 from sqzb.data.formats import STANDARD_INPUT, open_table, tables
 from sqzb.data.formats.common import Row, Table
 from sqzb.data.texts import COUNTS, Checked, TextTable, check, choose_texts
@@ -21,7 +21,10 @@ from sqzb.using import (
     WINDOW,
     ClassPrediction,
     FinetunedModel,
+    LabelsPrediction,
+    NumberPrediction,
     Prediction,
+    TokensPrediction,
     cut_warning,
     load,
     remembered_texts,
@@ -115,7 +118,7 @@ def print_predictions(path: str, table: Table, text: Sequence[str], as_json: boo
             f"{path} needs {COUNTS[model.texts]} per example. Give {COUNTS[model.texts]}, each in "
             "quotes."
         )
-    texts = choose_texts(table, text, remembered_texts(path), model.texts)
+    texts = choose_texts(table, text, remembered_texts(path), model.texts, model.takes_words)
     names = added_columns(model, table.columns)
     counts = Counts()
     # A person who types lines waits for the answer to each.
@@ -227,7 +230,7 @@ def predict_file(
     if output.exists() and not is_stream and output.samefile(path):
         raise UserError(f"--output {output} is the input. Give another file.")
     table = open_table(path)
-    texts = choose_texts(table, text, remembered, model.texts)
+    texts = choose_texts(table, text, remembered, model.texts, model.takes_words)
     checked = Checked(0, table.columns, None) if is_stream else check(texts, ending == PARQUET)
 
     names = added_columns(model, checked.columns)
@@ -274,7 +277,14 @@ def column_types(model: FinetunedModel) -> dict[str, pa.DataType]:
     """Return the names and types of the columns that hold a model's predictions."""
     if isinstance(model.kind, Number):
         return {"score": pa.float64()}
-    return {"label": pa.string()} | {f"probability_{name}": pa.float64() for name in model.labels}
+    if isinstance(model.kind, Tags):
+        offsets = {"start": pa.int64(), "end": pa.int64()}
+        entity = pa.struct(offsets | {"label": pa.string(), "text": pa.string()})
+        return {"tags": pa.list_(pa.string()), "entities": pa.list_(entity)}
+    first = {"label": pa.string()}
+    if isinstance(model.kind, Labels):
+        first = {"labels": pa.list_(pa.string())}
+    return first | {f"probability_{name}": pa.float64() for name in model.labels}
 
 
 def added_columns(model: FinetunedModel, taken: Sequence[str]) -> list[str]:
@@ -290,9 +300,13 @@ def added_columns(model: FinetunedModel, taken: Sequence[str]) -> list[str]:
 
 def column_values(prediction: Prediction) -> list[Any]:
     """Return a prediction as values of the columns that `column_types` names."""
-    if isinstance(prediction, ClassPrediction):
-        return [prediction.label, *prediction.probabilities.values()]
-    return [prediction.value]
+    if isinstance(prediction, NumberPrediction):
+        return [prediction.value]
+    if isinstance(prediction, TokensPrediction):
+        return [list(prediction.tags), [asdict(entity) for entity in prediction.entities]]
+    if isinstance(prediction, LabelsPrediction):
+        return [list(prediction.labels), *prediction.probabilities.values()]
+    return [prediction.label, *prediction.probabilities.values()]
 
 
 def with_predictions(
@@ -319,14 +333,23 @@ def with_predictions(
 def shown(prediction: Prediction | None) -> str:
     """Return a prediction as a person reads it; an empty line for None.
 
-    Of classes the likeliest one, then the probability of each, with tabs between.
+    Of classes the likeliest one, then the probability of each, with tabs between. Of tags each word
+    with its tag.
     """
     if prediction is None:
         return ""
-    if isinstance(prediction, ClassPrediction):
-        each = [f"{name} {value:.1%}" for name, value in prediction.probabilities.items()]
-        return "\t".join([prediction.label, *each])
-    return f"{prediction.value:.4f}"
+    if isinstance(prediction, NumberPrediction):
+        return f"{prediction.value:.4f}"
+    if isinstance(prediction, TokensPrediction):
+        pairs = zip(prediction.words, prediction.tags, strict=True)
+        return " ".join(f"{word}/{tag}" for word, tag in pairs)
+    first = ", ".join(_named(prediction)) or "(none)"
+    each = [f"{name} {value:.1%}" for name, value in prediction.probabilities.items()]
+    return "\t".join([first, *each])
+
+
+def _named(prediction: ClassPrediction | LabelsPrediction) -> tuple[str, ...]:
+    return prediction.labels if isinstance(prediction, LabelsPrediction) else (prediction.label,)
 
 
 def _listed(names: Sequence[str]) -> str:

@@ -6,8 +6,8 @@ model = load("runs/reviews")
 model.predict(["A fine film.", "Dull."])
 """
 
-import json
 import math
+import re
 import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -21,21 +21,24 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sqzb.data.dataset import Classes, Example, Kind, Number, Text
+from sqzb.data.dataset import Classes, Example, Kind, Labels, Number, Tags, Text
+from sqzb.data.metrics.calibration import sigmoid, softmax
+from sqzb.data.metrics.entities import Scheme, entities, scheme_of
 from sqzb.data.texts import COUNTS
 from sqzb.errors import UserError
-from sqzb.finetuning.data import open_data
-from sqzb.finetuning.encode import encode
+from sqzb.finetuning.data import open_data, read_known
+from sqzb.finetuning.encode import Encoded, encode
+from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.predict import EVALUATION_BATCH, predict
-from sqzb.model.open import Classifier, model_folder, open_classifier
+from sqzb.model.open import Classifier, ModelFolder, Opened, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe, number
 from sqzb.training.engine import start_accelerator
-from sqzb.training.run_folder import RECIPE, recipe_of
+from sqzb.training.run_folder import recipe_of
 
 # Texts that are read ahead, to be sorted by their lengths.
 WINDOW = 1024
-# In a run's folder: what it remembers of its own data.
-DATA = "data.json"
+# A word of a text that is not divided into words: letters and digits, or one other character.
+WORD = re.compile(r"\w+|[^\w\s]")
 
 Item = TypeVar("Item")
 
@@ -61,7 +64,41 @@ class NumberPrediction:
     value: float
 
 
-Prediction = ClassPrediction | NumberPrediction
+@dataclass(frozen=True)
+class LabelsPrediction:
+    """The labels of a text: several, one or none.
+
+    labels         whose probability reaches the label's threshold, which training tuned
+    probabilities  of each label by name, in the model's order
+    """
+
+    labels: tuple[str, ...]
+    probabilities: dict[str, float]
+
+
+@dataclass(frozen=True)
+class Entity:
+    """A span of a text: the characters from `start` up to `end`, which is not among them."""
+
+    start: int
+    end: int
+    label: str
+    text: str
+
+
+@dataclass(frozen=True)
+class TokensPrediction:
+    """The tag of each word of a text, and the entities that the tags mark.
+
+    Offsets of entities are those of the given text, or of the given words with spaces between.
+    """
+
+    words: tuple[str, ...]
+    tags: tuple[str, ...]
+    entities: tuple[Entity, ...]
+
+
+Prediction = ClassPrediction | NumberPrediction | LabelsPrediction | TokensPrediction
 
 
 class Window(NamedTuple):
@@ -74,30 +111,34 @@ class Window(NamedTuple):
 class FinetunedModel:
     """A finetuned model, its tokenizer, and the device that it runs on.
 
-    kind        classes or a number
+    kind        classes, a number, several labels, or tags of words
     texts       texts of an example: 1, or 2 for pairs; None where the folder does not tell
     max_length  tokens of the longest input; the ends of longer texts are cut
     """
 
     def __init__(
         self,
-        model: Classifier,
-        tokenizer: Tokenizer,
+        opened: Opened[Classifier],
         max_length: int,
         texts: int | None,
         accelerator: Accelerator,
     ) -> None:
-        self.kind = _kind_of(model)
+        self.kind = _kind_of(opened)
         self.texts = texts
         self.max_length = max_length
-        self._model = model.to(accelerator.device)
-        self._tokenizer = tokenizer
+        self._model = opened.model.to(accelerator.device)
+        self._tokenizer = opened.tokenizer
         self._accelerator = accelerator
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """Names of the labels, in the model's order; none for a number."""
+        """Names of the classes, labels or tags, in the model's order; none for a number."""
         return self.kind.names
+
+    @property
+    def takes_words(self) -> bool:
+        """Whether a text may be a list of words, each of which gets a tag."""
+        return isinstance(self.kind, Tags)
 
     def predict(self, texts: Iterable[Text]) -> list[Prediction]:
         """Return the prediction for each text, in order.
@@ -141,14 +182,19 @@ class FinetunedModel:
         encoded = encode(examples, self._tokenizer, self.max_length, self.kind)
         with torch.inference_mode():
             logits = predict(self._model, encoded, self._accelerator)
-        longest = [
-            example
-            for example, ids in zip(examples, encoded.ids, strict=True)
-            if len(ids) == self.max_length
-        ]
-        return Window(self._predictions(logits), sum(map(self._is_cut, longest)))
+        cut = count_cut(examples, encoded, self._tokenizer, self.max_length)
+        if encoded.words is None:
+            return Window(self._predictions(logits), cut)
+        found: list[Prediction] = []
+        best = logits.argmax(1)
+        for row, (text, example) in enumerate(zip(texts, examples, strict=True)):
+            tags = [self.labels[tag] for tag in best[encoded.words.of(row)]]
+            found.append(_of_tokens(text, example.words or (), tags, scheme_of(self.labels)))
+        return Window(found, cut)
 
     def _example(self, text: Text, row: int) -> Example:
+        if isinstance(self.kind, Tags):
+            return _words_example(text, row)
         given: object = (text,) if isinstance(text, str) else text
         if not isinstance(given, tuple) or not all(isinstance(part, str) for part in given):
             raise UserError(
@@ -160,22 +206,28 @@ class FinetunedModel:
             raise UserError(f"texts[{row}] has {counted}, and the model needs {needs} per example.")
         return Example(given[0], given[1] if len(given) == 2 else None, None, row)
 
-    def _is_cut(self, example: Example) -> bool:
-        """Return whether an example that fills `max_length` is longer than it."""
-        whole = self._tokenizer.encode(example.text_a, example.text_b)
-        return len(whole.ids) > self.max_length
-
     def _predictions(self, logits: NDArray[np.float32]) -> list[Prediction]:
         """Return the predictions of logits (texts, labels)."""
         if isinstance(self.kind, Number):
             return [NumberPrediction(value) for value in _rounded(logits[:, 0])]
-        probabilities = softmax(logits)
-        best = probabilities.argmax(1).tolist()
+
+        config = self._model.config
+        if isinstance(self.kind, Labels):
+            probabilities = sigmoid(logits)
+            thresholds = config.thresholds
+        else:
+            probabilities = softmax(logits, config.calibration_temperature or 1.0)
+            thresholds = None
         found: list[Prediction] = []
-        for index, row in zip(best, probabilities, strict=True):
+        holds = decide(self.kind, logits, thresholds)
+        for row, decided in zip(probabilities, holds, strict=True):
             numbers = _rounded(row)
             by_label = dict(zip(self.labels, numbers, strict=True))
-            found.append(ClassPrediction(self.labels[index], numbers[index], by_label))
+            if isinstance(self.kind, Labels):
+                names = tuple(self.labels[index] for index in np.flatnonzero(decided))
+                found.append(LabelsPrediction(names, by_label))
+            else:
+                found.append(ClassPrediction(self.labels[decided], numbers[decided], by_label))
         return found
 
 
@@ -190,34 +242,30 @@ def load(path: str | Path) -> FinetunedModel:
     folder = model_folder(path)
     opened = open_classifier(folder)
     recipe = recipe_of(str(folder.path), FinetuneRecipe)
-    max_length = opened.model.config.max_position_embeddings
     texts = len(remembered_texts(folder.path)) or None
-    if recipe is not None:
-        max_length = min(int(number(recipe.max_length)), max_length)
-        texts = texts if recipe.task is None else open_data(recipe).texts
-    return FinetunedModel(opened.model, opened.tokenizer, max_length, texts, start_accelerator())
+    if recipe is not None and recipe.task is not None:
+        texts = open_data(recipe).texts
+    max_length = longest_input(folder, opened.model.config.max_position_embeddings)
+    return FinetunedModel(opened, max_length, texts, start_accelerator())
+
+
+def longest_input(folder: ModelFolder, positions: int) -> int:
+    """Return the tokens of a model's longest input: those of its finetuning, if there was one.
+
+    positions: tokens that the model can read
+    """
+    recipe = recipe_of(str(folder.path), FinetuneRecipe)
+    return positions if recipe is None else min(int(number(recipe.max_length)), positions)
 
 
 def remembered_texts(path: str | Path) -> tuple[str, ...]:
     """Return the columns of texts that a run was trained with; none of other models.
 
-    path: of the run, or of its final/
-
     Raises:
         UserError: The run's data.json is damaged.
     """
-    for folder in (Path(path), Path(path).parent):
-        file = folder / DATA
-        if not (file.exists() and (folder / RECIPE).exists()):
-            continue
-        try:
-            return tuple(json.loads(file.read_text(encoding="utf-8"))["text"])
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            raise UserError(
-                f"{file} cannot be read ({error}). Get the run's folder again, or remove the file "
-                "and name the columns with --text."
-            ) from error
-    return ()
+    known = read_known(Path(path))
+    return () if known is None else known.text
 
 
 def windows(items: Iterable[Item], largest: int = WINDOW) -> Iterator[list[Item]]:
@@ -232,6 +280,25 @@ def windows(items: Iterable[Item], largest: int = WINDOW) -> Iterator[list[Item]
         size = min(2 * size, largest)
 
 
+def count_cut(
+    examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer, max_length: int
+) -> int:
+    """Return the number of examples with more tokens than `max_length`.
+
+    encoded: the examples, cut to that length
+    """
+    cut = 0
+    for example, ids in zip(examples, encoded.ids, strict=True):
+        if len(ids) < max_length:
+            continue
+        if example.words is None:
+            whole = tokenizer.encode(example.text_a, example.text_b)
+        else:
+            whole = tokenizer.encode(list(example.words), is_pretokenized=True)
+        cut += len(whole.ids) > max_length
+    return cut
+
+
 def cut_warning(cut: int, of: int, max_length: int) -> str:
     """Return the sentence that tells how many texts were cut."""
     return (
@@ -240,18 +307,49 @@ def cut_warning(cut: int, of: int, max_length: int) -> str:
     )
 
 
-def softmax(logits: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return probabilities (texts, labels), computed in fp64."""
-    shifted = np.exp(logits.astype(np.float64) - logits.max(1, keepdims=True))
-    return np.asarray(shifted / shifted.sum(1, keepdims=True), np.float32)
+def _words_example(text: Text, row: int) -> Example:
+    """Return an example with the words of a text, or with given words."""
+    if isinstance(text, str):
+        words = tuple(match[0] for match in WORD.finditer(text))
+    elif isinstance(text, list) and all(isinstance(word, str) for word in text):
+        words = tuple(text)
+    else:
+        raise UserError(
+            f"texts[{row}] is {text!r:.60}. Give each text as a str, or as a list of its words."
+        )
+    return Example(" ".join(words), None, None, row, words)
 
 
-def _rounded(values: NDArray[np.float32]) -> list[float]:
+def _of_tokens(
+    text: Text, words: tuple[str, ...], tags: Sequence[str], scheme: Scheme | None
+) -> TokensPrediction:
+    """Return the tags of a text's words with the entities that they mark, by character.
+
+    scheme: of the tags; None where they mark no entities
+    """
+    given = text if isinstance(text, str) else " ".join(words)
+    spans = [match.span() for match in WORD.finditer(given)]
+    if not isinstance(text, str):
+        ends = np.cumsum([len(word) + 1 for word in words]) - 1
+        spans = [(int(end) - len(word), int(end)) for word, end in zip(words, ends, strict=True)]
+    marked = []
+    for entity in [] if scheme is None else entities(tags, scheme):
+        start, end = spans[entity.start][0], spans[entity.end - 1][1]
+        marked.append(Entity(start, end, entity.type, given[start:end]))
+    return TokensPrediction(words, tuple(tags), tuple(marked))
+
+
+def _rounded(values: NDArray[np.floating]) -> list[float]:
     """Return the numbers with as many decimals as tell two fp32 numbers apart, such as 0.9312."""
-    return [float(str(value)) for value in values]
+    return [float(str(value)) for value in values.astype(np.float32)]
 
 
-def _kind_of(model: Classifier) -> Kind:
+def _kind_of(opened: Opened[Classifier]) -> Kind:
     """Return what a model's outputs are, by its config.json."""
-    names = tuple(model.config.id2label[index] for index in range(model.config.num_labels))
+    config = opened.model.config
+    names = tuple(config.id2label[index] for index in range(config.num_labels))
+    if opened.folder.classifies_tokens:
+        return Tags(names)
+    if config.problem_type == "multi_label_classification":
+        return Labels(names)
     return Classes(names) if len(names) > 1 else Number(-math.inf, math.inf)

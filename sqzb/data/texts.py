@@ -81,14 +81,19 @@ class Checked:
 
 
 def choose_texts(
-    table: Table, text: Sequence[str], remembered: Sequence[str], needed: int | None
+    table: Table,
+    text: Sequence[str],
+    remembered: Sequence[str],
+    needed: int | None,
+    takes_words: bool = False,
 ) -> TextTable:
     """Return a table with its columns of texts.
 
-    text        names that were given; else `remembered`, if the table has these; else the columns
-                are recognised by their names
-    remembered  names in the model's training data
-    needed      texts of an example; None if any number will do
+    text         names that were given; else `remembered`, if the table has these; else the columns
+                 are recognised by their names
+    remembered   names in the model's training data
+    needed       texts of an example; None if any number will do
+    takes_words  whether a text may be a list of words
 
     Raises:
         UserError: A given column is not there, no column or several may hold the texts, or the
@@ -106,7 +111,7 @@ def choose_texts(
             f"{','.join(columns)}. Give {TEXT_OPTION} {advice}; the columns are "
             f"{', '.join(table.columns)}."
         )
-    return TextTable(table, columns)
+    return TextTable(table, columns, takes_words)
 
 
 def check(texts: TextTable, types: bool) -> Checked:
