@@ -537,6 +537,36 @@ def predict(
     predicting.print_predictions(path, table, columns, json)
 
 
+@app.command(epilog="Example: sqzb embed runs/phase2_512 --file new.csv --output vectors.npy")
+def embed(
+    path: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Run, saved model or Hub id, finetuned or not."),
+    ],
+    file: Annotated[
+        str,
+        typer.Option(
+            metavar="FILE", help="CSV, TSV, JSONL, parquet or text file; - is standard input."
+        ),
+    ],
+    output: Annotated[
+        Path, typer.Option(metavar="FILE", help=".npy file to write: float32 (rows, width).")
+    ],
+    text: Annotated[
+        str | None,
+        typer.Option(metavar="COLUMN", help="Column of the texts (default: as in training)."),
+    ] = None,
+) -> None:
+    """Write a vector for each text: the mean of its tokens' last hidden states.
+
+    Such vectors compare texts well only if the model was trained for it.
+    """
+    from sqzb.embed import embed_file
+
+    columns = [] if text is None else [name.strip() for name in text.split(",")]
+    embed_file(path, file, columns, output)
+
+
 @app.command(epilog='Example: sqzb fill-mask runs/phase2_512 "Paris is the [MASK] of France."')
 def fill_mask(
     path: Annotated[

@@ -18,11 +18,12 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
     ids, mask = tokenizer.encode(text).ids, special_ids(tokenizer).mask
     if mask not in ids:
         raise UserError(
-            f"There is no {MASK} in the text: put it where a token is to be found, in capitals."
+            f"There is no {MASK} in the text. Write {MASK}, in capitals, for each missing token."
         )
     if len(ids) > model.config.max_position_embeddings:
         raise UserError(
-            f"The text has {len(ids)} tokens, and the model takes {model.config.max_position_embeddings}."
+            f"The text has {len(ids)} tokens, and the model takes at most "
+            f"{model.config.max_position_embeddings}. Shorten the text."
         )
     device = start_accelerator().device
     inputs = torch.tensor([ids], device=device)

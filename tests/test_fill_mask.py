@@ -58,7 +58,7 @@ def test_what_a_model_cannot_do_is_told(run: Path, vocabulary: Path, tmp_path: P
     for path, text, said in (
         (mrpc, "[MASK]", "has no head for masked tokens"),
         (run, "the [mask] of", r"There is no \[MASK\]"),
-        (run, "water " * 31 + "[MASK]", "The text has 34 tokens, and the model takes 32"),
+        (run, "water " * 31 + "[MASK]", "The text has 34 tokens, and the model takes at most 32"),
     ):
         with pytest.raises(UserError, match=said):
             fill_mask(str(path), text, 5)

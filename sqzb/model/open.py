@@ -29,6 +29,7 @@ from sqzb.model.checkpoint import (
     refuse_not_finite,
 )
 from sqzb.model.config import MODEL_TYPE, OF_LABELS, architectures, model_type
+from sqzb.model.encoder import SqueezeBertModel
 from sqzb.model.heads import (
     SqueezeBertForMaskedLM,
     SqueezeBertForPreTraining,
@@ -213,9 +214,27 @@ def open_masked_lm(source: Source) -> Opened[SqueezeBertForMaskedLM] | Opened[nn
     if folder.is_squeezebert:
         return open_squeezebert_mlm(folder)
     tokenizer = load_tokenizer(folder.path)
-    model = _masked_lm_of_transformers(folder.path)
+    model = _of_transformers(folder.path, "AutoModelForMaskedLM", "a masked language model")
     _check(folder, model, tokenizer)
     return Opened[nn.Module](folder, model, tokenizer)
+
+
+def open_encoder(source: Source) -> Opened[SqueezeBertModel] | Opened[nn.Module]:
+    """Open the encoder of a model of either kind, with a tokenizer as BERT has it.
+
+    Raises:
+        UserError: The model or its tokenizer cannot be opened, they do not fit each other, or
+            weights are not finite.
+    """
+    folder = model_folder(source)
+    tokenizer = load_tokenizer(folder.path)
+    if folder.is_squeezebert:
+        model = SqueezeBertModel.from_folder(folder.path)
+        _check(folder, model, tokenizer)
+        return Opened(folder, model, tokenizer)
+    encoder = _of_transformers(folder.path, "AutoModel", "an encoder")
+    _check(folder, encoder, tokenizer)
+    return Opened[nn.Module](folder, encoder, tokenizer)
 
 
 def open_for_pretraining(source: Source) -> OpenedForPretraining:
@@ -245,28 +264,34 @@ def _check(folder: ModelFolder, model: Any, tokenizer: Tokenizer | None) -> None
         )
 
 
-def _masked_lm_of_transformers(folder: Path) -> Any:
-    """A PreTrainedModel with weights in fp32. transformers runs no code from the folder."""
+def _of_transformers(folder: Path, auto: str, name: str) -> Any:
+    """A PreTrainedModel with weights in fp32. transformers runs no code from the folder.
+
+    auto: the class of transformers that opens it; name: of the model's kind, for messages. An
+    encoder may lack a pooler, which nothing reads.
+    """
     try:
         with quiet_transformers(folder) as transformers:
             config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
             config._attn_implementation = None  # a file could name one on the Hub, which is code
-            model, about = transformers.AutoModelForMaskedLM.from_pretrained(
+            model, about = getattr(transformers, auto).from_pretrained(
                 folder, config=config, output_loading_info=True, dtype=torch.float32, **LOCAL
             )
     except UserError:  # there is no such library
         raise
     except Exception as error:  # the library raises all kinds
         raise UserError(
-            f"transformers does not open {folder} as a masked language model "
-            f"({' '.join(str(error).split())}). Give another model."
+            f"transformers does not open {folder} as {name} ({' '.join(str(error).split())}). Give "
+            "another model."
         ) from error
-    missing = sorted(about["missing_keys"])
+    missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""
+        advice = "Give another model."
+        if auto == "AutoModelForMaskedLM":
+            advice = "Give a model with its MLM head, as it was pretrained."
         raise UserError(
-            f"The weights in {folder} lack a part of a masked language model: "
-            f"{missing[0]}{others} would be random. Give a model with its MLM head, as it was "
-            "pretrained."
+            f"The weights in {folder} lack a part of {name}: {missing[0]}{others} would be random. "
+            f"{advice}"
         )
     return model

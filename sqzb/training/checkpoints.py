@@ -19,7 +19,8 @@ from torch.optim import Optimizer
 from sqzb.errors import UserError
 from sqzb.files import ASIDE, sha256, whole_folder, write_json
 from sqzb.model.checkpoint import StoredModel, write_tensors
-from sqzb.recipe import Section
+from sqzb.model.sentence_transformers import write_modules
+from sqzb.recipe import FinetuneRecipe, Section, number
 from sqzb.training.run_folder import write_card
 
 CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = (
@@ -84,6 +85,8 @@ def write_final(folder: Path, model: StoredModel, tokenizer: Tokenizer, recipe: 
     """Write final/ under the run `folder`: a Hugging Face folder, without figures yet."""
     with whole_folder(folder / "final") as aside:
         model.save_pretrained(aside, tokenizer)
+        max_length = int(number(recipe.max_length)) if isinstance(recipe, FinetuneRecipe) else None
+        write_modules(aside, max_length)
         write_card(aside, folder.name, recipe, {})
 
 

@@ -1,0 +1,111 @@
+"""sqzb embed: a vector for each text of a table, the mean of its tokens' last hidden states."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from numpy.typing import NDArray
+
+from sqzb import console
+from sqzb.data.arrays import open_array
+from sqzb.data.dataset import Classes, Example, Text
+from sqzb.data.formats import STANDARD_INPUT, open_table
+from sqzb.data.texts import check, choose_texts
+from sqzb.finetuning.encode import encode
+from sqzb.finetuning.predict import EVALUATION_BATCH
+from sqzb.model.open import Opened, model_folder, open_encoder
+from sqzb.training.engine import start_accelerator
+from sqzb.using import count_cut, cut_warning, longest_input, remembered_texts, windows
+
+
+class Embedded(NamedTuple):
+    """Vectors float32 (texts, width), and the number of texts that were cut."""
+
+    vectors: NDArray[np.float32]
+    cut: int
+
+
+class Embedder:
+    """An encoder with mean pooling. Encoders that were not trained for it tell little by it."""
+
+    def __init__(self, opened: Opened[Any], max_length: int, accelerator: Accelerator) -> None:
+        self.width: int = opened.model.config.hidden_size
+        self.max_length = max_length
+        self._model = opened.model.to(accelerator.device).eval()
+        self._tokenizer = opened.tokenizer
+        self._device = accelerator.device
+
+    @torch.inference_mode()
+    def embed(self, texts: Sequence[Text]) -> Embedded:
+        """Return vectors in the order of the texts; each is the mean over the text's tokens.
+
+        [CLS] and [SEP] are among the tokens. Texts over `max_length` tokens are cut.
+        """
+        examples = []
+        for row, text in enumerate(texts):
+            first, second = text if isinstance(text, tuple) else (text, None)
+            plain = first if isinstance(first, str) else " ".join(first)
+            examples.append(Example(plain, second, None, row))
+        encoded = encode(examples, self._tokenizer, self.max_length, Classes(("",)))
+
+        vectors = np.zeros((len(texts), self.width), np.float32)
+        by_length = np.argsort([len(ids) for ids in encoded.ids], kind="stable")
+        for start in range(0, len(by_length), EVALUATION_BATCH):
+            rows = by_length[start : start + EVALUATION_BATCH]
+            batch = {name: t.to(self._device) for name, t in encoded.batch(rows).items()}
+            del batch["labels"]
+            hidden = self._model(**batch).last_hidden_state
+            mask = batch["attention_mask"][:, :, None].to(hidden.dtype)
+            mean = (hidden * mask).sum(1) / mask.sum(1)
+            vectors[rows] = mean.float().cpu().numpy()
+        return Embedded(vectors, count_cut(examples, encoded, self._tokenizer, self.max_length))
+
+
+def load_encoder(path: str) -> Embedder:
+    """Open the encoder of a run, a saved folder or a Hub id.
+
+    Raises:
+        UserError: There is no such model, or it cannot be opened.
+    """
+    opened: Opened[Any] = open_encoder(model_folder(path))
+    max_length = longest_input(opened.folder, opened.model.config.max_position_embeddings)
+    return Embedder(opened, max_length, start_accelerator())
+
+
+def embed_file(path: str, given: str, text: Sequence[str], output: Path) -> None:
+    """Write the vectors of a table's texts, float32 (rows, width), in the order of the rows.
+
+    A row without a text has the vector of an empty text. Memory use is bounded.
+
+    path    of the model
+    given   a file, or - for standard input
+    text    columns of the texts; see `choose_texts`
+    output  the .npy file, which appears whole or not at all
+
+    Raises:
+        UserError: The model or the table cannot be used, or the output cannot be written.
+    """
+    encoder = load_encoder(path)
+    table = open_table(given)
+    texts = choose_texts(table, text, remembered_texts(path), None, takes_words=True)
+    is_stream = given == STANDARD_INPUT
+    total = 0 if is_stream else check(texts, types=False).rows
+    empty: Text = "" if len(texts.columns) == 1 else ("", "")
+    done = cut = 0
+    with (
+        open_array(output, encoder.width) as writer,
+        console.bar(Path(given).name, total, show=not is_stream) as bar,
+    ):
+        for rows in windows(table.rows()):
+            found = [texts.text(row) or empty for row in rows]
+            embedded = encoder.embed(found)
+            writer.write(embedded.vectors)
+            cut += embedded.cut
+            done += len(rows)
+            bar.advance(len(rows))
+    console.out.print(f"{output} has {done:,} vectors of {encoder.width} numbers, in float32.")
+    if cut:
+        console.warn(f"{table.path}: {cut_warning(cut, done, encoder.max_length)}")
