@@ -15,7 +15,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from saved_runs import save_run
+from saved_runs import remember, save_run
 from sqzb import using
 from sqzb.data.formats import open_table
 from sqzb.data.formats.common import Row, Table
@@ -30,7 +30,14 @@ from sqzb.predict import (
     shown,
     write_predictions,
 )
-from sqzb.using import ClassPrediction, FinetunedModel, NumberPrediction, load
+from sqzb.using import (
+    ClassPrediction,
+    FinetunedModel,
+    LabelsPrediction,
+    NumberPrediction,
+    TokensPrediction,
+    load,
+)
 
 COLA = ("unacceptable", "acceptable")
 TEXTS = ["the letter", "Water, and a stone bridge over it.", "garden", "", "of the river", "music"]
@@ -164,8 +171,8 @@ def test_all_added_names_get_the_prefix_where_one_is_taken(model: FinetunedModel
 
 
 def test_remembered_columns_are_read(vocabulary: Path, tmp_path: Path) -> None:
-    run = save_run(tmp_path / "run", vocabulary, task="cola")
-    (run / "data.json").write_text('{"text": ["review"]}')
+    run = save_run(tmp_path / "run", vocabulary, labels=COLA)
+    remember(run, "review")
     new = write_csv(tmp_path / "new.csv", [("text", "review"), ("river", "garden")])
     write_predictions(str(run), [str(new)], tmp_path / "out.jsonl", [], "processes")
     (found,) = open_table(tmp_path / "out.jsonl").rows()
@@ -279,6 +286,44 @@ def test_what_cannot_be_predicted_is_told(run: Path, pairs: Path, tmp_path: Path
             write_predictions(str(path), names, tmp_path / output, [], "processes")
 
 
+def test_several_labels_are_a_list(vocabulary: Path, tmp_path: Path) -> None:
+    problem_type, names = "multi_label_classification", ("red", "green")
+    run = save_run(tmp_path / "run", vocabulary, labels=names, problem_type=problem_type)
+    new = write_csv(tmp_path / "new.csv", [("text",), ("river",), ("garden",), ("",)])
+    for ending in ("csv", "jsonl", "parquet"):
+        output = tmp_path / f"out.{ending}"
+        write_predictions(str(run), [str(new)], output, [], "processes")
+        found = [dict(row.values) for row in open_table(output).rows()]
+        assert list(found[0]) == ["text", "labels", "probability_red", "probability_green"]
+        for row in found[:2]:
+            labels = json.loads(row["labels"]) if ending == "csv" else row["labels"]
+            due = [name for name in names if float(row[f"probability_{name}"]) >= 0.5]
+            assert labels == due
+        assert found[2]["labels"] in ("", None)
+
+
+def test_words_and_texts_get_tags_and_entities(vocabulary: Path, tmp_path: Path) -> None:
+    run = save_run(tmp_path / "run", vocabulary, labels=("O", "B-PER", "I-PER"), tokens=True)
+    rows = [{"words": ["water", "river"]}, {"words": ["stone"] * 3}, {"words": []}]
+    (tmp_path / "new.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    (tmp_path / "new.txt").write_text("".join(f"{' '.join(row['words'])}\n" for row in rows))
+    for ending in ("jsonl", "parquet"):
+        output = tmp_path / f"out.{ending}"
+        found = []
+        for new in ("new.jsonl", "new.txt"):
+            write_predictions(str(run), [str(tmp_path / new)], output, [], "processes")
+            found.append([dict(row.values) for row in open_table(output).rows()])
+        of_words, of_texts = found
+        for row, same in zip(of_words, of_texts, strict=True):
+            assert (row["tags"], row["entities"]) == (same["tags"], same["entities"])
+        for row, given_row in zip(of_words[:2], rows, strict=False):
+            assert row["words"] == given_row["words"] and len(row["tags"]) == len(row["words"])
+            for entity in row["entities"]:
+                text = " ".join(row["words"])
+                assert text[entity["start"] : entity["end"]] == entity["text"]
+        assert of_words[2]["tags"] is None
+
+
 def test_a_sentence_in_place_of_a_pair_is_told(run: Path, pairs: Path) -> None:
     with pytest.raises(UserError, match=r"needs two texts per example\. Give two texts"):
         print_predictions(str(pairs), sentences_table(["a"]), [], as_json=False)
@@ -290,4 +335,7 @@ def test_the_line_that_is_shown() -> None:
     found = ClassPrediction("b", 0.931, {"a": 0.069, "b": 0.931})
     assert shown(found) == "b\ta 6.9%\tb 93.1%"
     assert shown(NumberPrediction(3.25)) == "3.2500"
+    assert shown(LabelsPrediction(("a", "b"), {"a": 0.6, "b": 0.7})) == "a, b\ta 60.0%\tb 70.0%"
+    assert shown(LabelsPrediction((), {"a": 0.25})) == "(none)\ta 25.0%"
+    assert shown(TokensPrediction(("Ada", "ran"), ("B-PER", "O"), ())) == "Ada/B-PER ran/O"
     assert shown(None) == ""

@@ -1,6 +1,5 @@
 """A finetuned model in Python predicts what transformers does from the same folder."""
 
-import json
 import subprocess
 import sys
 import warnings
@@ -13,15 +12,17 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqzb
-from saved_runs import save_run
+from saved_runs import remember, save_run
 from sqzb.data.dataset import Text
 from sqzb.errors import UserError
 from sqzb.glue.tasks import TASKS
 from sqzb.using import (
     ClassPrediction,
     FinetunedModel,
+    LabelsPrediction,
     NumberPrediction,
     Prediction,
+    TokensPrediction,
     load,
     remembered_texts,
     windows,
@@ -51,6 +52,7 @@ def model(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Finetun
 def numbers(prediction: Prediction) -> list[float]:
     if isinstance(prediction, NumberPrediction):
         return [prediction.value]
+    assert not isinstance(prediction, TokensPrediction)
     return list(prediction.probabilities.values())
 
 
@@ -78,6 +80,73 @@ def test_a_pairs_prediction_is_that_of_transformers(
             assert tuple(found.probabilities) == TASKS[task].labels
             assert found.label == TASKS[task].labels[int(wanted.argmax())]
             assert found.probability == max(found.probabilities.values())
+
+
+def test_a_calibrated_model_divides_its_logits(vocabulary: Path, tmp_path: Path) -> None:
+    run = save_run(tmp_path, vocabulary, labels=("a", "b", "c"), calibration_temperature=2.5)
+    (found,) = load(run).predict(["river"])
+    wanted = (of_transformers(run, "river") / 2.5).softmax(-1)
+    torch.testing.assert_close(torch.tensor(numbers(found)), wanted, atol=1e-5, rtol=1e-4)
+
+
+def test_labels_hold_from_their_thresholds_on(vocabulary: Path, tmp_path: Path) -> None:
+    """The pipeline of transformers has the same probabilities, and no thresholds."""
+    transformers = pytest.importorskip("transformers")
+    names = ("red", "green", "blue")
+    run = save_run(
+        tmp_path,
+        vocabulary,
+        labels=names,
+        problem_type="multi_label_classification",
+        thresholds=[0.1, 0.5, 0.9],
+    )
+    pipeline = transformers.pipeline("text-classification", str(run / "final"), top_k=None)
+    texts = ["river", "Winter light, and a garden", "the history"]
+    for text, found in zip(texts, load(run).predict(texts), strict=True):
+        assert isinstance(found, LabelsPrediction)
+        theirs = {entry["label"]: entry["score"] for entry in pipeline([text])[0]}
+        assert found.probabilities == pytest.approx(theirs, abs=1e-5)
+        least = dict(zip(names, (0.1, 0.5, 0.9), strict=True))
+        due = tuple(name for name in names if found.probabilities[name] >= least[name])
+        assert found.labels == due
+
+
+TAGS = ("O", "B-PER", "I-PER", "B-LOC")
+
+
+def test_tags_are_those_of_transformers_on_the_first_piece(
+    vocabulary: Path, tmp_path: Path
+) -> None:
+    transformers = pytest.importorskip("transformers")
+    run = save_run(tmp_path, vocabulary, labels=TAGS, tokens=True)
+    theirs = transformers.AutoModelForTokenClassification.from_pretrained(run / "final").eval()
+    tokenizer = transformers.AutoTokenizer.from_pretrained(run / "final")
+    words = ["Water", "unseenword", "of", "the", "bridge", "."]
+    (found,) = load(run).predict([words])
+    assert isinstance(found, TokensPrediction) and found.words == tuple(words)
+    inputs = tokenizer(words, is_split_into_words=True, return_tensors="pt")
+    with torch.no_grad():
+        best = theirs(**inputs).logits[0].argmax(-1).tolist()
+    places = inputs.word_ids()
+    assert found.tags == tuple(TAGS[best[places.index(word)]] for word in range(len(words)))
+
+
+@given(st.lists(st.sampled_from(["Water", "of", "bridge", "São", "can't"]), max_size=6))
+@settings(max_examples=15)
+def test_entities_are_spans_of_the_given_text(tags_model: FinetunedModel, words: list[str]) -> None:
+    text = " ".join(words)
+    as_text, as_words = tags_model.predict([f"  {text}!", words])
+    for found, given_text in ((as_text, f"  {text}!"), (as_words, text)):
+        assert isinstance(found, TokensPrediction) and len(found.words) == len(found.tags)
+        for entity in found.entities:
+            assert given_text[entity.start : entity.end] == entity.text != ""
+        begins = [tag for tag in found.tags if tag.startswith("B-")]
+        assert [entity.label for entity in found.entities] == [tag[2:] for tag in begins]
+
+
+@pytest.fixture(scope="module")
+def tags_model(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> FinetunedModel:
+    return load(save_run(tmp_path_factory.mktemp("tags"), vocabulary, labels=TAGS, tokens=True))
 
 
 @pytest.mark.filterwarnings("ignore:.*tokens")
@@ -154,12 +223,13 @@ def test_a_model_of_an_unknown_task_takes_single_texts_and_pairs(
 
 
 def test_a_run_remembers_its_columns_of_texts(vocabulary: Path, tmp_path: Path) -> None:
-    run = save_run(tmp_path, vocabulary, task="mrpc")
+    run = save_run(tmp_path, vocabulary, labels=("a", "b"))
     assert remembered_texts(run) == ()
-    (run / "data.json").write_text(json.dumps({"text": ["premise", "hypothesis"]}))
+    remember(run, "premise", "hypothesis")
     assert remembered_texts(run) == remembered_texts(run / "final") == ("premise", "hypothesis")
+    assert load(run).texts == 2
     (run / "data.json").write_text("{}")
-    with pytest.raises(UserError, match=r"data.json cannot be read"):
+    with pytest.raises(UserError, match=r"data\.json cannot be read"):
         remembered_texts(run)
 
 
