@@ -16,7 +16,7 @@ demo: $(READY)
 	$(VENV)/bin/python scripts/demo.py
 
 test: $(READY)
-	$(VENV)/bin/python -m pytest -n 2
+	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
 test-hub: $(READY) $(HUB_READY)
 	$(VENV)/bin/python -m pytest -n 2 -m hub tests/hub
