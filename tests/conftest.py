@@ -62,6 +62,14 @@ def _one_thread() -> Iterator[None]:
     torch.set_num_threads(before)
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _unflushed() -> Iterator[None]:
+    """No test cuts the power: what a killed process has written, the kernel still has."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(os, "fsync", lambda descriptor: None)
+        yield
+
+
 @pytest.fixture(autouse=True)
 def _all_numbers() -> Iterator[None]:
     """Training flushes denormal numbers for its whole process, and hypothesis refuses to work
@@ -157,12 +165,20 @@ def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="session")
-def corpus(tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe) -> Corpus:
-    """The finished corpus of `corpus_recipe`, in small units."""
-    output = tmp_path_factory.mktemp("corpus") / "finished"
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(sources, "UNIT_BYTES", UNIT_BYTES)
-        return build(corpus_recipe.model_copy(update={"output": str(output)}), workers=1)
+def corpus(
+    tmp_path_factory: pytest.TempPathFactory,
+    corpus_recipe: CorpusRecipe,
+    write_prose: Callable[[Path, int, int], list[str]],
+) -> Corpus:
+    """A finished corpus to train on.
+
+    It has few documents: an epoch is over soon, and all that is held out is evaluated in no time.
+    """
+    folder = tmp_path_factory.mktemp("corpus")
+    write_prose(folder / "prose.jsonl", 52, 0)
+    sources = {"prose": Source(path=str(folder / "prose.jsonl"))}
+    finished = {"sources": sources, "output": str(folder / "finished")}
+    return build(corpus_recipe.model_copy(update=finished), workers=1)
 
 
 @pytest.fixture(scope="session")

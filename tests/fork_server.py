@@ -418,6 +418,7 @@ if __name__ == "__main__":
     end, path, at_start = End(), sys.argv[1], dict(os.environ)
     for name in IMPORTS:
         import_module(name)
+    os.fsync = lambda fd: None  # a program may be killed, but the power stays
     assert threading.active_count() == 1  # a child would have no copy of another
     gc.freeze()
     added = {key: value for key, value in os.environ.items() if key not in at_start}

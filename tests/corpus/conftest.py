@@ -7,7 +7,11 @@ from typing import Any
 import datasets
 import pytest
 
-from sqzb.corpus import shards
+from conftest import UNIT_BYTES
+from sqzb.corpus import shards, sources
+from sqzb.corpus.build import build
+from sqzb.corpus.store import Corpus
+from sqzb.recipe import CorpusRecipe
 
 
 class Hub:
@@ -44,6 +48,15 @@ def hub(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Hub]:
         return made
 
     return put
+
+
+@pytest.fixture(scope="session")
+def corpus(tmp_path_factory: pytest.TempPathFactory, corpus_recipe: CorpusRecipe) -> Corpus:
+    """The finished corpus of `corpus_recipe`, in small units."""
+    output = tmp_path_factory.mktemp("corpus") / "finished"
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sources, "UNIT_BYTES", UNIT_BYTES)
+        return build(corpus_recipe.model_copy(update={"output": str(output)}), workers=1)
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 number.
 """
 
+import math
 import os
 import random
 import shutil
@@ -11,12 +12,14 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
 import fork_server
+import torchrun
 from sqzb.corpus.store import Corpus
 from sqzb.errors import PeerLost
 from stopped_runs import lines, write_task
@@ -29,14 +32,14 @@ RECIPE = """
 corpus: {corpus}
 sequence_length: 16
 max_predictions: 3
-model: {{hidden_size: 16, num_hidden_layers: 2, num_attention_heads: 4, intermediate_size: 32,
+model: {{hidden_size: 16, num_hidden_layers: 1, num_attention_heads: 4, intermediate_size: 32,
   hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}}
-steps: 60
-global_batch: 32
-micro_batch: 8
+steps: 40
+global_batch: 16
+micro_batch: 4
 log_every: 1
 evaluate_every: 15
-evaluate_sequences: 32
+evaluate_sequences: 16
 checkpoint_every: 10
 """
 IMPATIENT = """
@@ -179,23 +182,28 @@ def whole(folder: Path, begin: Begin) -> Path:
     return folder / "whole"
 
 
+def numbers(line: dict[str, Any]) -> dict[str, float]:
+    """A line of the metrics, with NaN where a step had nothing to measure, as a few short chunks."""
+    return {key: math.nan if value is None else value for key, value in line.items()}
+
+
 def same(run: Path, whole: Path) -> None:
     """The same data bit for bit, and the same losses and weights to 1e-5."""
     assert [(line["step"], line.get("tokens")) for line in lines(run)] == [
         (line["step"], line.get("tokens")) for line in lines(whole)
     ]
     for line, expected in zip(lines(run), lines(whole), strict=True):
-        assert line == pytest.approx(expected, rel=1e-5, abs=1e-5)
+        assert numbers(line) == pytest.approx(numbers(expected), rel=1e-5, abs=1e-5, nan_ok=True)
     weights = load_file(run / "final" / "model.safetensors")
     for name, tensor in load_file(whole / "final" / "model.safetensors").items():
         torch.testing.assert_close(weights[name], tensor, rtol=0, atol=1e-5)
 
 
-@pytest.mark.parametrize(("n", "micro_batch"), [(1, 32), (2, 4)])
+@pytest.mark.parametrize(("n", "micro_batch"), [(1, 16), (2, 2)])
 def test_a_step_is_the_same_however_it_is_divided(
     whole: Path, begin: Begin, n: int, micro_batch: int
 ) -> None:
-    """1 x 32 and 2 processes x 4 x 4 against 4 x 8; and one process writes."""
+    """1 x 16 and 2 processes x 4 x 2 against 4 x 4; and one process writes."""
     processes = begin(f"divided-{n}-{micro_batch}", n, f"micro_batch={micro_batch}")
     assert processes.codes() == [0] * n
     same(processes.run, whole)
@@ -234,7 +242,7 @@ def test_a_signal_to_one_ends_all_and_another_number_goes_on(
     processes[-1].send_signal(number)  # with two processes, not the one that writes
     assert processes.codes() == [128 + number] * before
     step = lines(processes.run)[-1]["step"]
-    assert 17 <= step < 60 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
+    assert 17 <= step < 40 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
     assert f"stopped after step {step}" in processes.said(0)
     assert all("Traceback" not in processes.said(rank) for rank in range(before))
     assert begin(output, after).codes() == [0] * after
@@ -249,7 +257,7 @@ def test_a_lost_process_ends_the_other_and_costs_nothing(
     kills = 0
     while kills < LOST:
         processes = begin("lost", 2)
-        processes.wait_for_lines(draw.randrange(1, 40))
+        processes.wait_for_lines(draw.randrange(1, 30))
         time.sleep(draw.random() * 0.05)  # anywhere in a step, a save or an evaluation
         processes[killed].kill()
         codes = processes.codes()
@@ -326,13 +334,13 @@ def test_torchrun_and_a_terminal_pass_a_signal_on(
     """A terminal sends Ctrl-C to all, and torchrun once more to its processes: this is one
     signal.
     """
-    program = ("-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "sqzb")
+    program = (torchrun.__file__, "--standalone", "--nproc-per-node", "2", "-m", "sqzb")
     processes = begin(f"torchrun-{number.name}", 1, program=program)
     processes.wait_for_lines(18)
     send(processes[0].pid, number)
     assert processes.codes() != [0]
     step = lines(processes.run)[-1]["step"]
-    assert 17 <= step < 60 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
+    assert 17 <= step < 40 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
     assert begin(f"torchrun-{number.name}", 1).codes() == [0]
     same(processes.run, whole)
 
