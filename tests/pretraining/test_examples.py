@@ -68,15 +68,20 @@ def all_rows(chunks: Chunks, epoch: int = 0, **options: Any) -> Batch:
 
 def unmasked(batch: Batch) -> NDArray[Any]:
     """The input with the labels put back."""
-    ids = batch.input_ids.copy()
-    for row, (places, labels) in enumerate(zip(batch.mlm_positions, batch.mlm_labels, strict=True)):
-        ids[row, places[labels != IGNORED]] = labels[labels != IGNORED]
+    return np.stack([unmasked_row(batch, row) for row in range(len(batch.input_ids))])
+
+
+def unmasked_row(batch: Batch, row: int) -> NDArray[Any]:
+    """The input of one row with its labels put back."""
+    ids: NDArray[Any] = batch.input_ids[row].copy()
+    labels = batch.mlm_labels[row]
+    ids[batch.mlm_positions[row][labels != IGNORED]] = labels[labels != IGNORED]
     return ids
 
 
 def segments(batch: Batch, row: int) -> list[list[int]]:
     """The segments of a row without masks, in the order of the text."""
-    ids = unmasked(batch)[row][batch.attention_mask[row] == 1]
+    ids = unmasked_row(batch, row)[batch.attention_mask[row] == 1]
     types = batch.token_type_ids[row][batch.attention_mask[row] == 1]
     assert ids[0] == SPECIAL.cls and ids[-1] == SPECIAL.sep
     first, second = ids[types == 0][1:], ids[types == 1]
