@@ -32,13 +32,17 @@ from stopped_runs import lines
 MRPC, STSB, MNLI = (open_task(name, None) for name in ("mrpc", "stsb", "mnli"))
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def tokenizer() -> Tokenizer:
     return train_tokenizer(["a b c d e f g h"] * 3, 100, lowercase=True)
 
 
 @pytest.fixture
 def pretrained(tmp_path: Path, tokenizer: Tokenizer) -> Path:
+    return write_pretrained(tmp_path / "pretrained", tokenizer)
+
+
+def write_pretrained(folder: Path, tokenizer: Tokenizer) -> Path:
     torch.manual_seed(1)
     config = SqueezeBertConfig(
         vocab_size=tokenizer.get_vocab_size(),
@@ -48,8 +52,8 @@ def pretrained(tmp_path: Path, tokenizer: Tokenizer) -> Path:
         intermediate_size=32,
         max_position_embeddings=32,
     )
-    SqueezeBertForPreTraining(config).save_pretrained(tmp_path / "pretrained", tokenizer)
-    return tmp_path / "pretrained"
+    SqueezeBertForPreTraining(config).save_pretrained(folder, tokenizer)
+    return folder
 
 
 @pytest.fixture
@@ -276,9 +280,17 @@ def test_a_vocabulary_over_the_models_is_refused(
 # The best model
 
 
-@pytest.fixture
-def noise(glue: Path) -> Path:
+@pytest.fixture(scope="module")
+def start(tmp_path_factory: pytest.TempPathFactory, tokenizer: Tokenizer) -> Path:
+    """The model that the runs below start from, which none of them changes."""
+    return write_pretrained(tmp_path_factory.mktemp("start") / "pretrained", tokenizer)
+
+
+@pytest.fixture(scope="module")
+def noise(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """MRPC with labels that follow from nothing, so that the score goes up and down."""
+    glue = tmp_path_factory.mktemp("noise")
+    (glue / "MRPC").mkdir()
     draw = np.random.default_rng(0)
     for name in ("train.tsv", "dev.tsv"):
         rows = "".join(
@@ -291,9 +303,25 @@ def noise(glue: Path) -> Path:
     return glue
 
 
-def best_recipe(pretrained: Path, output: Path, **changes: object) -> FinetuneRecipe:
+def best_recipe(start: Path, output: Path, **changes: object) -> FinetuneRecipe:
     settings = {"epochs": 5, "evaluate_every": 2, "keep_best": True, "lr": 3e-2}
-    return recipe(pretrained, output, **settings | changes)
+    return recipe(start, output, **settings | changes)
+
+
+Finished = Callable[[int], Path]
+
+
+@pytest.fixture(scope="module")
+def finished(start: Path, noise: Path, tmp_path_factory: pytest.TempPathFactory) -> Finished:
+    """The run of `best_recipe` with a seed, which is made once: tests change copies of it."""
+    parent = tmp_path_factory.mktemp("finished")
+
+    def run(seed: int) -> Path:
+        if not (parent / str(seed)).exists():
+            finetune(best_recipe(start, parent / str(seed), seed=seed), noise)
+        return parent / str(seed)
+
+    return run
 
 
 def scores_of(folder: Path) -> dict[int, float]:
@@ -327,11 +355,11 @@ def first_best(scores: dict[int, float]) -> int:
 
 @pytest.mark.parametrize("seed", range(3))
 def test_final_is_the_first_of_the_best(
-    pretrained: Path, noise: Path, tmp_path: Path, seed: int
+    start: Path, noise: Path, finished: Finished, tmp_path: Path, seed: int
 ) -> None:
-    folder = finetune(best_recipe(pretrained, tmp_path / "run", seed=seed), noise)
+    folder = shutil.copytree(finished(seed), tmp_path / "run")
     every = finetune(
-        best_recipe(pretrained, tmp_path / "every", seed=seed, keep_checkpoints=99), noise
+        best_recipe(start, tmp_path / "every", seed=seed, keep_checkpoints=99), noise
     )
     scores = scores_of(folder)
     assert list(scores) == [*range(2, 25, 2), 25] and scores == scores_of(every)
@@ -344,32 +372,27 @@ def test_final_is_the_first_of_the_best(
     assert figures in (folder / "final" / "README.md").read_text(encoding="utf-8")
     # Once more changes nothing; and without keep_best it is the last one.
     before = logged_by(folder)
-    finetune(best_recipe(pretrained, folder, seed=seed), noise, resume="auto")
+    finetune(best_recipe(start, folder, seed=seed), noise, resume="auto")
     assert logged_by(folder) == before and same_weights(
         folder / "final", every / "checkpoints" / f"step-{best:07d}"
     )
-    plain = finetune(best_recipe(pretrained, tmp_path / "plain", seed=seed, keep_best=False), noise)
+    plain = finetune(best_recipe(start, tmp_path / "plain", seed=seed, keep_best=False), noise)
     assert same_weights(plain / "final", every / "checkpoints" / "step-0000025")
 
 
-def test_some_best_are_early_and_some_scores_equal(
-    pretrained: Path, noise: Path, tmp_path: Path
-) -> None:
+def test_some_best_are_early_and_some_scores_equal(finished: Finished) -> None:
     """Else the test above would say little."""
-    found = [
-        scores_of(finetune(best_recipe(pretrained, tmp_path / str(seed), seed=seed), noise))
-        for seed in range(3)
-    ]
+    found = [scores_of(finished(seed)) for seed in range(3)]
     assert any(first_best(scores) < 20 for scores in found)
     assert any(list(scores.values()).count(max(scores.values())) > 1 for scores in found)
 
 
 @pytest.mark.parametrize("patience", [1, 3])
 def test_the_run_ends_early_when_nothing_gets_better(
-    pretrained: Path, noise: Path, tmp_path: Path, patience: int
+    start: Path, noise: Path, finished: Finished, tmp_path: Path, patience: int
 ) -> None:
-    whole = finetune(best_recipe(pretrained, tmp_path / "whole"), noise)
-    folder = finetune(best_recipe(pretrained, tmp_path / "run", early_stopping=patience), noise)
+    whole = finished(0)
+    folder = finetune(best_recipe(start, tmp_path / "run", early_stopping=patience), noise)
     scores = scores_of(folder)
     assert list(scores.items()) == list(scores_of(whole).items())[: len(scores)]
     assert len(scores) < len(scores_of(whole))
@@ -389,11 +412,11 @@ class Killed(BaseException):
 
 @pytest.mark.parametrize("seed", range(2))
 def test_killed_around_saves_and_evaluations_the_best_is_the_same(
-    pretrained: Path, noise: Path, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
+    start: Path, noise: Path, tmp_path: Path, seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A run that ends early too: both follow from the log, whatever was interrupted."""
     early = {"early_stopping": 6} if seed % 2 else {}
-    whole = finetune(best_recipe(pretrained, tmp_path / "whole", **early), noise)
+    whole = finetune(best_recipe(start, tmp_path / "whole", **early), noise)
     draw, left = np.random.default_rng(seed), 0
 
     def fragile(function: Callable[..., Any]) -> Callable[..., Any]:
@@ -422,7 +445,7 @@ def test_killed_around_saves_and_evaluations_the_best_is_the_same(
     while True:
         left = int(draw.integers(2, 16))
         try:
-            finetune(best_recipe(pretrained, tmp_path / "run", **early), noise, resume="auto")
+            finetune(best_recipe(start, tmp_path / "run", **early), noise, resume="auto")
             break
         except Killed:
             kills += 1
@@ -432,26 +455,26 @@ def test_killed_around_saves_and_evaluations_the_best_is_the_same(
 
 
 def test_a_resume_with_other_evaluations_is_refused(
-    pretrained: Path, noise: Path, tmp_path: Path
+    start: Path, noise: Path, finished: Finished, tmp_path: Path
 ) -> None:
-    finetune(best_recipe(pretrained, tmp_path / "run"), noise)
+    shutil.copytree(finished(0), tmp_path / "run")
     for change in ({"evaluate_every": 3}, {"keep_best": False}, {"early_stopping": 2}):
         with pytest.raises(UserError, match=f"{next(iter(change))} was"):
-            finetune(best_recipe(pretrained, tmp_path / "run", **change), noise, resume="auto")
+            finetune(best_recipe(start, tmp_path / "run", **change), noise, resume="auto")
 
 
 def test_a_run_that_goes_on_from_an_old_checkpoint_keeps_the_best_again(
-    pretrained: Path, noise: Path, tmp_path: Path
+    start: Path, noise: Path, finished: Finished, tmp_path: Path
 ) -> None:
     """The newer checkpoints, still there, do not push it out."""
-    whole = finetune(best_recipe(pretrained, tmp_path / "whole", seed=1), noise)
-    folder = finetune(best_recipe(pretrained, tmp_path / "run", keep_every=2, seed=1), noise)
+    whole = finished(1)
+    folder = finetune(best_recipe(start, tmp_path / "run", keep_every=2, seed=1), noise)
     best = first_best(scores_of(whole))
     for path in (folder / "checkpoints").iterdir():
         if path.name not in ("step-0000002", "step-0000025"):
             shutil.rmtree(path)
     finetune(
-        best_recipe(pretrained, folder, seed=1),
+        best_recipe(start, folder, seed=1),
         noise,
         resume=str(folder / "checkpoints" / "step-0000002"),
     )
@@ -463,11 +486,15 @@ def test_a_run_that_goes_on_from_an_old_checkpoint_keeps_the_best_again(
 
 
 def test_a_best_checkpoint_that_is_damaged_is_told(
-    pretrained: Path, noise: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    start: Path,
+    noise: Path,
+    finished: Finished,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    folder = finetune(best_recipe(pretrained, tmp_path / "run"), noise)
+    folder = shutil.copytree(finished(0), tmp_path / "run")
     best, last = steps_kept(folder)
     (folder / "checkpoints" / f"step-{best:07d}" / "model.safetensors").write_bytes(b"")
-    finetune(best_recipe(pretrained, folder), noise, resume="auto")
+    finetune(best_recipe(start, folder), noise, resume="auto")
     assert "final/ is the last model" in capsys.readouterr().err
     assert same_weights(folder / "final", folder / "checkpoints" / f"step-{last:07d}")
