@@ -7,15 +7,19 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from builds import at
+from conftest import UNIT_BYTES
 from sqzb.corpus import executors
 from sqzb.corpus.executors import run
-from sqzb.corpus.store import read_manifest
+from sqzb.corpus.store import Corpus, read_manifest
 from sqzb.errors import UserError
+from sqzb.recipe import CorpusRecipe, dump_recipe
 
 
 def results(executor: str, workers: int, function: Any, tasks: list[tuple[Any, ...]]) -> list[Any]:
@@ -78,9 +82,12 @@ def test_leaving_early_leaves_no_worker_behind(tmp_path: Path) -> None:
 # In a process of its own: Ray leaves threads and settings behind, and a token in the home folder.
 RAY = """
 import json, sys, time
+from pathlib import Path
 import ray
-from sqzb.corpus import executors
+from sqzb.corpus import executors, sources
+from sqzb.corpus.build import build
 from sqzb.errors import UserError
+from sqzb.recipe import CorpusRecipe, load_recipe
 
 def work(number):
     if number < 0:
@@ -100,13 +107,23 @@ try:
         found(-1, 5)
     except UserError as error:
         told["error"] = str(error)
+    sources.UNIT_BYTES = int(sys.argv[2])
+    build(load_recipe(CorpusRecipe, Path(sys.argv[1])), 2, "ray")
 finally:
     ray.shutdown()
 print(json.dumps(told))
 """
 
 
-def test_ray_gives_the_same(tmp_path: Path) -> None:
+def test_ray_gives_the_same(
+    tmp_path: Path,
+    corpus: Corpus,
+    corpus_recipe: CorpusRecipe,
+    content: Callable[[Path], dict[str, bytes]],
+) -> None:
+    """The same results and errors, and the same corpus: one start of Ray, which takes seconds, shows both."""
+    pytest.importorskip("ray")
+    (tmp_path / "recipe.yaml").write_text(dump_recipe(at(corpus_recipe, tmp_path / "corpus")))
     # A machine with other work needs longer than Ray's half a minute.
     settings = {
         "HOME": str(tmp_path),
@@ -115,7 +132,11 @@ def test_ray_gives_the_same(tmp_path: Path) -> None:
     }
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | settings
     ended = subprocess.run(
-        [sys.executable, "-c", RAY], capture_output=True, text=True, env=env, timeout=300
+        [sys.executable, "-c", RAY, str(tmp_path / "recipe.yaml"), str(UNIT_BYTES)],
+        capture_output=True,
+        text=True,
+        env=env,
+        timeout=300,
     )
     assert ended.returncode == 0, ended.stderr[-3000:]
     told = json.loads(ended.stdout.splitlines()[-1])
@@ -123,6 +144,7 @@ def test_ray_gives_the_same(tmp_path: Path) -> None:
     assert sorted(squares) == [[0, 0], [1, 1], [2, 4], [3, 9], [4, 9801]]
     assert told["squares"].count(None) >= 4
     assert told["error"] == "mend -1"
+    assert content(tmp_path / "corpus") == content(corpus.folder)
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:

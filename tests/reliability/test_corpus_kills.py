@@ -16,20 +16,23 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
+import fork_server
+
+ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
 KILLS = int(os.environ.get("SQZB_KILLS", "4"))
 TEXT = (
     "the of and river stone winter light garden engine letter copper window morning silver forest "
     "paper harbour"
 )
 WORDS = TEXT.split()
-UNITS = 6  # of 1 MB
+UNITS = 6  # of 400 kB
 RECORDS = "shards/*.json"
 
 
 def texts(seed: int) -> list[str]:
     draw = random.Random(seed)
     sentences = [" ".join(draw.choices(WORDS, k=12)).capitalize() + "." for _ in range(2000)]
-    return [" ".join(draw.choices(sentences, k=40)) for _ in range(350)]
+    return [" ".join(draw.choices(sentences, k=40)) for _ in range(150)]
 
 
 @pytest.fixture(scope="module")
@@ -54,18 +57,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture
-def start(place: Path) -> Iterator[Callable[[str], subprocess.Popen[str]]]:
+def start(place: Path) -> Iterator[Callable[[str], fork_server.Popen]]:
     """Start the command, with two workers, as the head of a process group of its own."""
-    begun: list[subprocess.Popen[str]] = []
+    begun: list[fork_server.Popen] = []
 
-    def run(output: str) -> subprocess.Popen[str]:
+    def run(output: str) -> fork_server.Popen:
         arguments = ["prepare-corpus", "recipe.yaml", "--output", output, "--workers", "2"]
-        process = subprocess.Popen(
+        process = fork_server.Popen(
             [sys.executable, "-m", "sqzb", *arguments],
             cwd=place,
+            env=ENVIRONMENT,
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,
-            text=True,
             start_new_session=True,
         )
         begun.append(process)
@@ -109,7 +112,7 @@ def content(folder: Path) -> dict[str, bytes]:
     return files
 
 
-def finish(process: subprocess.Popen[str]) -> None:
+def finish(process: fork_server.Popen) -> None:
     _, said = process.communicate(timeout=240)
     assert process.returncode == 0, said
 
@@ -119,28 +122,28 @@ def whole(place: Path) -> tuple[dict[str, bytes], float]:
     """The uninterrupted corpus, and how many seconds it took."""
     begun = time.monotonic()
     arguments = ["prepare-corpus", "recipe.yaml", "--output", "whole", "--workers", "2"]
-    subprocess.run(
-        [sys.executable, "-m", "sqzb", *arguments], cwd=place, check=True, stdout=subprocess.DEVNULL
-    )
+    command = [sys.executable, "-m", "sqzb", *arguments]
+    done = fork_server.run(command, cwd=place, env=ENVIRONMENT, timeout=240)
+    assert done.returncode == 0, done.stderr
     made = content(place / "whole")
     assert sum(name.startswith("shards/") for name in made) == 2 * UNITS
     return made, time.monotonic() - begun
 
 
-def kill_group(process: subprocess.Popen[str]) -> None:
+def kill_group(process: fork_server.Popen) -> None:
     os.killpg(process.pid, signal.SIGKILL)
 
 
-def kill_parent(process: subprocess.Popen[str]) -> None:
+def kill_parent(process: fork_server.Popen) -> None:
     process.kill()
 
 
 @pytest.mark.parametrize("kill", [kill_group, kill_parent])
 def test_killed_again_and_again_it_makes_the_same_corpus(
     place: Path,
-    start: Callable[[str], subprocess.Popen[str]],
+    start: Callable[[str], fork_server.Popen],
     whole: tuple[dict[str, bytes], float],
-    kill: Callable[[subprocess.Popen[str]], None],
+    kill: Callable[[fork_server.Popen], None],
 ) -> None:
     """The next is started at once, even if a worker of the last were still there."""
     made, seconds = whole
@@ -165,7 +168,7 @@ def when_a_shard_is_made(folder: Path) -> None:
 
 
 def test_workers_end_with_their_parent(
-    place: Path, start: Callable[[str], subprocess.Popen[str]]
+    place: Path, start: Callable[[str], fork_server.Popen]
 ) -> None:
     process = start("orphans")
     when_a_shard_is_made(place / "orphans")
@@ -176,7 +179,7 @@ def test_workers_end_with_their_parent(
 
 
 def test_an_interrupt_while_the_workers_begin_is_told_in_a_line(
-    place: Path, start: Callable[[str], subprocess.Popen[str]]
+    place: Path, start: Callable[[str], fork_server.Popen]
 ) -> None:
     process = start("soon")
     limit = time.monotonic() + 120
@@ -194,7 +197,7 @@ def test_an_interrupt_while_the_workers_begin_is_told_in_a_line(
 
 def test_an_interrupt_keeps_what_is_finished(
     place: Path,
-    start: Callable[[str], subprocess.Popen[str]],
+    start: Callable[[str], fork_server.Popen],
     whole: tuple[dict[str, bytes], float],
 ) -> None:
     """Ctrl-C reaches the whole group."""
