@@ -358,9 +358,7 @@ def test_final_is_the_first_of_the_best(
     start: Path, noise: Path, finished: Finished, tmp_path: Path, seed: int
 ) -> None:
     folder = shutil.copytree(finished(seed), tmp_path / "run")
-    every = finetune(
-        best_recipe(start, tmp_path / "every", seed=seed, keep_checkpoints=99), noise
-    )
+    every = finetune(best_recipe(start, tmp_path / "every", seed=seed, keep_checkpoints=99), noise)
     scores = scores_of(folder)
     assert list(scores) == [*range(2, 25, 2), 25] and scores == scores_of(every)
     best = first_best(scores)

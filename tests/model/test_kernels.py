@@ -19,16 +19,21 @@ from sqzb.model.layers import use_kernels
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 
 
-@pytest.mark.parametrize("post_groups", [1, 2])
 @pytest.mark.parametrize(
-    ("precision", "tolerance"), [(torch.float32, 1e-4), (torch.bfloat16, 3e-2)]
+    ("precision", "tolerance", "post_groups", "layers"),
+    [
+        (torch.float32, 1e-4, 1, 1),
+        (torch.float32, 1e-4, 2, 2),
+        (torch.bfloat16, 3e-2, 1, 1),
+        (torch.bfloat16, 3e-2, 2, 1),
+    ],
 )
 def test_a_whole_model_is_the_same_with_kernels(
-    post_groups: int, precision: torch.dtype, tolerance: float
+    precision: torch.dtype, tolerance: float, post_groups: int, layers: int
 ) -> None:
     torch.manual_seed(0)
     config = SqueezeBertConfig(
-        vocab_size=40, hidden_size=64, num_hidden_layers=2, num_attention_heads=4,
+        vocab_size=40, hidden_size=64, num_hidden_layers=layers, num_attention_heads=4,
         intermediate_size=128, post_attention_groups=post_groups,
         hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0, initializer_range=0.2,
     )  # fmt: skip
@@ -121,8 +126,12 @@ for kernel in (norm._norm_kernel, norm._norm_gradient_kernel):
 @pytest.mark.skipif(
     os.uname().machine != "x86_64", reason="a matter of the compiler that Triton ships"
 )
-def test_kernels_compile_for_an_h100_and_fit_its_shared_memory(tmp_path: Path) -> None:
-    environment = {**os.environ, "TRITON_CACHE_DIR": str(tmp_path), "TRITON_INTERPRET": "0"}
+def test_kernels_compile_for_an_h100_and_fit_its_shared_memory(
+    tmp_path: Path, pytestconfig: pytest.Config
+) -> None:
+    """Kernels that have not changed since another run of the tests, pytest's cache has compiled."""
+    cache = pytestconfig.cache.mkdir("triton") if pytestconfig.cache is not None else tmp_path
+    environment = {**os.environ, "TRITON_CACHE_DIR": str(cache), "TRITON_INTERPRET": "0"}
     run = subprocess.run(
         [sys.executable, "-c", COMPILE], capture_output=True, text=True, env=environment
     )
