@@ -17,7 +17,11 @@ def hash64(*keys: ArrayLike) -> U64:
     Each key is absorbed by an xor and the finaliser of SplitMix64 (Steele, Lea and Flood 2014),
     which flips half of the output bits for one flipped input bit. The order of the keys matters.
     """
-    state: U64 = np.array(0x9E3779B97F4A7C15, np.uint64)
+    return _absorb(np.array(0x9E3779B97F4A7C15, np.uint64), *keys)
+
+
+def _absorb(state: U64, *keys: ArrayLike) -> U64:
+    """Mix further keys into what `hash64` made of the keys before them."""
     with np.errstate(over="ignore"):
         for key in keys:
             state = _mix(
@@ -62,7 +66,8 @@ class Permutation:
         self.n = n
         self._half_bits = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
         self._half_mask = np.uint64((1 << int(self._half_bits)) - 1)
-        self._round_keys = [hash64(*keys, r) for r in range(self.ROUNDS)]
+        # Each round hashes its own key and half of a number: the key's part is the same for all numbers.
+        self._round_states = hash64(hash64(*keys, np.arange(self.ROUNDS)))
 
     def __getitem__(self, index: ArrayLike) -> NDArray[np.int64]:
         """Return the elements at `index`, an array of any shape with values in 0..n-1."""
@@ -75,6 +80,6 @@ class Permutation:
 
     def _feistel(self, values: U64) -> U64:
         left, right = values >> self._half_bits, values & self._half_mask
-        for key in self._round_keys:
-            left, right = right, left ^ (hash64(key, right) & self._half_mask)
+        for state in self._round_states:
+            left, right = right, left ^ (_absorb(state, right) & self._half_mask)
         return (left << self._half_bits) | right
