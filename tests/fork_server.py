@@ -211,7 +211,7 @@ def address() -> str:
     folder = tempfile.TemporaryDirectory()
     path = f"{folder.name}/socket"
     server = _TruePopen(
-        [sys.executable, __file__, path],
+        [sys.executable, __file__, path, *IMPORTS],
         env=os.environ | SETTINGS,
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -416,7 +416,7 @@ class End:
 
 if __name__ == "__main__":
     end, path, at_start = End(), sys.argv[1], dict(os.environ)
-    for name in IMPORTS:
+    for name in sys.argv[2:]:
         import_module(name)
     os.fsync = lambda fd: None  # a program may be killed, but the power stays
     assert threading.active_count() == 1  # a child would have no copy of another

@@ -46,8 +46,9 @@ def write(path: Path, predictions: Predictions) -> None:
         for name, (task, split) in FILES.items():
             entry = zipfile.ZipInfo(name, DATE)
             entry.compress_type, entry.external_attr = zipfile.ZIP_DEFLATED, 0o644 << 16
-            values = sorted(predictions[task.name, split].items())
-            rows = (f"{index}\t{_written(task, value)}\n" for index, value in values)
+            values = predictions[task.name, split]
+            written = {value: _written(task, value) for value in set(values.values())}
+            rows = (f"{index}\t{written[values[index]]}\n" for index in sorted(values))
             archive.writestr(entry, f"{HEADER}\n{''.join(rows)}")
 
 
@@ -81,7 +82,8 @@ def _problems_of_file(task: Task, split: str, predictions: Mapping[int, float]) 
     if wrong is not None:
         yield f":{wrong + 2}: the index is {str(indices[wrong])!r} and must be {wrong}"
     values = [predictions[index] for index in indices]
-    wrong = next((row for row, value in enumerate(values) if _written(task, value) is None), None)
+    bad = {value for value in set(values) if _written(task, value) is None}
+    wrong = next((row for row, value in enumerate(values) if value in bad), None)
     if wrong is not None:
         allowed = (
             "a number from {:g} to {:g}".format(*SCORE_RANGE)

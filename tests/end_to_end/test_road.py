@@ -36,12 +36,12 @@ PHASE_1 = {
         "intermediate_size": 128,
         "max_position_embeddings": 64,
     },
-    "steps": 240,
+    "steps": 160,
     "global_batch": 32,
-    "micro_batch": 16,
+    "micro_batch": 32,
     "optimizer": {"lr": 2e-2},
-    "evaluate_every": 120,
-    "checkpoint_every": 60,
+    "evaluate_every": 80,
+    "checkpoint_every": 40,
     "log_every": 20,
 }
 PHASE_2 = {
@@ -166,14 +166,14 @@ def test_a_run_folder_has_all_its_parts(road: Path, run_folder: str) -> None:
 def test_metrics_have_every_figure_and_rise_by_steps(road: Path) -> None:
     logged = [line for line in lines(road / "phase1/metrics.jsonl") if "loss" in line]
     assert all(line.keys() >= METRICS for line in logged)
-    assert [line["step"] for line in logged] == list(range(20, 241, 20))
+    assert [line["step"] for line in logged] == list(range(20, 161, 20))
     assert all(earlier["tokens"] < later["tokens"] for earlier, later in pairwise(logged))
 
 
 def test_checkpoints_are_kept(road: Path) -> None:
     assert [path.name for path in sorted((road / "phase1/checkpoints").iterdir())] == [
-        "step-0000180",
-        "step-0000240",
+        "step-0000120",
+        "step-0000160",
     ]
 
 
@@ -242,7 +242,7 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(road: Path) -> None:
         "global_batch=8192",
         "steps=56000",
     )
-    assert "global batch 8,192 = 16 x 512 accumulation x 1 process" in shown
+    assert "global batch 8,192 = 32 x 256 accumulation x 1 process" in shown
     assert "56,000 steps" in shown
     assert not (road / "dry").exists()
 
@@ -307,11 +307,11 @@ def test_a_corpus_is_prepared_or_verified(road: Path, arguments: list[str]) -> N
 
 
 def test_a_stopped_run_goes_on(road: Path) -> None:
-    """Cut back to its first 180 steps, the run ends again in the same weights and the same
+    """Cut back to its first 120 steps, the run ends again in the same weights and the same
     metrics.
     """
     shutil.copytree(road / "phase1", road / "cut")
-    for part in ("final", "checkpoints/step-0000240"):
+    for part in ("final", "checkpoints/step-0000160"):
         shutil.rmtree(road / "cut" / part)
     run(road, "pretrain", "phase1.yaml", "--output", "cut", "--resume", "auto")
     same = [(road / name / "final/model.safetensors").read_bytes() for name in ("phase1", "cut")]

@@ -139,8 +139,6 @@ def test_a_file_that_is_not_glues(
     told: list[str],
 ) -> None:
     with pytest.raises(UserError) as caught:
-        write(
-            tmp_path / "glue.zip",
-            {**predictions, ("ax", "test"): change(predictions["ax", "test"])},
-        )
-    assert str(caught.value).splitlines()[1:-1] == [f"  {line}" for line in told]
+        write(tmp_path / "glue.zip", {("ax", "test"): change(predictions["ax", "test"])})
+    found = str(caught.value).splitlines()[1:-1]
+    assert [line for line in found if "AX" in line] == [f"  {line}" for line in told]
