@@ -419,6 +419,8 @@ if __name__ == "__main__":
     for name in sys.argv[2:]:
         import_module(name)
     os.fsync = lambda fd: None  # a program may be killed, but the power stays
+    if (measured := sys.modules.get("sqzb.training.throughput")) is not None:
+        measured.peak_flops(sys.modules["torch"].device("cpu"), "fp32")  # once for all programs
     assert threading.active_count() == 1  # a child would have no copy of another
     gc.freeze()
     added = {key: value for key, value in os.environ.items() if key not in at_start}

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from sqzb.corpus.store import Corpus
 from sqzb.model.heads import IGNORED
-from sqzb.pretraining.batches import LENGTHS, POOL, BatchLayout, Examples
+from sqzb.pretraining.batches import LENGTHS, BatchLayout, Examples
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import MicroBatch
 
@@ -116,8 +116,9 @@ def test_a_compiled_run_has_few_lengths(
 @pytest.mark.parametrize("processes", [1, 3])
 @pytest.mark.parametrize("at_most", [None, 50])
 def test_what_is_held_out_is_measured_once_with_little_padding(
-    corpus: Corpus, processes: int, at_most: int | None
+    corpus: Corpus, processes: int, at_most: int | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("sqzb.pretraining.batches.POOL", 8)
     of_each = [
         list(made(corpus, BatchLayout(4, 4, processes, rank)).of_heldout(at_most))
         for rank in range(processes)
@@ -127,4 +128,4 @@ def test_what_is_held_out_is_measured_once_with_little_padding(
     assert rows(batches) == rows([uncut]) and all(map(filled, batches))
     padded = np.mean([1 - batch["attention_mask"].double().mean() for batch in batches])
     assert padded < (1 - uncut["attention_mask"].double().mean()) / 2
-    assert at_most or len(uncut["input_ids"]) > 4 * POOL  # more than one pool
+    assert at_most or len(uncut["input_ids"]) > 4 * 8  # more than one pool
