@@ -196,7 +196,7 @@ def open_squeezebert_mlm(source: Source) -> Opened[SqueezeBertForMaskedLM]:
     if not folder.has_mlm_head:
         raise UserError(
             f"The model in {folder.path} has no head for masked tokens (cls.predictions). "
-            " Give a model with its MLM head, as it was pretrained, or use predict."
+            "Give a model with its MLM head, as it was pretrained, or use predict."
         )
     tokenizer = load_tokenizer(folder.path)
     model = SqueezeBertForMaskedLM.from_folder(folder.path)

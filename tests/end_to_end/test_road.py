@@ -282,7 +282,7 @@ def test_other_lengths_are_cut_without_reading_again(road: Path) -> None:
         "sequence_lengths=[16]",
     )
     assert shard.stat().st_mtime_ns == before
-    assert "of 16 places" in run(road, "inspect-corpus", "recut", "--n", "9")
+    assert "of 16 positions" in run(road, "inspect-corpus", "recut", "--n", "9")
 
 
 def test_examples_are_shown(road: Path) -> None:

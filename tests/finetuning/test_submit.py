@@ -148,7 +148,7 @@ def test_runs_are_given_one_by_one_too(sweep: Path, glue: Path) -> None:
 def test_tasks_without_a_run_are_listed(sweep: Path, glue: Path) -> None:
     shutil.rmtree(sweep / "cola")
     shutil.rmtree(sweep / "mnli")
-    with pytest.raises(UserError, match="there is none of cola, mnli in "):
+    with pytest.raises(UserError, match="Missing: cola, mnli, in "):
         submit([str(sweep)], sweep / "glue.zip", partial(open_task, folder=glue))
     assert not (sweep / "glue.zip").exists()
 

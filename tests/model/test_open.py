@@ -326,7 +326,7 @@ def test_numbers_that_are_not_finite_are_refused(what: str, value: float, save: 
     folder = save(kind)
     name = "transformer.embeddings.word_embeddings.weight"
     change(folder, lambda tensors: tensors[name][3].fill_(value))
-    with pytest.raises(UserError, match=r"word_embeddings\.weight that are not finite"):
+    with pytest.raises(UserError, match=r"non-finite values in \S*word_embeddings\.weight"):
         opener(folder)
 
 
@@ -336,7 +336,9 @@ def test_a_models_head_must_be_there(save: Save, bert: Save) -> None:
     for opener in (open_squeezebert_mlm, open_masked_lm):
         with pytest.raises(UserError, match="has no head for masked tokens"):
             opener(save(CLASSIFIER))
-    with pytest.raises(UserError, match=r"would be random\. Give a model with its MLM head"):
+    with pytest.raises(
+        UserError, match=r"(would be random|cls\.predictions\))\. Give a model with its MLM head"
+    ):
         open_masked_lm(bert("Model"))
 
 

@@ -372,7 +372,7 @@ def test_numbers_that_are_not_finite_are_told_by_name(
     save_file(tensors, folder / "model.safetensors", {"format": "pt"})
     changes: list[dict[str, Any]] = [{}, {"id2label": LABELS}]
     for change in changes:
-        with pytest.raises(UserError, match=re.escape(f"{name} that are not finite")):
+        with pytest.raises(UserError, match=re.escape(f"non-finite values in {name}")):
             open_classifier(folder, **change)
 
 
@@ -441,7 +441,7 @@ def drop(folder: Path, part: str) -> None:
             lambda f: edit(
                 f / "config.json", id2label={"0": "a", "1": "b", "2": "c"}, label2id=None
             ),
-            r"classifier\.bias has shape \(2,\) where \(3,\) is due; classifier\.weight has shape",
+            r"classifier\.bias has shape \(2,\) instead of \(3,\); classifier\.weight has shape",
         ),
         (
             lambda f: edit(f / "config.json", problem_type="regression"),

@@ -61,8 +61,8 @@ def show(capsys: Capsys, monkeypatch: pytest.MonkeyPatch) -> Callable[..., list[
 
 def read(text: str, seen: list[str], types: list[int]) -> Shown:
     head, *segments, asked = text.split("\n")
-    title = re.fullmatch(r"Chunk ([\d,]+) of ([\d,]+): (.*), (\d+) of (\d+) places", head)
-    n = re.fullmatch(r"  asked for (\d+): (.*)", asked)
+    title = re.fullmatch(r"Chunk ([\d,]+) of ([\d,]+): (.*), (\d+) of (\d+) positions", head)
+    n = re.fullmatch(r"  to predict, (\d+): (.*)", asked)
     assert title and n
     answers = {}
     for one in n[2].split(", "):

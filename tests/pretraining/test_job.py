@@ -326,7 +326,7 @@ def test_a_sequence_over_the_positions_is_refused(
     assert recipe.model is not None
     config = recipe.model.model_copy(update={"vocab_size": 150, "max_position_embeddings": 16})
     SqueezeBertForPreTraining(config).save_pretrained(tmp_path / "model", corpus.tokenizer)
-    with pytest.raises(UserError, match="over the 16 positions"):
+    with pytest.raises(UserError, match="more than the 16 positions"):
         pretrain(phase_two(recipe, tmp_path / "model", tmp_path / "run"))
 
 

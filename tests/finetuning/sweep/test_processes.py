@@ -210,7 +210,7 @@ def test_a_failed_run_is_told_and_the_others_are_kept(
     before = {path: path.stat().st_mtime_ns for path in (output / "mrpc").rglob("*")}
     mrpc = both.model_copy(update={"task": "mrpc"})
     assert sweep(mrpc)["runs"] == results["runs"]
-    with pytest.raises(UserError, match=r"seed=3: epochs was 1, is 2\nPut these back"):
+    with pytest.raises(UserError, match=r"seed=3: epochs was 1, is 2\nRestore these"):
         sweep(mrpc.model_copy(update={"epochs": 2}))
     with pytest.raises(UserError, match="folder of a single run"):
         sweep(mrpc.model_copy(update={"output": str(output / "mrpc/seed=3")}))
