@@ -357,8 +357,9 @@ def finetune(
         recipe = Path("own_data")
     folders = {"glue_dir": _text(glue_dir), "output": _text(output)}
     wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, **folders)
-    from sqzb.finetuning.sweep.plan import is_sweep
+    from sqzb.finetuning.sweep.plan import check_tasks, is_sweep
 
+    check_tasks(wanted)  # before anything heavy is imported
     if is_sweep(wanted):
         if resume not in ("never", "auto") or extend:
             raise typer.BadParameter(
@@ -373,13 +374,11 @@ def finetune(
             "--jobs is for several runs: give several tasks, --seeds 1,2,3 or a grid "
             "such as sweep.lr=[1e-5,3e-5]"
         )
+    from sqzb.finetuning import job
     from sqzb.finetuning.data import open_data
 
     (single,) = wanted.recipes(wanted.task)
-    data = open_data(single)  # a wrong task is reported before torch is imported
-    from sqzb.finetuning import job
-
-    job.finetune(single, data, resume, extend)
+    job.finetune(single, open_data(single), resume, extend)
 
 
 @app.command(name="eval", epilog="Example: sqzb eval runs/mrpc --json mrpc.json")

@@ -53,17 +53,26 @@ def is_sweep(recipe: SweepRecipe) -> bool:
     return bool(recipe.stages or recipe.grid()) or recipe.task == ALL or "," in (recipe.task or "")
 
 
-def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
-    """The sweep's runs, each behind those that it needs, whose folders are `output`/STAGE/TASK/SETTINGS, without
-    STAGE where there are none; UserError when a task is none of GLUE's."""
+def check_tasks(recipe: SweepRecipe) -> None:
+    """Check that the recipe names data: tasks that exist, or files of the user's own.
+
+    Raises:
+        RecipeError: the recipe names no data, or a task that does not exist.
+    """
     if not recipe.names():
         raise RecipeError(
-            "The sweep has no task. Give tasks, such as --task mrpc,rte or --task all, or --train "
-            "FILE for data of your own."
+            "There is no data. Give --train FILE for data of your own, or tasks of GLUE, such as "
+            "--task mrpc, --task mrpc,rte or --task all."
         )
     if not recipe.data.train:
         for name in (*recipe.names(), *recipe.tasks):
             task(name)
+
+
+def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
+    """The sweep's runs, each behind those that it needs, whose folders are `output`/STAGE/TASK/SETTINGS, without
+    STAGE where there are none; UserError when a task is none of GLUE's."""
+    check_tasks(recipe)
     runs: dict[tuple[str, str], list[Run]] = {}
     for stage, part in recipe.in_order().items():
         for name in recipe.tasks_of(stage):

@@ -1,0 +1,158 @@
+"""Shell blocks of README and docs/ run as they stand, with tiny stand-ins, or say why they do not.
+
+A block that is not run has a comment right before it, which a reader of the page does not see:
+
+    <!-- not run: the reason -->
+
+The blocks of a page run in its order, in one folder. Stand-ins there have the names that the
+commands use: recipes of tiny models, texts, a model at squeezebert/squeezebert-uncased. The Hub's
+GLUE is a few rows in memory. The fork server's processes would not have this GLUE, so the commands
+run in this process.
+"""
+
+import os
+import re
+import shlex
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import pytest
+from typer.testing import CliRunner
+
+from conftest import prose
+from sqzb.cli import app
+from sqzb.glue.tasks import is_test, task
+from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.recipe import CorpusRecipe, PretrainRecipe, dump_recipe, load_recipe
+from sqzb.tokenizer import train_tokenizer
+
+ROOT = Path(__file__).parents[1]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").glob("*.md"))]
+BLOCK = re.compile(r"(?P<before>[^\n]*)\n\n?```(?:sh|bash|console)\n(?P<text>.*?)```", re.DOTALL)
+MARKER = re.compile(r"<!-- not run: (?P<reason>.*?)\s*-->")
+TINY_MODEL: dict[str, Any] = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 16,
+    "max_position_embeddings": 512,
+}
+TINY_RUN = [
+    "precision=fp32",
+    "compile=false",
+    "micro_batch=2",
+    "global_batch=2",
+    "steps=2",
+    "evaluate_every=2",
+    "evaluate_sequences=2",
+    "checkpoint_every=2",
+]
+
+
+class Block(NamedTuple):
+    """A shell block of a page. reason: why it is not run; None if it is run."""
+
+    page: str
+    text: str
+    reason: str | None
+
+    @property
+    def commands(self) -> list[list[str]]:
+        lines = self.text.replace("\\\n", " ").splitlines()
+        words = [shlex.split(line, comments=True) for line in lines]
+        return [command for command in words if command]
+
+
+def blocks(page: str, text: str) -> list[Block]:
+    """Return the shell blocks of a page in their order."""
+    matches = []
+    for match in BLOCK.finditer("\n" + text):
+        marker = MARKER.fullmatch(match["before"].strip())
+        matches.append(Block(page, match["text"], marker["reason"] if marker else None))
+    return matches
+
+
+ALL = [block for page in PAGES for block in blocks(page.name, page.read_text(encoding="utf-8"))]
+RUN = sorted({block.page for block in ALL if block.reason is None})
+
+
+def test_markers_are_read() -> None:
+    text = "a\n\n```sh\nb\n```\n\n<!-- not run: needs a GPU -->\n\n```sh\nc\n```\n"
+    text += "<!-- not run: -->\n```sh\nd\n```\n"
+    found = [(block.text.strip(), block.reason) for block in blocks("page", text)]
+    assert found == [("b", None), ("c", "needs a GPU"), ("d", "")]
+
+
+def test_every_block_is_read() -> None:
+    starts = [re.findall(r"^```(?:sh|bash|console)", page.read_text(), re.M) for page in PAGES]
+    assert len(ALL) == sum(map(len, starts))
+    assert {"README.md", "first-model.md", "reproduce.md", "corpus.md"} <= set(RUN)
+
+
+@pytest.mark.parametrize("block", ALL, ids=lambda block: f"{block.page}: {block.text[:30]}")
+def test_a_block_runs_here_or_says_why_not(block: Block) -> None:
+    if block.reason is None:
+        assert {command[0] for command in block.commands} == {"sqzb"}
+    else:
+        assert len(block.reason.split()) >= 2
+
+
+def recipes() -> dict[str, str]:
+    """Return the tiny recipes by file name."""
+    corpus = ["sources.wikipedia.path=wikipedia/", "sources.bookcorpus.path=books/"]
+    corpus += ["sources.bookcorpus.sentences_per_document=null", "vocabulary.size=150"]
+    corpus += ["heldout=0.2", "min_characters=100"]
+    model = [f"model.{key}={value}" for key, value in TINY_MODEL.items()]
+    made = {
+        "corpus": load_recipe(CorpusRecipe, Path("corpus"), corpus),
+        "phase1_128": load_recipe(PretrainRecipe, Path("phase1_128"), [*TINY_RUN, *model]),
+        "phase2_512": load_recipe(PretrainRecipe, Path("phase2_512"), TINY_RUN),
+    }
+    # A model of its recipe's own sizes takes the corpus's vocabulary only without this key.
+    texts = {name: re.sub(r" +vocab_size: .*\n", "", dump_recipe(made[name])) for name in made}
+    return {f"{name}.yaml": text for name, text in texts.items()}
+
+
+def load_dataset(path: str, name: str, *, split: str) -> datasets.Dataset:
+    """Return rows of a GLUE task, as the Hub has them."""
+    row = task(name)
+    n = 8
+    texts = {column: prose(n, seed) for seed, column in enumerate(row.columns)}
+    short = {column: [" ".join(text.split()[:6]) for text in texts[column]] for column in texts}
+    labels = [number % max(2, len(row.labels)) for number in range(n)]
+    kind = datasets.ClassLabel(names=list(row.labels)) if row.labels else datasets.Value("float")
+    features: dict[str, Any] = {column: datasets.Value("string") for column in short}
+    return datasets.Dataset.from_dict(
+        {**short, "label": [-1] * n if is_test(split) else labels},
+        features=datasets.Features({**features, "label": kind}),
+    )
+
+
+@pytest.fixture
+def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Make a folder with all that the commands need."""
+    for folder, seed in (("wikipedia", 0), ("books", 1), ("texts", 2)):
+        (tmp_path / folder).mkdir()
+        for number, text in enumerate(prose(20, seed)):
+            (tmp_path / folder / f"{number}.txt").write_text(text, encoding="utf-8")
+    for name, text in recipes().items():
+        (tmp_path / name).write_text(text, encoding="utf-8")
+    tokenizer = train_tokenizer(prose(50, 0), 150, lowercase=True)
+    config = SqueezeBertConfig(vocab_size=tokenizer.get_vocab_size(), **TINY_MODEL)
+    published = SqueezeBertForPreTraining(config)
+    published.save_pretrained(tmp_path / "squeezebert" / "squeezebert-uncased", tokenizer)
+    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # a corpus is prepared without processes
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", RUN)
+def test_the_blocks_of_a_page_run(page: str, stand_ins: Path) -> None:
+    for block in ALL:
+        if block.page != page or block.reason is not None:
+            continue
+        for _, *arguments in block.commands:
+            ended = CliRunner().invoke(app, arguments)
+            assert ended.exit_code == 0, f"sqzb {shlex.join(arguments)}\n{ended.output}"
