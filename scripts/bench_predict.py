@@ -47,10 +47,10 @@ def main() -> None:
 
     tokenizer = load_tokenizer(local_folder(given.model))
     timed: dict[str, Callable[[int], float]] = {
-        name: lambda round, answer=answer: seconds(answer, texts)  # type: ignore[misc]
+        name: lambda number, answer=answer: seconds(answer, texts)  # type: ignore[misc]
         for name, answer in contestants.items()
     }
-    timed[TOKENISER] = lambda round: seconds(tokenizer.encode_batch, texts)
+    timed[TOKENISER] = lambda number: seconds(tokenizer.encode_batch, texts)
     runs = race(timed, given.rounds)
     rates = {name: [len(texts) / took for took in of_one] for name, of_one in runs.items()}
     show(rates, len(texts))

@@ -329,7 +329,11 @@ def test_several_labels_are_a_list(vocabulary: Path, tmp_path: Path) -> None:
 
 def test_words_and_texts_get_tags_and_entities(vocabulary: Path, tmp_path: Path) -> None:
     run = save_run(tmp_path / "run", vocabulary, labels=("O", "B-PER", "I-PER"), tokens=True)
-    rows = [{"words": ["water", "river"]}, {"words": ["stone"] * 3}, {"words": []}]
+    rows: list[dict[str, list[str]]] = [
+        {"words": ["water", "river"]},
+        {"words": ["stone"] * 3},
+        {"words": []},
+    ]
     (tmp_path / "new.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
     (tmp_path / "new.txt").write_text("".join(f"{' '.join(row['words'])}\n" for row in rows))
     for ending in ("jsonl", "parquet"):

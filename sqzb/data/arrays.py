@@ -36,7 +36,8 @@ class ArrayWriter:
         # numpy leaves space for a first axis that grows, so all headers have one length.
         shape = (self._rows, self._width)
         header: dict[str, Any] = {"descr": "<f4", "fortran_order": False, "shape": shape}
-        np.lib.format.write_array_header_1_0(self._file, header)
+        write = np.lib.format.write_array_header_1_0
+        write(self._file, header)  # type: ignore[no-untyped-call]
 
 
 @contextmanager
