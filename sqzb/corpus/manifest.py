@@ -273,7 +273,7 @@ def _print_counts(manifest: dict[str, Any]) -> None:
     rows: list[tuple[str, str, str, str]] = []
     for rule, count in manifest["counts"].items():
         if rule in (READ, KEPT) or any(count.values()):
-            share = f"{count['bytes'] / bytes_read:.2%}"
+            share = f"{count['bytes'] / bytes_read:.1%}"
             rows.append((rule, f"{count['documents']:,}", console.size(count["bytes"]), share))
     unreadable = manifest["bad"]["documents"]
     if unreadable:

@@ -205,7 +205,7 @@ def test_the_report_says_what_the_manifest_says(
     rows = {row[0]: row[1:] for row in cells if row}
     for rule, of in mixed.manifest["counts"].items():
         assert rows[rule][0] == f"{of['documents']:,}"
-        assert rows[rule][2] == f"{of['bytes'] / mixed.manifest['counts'][READ]['bytes']:.2%}"
+        assert rows[rule][2] == f"{of['bytes'] / mixed.manifest['counts'][READ]['bytes']:.1%}"
     assert rows["could not be read"][0] == "2"
     for length, figures in mixed.manifest["lengths"].items():
         assert rows[length][:2] == [f"{figures['chunks'][split]:,}" for split in SPLITS]

@@ -58,8 +58,8 @@ class Cache(ABC, Generic[Written, Read]):
             return self._read(compute, show)
         except OSError as error:
             raise UserError(
-                f"Its {self.what} cannot be written to {self.folder} ({error.strerror}). Make room, or give another "
-                "distillation.cache; finished files are kept."
+                f"The {self.what} cannot be written to {self.folder} ({error.strerror}). "
+                "Free some space, or give another distillation.cache; finished files are kept."
             ) from error
 
     def _read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
