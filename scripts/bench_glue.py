@@ -27,7 +27,7 @@ from sqzb.bench.race import Spread, race
 from sqzb.bench.report import parser, write_report
 from sqzb.files import write_json
 from sqzb.finetuning.data import open_data
-from sqzb.finetuning.job import build_model
+from sqzb.finetuning.start import build_model
 from sqzb.glue.tasks import task
 from sqzb.recipe import FinetuneRecipe, load_recipe
 from trainer_peer import Figures, copy_data, timed

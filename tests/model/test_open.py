@@ -12,9 +12,11 @@ from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
+from sqzb import load
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_corpus, evaluate_task
+from sqzb.fill_mask import fill_mask
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.job import finetune
 from sqzb.glue.tasks import TASKS
@@ -36,7 +38,6 @@ from sqzb.model.open import (
     open_squeezebert_mlm,
 )
 from sqzb.model.transformers_classifier import TransformersClassifier
-from sqzb.predict import fill_mask, predict
 from sqzb.pretraining.start import build_model
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe
 from sqzb.tokenizer import load_tokenizer, save_tokenizer
@@ -240,7 +241,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Path, Path, Corpus], Any]]] = {
     ),
     "predict": (
         CLASSIFIER,
-        lambda folder, _, __: predict(str(folder), [("water", "river"), ("stone",)]),
+        lambda folder, _, __: load(str(folder)).predict([("water", "river"), "stone"]),
     ),
     "fill-mask": (PRETRAINED, lambda folder, _, __: fill_mask(str(folder), "the [MASK]", 2)),
     "pretrain": (PRETRAINED, started_from),
@@ -280,7 +281,7 @@ def test_another_model_and_its_tokenizer_are_opened_once(
             return whole(*arguments, **more)
 
         monkeypatch.setattr(auto, "from_pretrained", counted)
-    predict(str(folder), [("water",)])
+    load(str(folder)).predict(["water"])
     assert sorted(opened) == ["AutoModelForSequenceClassification", "AutoTokenizer"]
 
 
