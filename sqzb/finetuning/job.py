@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from sqzb import console
-from sqzb.data.dataset import Classes, DataSet, Example, in_common
+from sqzb.data.dataset import Classes, DataSet, Example
 from sqzb.data.metrics import shown
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
@@ -19,15 +19,16 @@ from sqzb.finetuning.calibration import calibrate, calibration_errors
 from sqzb.finetuning.data import write_known
 from sqzb.finetuning.defaults import resolve
 from sqzb.finetuning.distillation import augmentation
-from sqzb.finetuning.distillation.teachers import Logits, Taught, ask_teachers, find_teachers
-from sqzb.finetuning.encode import Encoded, encode, on_scale
-from sqzb.finetuning.evaluation import (
-    decide,
-    evaluate_splits,
-    measure,
-    measure_splits,
-    predict_splits,
+from sqzb.finetuning.distillation.teachers import (
+    Logits,
+    Taught,
+    ask_teachers,
+    find_teachers,
+    labelled,
+    plan_text,
 )
+from sqzb.finetuning.encode import Encoded, encode, on_scale
+from sqzb.finetuning.evaluation import decide, measure, measure_splits, predict_splits
 from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import (
@@ -37,7 +38,7 @@ from sqzb.finetuning.report import (
     print_validation_report,
 )
 from sqzb.finetuning.start import build_model
-from sqzb.finetuning.texts import TextFigures, measure_texts
+from sqzb.finetuning.texts import TextFigures, common_texts, measure_texts, unseen_words
 from sqzb.finetuning.weights import Weighted, balanced_weights, check_weights
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
@@ -55,9 +56,8 @@ from sqzb.training.run_folder import RunLog, evaluations, write_card
 
 LABELS = {"task": "labels"}
 LENGTH_UNIT = 16  # tokens: with CUDA graphs, batches have a multiple of it
-OF_STEP = (
-    "of_step"  # in the log: the figures are those of an earlier step's model, which is in final/
-)
+# In the log: the figures are those of final/, which is an earlier step's model, or calibrated.
+OF_STEP = "of_step"
 
 
 def finetune(
@@ -150,28 +150,10 @@ class Finetuning:
             warn(self.accelerator, warning)
         return examples
 
-    def _warn_of_common(self) -> None:
-        """Warn of validation examples that have the texts of a training example."""
-        for split in self.data.validation_splits:
-            examples = self._splits[split]
-            common = in_common(self._train, examples)
-            if common:
-                warn(
-                    self.accelerator,
-                    f"{common:,} of the {len(examples):,} examples in {self.data.name}'s {split} "
-                    "split have the same texts as a training example, so the score also measures "
-                    "memorisation.",
-                )
-
     def _encode(self, examples: list[Example]) -> Encoded:
         encoded = encode(examples, self.tokenizer, self.max_length, self.data.kind)
-        if encoded.words is not None and encoded.words.lost:
-            warn(
-                self.accelerator,
-                f"{encoded.words.lost:,} of {len(encoded.words.places):,} words are behind "
-                f"max_length {self.max_length}, or have no token: the model does not see them. They "
-                "count as predicted to be O, or the commonest tag where there is no O.",
-            )
+        for warning in unseen_words(encoded, self.max_length):
+            warn(self.accelerator, warning)
         return encoded
 
     # Before the first step
@@ -212,13 +194,14 @@ class Finetuning:
             if problem is not None:
                 warn(self.accelerator, f"The teacher on the training examples: {problem}")
         if self.accelerator.is_main_process:
+            measured = measure(data, decide(data.kind, logits[:n]), self.train_set)
             console.out.print(
-                self._plan_of_teachers(measure(data, decide(data.kind, logits[:n]), self.train_set))
+                plan_text(recipe.distillation, data.kind, measured, self.extra_examples)
             )
 
         if extra:
-            labelled = augmentation.labelled(data.kind, extra, logits[n:])
-            self.train_set = self.train_set.with_more(self._encode(labelled))
+            more = self._encode(labelled(data.kind, extra, logits[n:]))
+            self.train_set = self.train_set.with_more(more)
         self.teacher_logits = logits
 
     def input_hashes(self) -> dict[str, str]:
@@ -311,8 +294,9 @@ class Finetuning:
 
     def _measure(self, engine: Engine, step: int) -> dict[str, float]:
         """Return the figures to log; the model is that of `step`."""
-        figures = evaluate_splits(self.model, self.validation, self.data, self.accelerator)
-        return self._agreed(engine, step, figures)
+        splits = self.validation
+        logits = predict_splits(self.model, splits, self.data.kind, self.accelerator)
+        return self._agreed(engine, step, measure_splits(self.data, logits, splits))
 
     def _agreed(self, engine: Engine, step: int, figures: dict[str, float]) -> dict[str, float]:
         """Return the first process's figures of the model of `step`, as they are logged.
@@ -384,13 +368,13 @@ class Finetuning:
         figures = self._agreed(engine, taken, measured)
         # The last step's evaluation, which chose the best, came before the calibration.
         fitted = self.recipe.keep_best and calibration.changes_figures(isinstance(data, OwnData))
-        if taken == step and not fitted:
-            is_logged = log.evaluated(step)
-        else:
-            is_logged = any(
-                line["step"] == step and OF_STEP in line for line in evaluations(self.folder)
-            )
+        is_another = taken != step or fitted
+        if is_another:
             figures = {OF_STEP: taken, **figures}
+        is_logged = any(
+            line["step"] == step and (OF_STEP in line) == is_another
+            for line in evaluations(self.folder)
+        )
         if not is_logged:
             log.log(step, **figures)
         if main:
@@ -405,7 +389,8 @@ class Finetuning:
     def print_plan(self) -> None:
         """Print every number that follows from the recipe, before anything runs."""
         if not isinstance(self.data, OwnData):
-            self._warn_of_common()
+            for warning in common_texts(self.data, self._splits):
+                warn(self.accelerator, warning)
         if self.accelerator.is_main_process:
             recipe = self.recipe
             if isinstance(self.data, OwnData) and self.texts is not None:
@@ -418,24 +403,3 @@ class Finetuning:
                 f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {self.lr:g}, "
                 f"seed {recipe.seed}"
             )
-
-    def _plan_of_teachers(self, figures: dict[str, float]) -> str:
-        """Return the lines on the teachers; figures: theirs on the training set."""
-        distillation = self.recipe.distillation
-        several = "the mean logits of " if len(distillation.teacher) > 1 else ""
-        measured = ", ".join(
-            f"{name} {shown(name, value)}" for name, value in figures.items() if name != "score"
-        )
-        temperature = (
-            f", temperature {distillation.temperature:g}"
-            if isinstance(self.data.kind, Classes)
-            else ""
-        )
-        plan = (
-            f"taught by {several}{' and '.join(distillation.teacher)} ({measured} on the training "
-            f"set): alpha {distillation.alpha:g}{temperature}"
-        )
-        extra = " and ".join(
-            f"{count:,} {kind}" for kind, count in self.extra_examples.items() if count
-        )
-        return plan + (f"\nand {extra} examples with its labels, in each epoch" if extra else "")

@@ -1,13 +1,14 @@
-"""What a model's tokenizer makes of a data set's texts: their lengths, and the share of unknown tokens."""
+"""Figures of a data set's texts as a tokenizer reads them, and warnings about texts and words."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
-from sqzb.data.dataset import Example
+from sqzb.data.dataset import DataSet, Example, in_common
+from sqzb.finetuning.encode import Encoded
 
 CHUNK = 4096  # examples that are tokenised at once, so that memory stays bounded
 
@@ -71,3 +72,31 @@ def _inputs(examples: Sequence[Example]) -> tuple[list[object], bool]:
         pair = example.text_b is not None
         inputs.append((example.text_a, example.text_b) if pair else example.text_a)
     return inputs, False
+
+
+def common_texts(data: DataSet, splits: Mapping[str, Sequence[Example]]) -> list[str]:
+    """Return a warning for each validation split with texts of training examples.
+
+    splits: the examples by split.
+    """
+    warnings = []
+    for split in data.validation_splits:
+        examples = splits[split]
+        common = in_common(splits[str(data.train_split)], examples)
+        if common:
+            warnings.append(
+                f"{common:,} of the {len(examples):,} examples in {data.name}'s {split} split have "
+                "the same texts as a training example, so the score also measures memorisation."
+            )
+    return warnings
+
+
+def unseen_words(encoded: Encoded, max_length: int) -> list[str]:
+    """Return a warning where words have tags that the model cannot see."""
+    if encoded.words is None or not encoded.words.lost:
+        return []
+    return [
+        f"{encoded.words.lost:,} of {len(encoded.words.places):,} words are behind max_length "
+        f"{max_length}, or have no token: the model does not see them. Their prediction is O, or the "
+        "commonest tag where there is no O."
+    ]

@@ -112,6 +112,8 @@ def test_an_unfinished_entity_is_none_in_iobes() -> None:
         ("O", None),
         ("B-X E-X L-X", None),
         ("O B-PER other", None),
+        ("O B-", None),
+        ("S E O", None),
     ],
 )
 def test_the_scheme_is_recognised_by_the_names(names: str, scheme: str | None) -> None:

@@ -172,7 +172,8 @@ def test_metrics_by_kind() -> None:
     assert metrics_of(Classes(("a", "b")))[0] == "macro_f1"
     assert metrics_of(Tags(("O", "B-x", "I-x"))) == ("entity_f1", "token_accuracy")
     assert metrics_of(Tags(("NOUN", "VERB"))) == ("token_accuracy",)
-    assert metrics_of(Tags(("O",))) == ("token_accuracy",)
+    assert metrics_of(Tags(("O", "S-x", "E-y-z"))) == ("entity_f1", "token_accuracy")
+    assert metrics_of(Tags(("O",))) == metrics_of(Tags(("O", "B-"))) == ("token_accuracy",)
 
 
 def test_empty_texts_are_kept_and_counted(tmp_path: Path) -> None:

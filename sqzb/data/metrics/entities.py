@@ -17,7 +17,8 @@ from sqzb.data.metrics.common import ratio
 Scheme = Literal["IOB2", "IOBES", "BILOU"]
 OUTSIDE = "O"
 
-_TAG = re.compile(r"[BIESLU](-.*)?|O")
+# A single letter is a tag where there is one type of entity.
+_TAG = re.compile(r"[BIESLU]-.+|[BIO]")
 # The tags of both other schemes, by those of IOBES, of which they are a part or another spelling.
 _IOBES = {"L": "E", "U": "S"}
 

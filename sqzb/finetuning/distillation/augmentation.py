@@ -17,13 +17,12 @@ from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from torch import Tensor
 
-from sqzb.data.dataset import DataSet, Example, Kind, Label, Labels, Tags
+from sqzb.data.dataset import DataSet, Example, Kind, Tags
 from sqzb.data.lines import check_sentences, read_lines
 from sqzb.draws import uniform
 from sqzb.errors import UserError
 from sqzb.files import sha256, whole_file
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
-from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.predict import EVALUATION_BATCH
 from sqzb.model.checkpoint import CONFIG, sha256_of
 from sqzb.model.open import ModelFolder, Source, open_squeezebert_mlm
@@ -62,14 +61,6 @@ def check(distillation: Distillation, source: ModelFolder, kind: Kind) -> None:
             f"distillation.augment: the model in {source.path} has no SqueezeBERT head for masked words. Start from a "
             "pretrained SqueezeBERT, or leave the key out."
         )
-
-
-def labelled(kind: Kind, examples: Sequence[Example], logits: NDArray[np.float32]) -> list[Example]:
-    """The examples with the labels that follow from the teacher's logits (examples, labels)."""
-    labels: list[Label] = decide(kind, logits).tolist()
-    if isinstance(kind, Labels):
-        labels = [tuple(np.flatnonzero(row).tolist()) for row in decide(kind, logits)]
-    return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
 
 
 def read_unlabelled(distillation: Distillation, data: DataSet) -> list[Example]:

@@ -4,7 +4,7 @@ A teacher reads the text by its own tokenizer, before training begins, which the
 """
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +17,12 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from sqzb.data.dataset import DataSet, Example, Tags
+from sqzb.data.dataset import DataSet, Example, Kind, Label, Labels, Number, Tags
+from sqzb.data.metrics import shown
 from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
+from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.finetuned import Finetuned, open_finetuned
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
 from sqzb.model.heads import (
@@ -120,6 +122,37 @@ def ask_teachers(
             raise UserError(f"distillation.teacher={path}: {error}") from error
         clear_device_cache(garbage_collection=True)
     return np.asarray(np.mean(logits, axis=0, dtype=np.float64), np.float32)
+
+
+def labelled(kind: Kind, examples: Sequence[Example], logits: Logits) -> list[Example]:
+    """Return the examples with the labels that follow from the teachers' logits."""
+    labels: list[Label] = decide(kind, logits).tolist()
+    if isinstance(kind, Labels):
+        labels = [tuple(np.flatnonzero(row).tolist()) for row in decide(kind, logits)]
+    return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
+
+
+def plan_text(
+    distillation: Distillation,
+    kind: Kind,
+    figures: Mapping[str, float],
+    extra_examples: Mapping[str, int],
+) -> str:
+    """Return the lines of the plan on the teachers.
+
+    figures: theirs on the training set. extra_examples: number of those that they label, by origin.
+    """
+    several = "the mean logits of " if len(distillation.teacher) > 1 else ""
+    measured = ", ".join(
+        f"{name} {shown(name, value)}" for name, value in figures.items() if name != "score"
+    )
+    temperature = "" if isinstance(kind, Number) else f", temperature {distillation.temperature:g}"
+    plan = (
+        f"taught by {several}{' and '.join(distillation.teacher)} ({measured} on the training "
+        f"set): alpha {distillation.alpha:g}{temperature}"
+    )
+    extra = " and ".join(f"{count:,} {origin}" for origin, count in extra_examples.items() if count)
+    return plan + (f"\nand {extra} examples with its labels, in each epoch" if extra else "")
 
 
 def _logits_of(
