@@ -18,7 +18,7 @@ from sqzb.finetuning.encode import encode
 from sqzb.finetuning.predict import EVALUATION_BATCH
 from sqzb.model.open import Opened, model_folder, open_encoder
 from sqzb.training.engine import start_accelerator
-from sqzb.using import count_cut, cut_warning, longest_input, remembered_texts, windows
+from sqzb.using import count_cut, cut_warning, longest_input, text_columns, windows
 
 
 class Embedded(NamedTuple):
@@ -32,6 +32,7 @@ class Embedder:
     """An encoder with mean pooling. Encoders that were not trained for it tell little by it."""
 
     def __init__(self, opened: Opened[Any], max_length: int, accelerator: Accelerator) -> None:
+        self.columns = text_columns(opened.folder)
         self.width: int = opened.model.config.hidden_size
         self.max_length = max_length
         self._model = opened.model.to(accelerator.device).eval()
@@ -90,7 +91,7 @@ def embed_file(path: str, given: str, text: Sequence[str], output: Path) -> None
     """
     encoder = load_encoder(path)
     table = open_table(given)
-    texts = choose_texts(table, text, remembered_texts(path), None, takes_words=True)
+    texts = choose_texts(table, text, encoder.columns, None, takes_words=True)
     is_stream = given == STANDARD_INPUT
     total = 0 if is_stream else check(texts, types=False).rows
     empty: Text = "" if len(texts.columns) == 1 else ("", "")

@@ -27,7 +27,6 @@ from sqzb.using import (
     TokensPrediction,
     cut_warning,
     load,
-    remembered_texts,
     windows,
 )
 
@@ -118,7 +117,7 @@ def print_predictions(path: str, table: Table, text: Sequence[str], as_json: boo
             f"{path} needs {COUNTS[model.texts]} per example. Give {COUNTS[model.texts]}, each in "
             "quotes."
         )
-    texts = choose_texts(table, text, remembered_texts(path), model.texts, model.takes_words)
+    texts = choose_texts(table, text, model.columns, model.texts, model.takes_words)
     names = added_columns(model, table.columns)
     counts = Counts()
     # A person who types lines waits for the answer to each.
@@ -151,7 +150,7 @@ def write_predictions(
         UserError: A table or the model cannot be used, or an output cannot be written.
     """
     if len(given) == 1 and (given[0] == STANDARD_INPUT or Path(given[0]).is_file()):
-        predict_file(load(path), given[0], output, text, remembered_texts(path)).report()
+        predict_file(load(path), given[0], output, text).report()
         return
     files = [table.path for table in tables(given, FILE_OPTION)]
     outputs = _outputs(files, output)
@@ -166,12 +165,12 @@ def write_predictions(
         return
     model = load(path)
     for file in files:
-        predict_file(model, file, outputs[file], text, remembered_texts(path)).report()
+        predict_file(model, file, outputs[file], text).report()
 
 
 def predict_on_worker(path: str, file: str, output: str, text: Sequence[str]) -> Written:
     """Open a model and predict one file, in a process of an executor."""
-    return predict_file(load(path), file, Path(output), text, remembered_texts(path), show=False)
+    return predict_file(load(path), file, Path(output), text, show=False)
 
 
 def _outputs(files: Sequence[str], folder: Path) -> dict[str, Path]:
@@ -204,7 +203,6 @@ def predict_file(
     path: str,
     output: Path,
     text: Sequence[str] = (),
-    remembered: Sequence[str] = (),
     show: bool = True,
 ) -> Written:
     """Write a table with its predictions, in the rows' order, whole or not at all.
@@ -212,10 +210,10 @@ def predict_file(
     The table is read twice: the first time to check all rows before any work, and to count them.
     Standard input is read once. In both cases memory use is bounded.
 
-    path              of the table, or - for standard input
-    output            the file to write; its ending is the format
-    text, remembered  columns of the texts; see `choose_texts`
-    show              whether to show a bar
+    path    of the table, or - for standard input
+    output  the file to write; its ending is the format
+    text    columns of the texts; see `choose_texts`
+    show    whether to show a bar
 
     Raises:
         UserError: The table cannot be used, or the output cannot be written.
@@ -230,7 +228,7 @@ def predict_file(
     if output.exists() and not is_stream and output.samefile(path):
         raise UserError(f"--output {output} is the input. Give another file.")
     table = open_table(path)
-    texts = choose_texts(table, text, remembered, model.texts, model.takes_words)
+    texts = choose_texts(table, text, model.columns, model.texts, model.takes_words)
     checked = Checked(0, table.columns, None) if is_stream else check(texts, ending == PARQUET)
 
     names = added_columns(model, checked.columns)

@@ -113,6 +113,7 @@ class FinetunedModel:
 
     kind        classes, a number, several labels, or tags of words
     texts       texts of an example: 1, or 2 for pairs; None where the folder does not tell
+    columns     of the texts in the training data; none where it was GLUE's or is not known
     max_length  tokens of the longest input; the ends of longer texts are cut
     """
 
@@ -121,10 +122,12 @@ class FinetunedModel:
         opened: Opened[Classifier],
         max_length: int,
         texts: int | None,
+        columns: tuple[str, ...],
         accelerator: Accelerator,
     ) -> None:
         self.kind = _kind_of(opened)
         self.texts = texts
+        self.columns = columns
         self.max_length = max_length
         self._model = opened.model.to(accelerator.device)
         self._tokenizer = opened.tokenizer
@@ -242,11 +245,12 @@ def load(path: str | Path) -> FinetunedModel:
     folder = model_folder(path)
     opened = open_classifier(folder)
     recipe = recipe_of(str(folder.path), FinetuneRecipe)
-    texts = len(remembered_texts(folder.path)) or None
+    columns = text_columns(folder)
+    texts = len(columns) or None
     if recipe is not None and recipe.task is not None:
         texts = open_data(recipe).texts
     max_length = longest_input(folder, opened.model.config.max_position_embeddings)
-    return FinetunedModel(opened, max_length, texts, start_accelerator())
+    return FinetunedModel(opened, max_length, texts, columns, start_accelerator())
 
 
 def longest_input(folder: ModelFolder, positions: int) -> int:
@@ -258,13 +262,13 @@ def longest_input(folder: ModelFolder, positions: int) -> int:
     return positions if recipe is None else min(int(number(recipe.max_length)), positions)
 
 
-def remembered_texts(path: str | Path) -> tuple[str, ...]:
-    """Return the columns of texts that a run was trained with; none of other models.
+def text_columns(folder: ModelFolder) -> tuple[str, ...]:
+    """Return the columns of texts in a run's own training data; none of other models.
 
     Raises:
         UserError: The run's data.json is damaged.
     """
-    known = read_known(Path(path))
+    known = read_known(folder.path)
     return () if known is None else known.text
 
 

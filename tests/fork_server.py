@@ -39,6 +39,7 @@ IMPORTS = (
     "accelerate",
     "sqzb.cli",
     "sqzb.corpus.build",
+    "sqzb.embed",
     "sqzb.evaluate",
     "sqzb.finetuning.sweep.run",
     "sqzb.finetuning.job",

@@ -24,7 +24,6 @@ from sqzb.using import (
     Prediction,
     TokensPrediction,
     load,
-    remembered_texts,
     windows,
 )
 
@@ -224,13 +223,14 @@ def test_a_model_of_an_unknown_task_takes_single_texts_and_pairs(
 
 def test_a_run_remembers_its_columns_of_texts(vocabulary: Path, tmp_path: Path) -> None:
     run = save_run(tmp_path, vocabulary, labels=("a", "b"))
-    assert remembered_texts(run) == ()
+    assert load(run).columns == ()
     remember(run, "premise", "hypothesis")
-    assert remembered_texts(run) == remembered_texts(run / "final") == ("premise", "hypothesis")
-    assert load(run).texts == 2
+    for path in (run, run / "final"):
+        model = load(path)
+        assert model.columns == ("premise", "hypothesis") and model.texts == 2
     (run / "data.json").write_text("{}")
     with pytest.raises(UserError, match=r"data\.json cannot be read"):
-        remembered_texts(run)
+        load(run)
 
 
 def test_importing_sqzb_does_not_import_torch() -> None:

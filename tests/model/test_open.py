@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sqzb import load
 from sqzb.corpus.store import Corpus
+from sqzb.embed import load_encoder
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_corpus, evaluate_task
 from sqzb.fill_mask import fill_mask
@@ -41,6 +42,7 @@ from sqzb.model.transformers_classifier import TransformersClassifier
 from sqzb.pretraining.start import build_model
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe
 from sqzb.tokenizer import load_tokenizer, save_tokenizer
+from sqzb.using import load
 from stopped_runs import write_task
 
 ROOT = Path(__file__).parents[2]
@@ -244,6 +246,7 @@ COMMANDS: dict[str, tuple[type[Any], Callable[[Path, Path, Corpus], Any]]] = {
         lambda folder, _, __: load(str(folder)).predict([("water", "river"), "stone"]),
     ),
     "fill-mask": (PRETRAINED, lambda folder, _, __: fill_mask(str(folder), "the [MASK]", 2)),
+    "embed": (PRETRAINED, lambda folder, _, __: load_encoder(str(folder)).embed(["water"])),
     "pretrain": (PRETRAINED, started_from),
     "a teacher": (PRETRAINED, lambda folder, _, __: open_masked_lm(str(folder))),
 }
