@@ -238,11 +238,11 @@ def test_a_signal_to_one_ends_all_and_another_number_goes_on(
 ) -> None:
     output = f"from-{before}-to-{after}-{number.name}"
     processes = begin(output, before)
-    processes.wait_for_lines(18)
+    processes.wait_for_lines(12)
     processes[-1].send_signal(number)  # with two processes, not the one that writes
     assert processes.codes() == [128 + number] * before
     step = lines(processes.run)[-1]["step"]
-    assert 17 <= step < 40 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
+    assert 11 <= step < 40 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
     assert f"stopped after step {step}" in processes.said(0)
     assert all("Traceback" not in processes.said(rank) for rank in range(before))
     assert begin(output, after).codes() == [0] * after
@@ -336,11 +336,11 @@ def test_torchrun_and_a_terminal_pass_a_signal_on(
     """
     program = (torchrun.__file__, "--standalone", "--nproc-per-node", "2", "-m", "sqzb")
     processes = begin(f"torchrun-{number.name}", 1, program=program)
-    processes.wait_for_lines(18)
+    processes.wait_for_lines(12)
     send(processes[0].pid, number)
     assert processes.codes() != [0]
     step = lines(processes.run)[-1]["step"]
-    assert 17 <= step < 40 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
+    assert 11 <= step < 40 and (processes.run / "checkpoints" / f"step-{step:07d}").is_dir()
     assert begin(f"torchrun-{number.name}", 1).codes() == [0]
     same(processes.run, whole)
 

@@ -166,7 +166,7 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_exactly(
 ) -> None:
     folder = place / f"pretrain-{number.name}"
     process = begin("pretrain", number.name)
-    wait_for_steps(process, folder, 23)
+    wait_for_steps(process, folder, 15)
     process.send_signal(number)
     assert process.wait(60) == 128 + number
     assert process.stderr is not None

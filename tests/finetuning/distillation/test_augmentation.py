@@ -306,6 +306,8 @@ def test_from_the_command_to_the_end_and_no_other_texts_when_it_goes_on(
 
 
 SMALL_FILES = """
+import os, time
+os.fsync = lambda fd: time.sleep(0.01)  # files take so long that some are still to be made
 from sqzb.finetuning.distillation import augmentation
 augmentation.CHUNK = 1
 from sqzb.cli import main

@@ -565,6 +565,8 @@ def test_a_cache_that_cannot_be_written_is_told(
 
 
 SMALL_FILES = """
+import os, time
+os.fsync = lambda fd: time.sleep(0.01)  # files take so long that some are still to be made
 from sqzb.finetuning.distillation import teachers as distillation
 distillation.CHUNK = 4
 from sqzb.cli import main
