@@ -42,7 +42,6 @@ from sqzb.model.transformers_classifier import TransformersClassifier
 from sqzb.pretraining.start import build_model
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe
 from sqzb.tokenizer import load_tokenizer, save_tokenizer
-from sqzb.using import load
 from stopped_runs import write_task
 
 ROOT = Path(__file__).parents[2]
