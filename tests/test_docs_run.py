@@ -10,6 +10,8 @@ GLUE is a few rows in memory. The fork server's processes would not have this GL
 run in this process.
 """
 
+import csv
+import json
 import os
 import re
 import shlex
@@ -87,7 +89,7 @@ def test_markers_are_read() -> None:
 def test_every_block_is_read() -> None:
     starts = [re.findall(r"^```(?:sh|bash|console)", page.read_text(), re.M) for page in PAGES]
     assert len(ALL) == sum(map(len, starts))
-    assert {"README.md", "first-model.md", "reproduce.md", "corpus.md"} <= set(RUN)
+    assert {"README.md", "first-model.md", "own-data.md", "reproduce.md", "corpus.md"} <= set(RUN)
 
 
 @pytest.mark.parametrize("block", ALL, ids=lambda block: f"{block.page}: {block.text[:30]}")
@@ -129,6 +131,25 @@ def load_dataset(path: str, name: str, *, split: str) -> datasets.Dataset:
     )
 
 
+def write_own_data(folder: Path) -> None:
+    """Write labelled files of each kind, with the names that the commands use."""
+    words = " ".join(prose(2, 3)).split()
+    texts = [" ".join(words[start : start + 4]) for start in range(0, 96, 4)]
+    tables = {
+        "reviews.csv": [["good", "bad"][number % 2] for number in range(len(texts))],
+        "more.csv": [["good", "bad"][number % 2] for number in range(len(texts))],
+        "ratings.csv": [f"{number / 7:.2f}" for number in range(len(texts))],
+        "topics.csv": [["fast,cheap", "cheap", "fast"][number % 3] for number in range(len(texts))],
+    }
+    for name, labels in tables.items():
+        with (folder / name).open("w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([["text", "label"], *zip(texts, labels, strict=True)])
+    with (folder / "entities.jsonl").open("w", encoding="utf-8") as file:
+        for text in texts:
+            row = {"words": text.split(), "tags": ["B-A", "I-A", "O", "O"]}
+            file.write(json.dumps(row) + "\n")
+
+
 @pytest.fixture
 def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Make a folder with all that the commands need."""
@@ -136,12 +157,14 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
         (tmp_path / folder).mkdir()
         for number, text in enumerate(prose(20, seed)):
             (tmp_path / folder / f"{number}.txt").write_text(text, encoding="utf-8")
-    for name, text in recipes().items():
+    quick = {"own_data.yaml": "epochs: 1\nmax_length: auto\n"}
+    for name, text in (recipes() | quick).items():
         (tmp_path / name).write_text(text, encoding="utf-8")
     tokenizer = train_tokenizer(prose(50, 0), 150, lowercase=True)
     config = SqueezeBertConfig(vocab_size=tokenizer.get_vocab_size(), **TINY_MODEL)
     published = SqueezeBertForPreTraining(config)
     published.save_pretrained(tmp_path / "squeezebert" / "squeezebert-uncased", tokenizer)
+    write_own_data(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", load_dataset)
     monkeypatch.setattr(os, "cpu_count", lambda: 1)  # a corpus is prepared without processes
     monkeypatch.chdir(tmp_path)
