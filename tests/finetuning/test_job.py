@@ -170,7 +170,8 @@ def test_what_is_odd_about_the_data_is_told(
     assert "mrpc's train split has 41 examples, and GLUE's has 3,668" in said
     assert (
         said.count(
-            "mrpc's train split has an empty sentence in 1 of its 41 examples: they are kept."
+            "mrpc's train split has an empty sentence in 1 of its 41 examples. "
+            "These examples are kept."
         )
         == 1
     )
