@@ -291,7 +291,7 @@ def test_from_the_command_to_the_end_and_no_other_texts_when_it_goes_on(
     arguments = ["finetune", "--recipe", str(start.parent / "wanted.yaml"), "--glue-dir", str(glue)]
     ended = CliRunner().invoke(app, arguments, catch_exceptions=False)
     assert ended.exit_code == 0
-    assert f"MRPC: {N} training and {N} validation examples" in ended.output
+    assert f"mrpc: {N} training and {N} validation examples" in ended.output
     assert (
         f"and 3 unlabelled and {N * COPIES} augmented examples with its labels, in each epoch"
         in ended.output
