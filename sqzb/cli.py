@@ -431,7 +431,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")
     ] = None,
 ) -> None:
-    """Evaluate a finetuned model on its task, or a pretrained one on a corpus."""
+    """Evaluate a finetuned or a pretrained model."""
     if submission is None and len(paths) > 1:
         raise typer.BadParameter("give one RUN; several RUNs are for --submission ZIP")
     if submission is not None and (task is not None or corpus is not None):
