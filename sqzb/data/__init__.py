@@ -1,1 +1,1 @@
-"""A labelled data set, whatever it was read from: its splits, what its labels are, and how predictions are measured."""
+"""Labelled data of any origin: splits, kinds of labels, and metrics of predictions."""

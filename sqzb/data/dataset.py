@@ -1,11 +1,10 @@
-"""The one object that training, evaluation, prediction, sweeps and distillation know of labelled data."""
+"""Data sets: the only form of labelled data that training, evaluation and prediction use."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
-# An index into the names of the classes; a number; for several labels the indices of those that hold;
-# for tokens the index of each word's tag.
+# A class's index; a number; the indices of several labels; or the index of each word's tag.
 Label = int | float | tuple[int, ...]
 
 # The text of an example without a label: one text, a pair, or a list of words.
@@ -15,10 +14,11 @@ Text = str | tuple[str, str] | list[str]
 class Example(NamedTuple):
     """A text, or a pair of texts, with its label.
 
-    label  None where it is withheld
-    row    counts from 0 in the file or table that was read. In a test split of GLUE it is the number by
-           which predictions are asked for.
-    words  the words that tags belong to; None but for tokens, where `text_a` is the words with spaces between
+    label: None if it is withheld.
+    row: its number in the file or table, from 0. In a test split of GLUE it is the index of a
+    submission.
+    words: the words that tags belong to; None without tags. `text_a` is the words with spaces
+    between.
     """
 
     text_a: str
@@ -89,19 +89,19 @@ class Split(NamedTuple):
 
 @dataclass(frozen=True)
 class DataSet:
-    """Labelled data for one task. Its splits are read when they are asked for.
+    """Labelled data for one task, whose splits are read when they are first needed.
 
-    name               for messages and folders, such as mrpc
-    kind               what the labels are
-    texts              texts of each example: 1, or 2 for pairs
-    metrics            names of the metrics to measure, from sqzb.data.metrics
-    read               reads a split by name
-    train_split        name of the split to train on; None where there is none
-    validation_splits  names of the splits to measure on (MNLI has two)
-    test_splits        names of the splits whose labels are withheld
-    on_disk            whether the splits are local files
-    model_of           the task whose model predicts this one, where it has no training split (AX)
-    score_metrics      those of `metrics` whose mean is the score, which chooses the best model; empty: all
+    name: for messages and folders, such as mrpc.
+    kind: the kind of the labels.
+    texts: texts of each example: 1, or 2 for pairs.
+    metrics: names of the metrics to measure, from sqzb.data.metrics.
+    read: reads a split by name.
+    train_split: name of the split to train on; None if there is none.
+    validation_splits: names of the splits to measure on; MNLI has two.
+    test_splits: names of the splits whose labels are withheld.
+    on_disk: whether the splits are local files.
+    model_of: the task whose model predicts this one, if it has no training split (AX).
+    score_metrics: the `metrics` whose mean is the score, which chooses the best model; empty: all.
     """
 
     name: str
@@ -124,7 +124,7 @@ class DataSet:
 
 
 def empty_texts(examples: Sequence[Example]) -> int:
-    """Return the number of examples with a text that is empty, or white space alone."""
+    """Return the number of examples with a text that is empty, or only white space."""
     empty = 0
     for example in examples:
         texts = [example.text_a] if example.text_b is None else [example.text_a, example.text_b]
@@ -133,6 +133,6 @@ def empty_texts(examples: Sequence[Example]) -> int:
 
 
 def in_common(train: Sequence[Example], validation: Sequence[Example]) -> int:
-    """Return the number of validation examples that have the texts of a training example, whatever the labels."""
+    """Return the number of validation examples that have the texts of a training example."""
     seen = {(example.text_a, example.text_b) for example in train}
     return sum((example.text_a, example.text_b) in seen for example in validation)

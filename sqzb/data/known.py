@@ -1,4 +1,4 @@
-"""What a run remembers of its own data: columns, labels and files, as data.json has them."""
+"""The facts about own data that a run stores in data.json: columns, labels and files."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -23,14 +23,14 @@ class KnownFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Known:
-    """What training learnt of the data, so that nothing is recognised again.
+    """The facts about the data that training has found, so that later commands need not find them.
 
-    name        of the data set
-    text        columns of the texts
-    label       column of the labels
-    recognised  those of "text", "label" and "kind" that were not given
-    kind        with the names of the labels, or their range, mean and spread
-    files       by split
+    name: of the data set.
+    text: columns of the texts.
+    label: column of the labels.
+    recognised: which of "text", "label" and "kind" were not given.
+    kind: with the names of the labels, or their range, mean and spread.
+    files: by split.
     """
 
     name: str

@@ -10,15 +10,16 @@ NUMBERS = ("no sentence", "one sentence", "two sentences")  # of an example
 
 
 def read_lines(file: Path) -> list[Sentences]:
-    """The sentences of each line, with a tab between two; nothing for a line without text.
+    """Return the sentences of each line, separated by a tab; none for a line without text.
 
-    Raises UserError when the file cannot be read as UTF-8, or a line has more than one tab.
+    Raises:
+        UserError: the file cannot be read as UTF-8, or a line has more than one tab.
     """
     try:
         lines = file.read_text(encoding="utf-8-sig").split("\n")
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}). Give a text file in UTF-8.") from error
-    lines = lines[:-1] if not lines[-1] else lines  # what the last line's own end would begin
+    lines = lines[:-1] if not lines[-1] else lines  # the end of the last line begins no line
     found = [tuple(line.split("\t")) if line.strip() else () for line in lines]
     for number, sentences in enumerate(found, 1):
         if len(sentences) > 2:
@@ -32,12 +33,13 @@ def read_lines(file: Path) -> list[Sentences]:
 def check_sentences(
     name: str, texts: int, rows: Sequence[Sentences], file: Path | None = None
 ) -> None:
-    """Check that each row has as many texts as the examples of the data set.
+    """Check that each row has as many texts as the examples of the data set; skip empty rows.
 
-    name, texts: of the data set; file: where the rows are from, for the message. Rows without text are left out.
+    name, texts: of the data set.
+    file: the file of the rows, for the message.
 
     Raises:
-        UserError: A row has another number of texts.
+        UserError: a row has another number of texts.
     """
     for number, row in enumerate(rows, 1):
         if row and len(row) != texts:

@@ -1,4 +1,4 @@
-"""What a person looks at before training: examples, columns, labels and oddities of own data."""
+"""The overview of own data before training: examples, columns, labels and oddities."""
 
 from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
@@ -21,13 +21,13 @@ Rows = list[tuple[str, ...]]
 class SplitFigures:
     """Counts of a split.
 
-    examples       all of them
-    empty          examples with an empty text
-    duplicates     examples with the texts of an earlier one
-    contradictory  those of `duplicates` whose label is another than the earlier one's
-    in_train       examples with the texts of a training example; 0 for the training split
-    labels         examples by label index (of tags: words); empty for numbers, or if withheld
-    numbers        lowest, mean and highest; None where labels are no numbers or withheld
+    examples: all of them.
+    empty: examples with an empty text.
+    duplicates: examples with the texts of an earlier example.
+    contradictory: the `duplicates` whose label differs from the earlier example's.
+    in_train: examples with the texts of a training example; 0 for the training split.
+    labels: examples by label index, or words of tags; empty if labels are numbers or withheld.
+    numbers: lowest, mean and highest; None if labels are not numbers, or are withheld.
     """
 
     examples: int
@@ -41,13 +41,13 @@ class SplitFigures:
 
 @dataclass(frozen=True)
 class Overview:
-    """What to look at before training.
+    """The facts about own data to look at before training.
 
-    text, label  the columns
-    recognised   those of "text", "label" and "kind" that were not given
-    held_out     share of the training examples that is held out; 0.0 with validation files
-    first        the first training examples
-    splits       figures by split, the training split first
+    text, label: the columns.
+    recognised: which of "text", "label" and "kind" were not given.
+    held_out: share of the training examples that is held out; 0.0 with validation files.
+    first: the first training examples.
+    splits: figures by split, the training split first.
     """
 
     text: tuple[str, ...]

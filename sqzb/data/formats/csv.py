@@ -14,7 +14,11 @@ QUOTED = re.compile(r'"(?:[^"]|"")*"')
 
 
 class Dialect(NamedTuple):
-    """How cells are divided, and whether quotes around a cell are marks or text."""
+    """The division of a line into cells.
+
+    delimiter: the character between cells.
+    quoting: whether quotes around a cell are marks (csv.QUOTE_MINIMAL) or text (csv.QUOTE_NONE).
+    """
 
     delimiter: str
     quoting: Literal[0, 3]  # csv.QUOTE_MINIMAL or csv.QUOTE_NONE

@@ -1,9 +1,9 @@
 """Metrics of predictions in plain numpy: no network, no nan.
 
-Every metric is a fraction, not a percentage, but for the errors of numbers, which have the unit of
-the numbers. Where the usual formula divides zero by zero (nothing predicted, one class only, a
-constant, no examples) the value is 0.0, as scikit-learn has it for F1 and Matthews: a model without
-information earns nothing, and a mean of metrics stays a number.
+Every metric is a fraction, not a percentage, except the errors of numbers, which have the numbers'
+unit. If the usual formula divides zero by zero (nothing predicted, one class only, a constant, no
+examples), the value is 0.0, as scikit-learn's F1 and Matthews: a model without information scores
+zero, and a mean of metrics is always a number.
 """
 
 from collections.abc import Callable, Mapping, Sequence
@@ -58,25 +58,26 @@ LOWER_IS_BETTER = ("mae", "rmse")  # errors, in the unit of the labels
 def compute(names: Sequence[str], predictions: ArrayLike, labels: ArrayLike) -> dict[str, float]:
     """Return each named metric, in this order.
 
-    Both [examples]: label indices, or numbers for regression; or both [examples, labels] of 0 and 1.
+    predictions, labels: both (examples), label indices or numbers; or both (examples, labels) of 0
+    and 1.
     """
     return {name: METRICS[name](predictions, labels) for name in names}
 
 
 def score(names: Sequence[str], metrics: Mapping[str, float]) -> float:
-    """Return the one number for a data set: the mean of its metrics (Wang et al. 2018, section 4).
+    """Return the score of a data set: the mean of its metrics (Wang et al. 2018, section 4).
 
-    A metric of which less is better counts negatively.
+    An error, which is better the lower it is, counts negatively.
     """
     values = [-metrics[name] if name in LOWER_IS_BETTER else metrics[name] for name in names]
     return sum(values) / len(names)
 
 
 def shown(name: str, value: float, scored: Sequence[str] = ()) -> str:
-    """Return a figure as text: a percentage, or an error as the plain number that it is.
+    """Return a figure as text: a percentage, or for an error the number.
 
-    name: of the metric, with a half of the validation before it or not; or "score", of the mean
-    of the metrics `scored`.
+    name: name of a metric, possibly behind that of a half of the validation; or "score".
+    scored: the metrics whose mean is the score.
     """
     if name == "score":
         return f"{value:.4g}" if set(scored) & set(LOWER_IS_BETTER) else f"{value:.1%}"

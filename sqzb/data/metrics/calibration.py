@@ -1,4 +1,4 @@
-"""Whether probabilities are right as probabilities, and the two fits that make them so."""
+"""Calibration of probabilities: its error, and the fits of temperature and thresholds."""
 
 from typing import Any
 
@@ -29,7 +29,7 @@ def log_softmax(logits: ArrayLike, temperature: float = 1.0) -> Floats:
 
 
 def sigmoid(logits: ArrayLike) -> Floats:
-    """Return the probability of each logit of its own."""
+    """Return the probability of each logit alone."""
     values = np.asarray(logits, np.float64)
     # Two forms of one function: neither has a power that is too large.
     small = np.exp(-np.abs(values))
@@ -43,9 +43,12 @@ def nll(logits: ArrayLike, labels: NDArray[Any], temperature: float = 1.0) -> Fl
 
 
 def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Mean distance of confidence and accuracy over bins of equal width, 0 to 1 (Guo et al. 2017).
+    """Return the mean distance of confidence and accuracy over bins, 0 to 1 (Guo et al. 2017).
 
-    probabilities (examples, classes); labels (examples): class indices.
+    probabilities: (examples, classes).
+    labels: (examples), class indices.
+
+    The bins have equal widths.
     """
     probability, true = np.asarray(probabilities, np.float64), np.asarray(labels)
     if not true.size:
@@ -59,11 +62,13 @@ def expected_calibration_error(probabilities: ArrayLike, labels: ArrayLike) -> f
 
 
 def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
-    """Return the temperature of the least mean cross-entropy on these examples (Guo et al. 2017).
+    """Return the temperature with the lowest mean cross-entropy (Guo et al. 2017).
 
-    logits (examples, classes); labels (examples): class indices. Without an example that is
-    predicted wrongly the likeliest temperature is zero, which would make certainties of all
-    predictions: it is 1 then.
+    logits: (examples, classes).
+    labels: (examples), class indices.
+
+    If all examples are predicted correctly, the best temperature would be zero, and all predictions
+    would be certain; the temperature is 1 then.
     """
     values, true = np.asarray(logits, np.float64), np.asarray(labels, np.int64)
     if not np.isfinite(values).all() or (values.argmax(1) == true).all():
@@ -86,10 +91,11 @@ def fit_temperature(logits: ArrayLike, labels: ArrayLike) -> float:
 
 
 def best_threshold(probabilities: ArrayLike, labels: ArrayLike) -> float:
-    """Return the threshold of the best F1 on these examples: a label holds from it upward.
+    """Return the threshold with the best F1 on these examples; probabilities from it on are hits.
 
-    Both (examples), of one label; labels: 0 and 1. Of equally good thresholds it is 0.5 or the
-    nearest, in the middle between two probabilities.
+    probabilities, labels: (examples), of one label; labels are 0 and 1.
+
+    Of equally good thresholds it is 0.5 or the nearest, halfway between two probabilities.
     """
     probability, true = np.asarray(probabilities, np.float64), np.asarray(labels).astype(bool)
     # All thresholds between two neighbours among these give the same predictions.

@@ -1,4 +1,4 @@
-"""Metrics of predicted classes: one for each example, or several."""
+"""Metrics of predicted classes: one of each example, or several."""
 
 from typing import NamedTuple
 
@@ -11,9 +11,9 @@ Counts = NDArray[np.int64]
 
 
 class ClassFigures(NamedTuple):
-    """How well a class is found. Each of the first three is a fraction, 0 to 1.
+    """The figures of a class. The first three are fractions, 0 to 1.
 
-    support  examples that are of the class
+    support: number of examples of the class.
     """
 
     precision: float
@@ -23,24 +23,21 @@ class ClassFigures(NamedTuple):
 
 
 def accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Share of equal entries, 0 to 1. Both [examples], label indices."""
+    """Return the fraction of equal entries, 0 to 1; both (examples), label indices."""
     predicted, true = aligned(predictions, labels)
     return ratio(np.sum(predicted == true), true.size)
 
 
 def f1(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Harmonic mean of precision and recall of the class with index 1, 0 to 1.
-
-    Both [examples], label indices.
-    """
+    """Return the F1 of the class with index 1, 0 to 1; both (examples), label indices."""
     predicted, true = (values == 1 for values in aligned(predictions, labels))
     return ratio(2 * np.sum(predicted & true), np.sum(predicted) + np.sum(true))
 
 
 def matthews(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Matthews correlation of any number of classes (R_K, Gorodkin 2004), -1 to 1.
+    """Return Matthews correlation of any number of classes (R_K, Gorodkin 2004), -1 to 1.
 
-    Both [examples], label indices.
+    Both (examples), label indices.
     """
     predicted, true = aligned(predictions, labels)
     classes, indices = np.unique(np.concatenate([predicted, true]), return_inverse=True)
@@ -57,25 +54,25 @@ def matthews(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 
 def macro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of the F1 of all classes, 0 to 1: a rare class counts as much as a common one."""
+    """Return the mean F1 of all classes, 0 to 1: a rare class counts as much as a common one."""
     f1s = _f1s(*_counts(predictions, labels))
     return ratio(f1s.sum(), f1s.size)
 
 
 def weighted_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Mean of the F1 of all classes, each weighted by its share of the labels, 0 to 1."""
+    """Return the mean F1 of all classes, each weighted by its share of the labels, 0 to 1."""
     hits, predicted, true = _counts(predictions, labels)
     return ratio(_f1s(hits, predicted, true) @ true, true.sum())
 
 
 def micro_f1(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """F1 of all decisions of all classes together, 0 to 1; of one class an example: accuracy."""
+    """Return the F1 of all decisions together, 0 to 1; accuracy for one class an example."""
     hits, predicted, true = _counts(predictions, labels)
     return ratio(2 * hits.sum(), predicted.sum() + true.sum())
 
 
 def subset_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Share of examples whose labels are all right, 0 to 1."""
+    """Return the fraction of examples whose labels are all right, 0 to 1."""
     predicted, true = aligned(predictions, labels, (1, 2))
     right = predicted == true
     return ratio(np.sum(right if right.ndim == 1 else right.all(1)), len(true))
@@ -91,7 +88,7 @@ def per_class(predictions: ArrayLike, labels: ArrayLike, classes: int) -> list[C
 
 
 def confusion(predictions: ArrayLike, labels: ArrayLike, classes: int) -> Counts:
-    """Return (classes, classes): how many examples of a class, its row, were given each class."""
+    """Return the number of examples by true class (rows) and predicted class (columns)."""
     predicted, true = (values.astype(np.int64) for values in aligned(predictions, labels))
     counts: Counts = np.bincount(true * classes + predicted, minlength=classes**2)
     return counts.reshape(classes, classes)

@@ -1,8 +1,7 @@
 """Metrics of tags: of single words, and of the entities that tags mark.
 
-An entity counts as found only where its words and its type are the very ones. Which words are an
-entity follows the strict rule of seqeval (mode "strict", schemes IOB2, IOBES and BILOU): tags that
-do not follow the scheme mark nothing.
+An entity is a hit only if its words and its type are exactly right. Entities follow the strict rule
+of seqeval (mode "strict", schemes IOB2, IOBES and BILOU): tags that break the scheme mark nothing.
 """
 
 import re
@@ -24,7 +23,7 @@ _IOBES = {"L": "E", "U": "S"}
 
 
 class Entity(NamedTuple):
-    """The words from `start` up to `end`, which is not among them."""
+    """The words from `start` up to, but without, `end`."""
 
     type: str
     start: int
@@ -32,7 +31,7 @@ class Entity(NamedTuple):
 
 
 def scheme_of(names: Sequence[str]) -> Scheme | None:
-    """Return the scheme that tags with these names follow, None where they mark no entities."""
+    """Return the scheme that tags with these names follow; None if they mark no entities."""
     if not all(_TAG.fullmatch(name) for name in names):
         return None
     prefixes = {name[0] for name in names}
@@ -102,17 +101,17 @@ def all_types(
 def entity_f1(
     predictions: Sequence[Sequence[str]], labels: Sequence[Sequence[str]], scheme: Scheme
 ) -> float:
-    """F1 of all entities together, 0 to 1."""
+    """Return the F1 of all entities together, 0 to 1."""
     return all_types(predictions, labels, scheme).f1
 
 
 def token_accuracy(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Share of words with the right tag, 0 to 1. Both [words], tag indices."""
+    """Return the fraction of words with the right tag, 0 to 1; both (words), tag indices."""
     return accuracy(predictions, labels)
 
 
 def _parts(tag: str) -> tuple[str, str]:
-    """Return prefix and type of a tag, which has no type where the prefix is all."""
+    """Return prefix and type of a tag; a tag that is only a prefix has the type "_"."""
     prefix = _IOBES.get(tag[0], tag[0])
     return prefix, tag[1:].strip("-") or "_"
 

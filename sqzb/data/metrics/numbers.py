@@ -12,7 +12,10 @@ LARGEST = float(np.finfo(np.float64).max)
 
 
 def pearson(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Linear correlation, -1 to 1; 0.0 also where a number is not finite. Both [examples], numbers."""
+    """Return the linear correlation, -1 to 1; both (examples), numbers.
+
+    It is 0.0 also if a number is not finite.
+    """
     predicted, true = (
         _centred(values.astype(np.float64)) for values in aligned(predictions, labels)
     )
@@ -21,22 +24,22 @@ def pearson(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 
 def spearman(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Correlation of the ranks, -1 to 1, equal numbers sharing their mean rank; 0.0 also where a number is nan.
+    """Return the correlation of the ranks, -1 to 1; both (examples), numbers.
 
-    Both [examples], numbers.
+    Equal numbers share their mean rank. It is 0.0 also if a number is nan.
     """
     predicted, true = (_ranks(values) for values in aligned(predictions, labels))
     return pearson(predicted, true)
 
 
 def mae(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Mean absolute error, 0 and up, in the labels' unit. Both [examples], numbers."""
+    """Return the mean absolute error in the labels' unit; both (examples), numbers."""
     errors = _errors(predictions, labels)
     return ratio(errors.sum(), errors.size)
 
 
 def rmse(predictions: ArrayLike, labels: ArrayLike) -> float:
-    """Root of the mean squared error, 0 and up, in the labels' unit. Both [examples], numbers."""
+    """Return the root of the mean squared error in the labels' unit; both (examples), numbers."""
     errors = _errors(predictions, labels)
     largest = errors.max(initial=0.0)
     if not largest:
@@ -46,7 +49,10 @@ def rmse(predictions: ArrayLike, labels: ArrayLike) -> float:
 
 
 def _errors(predictions: ArrayLike, labels: ArrayLike) -> Floats:
-    """Absolute errors; one that is not finite counts as the largest whose mean is a number."""
+    """Return absolute errors, with a finite bound in place of those that are not finite.
+
+    The bound is the largest error whose mean is still a number.
+    """
     predicted, true = (values.astype(np.float64) for values in aligned(predictions, labels))
     with np.errstate(over="ignore", invalid="ignore"):
         errors = np.abs(predicted - true)
@@ -55,10 +61,11 @@ def _errors(predictions: ArrayLike, labels: ArrayLike) -> Floats:
 
 
 def _centred(values: Floats) -> Floats:
-    """`values` moved and scaled to a range of 1 around a mean of 0, or zeros when they have no range or no finite one.
+    """Move and scale `values` to a range of 1 around a mean of 0.
 
-    The test on the range finds a constant, which minus its own rounded mean may not be zero; the scaling keeps the
-    squares of very large and very small numbers within floating point.
+    Values that are all equal, or not all finite, become zeros. The test on the range finds a
+    constant, whose difference from its rounded mean may not be zero. The scaling keeps the squares
+    of very large and very small numbers within floating point.
     """
     if not values.size or not np.isfinite(values).all() or values.min() == values.max():
         return np.zeros_like(values)
@@ -68,7 +75,7 @@ def _centred(values: Floats) -> Floats:
 
 
 def _ranks(values: NDArray[Any]) -> Floats:
-    """Ranks from 1, ties given the mean of the ranks they share; all nan when one value is nan, as it has no place."""
+    """Return ranks from 1, with the mean rank for ties; all nan if a value is nan."""
     _, indices, counts = np.unique(values, return_inverse=True, return_counts=True)
     ranks: Floats = (np.cumsum(counts) - (counts - 1) / 2)[indices]
     return ranks if not np.isnan(values).any() else np.full(values.shape, np.nan)
