@@ -1,1 +1,1 @@
-"""Finetuning on GLUE: the tasks as one table, their data and their metrics."""
+"""Finetuning: labelled data and a pretrained model to a run with a classifier."""

@@ -1,4 +1,4 @@
-"""What is fitted on validation after training: a temperature, or thresholds, saved in config.json."""
+"""Settings fitted on validation after training, saved in config.json: temperature or thresholds."""
 
 from collections.abc import Mapping
 from typing import Any, NamedTuple
@@ -21,10 +21,10 @@ ECE, ECE_CALIBRATED = "ece", "ece_calibrated"
 
 
 class Calibration(NamedTuple):
-    """What belongs to a finished model beside its weights.
+    """Settings of a finished model beside its weights.
 
-    temperature  of the classes of a text: logits over it give calibrated probabilities
-    thresholds   of several labels: the probability from which each holds
+    temperature: of the classes of a text; logits divided by it give calibrated probabilities.
+    thresholds: of several labels; the probability from which each label holds.
     """
 
     temperature: float | None = None
@@ -46,7 +46,7 @@ class Calibration(NamedTuple):
 def calibrate(
     kind: Kind, logits: Mapping[str, Logits], validation: Mapping[str, Encoded]
 ) -> Calibration:
-    """Fit what a kind has on all validation examples together.
+    """Fit the settings that this kind of label has, on all validation examples together.
 
     logits, validation: by split.
     """
@@ -89,5 +89,5 @@ def _all(
 
 
 def _inside(threshold: float) -> float:
-    """Keep a threshold within what config.json may have, where all probabilities are 0 or 1."""
+    """Limit a threshold to values that config.json allows, if all probabilities are 0 or 1."""
     return min(max(threshold, 1e-6), 1 - 1e-6)

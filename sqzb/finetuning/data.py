@@ -1,4 +1,4 @@
-"""The door to labelled data: from a recipe to a data set."""
+"""The choice of labelled data: from a recipe to a data set."""
 
 import json
 from collections.abc import Sequence
@@ -19,13 +19,13 @@ KNOWN = "data.json"  # in a run's folder: what the run knows of the user's own d
 
 
 def open_data(recipe: FinetuneRecipe, known: "Known | None" = None) -> DataSet:
-    """Return the data set that the recipe names. Splits of a GLUE task are read when asked for.
+    """Return the data set that the recipe names; splits of a GLUE task are read when first needed.
 
-    known: what a finished run knows of its own data, which is then not recognised again.
+    known: the facts about own data that a finished run has stored, so that it need not find them.
 
     Raises:
-        RecipeError: The recipe names no data, or a task that does not exist.
-        UserError: Own data is wrong.
+        RecipeError: the recipe names no data, or a task that does not exist.
+        UserError: own data is wrong.
     """
     if recipe.data.train:
         from sqzb.data.own import OwnFiles, open_own
@@ -33,8 +33,8 @@ def open_data(recipe: FinetuneRecipe, known: "Known | None" = None) -> DataSet:
         return _with_best(open_own(OwnFiles(**recipe.data.model_dump()), known), recipe.best_metric)
     if recipe.task is None:
         raise RecipeError(
-            "There is no data: give --train FILE for data of your own, or --task for GLUE's, such as "
-            "--task mrpc."
+            "There is no data: give --train FILE for data of your own, or --task for GLUE's, such "
+            "as --task mrpc."
         )
     folder = None if recipe.glue_dir is None else Path(recipe.glue_dir)
     return _with_best(open_task(recipe.task, folder), recipe.best_metric)
@@ -104,7 +104,7 @@ def read_known(run: Path) -> "Known | None":
             return Known.from_json(json.loads(path.read_text(encoding="utf-8")))
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise UserError(
-                f"{path} cannot be read ({error!r}). Put it back from a copy of the run; `sqzb predict` "
-                "and `sqzb eval --data` need it for the columns."
+                f"{path} cannot be read ({error!r}). Put it back from a copy of the run; `sqzb "
+                "predict` and `sqzb eval --data` need it for the columns."
             ) from error
     return None

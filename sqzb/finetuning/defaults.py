@@ -1,4 +1,4 @@
-"""Settings that follow from the data and the model, where a recipe says `auto`."""
+"""Settings that follow from the data and the model, for a recipe's `auto`."""
 
 import numpy as np
 from numpy.typing import NDArray

@@ -1,4 +1,4 @@
-"""Examples to token numbers, and these to padded batches."""
+"""Encoding: from examples to token ids, and from these to padded batches."""
 
 import hashlib
 import json
@@ -22,10 +22,10 @@ Rows = Sequence[int] | NDArray[np.int64]
 
 
 class Words(NamedTuple):
-    """Where the words of examples are among their tokens.
+    """The positions of examples' words among their tokens.
 
-    ends    (examples + 1): of all words, an example has those from its entry up to the next one
-    places  (words): position of a word's first token in its example, or LOST
+    ends: (examples + 1); the words of example i are entries ends[i] to ends[i + 1] of all words.
+    places: (words), position of a word's first token in its example, or LOST.
     """
 
     ends: NDArray[np.int64]
@@ -46,11 +46,11 @@ class Words(NamedTuple):
 
 
 class Encoded(NamedTuple):
-    """Examples as token numbers, ready to be padded into batches.
+    """Examples as token ids, ready to be padded into batches.
 
-    labels  of the examples: int64 class indices, or float32 numbers; of several labels an example
-            float32 (examples, labels) of 0 and 1; of tags int64 (words), example by example
-    words   None but for tags
+    labels: int64 class indices or float32 numbers, (examples); of several labels an example float32
+    (examples, labels) of 0 and 1; of tags int64 (words), example by example.
+    words: only for tags.
     """
 
     ids: list[list[int]]
@@ -61,27 +61,28 @@ class Encoded(NamedTuple):
 
     @property
     def sha256(self) -> str:
-        """Of all examples and their labels."""
+        """The SHA-256 of all examples and their labels."""
         content = [self.ids, self.types, self.labels.tolist()]
         if self.words is not None:
             content += [self.words.ends.tolist(), self.words.places.tolist()]
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def first(self, n: int) -> "Encoded":
-        """The first n examples."""
+        """Return the first n examples."""
         words = None if self.words is None else self.words.first(n)
         labels = self.labels[: n if words is None else len(words.places)]
         return Encoded(self.ids[:n], self.types[:n], labels, self.pad, words)
 
     def with_more(self, other: "Encoded") -> "Encoded":
-        """These examples, then another set's from the same tokenizer; neither set has tags."""
+        """Return these examples followed by another set's from the same tokenizer, without tags."""
         assert self.words is None
         labels = np.concatenate([self.labels, other.labels])
         return Encoded(self.ids + other.ids, self.types + other.types, labels, self.pad)
 
     def batch(self, rows: Rows, unit: int = 1, most: int = 0) -> MicroBatch:
-        """The examples `rows`, padded to the longest; a row under 0 is padding alone, without a label.
+        """Return the examples `rows` as a batch, padded to the longest.
 
+        rows: a negative row is padding, without a label.
         unit, most: pad further to a multiple of `unit`, but not over `most`.
         """
         there = [(place, row) for place, row in enumerate(rows) if row >= 0]
@@ -101,10 +102,10 @@ class Encoded(NamedTuple):
         return {name: torch.from_numpy(array) for name, array in arrays.items()}
 
     def rows_of(self, values: NDArray[Any], rows: Rows, width: int, fill: float) -> NDArray[Any]:
-        """Return what a batch has of values that are in the order of `labels`: labels, or logits.
+        """Return a batch's part of values in the order of `labels`, such as labels or logits.
 
-        The entry of a row under 0 is `fill`. Of tags the entries are by position, (rows, width):
-        that of a word is at its first token, all others are `fill`.
+        The entry of a negative row is `fill`. Of tags, the entries are by position, (rows, width):
+        a word's entry is at its first token, and all others are `fill`.
         """
         found = np.full((len(rows), *values.shape[1:]), fill, values.dtype)
         if self.words is None:
@@ -123,10 +124,11 @@ class Encoded(NamedTuple):
 def encode(
     examples: Sequence[Example], tokenizer: Tokenizer, max_length: int, kind: Kind
 ) -> Encoded:
-    """[CLS] a [SEP] b [SEP], cut to `max_length` from the end of the longer segment, as transformers does.
+    """Encode [CLS] a [SEP] b [SEP], cut to `max_length`.
 
-    Of tags the words are encoded one by one. Examples without a label, as in test files, get one
-    that does not count. The padding is the tokenizer's own, or BERT's where that has none.
+    The cut takes tokens from the end of the longer segment, as transformers does. Of tags, the
+    words are encoded one by one. Examples without a label, as in test files, get a label that does
+    not count. The padding is the tokenizer's own, or BERT's if it has none.
     """
     padding = tokenizer.padding
     pad = padding["pad_id"] if padding else special_ids(tokenizer).pad
@@ -152,7 +154,7 @@ def encode(
 
 
 def on_scale(kind: Kind, encoded: Encoded) -> Encoded:
-    """Return the examples with labels as a model learns them: numbers on its own scale."""
+    """Return the examples with labels as a model learns them: numbers on the model's scale."""
     if not has_scale(kind):
         return encoded
     return encoded._replace(labels=to_scale(kind, encoded.labels))

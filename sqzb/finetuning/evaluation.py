@@ -35,7 +35,7 @@ def evaluate(
 def predict_splits(
     model: Classifier, splits: Mapping[str, Encoded], kind: Kind, accelerator: Accelerator
 ) -> dict[str, Logits]:
-    """Return by split the logits of a model in training, numbers in the unit of the labels.
+    """Return by split the logits of a model in training; numbers are in the unit of the labels.
 
     All processes share the work, and have to call this function.
     """
@@ -106,9 +106,9 @@ def measure_splits(
 
 
 def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
-    """Return the metrics by split as those of the data set, and their mean as the one score.
+    """Return the metrics by split as those of the data set, and their mean as the score.
 
-    MNLI's metrics have the half before them, as matched_accuracy.
+    MNLI's metrics have the name of the half before them, as in matched_accuracy.
     """
     halves = {split: "".join(f"{half}_" for half in split.split("_")[1:]) for split in figures}
     named = {
@@ -121,9 +121,9 @@ def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
 
 def majority(data: DataSet, encoded: Encoded) -> dict[str, float]:
-    """The same figures for a model that always gives the commonest label.
+    """Return the same figures for a model that always predicts the most common label.
 
-    Of several labels each is given to all examples or to none; of numbers it is their mean.
+    Of several labels, each is predicted for all examples or for none; of numbers, their mean is.
     """
     labels = encoded.labels
     if isinstance(data.kind, Labels):
@@ -136,7 +136,7 @@ def majority(data: DataSet, encoded: Encoded) -> dict[str, float]:
 
 
 def losses(kind: Kind, logits: Logits, encoded: Encoded) -> NDArray[np.float64]:
-    """Of each example (examples): cross-entropy in nats, or the squared error.
+    """Return each example's cross-entropy in nats, or its squared error, (examples).
 
     Of several labels it is the mean over the labels, and of tags the mean over the words.
     """

@@ -1,4 +1,4 @@
-"""What a finished run predicts."""
+"""A finished run as a predictor."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -24,7 +24,11 @@ from sqzb.training.run_folder import recipe_of
 
 
 class Finetuned(NamedTuple):
-    """A finetuned model, and where it has the labels of the data set that it is to predict."""
+    """A finetuned model for a data set.
+
+    outputs: the model's output for each label of the data set.
+    max_length: tokens to which examples are cut.
+    """
 
     data: DataSet
     model: Classifier
@@ -61,12 +65,13 @@ def data_for(
 ) -> DataSet:
     """Return the data set to measure a finetuned model on.
 
-    path: a run, a saved folder or a Hub id; task_name, glue_dir: None for those of the model's run.
-    files: others than the run's own data, to measure on; text, label: their columns, by default
-    those of the run.
+    path: a run, a saved folder or a Hub id.
+    task_name, glue_dir: None takes those of the model's run.
+    files: other files than the run's own data, to measure on.
+    text, label: columns of `files`; by default those of the run.
 
     Raises:
-        UserError: Nothing says what the model is for, or there is no such task.
+        UserError: the model's task is unknown, or there is no such task.
     """
     recipe = recipe_of(path, FinetuneRecipe) or FinetuneRecipe()
     changes: dict[str, str] = {}
@@ -79,8 +84,8 @@ def data_for(
     if files:
         if known is None or task_name is not None:
             raise UserError(
-                f"--data is for a run on data of your own, and {path} is none: {KNOWN} is not there. "
-                "Give the folder of such a run."
+                f"--data is for a run on data of your own, and {path} is none: {KNOWN} is not "
+                "there. Give the folder of such a run."
             )
         return open_other(recipe, known, files, text, label)
     if known is not None and task_name is None:
@@ -105,10 +110,10 @@ def open_finetuned(
 ) -> Finetuned:
     """Open the model of a run, a saved folder or a Hub id for a data set.
 
-    accelerator: that of the run which the model is opened in, if there is one.
+    accelerator: the accelerator of the surrounding run, if there is one.
 
     Raises:
-        UserError: The model cannot be opened, or has other labels.
+        UserError: the model cannot be opened, or has other labels.
     """
     folder = model_folder(source)
     recipe = recipe_of(str(folder.path), FinetuneRecipe) or FinetuneRecipe()
@@ -122,6 +127,9 @@ def open_finetuned(
 
 
 def by_index(finetuned: Finetuned, examples: Sequence[Example]) -> dict[int, float]:
-    """The predictions of a test split, as a submission has them: label indices or numbers by index."""
+    """Return the predictions of a test split by index, as a submission needs them.
+
+    A prediction is the index of a label, or a number.
+    """
     predictions = decide(finetuned.data.kind, finetuned.logits(finetuned.encode(examples)))
     return dict(zip((example.row for example in examples), predictions.tolist(), strict=True))

@@ -1,4 +1,4 @@
-"""finetune: a pretrained model and a labelled data set to a run folder with a classifier."""
+"""Finetuning as a job of the training loop: from a model and labelled data to a run folder."""
 
 import hashlib
 from collections.abc import Sequence
@@ -66,7 +66,10 @@ def finetune(
     """Run the recipe on the data set, and return the run's folder.
 
     resume: "never", "auto" or the path of a checkpoint.
-    extend: the recipe may have another number of epochs than the run that is resumed.
+    extend: allow another number of epochs than that of the resumed run.
+
+    Raises:
+        UserError: the data set has no training examples.
     """
     if data.train_split is None:
         raise UserError(
@@ -82,7 +85,7 @@ def finetune(
 
 
 class Finetuning:
-    """The job of learning a labelled data set with AdamW, from teachers too if the recipe names some."""
+    """The job of learning a labelled data set with AdamW, and from the recipe's teachers."""
 
     title = "Finetuning"
     losses = tuple(LABELS)
@@ -107,8 +110,8 @@ class Finetuning:
         measured = by_kernels(self.model) and not recipe.distillation.teacher
         self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
 
-        # Examples with labels. `prepare` adds those that the teachers label, whose number is known
-        # before.
+        # The examples with labels. `prepare` adds those that the teachers label, but their number
+        # is known here.
         self._unlabelled = augmentation.read_unlabelled(recipe.distillation, data)
         n_augmented = recipe.distillation.augment * len(self._train)
         self.extra_examples = {"unlabelled": len(self._unlabelled), "augmented": n_augmented}
@@ -122,7 +125,7 @@ class Finetuning:
         self.steps_per_epoch = batches_in(n_examples, recipe.batch)
         self.steps = self.epochs * self.steps_per_epoch
 
-        # What is known of the model by its evaluations.
+        # The results of the evaluations.
         self.needs_older_checkpoints = recipe.keep_best
         self.figures: dict[str, float] = {}  # of the last evaluation
         self.scores: dict[int, float] = {}  # by the number of finished steps
@@ -131,13 +134,14 @@ class Finetuning:
         """Return the recipe with numbers in place of `auto`.
 
         Raises:
-            UserError: The model cannot read as many tokens as the recipe has it.
+            UserError: the model reads fewer tokens than the recipe's max_length.
         """
         config = self.model.config
         positions = config.max_position_embeddings
         if recipe.max_length != "auto" and recipe.max_length > positions:
             raise UserError(
-                f"max_length {recipe.max_length} is more than the model's {positions} positions. Lower it."
+                f"max_length {recipe.max_length} is more than the model's {positions} positions. "
+                "Lower it."
             )
         if not recipe.data.train and "auto" not in (recipe.epochs, recipe.lr, recipe.max_length):
             return recipe
@@ -159,7 +163,7 @@ class Finetuning:
     # Before the first step
 
     def prepare(self) -> None:
-        """Make the augmented texts and ask the teachers, as far as their caches lack answers."""
+        """Make the augmented texts and ask the teachers, unless their caches have the answers."""
         if isinstance(self.data, OwnData) and self.accelerator.is_main_process:
             write_known(self.folder, self.data.known)
         if self.recipe.distillation.teacher:
@@ -173,7 +177,7 @@ class Finetuning:
         assert self.order.batches_per_epoch == self.steps_per_epoch
 
     def _learn_from_teachers(self) -> None:
-        """Take the teachers' logits, and the extra examples, labelled by them, into training."""
+        """Add the teachers' logits, and the extra examples that they label, to the training set."""
         recipe, data, n = self.recipe, self.data, len(self.train_set.labels)
         augmented = augmentation.augmented(
             recipe, data, self._source, self._train, self.accelerator
@@ -205,6 +209,7 @@ class Finetuning:
         self.teacher_logits = logits
 
     def input_hashes(self) -> dict[str, str]:
+        """Return the SHA-256 of each input of the run, by its name in messages."""
         hashes = {f"the {split} set": encoded.sha256 for split, encoded in self.validation.items()}
         # A teacher labels a part of the training set.
         if not self.recipe.distillation.teacher or self.teacher_logits is not None:
@@ -216,6 +221,7 @@ class Finetuning:
         return hashes
 
     def make_engine(self) -> Engine:
+        """Return the engine that trains the model, with AdamW."""
         recipe = self.recipe
         optimizer = AdamW(parameter_groups(self.model, recipe.weight_decay), lr=self.lr, fused=True)
         trained: nn.Module = self.model
@@ -237,12 +243,13 @@ class Finetuning:
     # A step
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
+        """Return this process's only micro-batch of a step, in a list."""
         rows = self.order.rows_of_step(step)
         processes = self.accelerator.num_processes
-        # All processes get as many, filled up with -1.
+        # All processes get an equal number of rows, padded with -1.
         filled = np.concatenate([rows, np.full(-len(rows) % processes, -1)])
         own = filled[self.accelerator.process_index :: processes]
-        # A CUDA graph is of one length, so there are few.
+        # Each length has a CUDA graph of its own, so there must be few lengths.
         batch = self.targets.batch(own, LENGTH_UNIT if self.graphs else 1, self.max_length)
         if self.teacher_logits is None:
             return [batch]
@@ -251,20 +258,24 @@ class Finetuning:
         return [{**batch, "teacher_logits": torch.from_numpy(logits)}]
 
     def micro_batch_numbers(self) -> Sequence[int]:
+        """Return the number of this process's micro-batch in a step."""
         return [self.accelerator.process_index]
 
     def learning_rate(self, step: int) -> float:
+        """Return the learning rate of a step: linear warmup, then linear decay to zero."""
         return learning_rate(step, self.steps, self.lr, self.recipe.warmup, decay_power=1.0)
 
     def forward_flops(self, batch: MicroBatch) -> int:
+        """Return the floating-point operations of a forward on the micro-batch."""
         return self.model.forward_flops(*batch["input_ids"].shape)
 
     def example_ids(self, step: int) -> list[Any]:
-        """Return rows of the training set."""
+        """Return the rows of a step in the training set."""
         rows: list[Any] = self.order.rows_of_step(step).tolist()
         return rows
 
     def progress_text(self, result: StepResult) -> str:
+        """Return the figures of the last evaluation, for the progress bar."""
         return "  ".join(
             f"{name} {shown(name, value)}"
             for name, value in self.figures.items()
@@ -274,34 +285,39 @@ class Finetuning:
     # Between steps
 
     def is_finished(self, step: int) -> bool:
+        """Return whether the run ends after `step` steps, its last or by early stopping."""
         best, patience = self._best(step), self.recipe.early_stopping
         since_best = sum(evaluated > best for evaluated in self.scores) if best is not None else 0
         return step >= self.steps or (patience is not None and since_best >= patience)
 
     def checkpoint_due(self, step: int) -> bool:
+        """Return whether a checkpoint is written after this step."""
         due = step % (self.recipe.checkpoint_every or self.steps_per_epoch) == 0
         return due or (self.recipe.keep_best and self.evaluation_due(step))
 
     def evaluation_due(self, step: int) -> bool:
+        """Return whether the model is evaluated after this step; `finish` evaluates the last."""
         return (
             step % (self.recipe.evaluate_every or self.steps_per_epoch) == 0 and step < self.steps
         )
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
+        """Evaluate the model, record its score, and return the figures to log."""
         figures = self._measure(engine, step)
         self.scores[step] = figures["validation_score"]
         return figures
 
     def _measure(self, engine: Engine, step: int) -> dict[str, float]:
-        """Return the figures to log; the model is that of `step`."""
+        """Return the figures to log of the model of `step`."""
         splits = self.validation
         logits = predict_splits(self.model, splits, self.data.kind, self.accelerator)
         return self._agreed(engine, step, measure_splits(self.data, logits, splits))
 
     def _agreed(self, engine: Engine, step: int, figures: dict[str, float]) -> dict[str, float]:
-        """Return the first process's figures of the model of `step`, as they are logged.
+        """Return the first process's figures of the model of `step`, in the form of the log.
 
-        All processes must agree on what is best, and on another device a digit may differ.
+        All processes must agree on the best model, but on other devices a figure may differ in a
+        digit.
         """
         main = self.accelerator.is_main_process
         self.figures = engine.totals({name: value * main for name, value in figures.items()})
@@ -312,13 +328,14 @@ class Finetuning:
     # resumed run picks the same one.
 
     def on_restore(self, step: int) -> None:
+        """Restore the scores up to this step from the log."""
         self.scores = {}
         for line in evaluations(self.folder):
             if line["step"] <= step and OF_STEP not in line:
                 self.scores[line["step"]] = line["validation_score"]
 
     def _best(self, until: int) -> int | None:
-        """Return the step of the best score up to `until`, the first of equals; None without one."""
+        """Return the step of the best score up to `until`, the first of equal ones, or None."""
         return max(
             (step for step in sorted(self.scores) if step <= until),
             key=self.scores.__getitem__,
@@ -326,10 +343,11 @@ class Finetuning:
         )
 
     def needed_checkpoint(self, step: int) -> int | None:
+        """Return the step of the best model so far, if the recipe keeps it."""
         return self._best(step) if self.needs_older_checkpoints else None
 
     def _take_best(self, engine: Engine, log: RunLog, step: int) -> int:
-        """Put the best weights into the model; return their step."""
+        """Load the best weights into the model, and return their step."""
         if step not in self.scores:
             log.log(step, **self.evaluate(engine, step))
         best = self._best(step)
@@ -352,7 +370,7 @@ class Finetuning:
     # After the last step
 
     def finish(self, engine: Engine, log: RunLog, step: int) -> None:
-        """Calibrate the last or the best model, write it to final/ and report it."""
+        """Calibrate the last or the best model, write it to final/ and report its figures."""
         main, data, splits = self.accelerator.is_main_process, self.data, self.validation
         taken = self._take_best(engine, log, step) if self.recipe.keep_best else step
         logits = predict_splits(self.model, splits, data.kind, self.accelerator)

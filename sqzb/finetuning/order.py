@@ -1,4 +1,4 @@
-"""Which examples make up a batch: a function of the seed, the epoch and the examples' lengths, and of nothing else."""
+"""The examples of each batch, as a function of the seed, the epoch and the examples' lengths."""
 
 from functools import lru_cache
 
@@ -7,18 +7,19 @@ from numpy.typing import ArrayLike, NDArray
 
 from sqzb.draws import Permutation
 
-POOL = 32  # batches: what is sorted by length together, so that their makeup and order stay random
+POOL = 32  # batches whose examples are sorted by length together; more would be less random
 
 
 def batches_in(examples: int, batch: int) -> int:
-    """Return the number of batches of an epoch, whose last one may be smaller."""
+    """Return the number of batches of an epoch, the last of which may be smaller."""
     return -(-examples // batch)
 
 
 class Order:
-    """The batches of a training set, which are of examples of similar lengths, as a batch is padded to its longest.
+    """The batches of a training set, each of examples of similar lengths, to need little padding.
 
-    lengths (examples): tokens of each; batch: examples in one.
+    lengths: (examples), tokens of each example.
+    batch: examples of a batch.
     """
 
     def __init__(self, lengths: ArrayLike, batch: int, seed: int) -> None:
@@ -27,15 +28,16 @@ class Order:
         self._of_epoch = lru_cache(maxsize=2)(self._make)
 
     def rows_of_step(self, step: int) -> NDArray[np.int64]:
-        """The examples of step `step` (from 0): each once in an epoch, whose last batch may be smaller."""
+        """Return the examples of step `step` (from 0); an epoch's last batch may be smaller."""
         epoch, within = divmod(step, self.batches_per_epoch)
         return self._of_epoch(epoch)[within * self._batch : (within + 1) * self._batch]
 
     def _make(self, epoch: int) -> NDArray[np.int64]:
-        """The epoch's examples, batch by batch.
+        """Return the epoch's examples, batch by batch.
 
-        A keyed order of all, cut into pools; each pool by length, cut into batches; a keyed order of all batches. What
-        is left over is the end of the first order, so that it is no likelier to be of any length.
+        A random order of all examples is split into pools. Each pool is sorted by length and split
+        into batches, and all batches are put in random order. The examples of the last, smaller
+        batch are the end of the first order, so their lengths are random too.
         """
         n = len(self._lengths)
         whole = n // self._batch

@@ -18,8 +18,8 @@ CERTAIN = 20.0  # the logit of the tag of a word that the model does not see; al
 def predict(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> NDArray[np.float32]:
     """Return logits in the order of the examples' labels: (examples, labels), or (words, tags).
 
-    Batches are of similar lengths, to pad little. This process predicts all of them, whatever the
-    others do.
+    Batches have similar lengths, to need little padding. This process predicts all of them,
+    independently of the others.
     """
     logits = _logits_of(model, encoded, accelerator, list(_by_length(encoded)))
     return _with_lost_words(model, encoded, logits)
@@ -28,7 +28,7 @@ def predict(model: Classifier, encoded: Encoded, accelerator: Accelerator) -> ND
 def predict_together(
     model: Classifier, encoded: Encoded, accelerator: Accelerator
 ) -> NDArray[np.float32]:
-    """Return the logits of `predict` in every process, each of which predicts its share of the batches.
+    """Return the logits of `predict` in every process; the processes share the batches.
 
     All processes of the run have to call this function.
     """
@@ -48,7 +48,7 @@ def _logits_of(
     accelerator: Accelerator,
     batches: Sequence[NDArray[np.int64]],
 ) -> NDArray[np.float32]:
-    """Logits, zero for the examples that are in no batch, and for words that are lost."""
+    """Return logits, zero for examples that are in no batch and for words that are lost."""
     model.eval()
     rows_in_all = len(encoded.ids) if encoded.words is None else len(encoded.words.places)
     logits = np.zeros((rows_in_all, model.config.num_labels), np.float32)
@@ -75,7 +75,7 @@ def _with_lost_words(
 ) -> NDArray[np.float32]:
     """Return the logits with a prediction for each word that the model does not see.
 
-    It is the tag O, or where there is none the tag that is predicted most often.
+    The prediction is the tag O, or else the tag that is predicted most often.
     """
     if encoded.words is None or not encoded.words.lost:
         return logits

@@ -1,4 +1,4 @@
-"""The overview of own data before finetuning, and the closing tables of finetuning and `sqzb eval`."""
+"""The overview of own data, and the closing tables of finetuning and of `sqzb eval`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -26,7 +26,7 @@ WHAT: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
 def print_validation_report(
     title: str, data: DataSet, figures: dict[str, float], validation: Mapping[str, Encoded]
 ) -> None:
-    """Print the figures beside those of a model that always gives the commonest label.
+    """Print the figures beside those of a model that always predicts the most common label.
 
     validation: the examples by split.
     """
@@ -43,7 +43,7 @@ def print_validation_report(
 
 
 def _row_name(name: str, scored: Sequence[str]) -> str:
-    """Return the name of a figure; errors count negatively in the score, which says so."""
+    """Return the name of a figure; the name of a score tells that errors count negatively."""
     errors = [metric for metric in scored if metric in LOWER_IS_BETTER]
     if name == "score" and errors:
         return f"score (minus {' and '.join(errors)}: less is better)"
@@ -58,7 +58,8 @@ def print_details(
 ) -> None:
     """Print the figures of each class, label or type of entity of own data.
 
-    logits, validation: by split. thresholds: of several labels.
+    logits, validation: by split.
+    thresholds: of several labels.
     """
     if not isinstance(data, OwnData):
         return
@@ -92,7 +93,7 @@ def print_figures(
     figures: Mapping[str, ClassFigures],
     thresholds: Sequence[float] | None = None,
 ) -> None:
-    """Print a table with a row for each name, the commonest first where there are too many."""
+    """Print a table with a row for each name, the most common first if there are too many."""
     if not figures:
         return
     names = list(figures)
@@ -142,13 +143,13 @@ def print_own_data(
         console.warn(concern)
     if cut > MANY_CUT:
         console.warn(
-            f"{cut:.1%} of the training examples are cut to {max_length} tokens: the model does not "
-            f"see the rest. A higher max_length, up to {texts.lengths.max():,}, keeps more, and takes "
-            "longer."
+            f"{cut:.1%} of the training examples are cut to {max_length} tokens: the model does "
+            f"not see the rest. A higher max_length, up to {texts.lengths.max():,}, keeps more, "
+            "and takes longer."
         )
     if unknown > MANY_UNKNOWN:
         console.warn(
-            f"{unknown:.1%} of the tokens are [UNK]: the model's vocabulary does not know them, so it "
-            "cannot tell them apart. Start from a model with a vocabulary for this language and "
-            "these characters."
+            f"{unknown:.1%} of the tokens are [UNK]: the model's vocabulary does not know them, "
+            "so it cannot tell them apart. Start from a model with a vocabulary for this language "
+            "and these characters."
         )

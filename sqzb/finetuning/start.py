@@ -12,10 +12,10 @@ from sqzb.recipe import FinetuneRecipe
 
 
 def build_model(recipe: FinetuneRecipe, data: DataSet, source: Source) -> Opened[Classifier]:
-    """Return the model to start from, under a new head with the data set's labels.
+    """Return the model to start from, with a new head for the data set's labels.
 
     Raises:
-        UserError: The model cannot be opened, or cannot learn labels of this kind.
+        UserError: the model cannot be opened, or cannot learn labels of this kind.
     """
     torch.manual_seed(recipe.seed)
     kind = data.kind

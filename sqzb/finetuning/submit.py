@@ -18,13 +18,15 @@ from sqzb.training.run_folder import RECIPE, final_figures, recipe_of
 def submit(
     paths: Sequence[str], target: Path, open_task: Callable[[str], DataSet]
 ) -> dict[str, object]:
-    """Write GLUE's zip from finetuned runs, one of each task, and return which were taken.
+    """Write GLUE's zip from finetuned runs, one of each task, and return the runs.
 
-    paths: runs, or folders that hold runs at any depth; open_task: makes the data set of a task. Of several runs of a
-    task the one with the best validation score is taken; MNLI's predicts AX too.
+    paths: runs, or folders that hold runs at any depth. Of several runs of a task, the one with the
+    best validation score is used. MNLI's run also predicts AX.
+    open_task: makes the data set of a task.
 
     Raises:
-        UserError: A task has no run, or a test split is not GLUE's whole one. Nothing has been predicted then.
+        UserError: a task has no run, or a test split is not GLUE's whole one. Nothing has been
+            predicted then.
     """
     best = {name: run for name, run in _best_runs(paths).items() if name in NINE}
     lacking = [name for name in NINE if name not in best]
@@ -66,10 +68,10 @@ def submit(
 
 
 def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
-    """By task, in the order of TASKS, the best validation score of the finished runs, and the first run that has it."""
+    """Return by task the best validation score of the finished runs, and the first run with it."""
     found: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
     for path in paths:
-        # Not rglob, which passes over the links of a sweep to runs that are in two of its stages.
+        # Not rglob, which skips the links of a sweep to runs that are in two of its stages.
         runs = sorted(
             Path(recipe).parent for recipe in glob(f"{escape(path)}/**/{RECIPE}", recursive=True)
         )

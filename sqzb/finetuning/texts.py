@@ -1,4 +1,4 @@
-"""Figures of a data set's texts as a tokenizer reads them, and warnings about texts and words."""
+"""Figures of a data set's texts under a model's tokenizer: lengths, and unknown tokens."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -17,9 +17,9 @@ CHUNK = 4096  # examples that are tokenised at once, so that memory stays bounde
 class TextFigures:
     """Figures of uncut texts.
 
-    lengths         (examples) tokens of each example, special tokens included
-    tokens          number of tokens in all, without special tokens
-    unknown_tokens  number of these that the vocabulary does not know
+    lengths: (examples), tokens of each example, special tokens included.
+    tokens: number of all tokens, without special tokens.
+    unknown_tokens: number of these that the vocabulary does not know.
     """
 
     lengths: NDArray[np.int64]
@@ -97,6 +97,6 @@ def unseen_words(encoded: Encoded, max_length: int) -> list[str]:
         return []
     return [
         f"{encoded.words.lost:,} of {len(encoded.words.places):,} words are behind max_length "
-        f"{max_length}, or have no token: the model does not see them. Their prediction is O, or the "
-        "commonest tag where there is no O."
+        f"{max_length}, or have no token: the model does not see them. Their prediction is O, or "
+        "the commonest tag where there is no O."
     ]

@@ -12,7 +12,7 @@ from sqzb.model.open import Classifier
 
 
 class Weighted(nn.Module):
-    """A classifier with weights in its loss, for training; what is saved is the classifier alone."""
+    """A classifier with weights in its loss, for training; the classifier alone is saved."""
 
     weights: Tensor
 
@@ -24,7 +24,7 @@ class Weighted(nn.Module):
     def forward(
         self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor, labels: Tensor
     ) -> ClassificationOutput:
-        """As the classifier's, but for the loss."""
+        """Return the classifier's output, with the weighted loss."""
         logits = self.model(input_ids, attention_mask, token_type_ids).logits
         return ClassificationOutput(logits, {"task": task_tally(logits, labels, self.weights)})
 
@@ -33,7 +33,7 @@ def check_weights(class_weights: str | None, data: DataSet) -> None:
     """Check that the labels have classes to weight.
 
     Raises:
-        UserError: They are numbers.
+        UserError: the labels are numbers.
     """
     if class_weights is not None and isinstance(data.kind, Number):
         raise UserError(
@@ -45,9 +45,9 @@ def check_weights(class_weights: str | None, data: DataSet) -> None:
 def balanced_weights(data: DataSet, train: Encoded) -> Tensor:
     """Return the weight of each class, as scikit-learn's "balanced": n / (classes x its count).
 
-    Their mean over the training labels is 1. A class without a label there does not count, and its
-    weight is 1. Of several labels it is the weight of an example that has the label, as many times
-    as there are examples without it for one with it.
+    Their mean over the training labels is 1. A class without a training label does not count, and
+    its weight is 1. Of several labels, the weight is that of an example that has the label: the
+    number of examples without the label for each example with it.
     """
     if isinstance(data.kind, Labels):
         labelled = train.labels[train.labels[:, 0] != IGNORED]

@@ -1,1 +1,1 @@
-"""Finetuning from teachers: their logits over the training examples, more text for them to label, and the loss."""
+"""Finetuning from teachers: their logits, more text for them to label, and the loss."""

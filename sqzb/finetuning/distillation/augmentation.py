@@ -1,7 +1,8 @@
-"""Further texts for a student, which have their labels from the teacher: copies of the training examples with other
-words in them, and whatever unlabelled text there is.
+"""Extra texts for a student, which the teacher labels.
 
-Words change in the text itself and not in its tokens: a teacher with another tokenizer reads what the student does.
+The texts are copies of the training examples with some words changed, and unlabelled text of the
+user. Words are changed in the text, not in its tokens, so a teacher with another tokenizer reads
+the same text as the student.
 """
 
 import hashlib
@@ -29,22 +30,27 @@ from sqzb.model.open import ModelFolder, Source, open_squeezebert_mlm
 from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.tokenizer import special_ids
 
-# Shares of the words. The first is EDA's for random deletion (Wei and Zou 2019). The second is ours: all replaced words
-# of a text are masked at once, so they are as many as in pretraining, where TinyBERT (Jiao et al. 2020) masks one word
-# after the other and replaces 40 %.
+# Shares of the words. The first is EDA's for random deletion (Wei and Zou 2019). The second is
+# ours: all replaced words of a text are masked at once, so they are as many as in pretraining,
+# where TinyBERT (Jiao et al. 2020) masks one word after the other and replaces 40 %.
 DROPPED, REPLACED = 0.1, 0.15
-CANDIDATES = 15  # likeliest words that one is sampled from: TinyBERT's K
-CHUNK = 1024  # copies in a file; seconds to compute, as other processes of the run may wait for the last one
-# What a draw decides; part of its key, so that the decisions are independent.
+CANDIDATES = 15  # most likely words, from which a replacement is sampled: TinyBERT's K
+# Copies in a file. A file takes seconds to compute, because other processes wait for the last one.
+CHUNK = 1024
+# The decision that a draw is for, as a part of its key, so that decisions are independent.
 _FATE, _WORD = range(2)
 
 Texts = tuple[str, str | None]
 
 
 def check(distillation: Distillation, source: ModelFolder, kind: Kind) -> None:
-    """UserError when the recipe asks for texts that nobody could label or make.
+    """Check that the extra texts of the recipe can be made and labelled.
 
-    source: the folder of the model that the student starts from; kind: of the labels.
+    source: the folder of the model that the student starts from.
+    kind: the kind of the labels.
+
+    Raises:
+        UserError: there is no teacher, the labels are tags, or the model has no MLM head.
     """
     asked = [key for key in ("augment", "unlabelled") if getattr(distillation, key)]
     if asked and isinstance(kind, Tags):
@@ -54,20 +60,22 @@ def check(distillation: Distillation, source: ModelFolder, kind: Kind) -> None:
         )
     if asked and not distillation.teacher:
         raise UserError(
-            f"distillation.{asked[0]} needs a teacher, which labels the texts. Give --teacher MODEL."
+            f"distillation.{asked[0]} needs a teacher, which labels the texts. Give --teacher "
+            "MODEL."
         )
     if distillation.augment and not source.has_mlm_head:
         raise UserError(
-            f"distillation.augment: the model in {source.path} has no SqueezeBERT head for masked words. Start from a "
-            "pretrained SqueezeBERT, or leave the key out."
+            f"distillation.augment: the model in {source.path} has no SqueezeBERT head for masked "
+            "words. Start from a pretrained SqueezeBERT, or leave the key out."
         )
 
 
 def read_unlabelled(distillation: Distillation, data: DataSet) -> list[Example]:
-    """Return the examples of the recipe's file of texts without labels; none where it names no file.
+    """Return the examples of the recipe's file of texts without labels; none without a file.
 
     Raises:
-        UserError: the file cannot be read, has no text, or a line has another number of texts than the data set.
+        UserError: the file cannot be read, has no text, or a line has another number of texts than
+            the data set.
     """
     if not distillation.unlabelled:
         return []
@@ -94,10 +102,11 @@ def augmented(
     train: Sequence[Example],
     accelerator: Accelerator,
 ) -> list[Example]:
-    """Return the copies of training examples that the recipe asks for, without labels; none with `augment: 0`.
+    """Return the copies of training examples that the recipe asks for, without labels.
 
-    The copies of an example lie together, in the order of the training set, and have its row. They are read from the
-    cache as far as it has them, and the rest is made by all processes that want them, of this run and of others.
+    The copies of an example are consecutive, in the order of the training set, and have its row.
+    They are read from the cache as far as it has them. All processes that need the others, of this
+    run and of other runs, share the work of making them.
 
     source: the folder of the model that the student starts from, whose MLM head makes the copies.
 
@@ -126,8 +135,8 @@ def _copies(
     chunk = max(1, CHUNK // copies)
     key = augmenter.key | {"texts": sha256_of_texts(train), "examples_in_a_file": chunk}
     about = {
-        "what": "Training examples of a task with words dropped or replaced, in the examples' order, so many in a "
-        "file; a line has the texts of one copy.",
+        "what": "Training examples of a task with words dropped or replaced, in the examples' "
+        "order, so many in a file; a line has the texts of one copy.",
         "model": recipe.model,
         "task": data.name,
         "split": "train",
@@ -144,6 +153,8 @@ def _copies(
 
 
 class _TextsCache(Cache[list[Texts], list[Texts]]):
+    """The cache of augmented texts: JSON lines with the texts of a copy each."""
+
     title, what, suffix = "Augmented texts", "texts", ".jsonl"
 
     def __init__(
@@ -159,11 +170,13 @@ class _TextsCache(Cache[list[Texts], list[Texts]]):
         self._copies, self._pairs = copies, train[0].text_b is not None
 
     def write(self, path: Path, content: list[Texts]) -> None:
+        """Write the texts of a file."""
         with whole_file(path) as aside:
             lines = (json.dumps(texts, ensure_ascii=False) + "\n" for texts in content)
             aside.write_text("".join(lines), encoding="utf-8", newline="\n")
 
     def load(self, path: Path, rows: slice) -> list[Texts]:
+        """Return the texts of a file, after checking that they are as written."""
         try:
             found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
             texts: list[Texts] = [(a, b) for a, b in found]
@@ -181,42 +194,55 @@ class _TextsCache(Cache[list[Texts], list[Texts]]):
 
 
 class _Word(NamedTuple):
-    start: int  # in the text
+    """A word of a text.
+
+    start, end: its position in the text.
+    ids: its tokens.
+    may_change: whether it has a letter or a digit.
+    """
+
+    start: int
     end: int
     ids: list[int]
-    may_change: bool  # it has a letter or a digit
+    may_change: bool
 
 
 class _Mask(NamedTuple):
-    """A word that is to be replaced."""
+    """A word to replace.
+
+    own: its token, which is not sampled again; -1 if it has several tokens.
+    draw: the random number that samples its replacement.
+    """
 
     text: int
     word: int
-    own: int  # its token, which is not put in again; -1 where it has several
+    own: int
     draw: float
 
 
 class _Draft(NamedTuple):
-    """A copy in the making."""
+    """An unfinished copy.
 
-    sequences: list[
-        list[tuple[int, int]]
-    ]  # by text: tokens, each with the number of its mask, or -1
+    sequences: tokens of each text, each with the number of its mask, or -1.
+    changes: for each text, replacements by the number of the word; "" for a dropped word.
+    """
+
+    sequences: list[list[tuple[int, int]]]
     masks: list[_Mask]
-    changes: list[
-        dict[int, str]
-    ]  # by text: what takes the place of a word, by the word's number; empty: dropped
+    changes: list[dict[int, str]]
 
     @property
     def tokens(self) -> int:
+        """Number of tokens of all texts."""
         return sum(map(len, self.sequences))
 
 
 class Augmenter:
-    """Makes so many copies of examples, by the MLM head of the SqueezeBERT in a folder.
+    """Makes `copies` copies of examples, by the MLM head of the SqueezeBERT in a folder.
 
-    Everything random about a copy is a function of (seed, example, copy), and not of what else is in a batch, but for
-    the rounding of the head's probabilities. Punctuation never changes, and a text keeps at least one word.
+    All random choices of a copy are functions of (seed, example, copy), and do not depend on the
+    rest of the batch, except for the rounding of the head's probabilities. Punctuation never
+    changes, and a text keeps at least one word.
     """
 
     def __init__(self, source: Source, copies: int, seed: int, accelerator: Accelerator) -> None:
@@ -245,9 +271,12 @@ class Augmenter:
         self._whole = torch.tensor(sorted(whole), device=accelerator.device)
 
     def copies_of(self, examples: Sequence[Example], first: int) -> list[Texts]:
-        """The copies of examples, of which the first has the number `first` in the training set, each one's together.
+        """Return the copies of examples; the copies of an example are consecutive.
 
-        UserError when the head's logits are not finite.
+        first: number of the first example in the training set.
+
+        Raises:
+            UserError: the head's logits are not finite.
         """
         words = [self._words(example) for example in examples]
         drafts = [
@@ -271,7 +300,7 @@ class Augmenter:
         return found
 
     def _words(self, example: Example) -> list[list[_Word]]:
-        """By text."""
+        """Return the words of each text."""
         found = []
         for text in _texts(example):
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
@@ -321,7 +350,7 @@ class Augmenter:
 
     @torch.no_grad()
     def _fill(self, drafts: list[_Draft]) -> None:
-        """Put a sampled word into `changes` for each mask that was not cut off."""
+        """Sample a word into `changes` for each mask that was not cut off."""
         shape = len(drafts), max(draft.tokens + 1 + len(draft.sequences) for draft in drafts)
         ids = np.full(shape, self._special.pad)
         types, mask = np.zeros_like(ids), np.zeros_like(ids)
@@ -348,7 +377,10 @@ class Augmenter:
                 drafts[row].changes[at.text][at.word] = str(self._tokenizer.id_to_token(token))
 
     def _logits(self, *inputs: NDArray[np.int64]) -> Tensor:
-        """Of each place asked for, (places, whole words); inputs: ids, mask, types, and places (row, column)."""
+        """Return the logits at the masks, (masks, whole words).
+
+        inputs: ids, mask, types, and the masks' positions (row, column).
+        """
         ids, mask, types, asked = (
             torch.from_numpy(array).to(self._accelerator.device) for array in inputs
         )
@@ -366,7 +398,7 @@ class Augmenter:
         return found
 
     def _sampled(self, logits: Tensor, masks: list[_Mask]) -> list[int]:
-        """A token for each mask, by the head's probabilities of the likeliest."""
+        """Sample a token for each mask from the most likely tokens."""
         own = torch.tensor([mask.own for mask in masks], device=logits.device)
         likeliest = logits.masked_fill(self._whole == own[:, None], -torch.inf).topk(CANDIDATES)
         tokens, order = self._whole[likeliest.indices].sort(
@@ -384,7 +416,7 @@ def _texts(example: Example) -> list[str]:
 
 
 def _changed(text: str, words: list[_Word], changes: dict[int, str]) -> str:
-    """The text with the words replaced; with one that is dropped goes the white space before it."""
+    """Return the text with the words replaced; a dropped word also drops the space before it."""
     if not changes:
         return text
     parts, end = [], 0

@@ -1,4 +1,4 @@
-"""What is computed of a list of examples, once and kept: a folder of files of so many examples each."""
+"""Results of long computations on examples, kept in a folder with a file for each chunk."""
 
 import hashlib
 import json
@@ -14,7 +14,7 @@ from sqzb.errors import UserError
 from sqzb.files import claimed, locked, write_json
 
 ABOUT = "about.json"
-PATHS = ("teacher", "model")  # in it: the same weights may lie elsewhere
+PATHS = ("teacher", "model")  # keys of about.json that may differ: equal weights may have moved
 WAIT = 0.1  # seconds between two looks at what other processes have computed
 
 Written = TypeVar("Written")
@@ -22,19 +22,24 @@ Read = TypeVar("Read")
 
 
 class Cache(ABC, Generic[Written, Read]):
-    """A folder with about.json, and a file of each `chunk` of `examples`, 00000 first.
+    """A folder with about.json, and a file for each `chunk` of `examples`, 00000 first.
 
-    Any number of processes fill it: byte N of about.json is the lock of file N, and goes with the process that has it.
+    Any number of processes fill it. Byte N of about.json is the lock of file N, which the system
+    releases when its process ends.
+
+    about: a description for readers.
+    key: everything on which the content depends; the folder is named by its hash.
+    examples: number of examples.
+    chunk: examples of a file.
     """
 
     title: ClassVar[str]
-    what: ClassVar[str]  # the files hold, for messages
+    what: ClassVar[str]  # the content of the files, for messages
     suffix: ClassVar[str]
 
     def __init__(
         self, parent: Path, about: dict[str, Any], key: dict[str, Any], examples: int, chunk: int
     ) -> None:
-        """about: for a person to read; key: all that the content follows from, by which the folder is named."""
         self.folder = parent / hashlib.sha256(json.dumps(key).encode()).hexdigest()[:16]
         self._about, self._examples, self._chunk = (
             about | {"examples": examples, "key": key},
@@ -43,16 +48,21 @@ class Cache(ABC, Generic[Written, Read]):
         )
 
     @abstractmethod
-    def write(self, path: Path, content: Written) -> None: ...
+    def write(self, path: Path, content: Written) -> None:
+        """Write the content of a file."""
 
     @abstractmethod
     def load(self, path: Path, rows: slice) -> Read:
-        """What is needed of the file of these examples; `unfit` is to be raised where it is not as it was written."""
+        """Return the content of these examples' file; raise `unfit` if it is not as written."""
 
     def read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
-        """All of it, once this and other processes have computed what is missing; compute: of a slice of examples.
+        """Return the content of all files, once this and other processes have computed them.
 
-        show: whether to show a bar. UserError when what is there does not fit, or the folder cannot be written.
+        compute: returns the content for a slice of examples.
+        show: whether to show a progress bar.
+
+        Raises:
+            UserError: the folder is of other data or damaged, or cannot be written.
         """
         try:
             return self._read(compute, show)
@@ -82,13 +92,14 @@ class Cache(ABC, Generic[Written, Read]):
         return [slice(start, min(self._examples, start + self._chunk)) for start in starts]
 
     def unfit(self, problem: str) -> UserError:
+        """Return the error for a folder that is not as it was written."""
         return UserError(
             f"The folder {self.folder} holds damaged {self.what}: {problem}. Remove the "
             "folder: the next run computes them again."
         )
 
     def _compute_one(self, left: dict[int, slice], compute: Callable[[slice], Written]) -> bool:
-        """The first that no other process is at; False if there is none."""
+        """Compute the first file that no other process computes; return whether there was one."""
         for number, rows in left.items():
             with claimed(self.folder / ABOUT, number) as ours:
                 if ours and not self._file(number).exists():
@@ -127,6 +138,7 @@ def _count(files: dict[int, slice]) -> int:
 
 
 def sha256_of_texts(examples: Sequence[Example]) -> str:
+    """Return the SHA-256 of the examples' texts and words."""
     digest = hashlib.sha256()
     for example in examples:
         digest.update(json.dumps((example.text_a, example.text_b)).encode())

@@ -1,6 +1,7 @@
-"""Distillation: what finetuned teachers say of the training examples, computed once and kept; and the student's loss.
+"""Distillation from finetuned teachers: their logits on the training examples, and the loss.
 
-A teacher reads the text by its own tokenizer, before training begins, which then knows its logits alone.
+A teacher reads the text with its own tokenizer before training begins; its logits are computed once
+and kept, and training uses only them.
 """
 
 import hashlib
@@ -33,21 +34,25 @@ from sqzb.model.open import Classifier, ModelFolder, model_folder
 from sqzb.recipe import Distillation, FinetuneRecipe
 from sqzb.training.run_folder import recipe_of
 
-CHUNK = 1024  # examples in a file; seconds to compute, as other processes of the run may wait for the last one
+# Examples in a file. A file takes seconds to compute, because other processes wait for the last
+# one.
+CHUNK = 1024
 LOGITS = "logits"
 
 Logits = NDArray[np.float32]
 
 
 class Taught(nn.Module):
-    """A student with the loss of distillation, for training; what is saved and measured is the student alone."""
+    """A student with the loss of distillation; the student alone is saved and measured.
+
+    weights: weights of the classes in the loss; None: 1.
+    """
 
     weights: Tensor | None
 
     def __init__(
         self, student: Classifier, distillation: Distillation, weights: Tensor | None = None
     ) -> None:
-        """weights: of the classes in the loss; None: 1."""
         super().__init__()
         self.student = student
         self.register_buffer("weights", weights)
@@ -61,7 +66,10 @@ class Taught(nn.Module):
         labels: Tensor,
         teacher_logits: Tensor,
     ) -> ClassificationOutput:
-        """As the student's, but for the tally; teacher_logits: in the shape of the logits."""
+        """Return the student's output, with the loss of distillation.
+
+        teacher_logits: in the shape of the logits.
+        """
         logits = self.student(input_ids, attention_mask, token_type_ids).logits
         tally = soft_task_tally(
             logits, labels, teacher_logits, self._temperature, self._alpha, self.weights
@@ -70,12 +78,13 @@ class Taught(nn.Module):
 
 
 def find_teachers(distillation: Distillation, data: DataSet, run: Path) -> list[ModelFolder]:
-    """Return the teachers' folders, checked as far as that goes without opening a model.
+    """Return the teachers' folders, after the checks that need no opened model.
 
     run: the student's folder.
 
     Raises:
-        UserError: a teacher cannot be found, is of the run itself, or was finetuned on another task.
+        UserError: a teacher cannot be found, is of the run itself, or was finetuned on another
+            task.
     """
     folders = []
     for path in distillation.teacher:
@@ -96,15 +105,14 @@ def ask_teachers(
     student: Classifier,
     accelerator: Accelerator,
 ) -> Logits:
-    """Return the mean of the teachers' logits over a training set, (examples, labels).
+    """Return the mean of the teachers' logits on a training set, (examples, labels).
 
-    The labels stand in the order of the data set's. Of tags the rows are words; numbers are in the
-    labels' unit.
+    The labels are in the data set's order. Of tags, the rows are words; numbers are in the labels'
+    unit. Each teacher's logits are read from the cache as far as it has them. All processes that
+    need the others, of this run and of other runs, share the work of computing them.
 
     teachers: as `find_teachers` returns them.
-    student: the model as it starts.
-    Each teacher's logits are read from the cache as far as it has them, and the rest is computed by
-    all processes that want them, of this run and of others.
+    student: the model with its initial weights.
 
     Raises:
         UserError: a teacher cannot be opened, has other labels, has weights or logits that are not
@@ -178,8 +186,8 @@ def _logits_of(
         "examples_in_a_file": CHUNK,
     }
     about = {
-        "what": "A teacher's logits over the training examples of a task, in their order, so many in a file; a column "
-        "a label, in the order of the labels here, or the score alone.",
+        "what": "A teacher's logits over the training examples of a task, in their order, so many "
+        "in a file; a column a label, in the order of the labels here, or the score alone.",
         "teacher": path,
         "task": data.name,
         "split": "train",
@@ -193,7 +201,11 @@ def _logits_of(
 
 
 def _refuse_other_run(folder: ModelFolder, data: DataSet, run: Path) -> None:
-    """By the recipe of the teacher's run where it has one: RTE and QNLI have the same labels."""
+    """Raise UserError if the teacher is of this run or was finetuned on another task.
+
+    The task is read from the recipe of the teacher's run, because RTE and QNLI have the same
+    labels.
+    """
     if folder.path.resolve().is_relative_to(run.resolve()):
         raise UserError(f"The teacher belongs to the run {run} itself. Give another teacher.")
     recipe = recipe_of(str(folder.path), FinetuneRecipe)
@@ -228,13 +240,19 @@ def _computed(teacher: Finetuned, examples: Sequence[Example]) -> Logits:
             first = np.searchsorted(encoded.words.ends, first, side="right") - 1
         rows = "examples" if encoded.words is None else "words"
         raise UserError(
-            f"The teacher's logits are not finite ({len(broken)} of {len(logits)} {rows}, first of row "
-            f"{examples[first].row}). Train or download the teacher again, or set precision=fp32."
+            f"The teacher's logits are not finite ({len(broken)} of {len(logits)} {rows}, first "
+            f"of row {examples[first].row}). Train or download the teacher again, or set "
+            "precision=fp32."
         )
     return np.ascontiguousarray(logits)
 
 
 class _LogitsCache(Cache[Logits, Logits]):
+    """The cache of a teacher's logits, as safetensors.
+
+    rows: number of rows of logits for each example.
+    """
+
     title, what, suffix = "Teacher's logits", "logits", ".safetensors"
 
     def __init__(
@@ -245,14 +263,15 @@ class _LogitsCache(Cache[Logits, Logits]):
         rows: Sequence[int],
         labels: int,
     ) -> None:
-        """rows: of logits for each example."""
         super().__init__(parent, about, key, len(rows), CHUNK)
         self._rows_of, self._labels = rows, labels
 
     def write(self, path: Path, content: Logits) -> None:
+        """Write the logits of a file."""
         write_tensors(path, {LOGITS: torch.from_numpy(content)})
 
     def load(self, path: Path, rows: slice) -> Logits:
+        """Return the logits of a file, after checking that they are as written."""
         try:
             logits = load_file(path)[LOGITS]
         except (SafetensorError, KeyError) as error:

@@ -1,4 +1,4 @@
-"""Many runs of finetune, over stages, tasks, settings and seeds, each an ordinary run in a process of its own.
+"""Sweeps: many runs of finetune over stages, tasks, settings and seeds, each in its own process.
 
-Nothing but the runs' own folders says how far a sweep has come.
+The progress of a sweep is stored only in the folders of its runs.
 """

@@ -16,11 +16,10 @@ from sqzb.recipe import ALL, FinetuneRecipe, SweepRecipe
 class Run(NamedTuple):
     """One run of a sweep.
 
-    stage    the name of its stage, empty where there are none
-    setting  its values of the grid but the seed, as lr=1e-05,batch=16, or nothing
-    needs    the folders of other runs, its teacher and the one that it starts from, which its recipe has too
-    same     the folder of a run in an earlier stage that is the very same, which is not run again: this one's folder
-             is a link to it
+    stage: name of its stage; empty without stages.
+    setting: its values of the grid without the seed, as lr=1e-05,batch=16; empty without a grid.
+    needs: folders of the runs that come first: its teacher, and the run that it starts from.
+    same: folder of an equal run in an earlier stage. The run is not repeated; its folder is a link.
     """
 
     stage: str
@@ -31,25 +30,27 @@ class Run(NamedTuple):
 
     @property
     def folder(self) -> Path:
+        """The folder of the run."""
         return Path(self.recipe.output or "")
 
     @property
     def name(self) -> str:
+        """The name of the run in messages: stage, data and folder."""
         return "/".join(filter(None, (self.stage, self.recipe.data_name, self.folder.name)))
 
     def link(self) -> None:
-        """Make the link to the same run, unless something is there."""
+        """Make the link to the equal run, unless the path exists."""
         if self.same is not None and not os.path.lexists(self.folder):
             self.folder.parent.mkdir(parents=True, exist_ok=True)
             self.folder.symlink_to(os.path.relpath(self.same, self.folder.parent))
 
     def beside(self, suffix: str) -> Path:
-        """A file of the sweep's about the run, whose own folder must be empty when it begins."""
+        """Return the path of a file about the run, beside its folder, which must start empty."""
         return self.folder.with_name(self.folder.name + suffix)
 
 
 def is_sweep(recipe: SweepRecipe) -> bool:
-    """Whether the recipe is for more than one plain run: by stages, several tasks, or a grid, of whatever size."""
+    """Return whether the recipe has stages, several tasks or a grid, of whatever size."""
     return bool(recipe.stages or recipe.grid()) or recipe.task == ALL or "," in (recipe.task or "")
 
 
@@ -70,8 +71,13 @@ def check_tasks(recipe: SweepRecipe) -> None:
 
 
 def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
-    """The sweep's runs, each behind those that it needs, whose folders are `output`/STAGE/TASK/SETTINGS, without
-    STAGE where there are none; UserError when a task is none of GLUE's."""
+    """Return the sweep's runs, each after the runs that it needs.
+
+    Their folders are `output`/STAGE/TASK/SETTINGS, without STAGE if there are no stages.
+
+    Raises:
+        UserError: there is no task, or a task is not one of GLUE's.
+    """
     check_tasks(recipe)
     runs: dict[tuple[str, str], list[Run]] = {}
     for stage, part in recipe.in_order().items():
@@ -85,8 +91,10 @@ def plan(recipe: SweepRecipe, output: Path) -> list[Run]:
 
 
 def _once(run: Run, earlier: Iterable[Run]) -> Run:
-    """The run, not to be made again where an earlier one is the same but for its place: MNLI with a teacher, which is a
-    task of one stage and what another begins with."""
+    """Return the run, as a link if an earlier run has the same recipe but for its folder.
+
+    An example is MNLI with a teacher, which is a task of one stage and the start of another.
+    """
     for other in earlier:
         if other.recipe.model_copy(update={"output": run.recipe.output}) == run.recipe:
             return run._replace(needs=(other.folder,), same=other.folder)
@@ -101,8 +109,11 @@ def _runs_of(
     taught_by: Sequence[Run],
     starts: Sequence[Run],
 ) -> list[Run]:
-    """Of a task in a stage. taught_by: the teacher's runs; starts: where there are such, for each run the one that it
-    starts from, which has the same place in the grid."""
+    """Return the runs of a task in a stage.
+
+    taught_by: the teacher's runs.
+    starts: for each run, the run that it starts from, in the order of the grid; may be empty.
+    """
     keys = [] if stage in recipe.teachers() else [key for key in recipe.grid() if key != "seed"]
     given = recipe.stages[stage].teacher if stage else None
     teacher = given[name] if isinstance(given, dict) else [str(run.folder) for run in taught_by]
@@ -123,5 +134,5 @@ def _runs_of(
 
 
 def _written(value: Any) -> str:
-    """A value as a part of a folder's name."""
+    """Return a value as a part of a folder's name."""
     return quote(value if isinstance(value, str) else json.dumps(value), safe="")

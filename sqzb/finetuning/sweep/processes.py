@@ -1,4 +1,4 @@
-"""The processes of a sweep: each run in one of its own, on a GPU or a share of the cores."""
+"""The processes of a sweep: one for each run, on a GPU or a share of the cores."""
 
 import fcntl
 import os
@@ -23,10 +23,10 @@ WAIT = 0.1  # seconds between two looks at the processes
 
 
 class Outcome(NamedTuple):
-    """How the runs of a sweep ended that did not finish.
+    """The runs of a sweep that did not finish.
 
-    failed   runs whose process failed, with its exit code and last lines
-    skipped  runs that were not begun, with the reason: they need runs that failed
+    failed: runs whose process failed, with its exit code and last lines.
+    skipped: runs that were not started, because they need runs that failed; with the reason.
     """
 
     failed: dict[Run, str]
@@ -34,7 +34,7 @@ class Outcome(NamedTuple):
 
 
 class _Working(NamedTuple):
-    """A run that is at work: its process, and the environment of its slot."""
+    """A run in progress: its process, and the environment of its slot."""
 
     process: subprocess.Popen[bytes]
     environment: dict[str, str]
@@ -44,7 +44,7 @@ def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
     """Run all that is not finished, `jobs` at once, each run after those that it needs.
 
     Raises:
-        Stopped: A signal came. The runs that were at work have saved themselves.
+        Stopped: a signal came. The runs in progress have saved themselves.
     """
     waiting = _Waiting(runs)
     free = _environments(jobs) if waiting.ready() else []
@@ -80,30 +80,30 @@ def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
     if signals.received and unfinished:
         name = next(number.name for number in SIGNALS if number == signals.received)
         raise Stopped(
-            f"{name}: the sweep has stopped with {len(waiting.finished)} of {len(runs)} runs finished. "
-            "The other runs are saved. The same command resumes the sweep.",
+            f"{name}: the sweep has stopped with {len(waiting.finished)} of {len(runs)} runs "
+            "finished. The other runs are saved. The same command resumes the sweep.",
             signals.received,
         )
     return Outcome(failed, _skipped(unfinished, {run.folder for run in (*failed, *unfinished)}))
 
 
 class _Waiting:
-    """The runs that have not begun, in an order in which each comes after those that it needs."""
+    """The runs that have not started, in an order in which each comes after those that it needs."""
 
     def __init__(self, runs: Sequence[Run]) -> None:
         self.finished: set[Run] = set()
         self._by_folder = {run.folder: run for run in runs}
-        # What a finished run needed does not matter any more.
+        # A finished run needs no other run.
         needs = {run.folder: run.needs if final_figures(run.folder) is None else () for run in runs}
         self._order = TopologicalSorter(needs)
         self._order.prepare()
         self._ready: list[Run] = []
 
     def ready(self) -> list[Run]:
-        """Return the runs that could begin now.
+        """Return the runs that could start now.
 
-        Runs that have finished are taken out, wherever they ran: a killed sweep may have left runs at work, which
-        end by themselves.
+        Runs that have finished are removed, whichever sweep ran them: a killed sweep may have left
+        runs in progress, which end by themselves.
         """
         while True:
             self._ready += [self._by_folder[folder] for folder in self._order.get_ready()]
@@ -115,11 +115,11 @@ class _Waiting:
                 self.finish(run)
 
     def take(self, run: Run) -> None:
-        """The run has begun."""
+        """Remove a run that has started."""
         self._ready.remove(run)
 
     def finish(self, run: Run) -> None:
-        """The run has finished; runs that need it may be ready now."""
+        """Record a run that has finished; runs that need it may be ready now."""
         self.finished.add(run)
         self._order.done(run.folder)
 
@@ -138,7 +138,7 @@ def _begin(waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _Wo
 def _collect(
     waiting: _Waiting, free: list[dict[str, str]], working: dict[Run, _Working]
 ) -> dict[Run, str]:
-    """Take out the runs whose process has ended; return those that did not finish, with the reason."""
+    """Remove runs whose process has ended; return those that did not finish, with the reason."""
     unfinished = {}
     for run, work in list(working.items()):
         code = work.process.poll()
@@ -166,7 +166,7 @@ def _failure(run: Run, code: int) -> str:
 
 
 def _skipped(unfinished: Sequence[Run], missing: set[Path]) -> dict[Run, str]:
-    """Return the runs that could not begin, with the runs that they need and that are missing."""
+    """Return the runs that could not start, with the missing runs that they need."""
     reasons = {}
     for run in unfinished:
         needs = [str(folder) for folder in run.needs if folder in missing]
@@ -175,7 +175,7 @@ def _skipped(unfinished: Sequence[Run], missing: set[Path]) -> dict[Run, str]:
 
 
 def _environments(jobs: int) -> list[dict[str, str]]:
-    """What the process of each slot sees: one of the GPUs that are visible here, and its share of the cores."""
+    """Return the environment of each slot: one of the visible GPUs, and a share of the cores."""
     if jobs == 1:
         return [dict(os.environ)]
     visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -194,9 +194,10 @@ def _environments(jobs: int) -> list[dict[str, str]]:
 
 
 def _start(run: Run, environment: Mapping[str, str]) -> subprocess.Popen[bytes] | None:
-    """Begin the run or go on with it; None while a process that a killed sweep has left behind is at work on it.
+    """Start or resume the run; return None while a process of a killed sweep still runs it.
 
-    The lock on the log goes with it to the process, so it is held until that ends, whatever becomes of the sweep.
+    The process inherits the lock on the log and holds it until it ends, even if the sweep ends
+    before.
     """
     run.folder.parent.mkdir(parents=True, exist_ok=True)
     with run.beside(".log").open("ab") as log:

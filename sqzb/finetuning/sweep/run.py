@@ -19,18 +19,20 @@ OUTPUT, RESULTS = "runs/glue", "results.json"
 
 
 def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
-    """Run all that is not finished, then print the tables, write them to OUTPUT/results.json and return them.
+    """Run all that is not finished, then print the tables, write them and return them.
 
-    At most `jobs` runs are at work at once, each with one of the visible GPUs or a share of the cores.
+    The tables are written to OUTPUT/results.json. At most `jobs` runs are in progress at once, each
+    with one of the visible GPUs or a share of the cores.
 
     Raises:
-        UserError: Before anything runs, where the sweep cannot be as the recipe has it; after the tables, where runs
-            have failed.
-        Stopped: A signal came. The runs that were at work have saved themselves.
+        UserError: before anything runs, the recipe, a model, data or a folder cannot be used; after
+            the tables, runs have failed.
+        Stopped: a signal came. The runs in progress have saved themselves.
     """
     if "WORLD_SIZE" in os.environ:
         raise UserError(
-            "A sweep starts processes of its own. Start it without accelerate or torchrun, with --jobs."
+            "A sweep starts processes of its own. Start it without accelerate or torchrun, with "
+            "--jobs."
         )
     output = Path(recipe.output or OUTPUT)
     runs = plan(recipe, output)
@@ -53,13 +55,14 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
         listed = "".join(f"\n  {run.name}: {reason}" for run, reason in (failed | skipped).items())
         others = f", and {len(skipped)} that need them were not started" if skipped else ""
         raise UserError(
-            f"{len(failed)} of {len(runs)} runs failed{others}:{listed}\nThe same command tries them again."
+            f"{len(failed)} of {len(runs)} runs failed{others}:{listed}\nThe same command tries "
+            "them again."
         )
     return results
 
 
 def _check_folders(output: Path, runs: Sequence[Run]) -> None:
-    """Raise UserError, naming all of them, for folders that hold something other than the sweep's own runs."""
+    """Raise UserError, naming all of them, for folders that hold anything but the sweep's runs."""
     if (output / RECIPE).exists():
         raise UserError(f"{output} is the folder of a single run. Give another --output.")
     problems = []
@@ -78,14 +81,15 @@ def _check_folders(output: Path, runs: Sequence[Run]) -> None:
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
         raise UserError(
-            f"The sweep in {output} has runs of another recipe:{listed}\nRestore these keys, or give another --output."
+            f"The sweep in {output} has runs of another recipe:{listed}\nRestore these keys, or "
+            "give another --output."
         )
 
 
 def _check_models(runs: Sequence[Run]) -> None:
-    """Raise UserError for a model that is missing, of those that unfinished runs start from or learn from.
+    """Raise UserError for a missing model that an unfinished run starts from or learns from.
 
-    A model on the Hub is downloaded here, once, before several runs would do it.
+    A model on the Hub is downloaded here, before several runs would download it at once.
     """
     unfinished = _unfinished(runs)
     made_here = {folder for run in unfinished for folder in run.needs}
@@ -96,7 +100,7 @@ def _check_models(runs: Sequence[Run]) -> None:
 
 
 def _check_data(runs: Sequence[Run]) -> None:
-    """Raise UserError, with all problems, where files of data that unfinished runs need are missing or wrong."""
+    """Raise UserError, with all problems, if data that unfinished runs need is missing or wrong."""
     problems: list[str] = []
     recipes = {run.recipe.data_name: run.recipe for run in _unfinished(runs)}
     for data in map(open_data, recipes.values()):
@@ -109,7 +113,8 @@ def _check_data(runs: Sequence[Run]) -> None:
                 problems.append(f"\n  {error}")
     if problems:
         raise UserError(
-            f"The sweep cannot start, because of errors in the data:{''.join(dict.fromkeys(problems))}"
+            "The sweep cannot start, because of errors in the "
+            f"data:{''.join(dict.fromkeys(problems))}"
         )
 
 

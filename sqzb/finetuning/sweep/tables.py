@@ -14,10 +14,11 @@ AVERAGES = {"with_wnli": "GLUE with WNLI", "without_wnli": "GLUE without WNLI"}
 
 
 def summary(runs: Sequence[Run]) -> dict[str, Any]:
-    """Of the runs that are finished: each, a row for each task, stage and setting, and GLUE's averages.
+    """Return the figures of the finished runs: each run, rows, and GLUE's averages.
 
-    A row is of its seeds' scores. The best setting of a task in a stage is that of the highest mean. The averages, null
-    where a task is missing, are of the best settings' means; where there are stages, each has its means and averages.
+    A row has the scores of the seeds of a task, stage and setting. The best setting of a task in a
+    stage has the highest mean. The averages are of the best settings' means, and null if a task is
+    missing. With stages, each stage has its own means and averages.
     """
     finished = [(run, found) for run in runs if (found := final_figures(run.folder)) is not None]
     tasks = list(dict.fromkeys(run.recipe.data_name for run in runs))
@@ -55,7 +56,10 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
 
 def spread(scores: Sequence[float]) -> dict[str, Any]:
-    """n, median, mean, sd (n - 1 in its denominator; None for one score) and the best."""
+    """Return n, median, mean, sd and the best of the scores.
+
+    The sd has n - 1 in its denominator, and is None for a single score.
+    """
     return {
         "n": len(scores),
         "median": statistics.median(scores),
@@ -113,7 +117,7 @@ def report(output: object, results: Mapping[str, Any]) -> None:
 
 
 def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
-    """Print the stages side by side, or below one another where they are more than the tasks."""
+    """Print the stages side by side, or below one another if there are more stages than tasks."""
     rows = [
         [name, *(_percent(stage["means"].get(name)) for stage in stages.values())] for name in tasks
     ]
