@@ -1,4 +1,4 @@
-"""The sizes of a SqueezeBERT, under the field names of the Hugging Face config.json."""
+"""The configuration of a SqueezeBERT, with the field names of a Hugging Face config.json."""
 
 import json
 from collections.abc import Mapping
@@ -10,16 +10,17 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqzb.errors import Problem
 
 MODEL_TYPE = "squeezebert"
-# What a new classifier does not take over from the old one.
+# Fields of the old classifier that a new one does not keep.
 OF_LABELS: dict[str, None] = dict.fromkeys(
     ("problem_type", "thresholds", "calibration_temperature", "label_scale")
 )
 
 
 class SqueezeBertConfig(BaseModel):
-    """Defaults are the published model (Iandola et al. 2020): BERT-base's shape with four groups.
+    """The sizes of a model; defaults are the published ones (Iandola et al. 2020).
 
-    `embedding_size` is not a field: it always equals `hidden_size`, here as in the published implementation.
+    The published model has BERT-base's shape with four groups. `embedding_size` is not a field,
+    because it always equals `hidden_size`, as in the published implementation.
     """
 
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
@@ -88,10 +89,11 @@ class SqueezeBertConfig(BaseModel):
 
     @property
     def num_labels(self) -> int:
+        """Number of labels of the classifier."""
         return len(self.id2label)
 
     def problems(self) -> list[Problem]:
-        """Combinations of values that no model can have; empty if there is none."""
+        """Return combinations of values that no model can have; empty if there is none."""
         found: list[Problem] = []
         groups = [
             f"{layer}_groups"
@@ -140,7 +142,8 @@ class SqueezeBertConfig(BaseModel):
     def from_hf(cls, values: Mapping[str, Any]) -> "SqueezeBertConfig":
         """Read the dictionary of a config.json; keys of other tools are ignored.
 
-        Raises ValueError when it is not a SqueezeBERT's, or has a value that this model cannot have.
+        Raises:
+            ValueError: it is not a SqueezeBERT's, or has a value that this model cannot have.
         """
         if values.get("model_type") != MODEL_TYPE:
             raise ValueError(f"model_type is {values.get('model_type')!r}, not {MODEL_TYPE!r}")
@@ -169,7 +172,10 @@ class SqueezeBertConfig(BaseModel):
         return config
 
     def to_hf(self, architecture: str) -> dict[str, Any]:
-        """The dictionary of a config.json that transformers reads as this model, opened by `architecture`."""
+        """Return the dictionary of a config.json that transformers reads as this model.
+
+        architecture: the class of transformers that opens it.
+        """
         return {
             "architectures": [architecture],
             "model_type": MODEL_TYPE,
@@ -181,13 +187,13 @@ class SqueezeBertConfig(BaseModel):
 
 
 def model_type(folder: Path) -> str | None:
-    """What the config.json in `folder` says of its model; None where that cannot be read."""
+    """Return the type of the model in `folder` by its config.json; None if it cannot be read."""
     found = _values(folder).get("model_type")
     return found if isinstance(found, str) else None
 
 
 def architectures(folder: Path) -> list[str]:
-    """Return the classes that open the folder, by its config.json; none where that cannot be read."""
+    """Return the classes that open the folder by its config.json; none if it cannot be read."""
     found = _values(folder).get("architectures")
     return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
 
@@ -201,7 +207,10 @@ def _values(folder: Path) -> dict[str, Any]:
 
 
 def _labels(id2label: Any) -> Any:
-    """Numbers for the keys, which JSON has as text; what is no number or no dictionary is left to the validation."""
+    """Return the labels with integer keys, which JSON stores as text.
+
+    Values that are not such a dictionary are returned unchanged, for the validation to report.
+    """
     if not isinstance(id2label, Mapping):
         return id2label
     return {

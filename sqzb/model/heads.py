@@ -1,7 +1,8 @@
-"""The encoder with its heads: masked language model, sentence order, classification and regression.
+"""The encoder with its heads: masked tokens, sentence order, classification and regression.
 
-A loss leaves a model as a `Tally`, a sum and not a mean, so that a trainer can add micro-batches and processes up,
-and divide once by the number of labels, to exactly the mean over one large batch.
+A model returns the sum of its losses, not their mean. A trainer adds the sums of micro-batches and
+processes and divides once by the number of labels, which gives exactly the mean over one large
+batch.
 """
 
 from typing import NamedTuple
@@ -18,14 +19,15 @@ from sqzb.model.layers import Dropout, activation, initialize
 
 # The label of a prediction that does not count, as in torch's cross_entropy.
 IGNORED = -100
-# A GPU's fast products want rows of logits that begin at whole multiples of 16 bytes; 64 numbers fill its tiles too.
+# A GPU's fast products need rows of logits aligned to 16 bytes; 64 columns also fill its tiles.
 ALIGNED = 64
 
 
 class Tally(NamedTuple):
-    """What a batch adds to a step: scalars over the predictions whose label is not `IGNORED`.
+    """The summed loss of a batch and its hits, over the predictions whose label is not IGNORED.
 
-    loss: the sum of their losses; correct: how many hit.
+    loss: sum of the losses, a scalar.
+    correct: number of hits, a scalar.
     """
 
     loss: Tensor
@@ -33,9 +35,11 @@ class Tally(NamedTuple):
 
 
 def classification_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
-    """Cross-entropy in nats and hits of `logits` (n, classes), taken in fp32, against `labels` (n).
+    """Sum the cross-entropy in nats and the hits of `logits` (n, classes) against `labels` (n).
 
-    weights (classes): of a label of each class in the loss; None: 1.
+    The loss is computed in fp32.
+
+    weights: (classes), factor of the loss of each class's labels; None: 1.
     """
     x = _in_fp32(logits)
     loss = F.cross_entropy(x, labels, weights, ignore_index=IGNORED, reduction="sum")
@@ -43,15 +47,20 @@ def classification_tally(logits: Tensor, labels: Tensor, weights: Tensor | None 
 
 
 def regression_tally(logits: Tensor, labels: Tensor) -> Tally:
-    """The squared error of `logits` (n, 1), taken in fp32, against `labels` (n); no prediction counts as correct."""
+    """Sum the squared error of `logits` (n, 1), in fp32, against `labels` (n).
+
+    No prediction counts as a hit.
+    """
     loss = _squared_error(logits, labels, labels)
     return Tally(loss, torch.zeros((), dtype=torch.long, device=loss.device))
 
 
 def several_labels_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
-    """Binary cross-entropy in nats and hits of each of `logits` (n, labels) against `labels` of 0 and 1.
+    """Sum the binary cross-entropy in nats and the hits of `logits` against `labels` of 0 and 1.
 
-    weights (labels): of an example that has the label, against one that has not; None: 1.
+    Both are (n, labels).
+
+    weights: (labels), factor of the loss of an example that has the label; None: 1.
     """
     counted = labels != IGNORED
     loss = _binary_cross_entropy(logits, labels.clamp(min=0), labels, weights)
@@ -66,11 +75,13 @@ def soft_classification_tally(
     alpha: float,
     weights: Tensor | None = None,
 ) -> Tally:
-    """What distillation minimises (Hinton et al. 2015), and the hits against `labels` (n) alone.
+    """Sum the loss of distillation (Hinton et al. 2015); hits are those against `labels` (n) alone.
 
-    (1 - alpha) x `classification_tally` + alpha x T^2 x the cross-entropy of softmax(logits / T) to
-    softmax(teacher_logits / T), both (n, classes), over the labelled rows. T^2 keeps the size of the soft gradient,
-    which goes with 1 / T^2, that of the hard one. weights (classes): of an example by its label, in both parts.
+    The loss is (1 - alpha) x `classification_tally` + alpha x T^2 x the cross-entropy of
+    softmax(logits / T) to softmax(teacher_logits / T), both (n, classes), over the labelled rows.
+    The soft gradient shrinks with 1 / T^2, so T^2 keeps it in proportion to the hard one.
+
+    weights: (classes), factor of an example's loss by its label, in both parts.
     """
     hard = classification_tally(logits, labels, weights)
     targets = (_in_fp32(teacher_logits) / temperature).softmax(-1)
@@ -85,8 +96,11 @@ def soft_classification_tally(
 def soft_regression_tally(
     logits: Tensor, labels: Tensor, teacher_logits: Tensor, alpha: float
 ) -> Tally:
-    """The same of a regression: (1 - alpha) x the squared error to `labels` (n) + alpha x that to the teacher's
-    scores (n, 1)."""
+    """Sum the loss of distillation of a regression.
+
+    The loss is (1 - alpha) x the squared error to `labels` (n) + alpha x that to the teacher's
+    scores (n, 1).
+    """
     hard = regression_tally(logits, labels)
     soft = _squared_error(logits, teacher_logits.squeeze(1), labels)
     return hard._replace(loss=(1 - alpha) * hard.loss + alpha * soft)
@@ -100,7 +114,10 @@ def soft_several_labels_tally(
     alpha: float,
     weights: Tensor | None = None,
 ) -> Tally:
-    """The same of several labels: the soft part is the binary cross-entropy to sigmoid(teacher_logits / T)."""
+    """Sum the loss of distillation of several labels an example.
+
+    The soft part is the binary cross-entropy to sigmoid(teacher_logits / T).
+    """
     hard = several_labels_tally(logits, labels, weights)
     targets = (_in_fp32(teacher_logits) / temperature).sigmoid()
     soft = _binary_cross_entropy(_in_fp32(logits) / temperature, targets, labels, weights)
@@ -108,7 +125,7 @@ def soft_several_labels_tally(
 
 
 def task_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
-    """The tally of a classifier's logits, of the kind that the shapes say.
+    """Sum the loss of a classifier's logits; the shapes tell which loss.
 
     (n, labels) against (n, labels): several labels an example. (n, 1) against (n): a regression.
     (n, classes) against (n), (n, length, tags) against (n, length): classification.
@@ -128,7 +145,7 @@ def soft_task_tally(
     alpha: float,
     weights: Tensor | None = None,
 ) -> Tally:
-    """The tally of distillation, of the kind that the shapes say as for `task_tally`.
+    """Sum the loss of distillation; the shapes tell which, as in `task_tally`.
 
     teacher_logits: in the shape of `logits`.
     """
@@ -151,7 +168,7 @@ def soft_task_tally(
 def _binary_cross_entropy(
     logits: Tensor, targets: Tensor, labels: Tensor, weights: Tensor | None
 ) -> Tensor:
-    """Of `logits` to `targets` in nats, both (n, labels), summed over the entries that have a label."""
+    """Sum the cross-entropy of `logits` to `targets`, both (n, labels), over labelled entries."""
     each = F.binary_cross_entropy_with_logits(
         _in_fp32(logits), _in_fp32(targets), reduction="none", pos_weight=weights
     )
@@ -159,39 +176,52 @@ def _binary_cross_entropy(
 
 
 def _squared_error(logits: Tensor, targets: Tensor, labels: Tensor) -> Tensor:
-    """Of `logits` (n, 1) to `targets` (n), summed over the rows that have a label."""
+    """Sum the squared error of `logits` (n, 1) to `targets` (n) over labelled rows."""
     return ((_in_fp32(logits).squeeze(1) - _in_fp32(targets)) * (labels != IGNORED)).square().sum()
 
 
 def _in_fp32(x: Tensor) -> Tensor:
-    """`x` in fp32, or in fp64 where it is."""
+    """Return `x` in fp32, or unchanged if it is fp64."""
     return x if x.dtype == torch.float64 else x.float()
 
 
 def at_positions(x: Tensor, positions: Tensor) -> Tensor:
-    """Of `x` (batch, length, width), what is at `positions` (batch, n): (batch, n, width)."""
+    """Select from `x` (batch, length, width) the `positions` (batch, n): (batch, n, width)."""
     return x.gather(1, positions[:, :, None].expand(-1, -1, x.shape[2]))
 
 
 class MaskedLMOutput(NamedTuple):
+    """The logits of a masked language model, (batch, length, vocabulary)."""
+
     logits: Tensor  # (batch, length, vocabulary)
 
 
 class PreTrainingOutput(NamedTuple):
-    mlm_logits: (
-        Tensor | None
-    )  # (batch, predictions or length, vocabulary); None where their labels are given
-    sop_logits: Tensor  # (batch, 2); class 1 is "the segments are swapped", as in ALBERT
+    """The output in pretraining.
+
+    mlm_logits: (batch, predictions or length, vocabulary); None if the MLM labels are given.
+    sop_logits: (batch, 2); class 1 is "the segments are swapped", as in ALBERT.
+    tallies: the summed loss by name, "mlm" and "sop", for each kind of label that is given.
+    """
+
+    mlm_logits: Tensor | None
+    sop_logits: Tensor
     tallies: dict[str, Tally]
 
 
 class ClassificationOutput(NamedTuple):
-    logits: Tensor  # (batch, labels), one column for regression; or (batch, length, tags)
+    """The output of a classifier.
+
+    logits: (batch, labels), one column for a regression; or (batch, length, tags).
+    tallies: the summed loss as "task", if labels are given.
+    """
+
+    logits: Tensor
     tallies: dict[str, Tally]
 
 
 def classified(logits: Tensor, labels: Tensor | None) -> ClassificationOutput:
-    """With `labels` the logits and their `task_tally`, else the logits alone."""
+    """Return the logits, and with `labels` their `task_tally`."""
     if labels is None:
         return ClassificationOutput(logits, {})
     return ClassificationOutput(logits, {"task": task_tally(logits, labels)})
@@ -217,7 +247,7 @@ class _Predictions(nn.Module):
 
 
 def aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """F.linear, with as many outputs in its product as a GPU is fast at."""
+    """Compute F.linear, with the outputs padded to a number for which a GPU is fast."""
     missing = -len(bias) % ALIGNED
     if not missing:
         return F.linear(x, weight, bias)
@@ -227,7 +257,7 @@ def aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
 
 
 class MLMHead(nn.Module):
-    """Predicts tokens with the embedding matrix as output weight: tied, and so held once in memory and on disk."""
+    """The head that predicts tokens with the tied embedding matrix as its output weight."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__()
@@ -258,13 +288,13 @@ class SqueezeBertForMaskedLM(SavedModel):
         attention_mask: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> MaskedLMOutput:
-        """Return the logits of every position. SqueezeBertForPreTraining has the loss."""
+        """Return the logits of every position; SqueezeBertForPreTraining has the loss."""
         x = self.transformer(input_ids, attention_mask, token_type_ids).last_hidden_state
         return MaskedLMOutput(self.cls(x, self.transformer.embeddings.word_embeddings))
 
 
 class SqueezeBertForPreTraining(SavedModel):
-    """The encoder with the MLM head and, on the pooler, the head for sentence order prediction (SOP)."""
+    """The encoder with the MLM head and, on the pooler, the sentence-order head (SOP)."""
 
     fresh_if_absent = ("sop.",)
 
@@ -284,11 +314,13 @@ class SqueezeBertForPreTraining(SavedModel):
         mlm_labels: Tensor | None = None,
         sop_labels: Tensor | None = None,
     ) -> PreTrainingOutput:
-        """Logits, and a tally for each kind of label that is given. The MLM's comes in place of its logits, which a
-        compiled forward would write out for nobody.
+        """Return logits, and a summed loss for each kind of label that is given.
 
-        mlm_positions (batch, predictions): where the MLM head is to run, everywhere if left out; mlm_labels: the
-        tokens there, -100 for an empty slot; sop_labels (batch): 1 swapped, 0 in order, -100 for one segment alone.
+        mlm_positions: (batch, predictions), the positions of the MLM head; None: all.
+        mlm_labels: the tokens at these positions, -100 for an empty slot. If they are given, the
+        MLM logits are not returned, because a compiled forward would write them to memory for
+        nothing.
+        sop_labels: (batch), 1 swapped, 0 in order, -100 for a single segment.
         """
         x, pooled = self.transformer(input_ids, attention_mask, token_type_ids)
         if mlm_positions is not None:
@@ -304,7 +336,7 @@ class SqueezeBertForPreTraining(SavedModel):
 
 
 class SqueezeBertForSequenceClassification(SavedModel):
-    """The encoder with a classifier on the pooler; one label makes it a regression."""
+    """The encoder with a classifier on the pooler; a single label makes it a regression."""
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__(config)
@@ -320,22 +352,29 @@ class SqueezeBertForSequenceClassification(SavedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> ClassificationOutput:
-        """Logits, and with `labels` a tally, as `classified` makes it: (batch), or (batch, labels) of 0 and 1."""
+        """Return logits, and with `labels` a summed loss, as `classified` does.
+
+        labels: (batch), or (batch, labels) of 0 and 1.
+        """
         pooled = self.transformer(input_ids, attention_mask, token_type_ids).pooler_output
         return classified(self.classifier(self.dropout(pooled)), labels)
 
     def forward_flops(self, rows: int, length: int) -> int:
-        """Floating-point operations of a forward on (rows, length) places."""
+        """Return the floating-point operations of a forward on (rows, length) positions."""
         return total(costs(self.config, rows, length, labels=self.config.num_labels)).flops
 
 
 class SqueezeBertForTokenClassification(SavedModel):
-    """The encoder with a classifier on every position. The pooler is kept for the format, and is not trained."""
+    """The encoder with a classifier on every position.
+
+    The format has a pooler; here it is not trained.
+    """
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__(config)
         self.transformer = SqueezeBertModel(config)
-        self.transformer.pooler.requires_grad_(False)  # several processes wait for all gradients
+        # Data parallelism would wait for the gradient of the unused pooler.
+        self.transformer.pooler.requires_grad_(False)
         self.dropout = Dropout(config.hidden_dropout_prob)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
         initialize(self.classifier, config)
@@ -347,10 +386,10 @@ class SqueezeBertForTokenClassification(SavedModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> ClassificationOutput:
-        """Logits (batch, length, tags), and with `labels` (batch, length) a tally, as `classified` makes it."""
+        """Return logits (batch, length, tags), and with `labels` (batch, length) a summed loss."""
         x = self.transformer(input_ids, attention_mask, token_type_ids).last_hidden_state
         return classified(self.classifier(self.dropout(x)), labels)
 
     def forward_flops(self, rows: int, length: int) -> int:
-        """Floating-point operations of a forward on (rows, length) places."""
+        """Return the floating-point operations of a forward on (rows, length) positions."""
         return total(costs(self.config, rows, length, tags=self.config.num_labels)).flops

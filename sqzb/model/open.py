@@ -1,8 +1,8 @@
-"""The one door to models: from a local folder or a Hub id to a model with its tokenizer.
+"""The opening of models: from a local folder or a Hub id to a model with its tokenizer.
 
-`model_type` in config.json decides whether a model is SqueezeBERT's or one that transformers opens.
-transformers is imported for the latter alone. The weights are read once, after every check that the
-small files allow.
+`model_type` in config.json tells a SqueezeBERT from a model that transformers opens; transformers
+is imported only for the latter. The weights are read once, after every check that the small files
+allow.
 """
 
 from collections.abc import Mapping
@@ -54,8 +54,8 @@ Model = TypeVar("Model", bound=nn.Module)
 class ModelFolder:
     """A local folder with a saved model.
 
-    Questions about the model are answered from config.json and the header of the weights. The heads
-    of other models have names of their own, so the answers about heads are False for those.
+    Its properties are read from config.json and the header of the weights. The heads of other
+    models have names of their own, so the properties about heads are False for these.
     """
 
     path: Path
@@ -64,7 +64,7 @@ class ModelFolder:
     def is_squeezebert(self) -> bool:
         """Whether the model is a SqueezeBERT.
 
-        A folder without a `model_type` counts as one, so that opening it names what is missing.
+        A folder without a `model_type` counts as one, so that opening it reports the missing key.
         """
         return model_type(self.path) in (MODEL_TYPE, None)
 
@@ -73,7 +73,7 @@ class ModelFolder:
         """Type and shape of every stored tensor, by name.
 
         Raises:
-            UserError: There are no weights, or they cannot be read.
+            UserError: there are no weights, or they cannot be read.
         """
         return read_header(self.path)
 
@@ -84,19 +84,22 @@ class ModelFolder:
 
     @property
     def parameter_count(self) -> int:
-        """Numbers in all stored tensors together."""
+        """Number of elements in all stored tensors."""
         return sum(prod(tensor.shape) for tensor in self.tensors.values())
 
     @property
     def has_mlm_head(self) -> bool:
+        """Whether the folder has a SqueezeBERT's MLM head."""
         return self._has(MLM)
 
     @property
     def has_sop_head(self) -> bool:
+        """Whether the folder has a SqueezeBERT's SOP head."""
         return self._has(SOP)
 
     @property
     def has_classifier(self) -> bool:
+        """Whether the folder has a SqueezeBERT's classifier."""
         return self._has(CLASSIFIER)
 
     def _has(self, head: str) -> bool:
@@ -119,7 +122,7 @@ class Opened(Generic[Model]):
 
 @dataclass(frozen=True)
 class OpenedForPretraining:
-    """A model with both heads of pretraining; its folder need not have a tokenizer."""
+    """A model with both heads of pretraining; its folder may lack a tokenizer."""
 
     folder: ModelFolder
     model: SqueezeBertForPreTraining
@@ -127,10 +130,10 @@ class OpenedForPretraining:
 
 
 def model_folder(source: Source) -> ModelFolder:
-    """Return the folder of a path, a run or a Hub id, which is downloaded if need be.
+    """Return the folder of a path, a run or a Hub id, which is downloaded if necessary.
 
     Raises:
-        UserError: There is no such folder.
+        UserError: there is no such folder.
     """
     return source if isinstance(source, ModelFolder) else ModelFolder(local_folder(source))
 
@@ -140,16 +143,17 @@ def open_classifier(
 ) -> Opened[Classifier]:
     """Open a classifier, of texts or of tokens as it was saved.
 
-    from_scratch: whether to take the sizes alone, with random weights. changes: `id2label` makes a
-    new head for these labels, which is for texts or for tokens as `tokens` says, and of the
-    `problem_type`; `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the model's
-    dropout. A checkpoint of a regression gives numbers in the labels' unit, as a finished run does.
+    from_scratch: take only the sizes, with random weights.
+    tokens: whether a new head classifies tokens.
+    changes: `id2label` makes a new head for these labels, of the given `problem_type`;
+    `hidden_dropout_prob` and `attention_probs_dropout_prob` replace the model's dropout.
 
-    A SqueezeBERT's tokenizer pads nothing. That of another model pads with the model's own token.
+    A checkpoint of a regression gives numbers in the labels' unit, as a finished run does. A
+    SqueezeBERT's tokenizer does not pad; that of another model pads with the model's own token.
 
     Raises:
-        UserError: The model or its tokenizer cannot be opened, they do not fit each other, weights
-            are not finite, or the model has no head and `changes` asks for no new one.
+        UserError: the model or its tokenizer cannot be opened, they do not fit each other, weights
+            are not finite, or the model has no head and `changes` makes no new one.
     """
     folder = model_folder(source)
     if "id2label" not in changes:
@@ -188,7 +192,7 @@ def open_squeezebert_mlm(source: Source) -> Opened[SqueezeBertForMaskedLM]:
     """Open a SqueezeBERT with its MLM head.
 
     Raises:
-        UserError: The model or its tokenizer cannot be opened, they do not fit each other, weights
+        UserError: the model or its tokenizer cannot be opened, they do not fit each other, weights
             are not finite, or the folder holds another model or no MLM head.
     """
     folder = model_folder(source)
@@ -205,10 +209,10 @@ def open_squeezebert_mlm(source: Source) -> Opened[SqueezeBertForMaskedLM]:
 
 
 def open_masked_lm(source: Source) -> Opened[SqueezeBertForMaskedLM] | Opened[nn.Module]:
-    """Open a masked language model of either kind, with a tokenizer as BERT has it.
+    """Open a masked language model of either kind, with a tokenizer of BERT's kind.
 
     Raises:
-        UserError: As `open_squeezebert_mlm`, or transformers cannot open another model.
+        UserError: as `open_squeezebert_mlm`, or transformers cannot open the model.
     """
     folder = model_folder(source)
     if folder.is_squeezebert:
@@ -238,10 +242,10 @@ def open_encoder(source: Source) -> Opened[SqueezeBertModel] | Opened[nn.Module]
 
 
 def open_for_pretraining(source: Source) -> OpenedForPretraining:
-    """Open a SqueezeBERT with its MLM head and its SOP head, which is new where none was saved.
+    """Open a SqueezeBERT with its MLM head and its SOP head, which is new if none was saved.
 
     Raises:
-        UserError: The model or its tokenizer cannot be opened, they do not fit each other, or
+        UserError: the model or its tokenizer cannot be opened, they do not fit each other, or
             weights are not finite.
     """
     folder = model_folder(source)
@@ -253,7 +257,7 @@ def open_for_pretraining(source: Source) -> OpenedForPretraining:
 
 
 def _check(folder: ModelFolder, model: Any, tokenizer: Tokenizer | None) -> None:
-    """UserError when weights are not finite, or the tokenizer has tokens without an embedding."""
+    """Raise UserError if weights are not finite, or tokens of the tokenizer have no embedding."""
     refuse_not_finite(model, folder.path)
     tokens = 0 if tokenizer is None else tokenizer.get_vocab_size()
     if tokens > model.config.vocab_size:
@@ -265,10 +269,12 @@ def _check(folder: ModelFolder, model: Any, tokenizer: Tokenizer | None) -> None
 
 
 def _of_transformers(folder: Path, auto: str, name: str) -> Any:
-    """A PreTrainedModel with weights in fp32. transformers runs no code from the folder.
+    """Open a PreTrainedModel with weights in fp32; transformers runs no code from the folder.
 
-    auto: the class of transformers that opens it; name: of the model's kind, for messages. An
-    encoder may lack a pooler, which nothing reads.
+    auto: the class of transformers that opens it.
+    name: of the model's kind, for messages.
+
+    An encoder may lack a pooler, because no caller reads it.
     """
     try:
         with quiet_transformers(folder) as transformers:

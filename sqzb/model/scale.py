@@ -31,7 +31,7 @@ def to_scale(kind: Kind, values: NDArray[np.float32]) -> NDArray[np.float32]:
 
 
 def to_unit(kind: Kind, values: NDArray[np.float32]) -> NDArray[np.float32]:
-    """Return the numbers of a model in training in the labels' unit; others are left as they are."""
+    """Return the numbers of a model in training in the labels' unit; other values are unchanged."""
     if not isinstance(kind, Number) or not has_scale(kind):
         return values
     return (values.astype(np.float64) * kind.std + kind.mean).astype(np.float32)
@@ -70,7 +70,7 @@ def take_up_scale(model: StoredModel) -> None:
 
 @contextmanager
 def scale_taken_up(model: StoredModel) -> Iterator[None]:
-    """Within, the model has numbers in the labels' unit; afterwards it is the very one of before."""
+    """Let the model return numbers in the labels' unit within the block; restore it afterwards."""
     scale = getattr(model.config, "label_scale", None)
     layer = _output_layer(model)
     if scale is None or layer is None:

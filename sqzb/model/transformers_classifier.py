@@ -1,6 +1,6 @@
-"""Classifiers that transformers opens (extra `hf`), behind the same face as SqueezeBERT's.
+"""Classifiers that transformers opens (extra `hf`), with the interface of SqueezeBERT's.
 
-transformers is imported when a model is opened or saved, and not with this module.
+transformers is imported when a model is opened or saved, not with this module.
 """
 
 import errno
@@ -25,11 +25,14 @@ from sqzb.model.heads import ClassificationOutput, classified
 
 
 class ClassifierConfig(NamedTuple):
-    """Of another model's configuration, what is read of it here, under SqueezeBERT's names."""
+    """The part of another model's configuration that is used here, under SqueezeBERT's names.
+
+    max_position_embeddings: tokens that a text may have.
+    """
 
     id2label: dict[int, str]
     vocab_size: int
-    max_position_embeddings: int  # tokens that a text may have
+    max_position_embeddings: int
     hidden_size: int
     problem_type: str | None
     thresholds: list[float] | None
@@ -38,17 +41,20 @@ class ClassifierConfig(NamedTuple):
 
     @property
     def num_labels(self) -> int:
+        """Number of labels of the classifier."""
         return len(self.id2label)
 
 
 class TransformersClassifier(StoredModel):
-    """Any model of transformers that classifies texts or tokens, with weights in fp32, and its tokenizer.
+    """A classifier of transformers, of texts or tokens, with weights in fp32, and its tokenizer.
 
-    transformers runs no code from a folder, and opens an old pytorch_model.bin for tensors alone.
+    transformers runs no code from a folder, and reads only tensors from an old pytorch_model.bin.
+
+    model: a PreTrainedModel.
+    tokenizer: its PreTrainedTokenizerFast.
     """
 
     def __init__(self, model: Any, tokenizer: Any) -> None:
-        """Of a PreTrainedModel and its PreTrainedTokenizerFast."""
         super().__init__()
         self.model = model
         self._tokenizer = tokenizer
@@ -74,12 +80,16 @@ class TransformersClassifier(StoredModel):
     ) -> "TransformersClassifier":
         """Open a local folder.
 
-        tokens: whether the classifier is one of tokens, not of texts; changes: `id2label` makes a
-        new head for these labels; `hidden_dropout_prob` and `attention_probs_dropout_prob` are put
-        into whatever the model calls its own. Raises UserError when transformers cannot open the
-        folder, it has no fast tokenizer that pads on the right, or weights are missing or
-        misshapen: transformers itself would draw them at random. With a new head a pooler may be
-        missing, which is then new too.
+        tokens: whether the classifier is one of tokens, not of texts.
+        changes: `id2label` makes a new head for these labels; `hidden_dropout_prob` and
+        `attention_probs_dropout_prob` replace the model's fields for dropout.
+
+        If weights were missing, transformers would initialise them at random; that is refused here.
+        With a new head, a missing pooler may be new too.
+
+        Raises:
+            UserError: transformers cannot open the folder, it has no fast tokenizer that pads on
+                the right, or weights are missing or of another shape.
         """
         with quiet_transformers(folder) as transformers:
             tokenizer = _fast_tokenizer(transformers, folder, tokens)
@@ -90,7 +100,7 @@ class TransformersClassifier(StoredModel):
                     config=_padding_known(config, tokenizer),
                     dtype=torch.float32,
                     output_loading_info=True,
-                    ignore_mismatched_sizes=True,  # told by name below
+                    ignore_mismatched_sizes=True,  # _check_loaded reports them by name
                     **LOCAL,
                 )
             new_head = "id2label" in changes
@@ -105,7 +115,7 @@ class TransformersClassifier(StoredModel):
     def from_sizes(
         cls, folder: Path, tokens: bool = False, **changes: Any
     ) -> "TransformersClassifier":
-        """As `from_folder`, with random weights throughout."""
+        """Make a model of the folder's sizes with random weights; arguments as of `from_folder`."""
         with quiet_transformers(folder) as transformers:
             tokenizer = _fast_tokenizer(transformers, folder, tokens)
             with _told(folder):
@@ -124,21 +134,23 @@ class TransformersClassifier(StoredModel):
         return tokenizer
 
     def save_pretrained(self, folder: str | Path, tokenizer: Tokenizer | None = None) -> None:
-        """Write the folder, with the tokenizer that the model was opened with where `tokenizer`, its fast form, is
-        given: transformers keeps more of it than that."""
+        """Write the folder.
+
+        tokenizer: if given, the tokenizer that the model was opened with is written, because it has
+        more settings than `tokenizer`, its fast form.
+        """
         with quiet_transformers(Path(folder)):
             try:
                 self.model.save_pretrained(folder)
-            except (
-                SafetensorError
-            ) as error:  # in which the system's error, such as a full disk, is a text alone
+            except SafetensorError as error:
+                # The system's error, such as a full disk, is only in its text.
                 number = re.search(r"os error (\d+)", str(error))
                 raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
             if tokenizer is not None:
                 self._tokenizer.save_pretrained(folder)
 
     def update_config(self, **fields: Any) -> None:
-        """Give fields of the configuration another value, which `save_pretrained` writes."""
+        """Replace fields of the configuration, which `save_pretrained` writes."""
         self.config = self.config._replace(**fields)
         for name, value in fields.items():
             if value is not None or hasattr(self.model.config, name):
@@ -151,17 +163,22 @@ class TransformersClassifier(StoredModel):
         token_type_ids: Tensor | None = None,
         labels: Tensor | None = None,
     ) -> ClassificationOutput:
-        """Logits, and with `labels` a tally, as `classified` makes it. The types are left out where the model
-        has none."""
+        """Return logits, and with `labels` a summed loss, as `classified` does.
+
+        token_type_ids: not passed to a model without types.
+        """
         types = {"token_type_ids": token_type_ids} if self._takes_types else {}
         return classified(
             self.model(input_ids=input_ids, attention_mask=attention_mask, **types).logits, labels
         )
 
     def forward_flops(self, rows: int, length: int) -> int:
-        """Floating-point operations of a forward on (rows, length) places, by the usual estimate: two for each place
-        and weight that is not an embedding's (Kaplan et al. 2020). The scores of the attention are left out, and a
-        weight that several layers share (ALBERT) counts once."""
+        """Estimate the floating-point operations of a forward on (rows, length) positions.
+
+        The estimate is two operations for each position and each weight that is not an embedding's
+        (Kaplan et al. 2020). It leaves out the scores of the attention, and counts a weight that
+        layers share (ALBERT) once.
+        """
         looked_up = {
             id(module.weight) for module in self.modules() if isinstance(module, nn.Embedding)
         }
@@ -174,13 +191,15 @@ _PROBLEM_TYPES = {
     True: (None, "regression", "multi_label_classification"),
     False: (None, "single_label_classification", "multi_label_classification"),
 }
-# Nothing is asked of the Hub any more, and nothing that is loaded can run code.
+# The Hub is not asked again, and no file that is loaded can run code.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
 
 def no_classifier(folder: Path) -> UserError:
+    """Return the error for a model without a classifier."""
     return UserError(
-        f"The model in {folder} has no classifier. Give a finetuned model. For a pretrained model, use sqzb fill-mask."
+        f"The model in {folder} has no classifier. Give a finetuned model. For a pretrained "
+        "model, use sqzb fill-mask."
     )
 
 
@@ -189,7 +208,13 @@ def no_classifier(folder: Path) -> UserError:
 
 @contextmanager
 def quiet_transformers(folder: Path) -> Iterator[Any]:
-    """transformers, without its bars and warnings: what they are about is told here, or does not matter."""
+    """Yield transformers without its progress bars and warnings.
+
+    The callers report the problems that matter.
+
+    Raises:
+        UserError: transformers is not installed.
+    """
     try:
         import transformers
     except ImportError:
@@ -218,8 +243,9 @@ def _told(folder: Path) -> Iterator[None]:
     except Exception as error:  # transformers lets errors of all kinds through
         why = str(error).strip().partition("\n")[0] or type(error).__name__
         raise UserError(
-            f"transformers cannot open {folder} as a classifier ({why}). Give the folder of a saved model with its "
-            "tokenizer, as transformers' save_pretrained writes it. Code inside a model folder is never run."
+            f"transformers cannot open {folder} as a classifier ({why}). Give the folder of a "
+            "saved model with its tokenizer, as transformers' save_pretrained writes it. Code "
+            "inside a model folder is never run."
         ) from error
 
 
@@ -246,7 +272,11 @@ def _config(transformers: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
 
 
 def _set_dropout(config: Any, changes: Mapping[str, Any], folder: Path) -> None:
-    """Of BERT's two names, one stands for whatever the configuration calls dropout in attention, one for the others."""
+    """Set all dropout fields of a configuration from BERT's two names.
+
+    `attention_probs_dropout_prob` sets the fields about attention, `hidden_dropout_prob` the
+    others.
+    """
     names = [
         name
         for name, value in config.to_dict().items()
@@ -280,9 +310,12 @@ def _random(transformers: Any, config: Any, tokens: bool) -> Any:
 
 
 def _fast_tokenizer(transformers: Any, folder: Path, tokens: bool) -> Any:
-    """Its PreTrainedTokenizerFast. Without a vocabulary transformers would make up one of special tokens alone.
+    """Return the model's PreTrainedTokenizerFast.
 
-    tokens: whether it is to read words one by one, each as it reads a word behind a space.
+    tokens: whether words are read one by one, each as it is read behind a space.
+
+    Without a vocabulary, transformers would make a tokenizer of special tokens alone; that is
+    refused.
     """
     if not any(path for pattern in VOCABULARIES for path in folder.glob(pattern)):
         raise UserError(
@@ -302,14 +335,17 @@ def _fast_tokenizer(transformers: Any, folder: Path, tokens: bool) -> Any:
     ):
         if lacks:
             raise UserError(
-                f"The tokenizer in {folder} ({type(tokenizer).__name__}) {what}, so that batches cannot be made. Give "
-                "another model."
+                f"The tokenizer in {folder} ({type(tokenizer).__name__}) {what}, so that batches "
+                "cannot be made. Give another model."
             )
     return tokenizer
 
 
 def _positions(model: Any) -> int:
-    """How many tokens a text may have. RoBERTa and its kin number places from behind the padding token's number on."""
+    """Return the number of tokens that a text may have.
+
+    RoBERTa and related models number positions from the padding token's id on.
+    """
     limit = getattr(model.config, "max_position_embeddings", None) or -1
     limit = limit if limit > 0 else sys.maxsize
     for name, module in model.named_modules():
@@ -324,18 +360,19 @@ def _positions(model: Any) -> int:
 
 
 def _head(model: Any, folder: Path) -> list[str]:
-    """The names of the tensors that are not the encoder's."""
+    """Return the names of the tensors that are not the encoder's."""
     names = list(model.state_dict())
     head = [name for name in names if not name.startswith(f"{model.base_model_prefix}.")]
     if len(head) == len(names):
         raise UserError(
-            f"{type(model).__name__} in {folder} cannot be split into encoder and head. Give another model."
+            f"{type(model).__name__} in {folder} cannot be split into encoder and head. Give "
+            "another model."
         )
     return head
 
 
 def _check_loaded(found: Mapping[str, Any], head: list[str], new_head: bool, folder: Path) -> None:
-    """UserError for all that transformers has made up where the folder has nothing that fits."""
+    """Raise UserError for tensors that transformers made because the folder has none that fit."""
     missing, misshapen = (
         set(found["missing_keys"]),
         {name: shapes for name, *shapes in found["mismatched_keys"]},
@@ -351,6 +388,6 @@ def _check_loaded(found: Mapping[str, Any], head: list[str], new_head: bool, fol
     ]
     if problems:
         raise UserError(
-            f"The weights in {folder} do not fit its config.json: {'; '.join(problems)}. Is this the right folder, and "
-            "were its files saved together?"
+            f"The weights in {folder} do not fit its config.json: {'; '.join(problems)}. Is this "
+            "the right folder, and were its files saved together?"
         )
