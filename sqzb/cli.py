@@ -1,4 +1,7 @@
-"""The commands: parse, call, print. Nothing heavy is imported before the arguments are known to be good."""
+"""The command line: parse, call, print.
+
+Heavy libraries are imported only after the arguments have been checked.
+"""
 
 import json
 import os
@@ -658,12 +661,13 @@ def _text(path: Path | None) -> str | None:
 
 
 def main() -> None:
-    """Run the command line; an error that the user can mend is one paragraph, unless --debug asks for more."""
+    """Run the command line; print a UserError as one paragraph, or with --debug a traceback."""
     debug = DEBUG in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     code = _exit_code(debug)
     if "WORLD_SIZE" in os.environ:
-        # At once: while Python tidies up, threads that wait for another process, or want it back, can abort it.
+        # At once: while Python tidies up, threads that wait for another process, or want it back,
+        # can abort it.
         sys.stdout.flush()
         sys.stderr.flush()
         os._exit(code)

@@ -66,7 +66,8 @@ class Permutation:
         self.n = n
         self._half_bits = np.uint64(max(1, ((n - 1).bit_length() + 1) // 2))
         self._half_mask = np.uint64((1 << int(self._half_bits)) - 1)
-        # Each round hashes its own key and half of a number: the key's part is the same for all numbers.
+        # Each round hashes its own key and half of a number: the key's part is the same for all
+        # numbers.
         self._round_states = hash64(hash64(*keys, np.arange(self.ROUNDS)))
 
     def __getitem__(self, index: ArrayLike) -> NDArray[np.int64]:

@@ -1,4 +1,4 @@
-"""eval: a finetuned model on its task, or a pretrained one on the held-out part of a corpus."""
+"""Evaluation: a finetuned model on its task, or a pretrained one on held-out text of a corpus."""
 
 from pathlib import Path
 from typing import Any
@@ -24,10 +24,13 @@ from sqzb.training.run_folder import recipe_of
 
 
 def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
-    """Print and return how well a finetuned model predicts a data set.
+    """Print and return the figures of a finetuned model on a data set.
 
-    split: "validation" for figures, confusion matrices and the worst mistakes; "test", whose labels
-    GLUE keeps back, for predictions. MNLI has two of each.
+    split: "validation" gives figures, confusion matrices and the worst mistakes; "test", whose
+    labels GLUE keeps back, gives predictions. MNLI has two splits of each.
+
+    Raises:
+        UserError: the data set has no such split.
     """
     finetuned = open_finetuned(path, data)
     kind = data.kind
@@ -79,7 +82,7 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     """Print and return the held-out losses and accuracies of a pretrained model.
 
     A run is evaluated as it was trained; any other model at every length of the corpus that it can
-    take.
+    read.
     """
     corpus = Corpus(corpus_folder)
     opened = open_for_pretraining(path)

@@ -1,4 +1,4 @@
-"""sqzb fill-mask: the likeliest tokens for each [MASK] of a text."""
+"""The most likely tokens for each [MASK] of a text."""
 
 import torch
 
@@ -9,9 +9,10 @@ from sqzb.training.engine import start_accelerator
 
 
 def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
-    """For each [MASK] in the text, the `top` likeliest tokens with their probabilities, likeliest first.
+    """Return for each [MASK] of the text the `top` most likely tokens with their probabilities.
 
-    Raises UserError when there is no [MASK], the text is too long, or the model has no masked language model's head.
+    Raises:
+        UserError: there is no [MASK], the text is too long, or the model has no MLM head.
     """
     opened = open_squeezebert_mlm(path)
     model, tokenizer = opened.model, opened.tokenizer

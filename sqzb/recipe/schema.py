@@ -1,4 +1,4 @@
-"""The keys of recipes for pretrain and finetune: types, defaults, limits, impossible combinations."""
+"""The keys of recipes for pretrain and finetune: types, defaults, limits and checks."""
 
 from collections.abc import Mapping
 from typing import Any, ClassVar, Literal
@@ -16,7 +16,10 @@ REMOVED = frozenset(["distillation.hidden", "distillation.attention"])
 
 
 def without_removed(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Return the values without the removed keys that are 0; prefix: the section of these keys, as "distillation."."""
+    """Return the values without the removed keys that are 0.
+
+    prefix: the section of the keys, as "distillation.".
+    """
     return {
         key: value for key, value in values.items() if f"{prefix}{key}" not in REMOVED or value != 0
     }
@@ -44,13 +47,15 @@ class Optimizer(Section):
     )
 
     def problems(self) -> list[Problem]:
+        """Return a problem for each beta that is not in [0, 1)."""
         return [("betas", f"{beta} is not in [0, 1)") for beta in self.betas if not 0 <= beta < 1]
 
 
 class TrainingRecipe(Section):
-    """What pretraining and finetuning share.
+    """The keys that pretraining and finetuning share.
 
-    may_change: the keys that may have another value when a run goes on; length: the one that --extend allows.
+    may_change: keys that may have another value when a run resumes.
+    length: the key of the run's length, which --extend allows to change.
     """
 
     may_change: ClassVar[frozenset[str]] = frozenset(
@@ -80,7 +85,8 @@ class TrainingRecipe(Section):
     )
     graphs: Switch = Field(
         False,
-        description="one CUDA graph for each length; auto: with the Triton kernels, one process, no teacher",
+        description="one CUDA graph for each length; auto: with the Triton kernels, one process, "
+        "no teacher",
     )
     log_every: int = Field(10, ge=1, description="steps between two log lines")
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
@@ -110,8 +116,10 @@ class SoftTargets(Section):
 
 
 class MaskedLMDistillation(SoftTargets):
-    """A pretrained teacher's probabilities at the masked positions. Without a teacher: the labels alone, whatever the
-    other keys say."""
+    """A pretrained teacher's probabilities at the masked positions as targets.
+
+    Without a teacher, the loss is that of the labels alone, and the other keys have no effect.
+    """
 
     teacher: str | None = Field(
         None,
@@ -121,7 +129,7 @@ class MaskedLMDistillation(SoftTargets):
 
 
 class PretrainRecipe(TrainingRecipe):
-    """sqzb pretrain."""
+    """The recipe of sqzb pretrain."""
 
     may_change = TrainingRecipe.may_change | {
         "corpus",
@@ -172,6 +180,7 @@ class PretrainRecipe(TrainingRecipe):
     checkpoint_every: int = Field(1000, ge=1, description="steps between two checkpoints")
 
     def problems(self) -> list[Problem]:
+        """Return values that are impossible together, as (key, problem); empty if none are."""
         found = []
         if isinstance(self.micro_batch, int) and self.global_batch % self.micro_batch:
             found.append(
@@ -203,8 +212,11 @@ class PretrainRecipe(TrainingRecipe):
 
 
 class Distillation(SoftTargets):
-    """A finetuned teacher's outputs. Without a teacher: the labels alone, whatever temperature, alpha and cache say;
-    augment and unlabelled are refused."""
+    """A finetuned teacher's outputs as targets.
+
+    Without a teacher, the loss is that of the labels alone; temperature, alpha and cache have no
+    effect, and augment and unlabelled are errors.
+    """
 
     teacher: tuple[str, ...] = Field(
         (),
@@ -244,8 +256,8 @@ class Distillation(SoftTargets):
 class OwnData(Section):
     """Labelled data of the user's own, in place of a GLUE task.
 
-    A file is CSV, TSV, JSONL, JSON, parquet or CoNLL, also compressed. A folder or a glob stands for
-    its files, and hub:OWNER/NAME or hub:OWNER/NAME:CONFIG for a data set on the Hub.
+    A file is CSV, TSV, JSONL, JSON, parquet or CoNLL, also compressed. A folder or a glob stands
+    for its files, and hub:OWNER/NAME or hub:OWNER/NAME:CONFIG for a data set on the Hub.
     """
 
     train: Files = Field((), description="files, folders, globs or hub:OWNER/NAME to train on")
@@ -276,6 +288,7 @@ class OwnData(Section):
     )
 
     def problems(self) -> list[Problem]:
+        """Return values that are impossible together, as (key, problem); empty if none are."""
         problems: list[Problem] = []
         if len(self.text) > 2:
             problems.append(("text", f"is {len(self.text)} columns; an example has 1 or 2 texts"))
@@ -296,7 +309,7 @@ class OwnData(Section):
 
 
 class FinetuneRecipe(TrainingRecipe):
-    """sqzb finetune."""
+    """The recipe of sqzb finetune."""
 
     may_change = TrainingRecipe.may_change | {
         *("glue_dir", "distillation.cache", "data.train", "data.validation", "data.test"),
@@ -379,6 +392,7 @@ class FinetuneRecipe(TrainingRecipe):
         return data_set_name(self.data.train[0])
 
     def problems(self) -> list[Problem]:
+        """Return values that are impossible together, as (key, problem); empty if none are."""
         problems: list[Problem] = []
         if self.early_stopping is not None and not self.keep_best:
             reason = "ends with a model that is not the best one: set keep_best=true too"

@@ -1,4 +1,4 @@
-"""What makes many runs of finetune: grids, tasks with settings of their own, and stages that teach one another."""
+"""Recipes of many runs: grids, settings of single tasks, and stages that teach one another."""
 
 import copy
 import re
@@ -29,7 +29,7 @@ ALL = "all"
 
 
 class PartialRecipe(Section):
-    """Some keys of FinetuneRecipe: only those that were given are read and written."""
+    """Some keys of FinetuneRecipe; only the given ones are read and written."""
 
     @model_serializer(mode="wrap")
     def _given(self, write: SerializerFunctionWrapHandler) -> dict[str, Any]:
@@ -45,14 +45,16 @@ class PartialRecipe(Section):
 
 if TYPE_CHECKING:
 
-    class Settings(PartialRecipe): ...
+    class Settings(PartialRecipe):
+        """Keys of a run that replace the recipe's."""
 
-    class Grid(PartialRecipe): ...
+    class Grid(PartialRecipe):
+        """Values to try, by key of a run."""
 
-else:  # by the rules of FinetuneRecipe's own fields, whatever these are
+else:  # made from FinetuneRecipe's fields, so that their rules hold here too
 
     def _values(field: FieldInfo) -> tuple[Any, FieldInfo]:
-        """A list of what the field takes; of a section, a grid of its own."""
+        """Return the field of a grid: a list of the field's values, or a grid for a section."""
         if isinstance(field.annotation, type) and issubclass(field.annotation, Section):
             grid = _grid(field.annotation.model_fields)
             return grid, Field(grid())
@@ -96,25 +98,27 @@ Teacher = Annotated[
 
 
 class Stage(Settings):
-    """A part of a chain of sweeps: the keys that it has of its own, who teaches it, and where it begins."""
+    """A part of a chain of sweeps: its own keys, its teacher, and its first task."""
 
     teacher: Teacher = Field(
         None,
-        description="the stage whose run of each task teaches this one; or finetuned models by task",
+        description="the stage whose run of each task teaches this one; or finetuned models by "
+        "task",
     )
     first: str | None = Field(
         None, description="task that the stage runs first: its other tasks start from that run"
     )
 
     def settings(self) -> dict[str, Any]:
-        """The keys of a run that are given."""
+        """Return the given keys of a run."""
         return self.model_dump(exclude={"teacher", "first"})
 
 
 class SweepRecipe(FinetuneRecipe):
-    """sqzb finetune as it may be given: beside one run's keys, those that make many runs of them.
+    """The recipe of sqzb finetune: the keys of one run, and those that make many runs of it.
 
-    `task` may be several with commas between, or all. A sweep without stages has one, whose name is empty.
+    `task` may be several with commas between, or all. A sweep without stages has a single one, with
+    an empty name.
     """
 
     sweep: Grid = Field(
@@ -133,7 +137,7 @@ class SweepRecipe(FinetuneRecipe):
     @field_validator("stages", mode="before")
     @classmethod
     def _without_null(cls, stages: Any) -> Any:
-        """`stages.NAME=null` takes a stage out of a recipe."""
+        """Remove a stage that is null, as `stages.NAME=null` sets it."""
         return (
             {name: s for name, s in stages.items() if s is not None}
             if isinstance(stages, dict)
@@ -151,17 +155,17 @@ class SweepRecipe(FinetuneRecipe):
         )
 
     def grid(self) -> dict[str, list[Any]]:
-        """The values to try by key, as distillation.alpha where it is inside, the seeds last."""
+        """Return the values to try by dotted key, such as distillation.alpha, the seeds last."""
         return dict(
             sorted(flat(self.sweep.model_dump()).items(), key=lambda item: item[0] == "seed")
         )
 
     def teachers(self) -> set[str]:
-        """The stages that teach another."""
+        """Return the names of the stages that teach another stage."""
         return {stage.teacher for stage in self.stages.values() if isinstance(stage.teacher, str)}
 
     def in_order(self) -> dict[str, Stage]:
-        """The stages, each behind the one that teaches it; there must be no circle of these."""
+        """Return the stages, each after its teacher; they must have no circle of teachers."""
 
         def depth(name: str) -> int:
             teacher = self.stages[name].teacher
@@ -170,17 +174,18 @@ class SweepRecipe(FinetuneRecipe):
         return {name: self.stages[name] for name in sorted(self.stages, key=depth)} or {"": Stage()}
 
     def tasks_of(self, name: str) -> list[str]:
-        """What a stage runs: the task that it begins with, those of the recipe, and those of the stages it teaches."""
+        """Return a stage's tasks: its first, the recipe's, and those of the stages it teaches."""
         first = self.stages[name].first if name in self.stages else None
         pupils = [pupil for pupil, stage in self.stages.items() if stage.teacher == name]
         taught = [task for pupil in pupils for task in self.tasks_of(pupil)]
         return list(dict.fromkeys([*([first] if first else []), *self.names(), *taught]))
 
     def recipes(self, task: str | None, stage: str = "") -> list[FinetuneRecipe]:
-        """Of a task in a stage, one run's recipe for each combination of the grid's values; the seed turns fastest.
+        """Return a run's recipe for each combination of the grid's values; the seed varies fastest.
 
-        A task's own settings stand over the recipe's keys, the stage's over both, and the grid's values over all. A
-        stage that teaches has no grid, but one run of each task. Teachers and starting points of stages are not in it.
+        Settings of a task replace the recipe's keys, those of the stage replace both, and the
+        grid's values replace all. A stage that teaches has no grid, but one run of each task.
+        Teachers and starting points of stages are not set.
         """
         values = self.model_dump(exclude={"sweep", "tasks", "stages"})
         values["task"] = None if self.data.train else task
@@ -197,6 +202,7 @@ class SweepRecipe(FinetuneRecipe):
         ]
 
     def problems(self) -> list[Problem]:
+        """Return values that are impossible together, as (key, problem); empty if none are."""
         twice = [
             (f"sweep.{key}", f"{value} is listed twice")
             for key, values in self.grid().items()
@@ -233,7 +239,8 @@ class SweepRecipe(FinetuneRecipe):
             known = ", ".join(self.stages)
             yield (
                 key,
-                f"there is no stage {teacher!r}, but {known}; finetuned models are given as {{mrpc: PATH}}",
+                f"there is no stage {teacher!r}, but {known}; finetuned models are given as "
+                f"{{mrpc: PATH}}",
             )
         first = self.stages[name].first
         if first is not None and self.data.train:
@@ -254,7 +261,7 @@ class SweepRecipe(FinetuneRecipe):
                 yield key, _no_task(unknown)
 
     def _circle(self, name: str) -> list[str]:
-        """The way from a stage by its teachers back to itself; empty if there is none."""
+        """Return the path from a stage by its teachers back to itself; empty if there is none."""
         way, teacher = [name], self.stages[name].teacher
         while isinstance(teacher, str) and teacher in self.stages and teacher not in way:
             way.append(teacher)
@@ -267,7 +274,7 @@ def _no_task(names: list[str]) -> str:
 
 
 def _laid_over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
-    """The values with those that are given in their place; of a section, key by key."""
+    """Return the values with the given ones in their place; sections are replaced key by key."""
     inside = {
         key: _laid_over(values[key], value)
         for key, value in given.items()
@@ -277,6 +284,6 @@ def _laid_over(values: dict[str, Any], given: dict[str, Any]) -> dict[str, Any]:
 
 
 def _nested(key: str, value: Any) -> dict[str, Any]:
-    """`distillation.alpha` and 0.5 as {"distillation": {"alpha": 0.5}}."""
+    """Return `distillation.alpha` and 0.5 as {"distillation": {"alpha": 0.5}}."""
     section, dot, name = key.partition(".")
     return {section: _nested(name, value) if dot else value}
