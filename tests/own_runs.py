@@ -1,4 +1,6 @@
-"""Small own data of every kind, whose labels follow from the letters of a text, for runs in tests."""
+"""Small own data of every kind, whose labels follow from the letters of a text, for runs in
+tests.
+"""
 
 import json
 import random

@@ -1,4 +1,6 @@
-"""The command line before anything heavy is loaded: help, versions, wrong arguments, wrong recipes."""
+"""The command line before anything heavy is loaded: help, versions, wrong arguments, wrong
+recipes.
+"""
 
 import json
 import os

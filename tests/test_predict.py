@@ -1,4 +1,6 @@
-"""sqzb predict: each row keeps its columns and its place, and gets what the model predicts alone."""
+"""sqzb predict: each row keeps its columns and its place, and gets what the model predicts
+alone.
+"""
 
 import csv
 import io

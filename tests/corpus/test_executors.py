@@ -121,7 +121,9 @@ def test_ray_gives_the_same(
     corpus_recipe: CorpusRecipe,
     content: Callable[[Path], dict[str, bytes]],
 ) -> None:
-    """The same results and errors, and the same corpus: one start of Ray, which takes seconds, shows both."""
+    """The same results and errors, and the same corpus: one start of Ray, which takes
+    seconds, shows both.
+    """
     pytest.importorskip("ray")
     (tmp_path / "recipe.yaml").write_text(dump_recipe(at(corpus_recipe, tmp_path / "corpus")))
     # A machine with other work needs longer than Ray's half a minute.

@@ -1,4 +1,6 @@
-"""The metrics are those of scikit-learn and scipy, and 0.0 where these have nothing to divide by."""
+"""The metrics are those of scikit-learn and scipy, and 0.0 where these have nothing to divide
+by.
+"""
 
 import math
 import warnings

@@ -1,4 +1,6 @@
-"""Entities are those of seqeval's strict mode, whose rule the oracle below has as tables of pairs."""
+"""Entities are those of seqeval's strict mode, whose rule the oracle below has as tables of
+pairs.
+"""
 
 import numpy as np
 import pytest

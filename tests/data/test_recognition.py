@@ -112,7 +112,8 @@ REFUSED: list[tuple[list[Any], dict[str, Any], str]] = [
     (
         [1, 2, "three"],
         {},
-        r"a\.jsonl:3, column 'label': the label is a text \('three'\), and .*:1, column 'label' is a number \(1\)",
+        r"a\.jsonl:3, column 'label': the label is a text \('three'\), "
+        r"and .*:1, column 'label' is a number \(1\)",
     ),
     ([["x"], "y"], {}, r"a\.jsonl:2, column 'label': the label is a text .* is a list"),
     ([{"a": 1}, {"a": 2}], {}, r"a\.jsonl:1, column 'label': the label is a dict"),

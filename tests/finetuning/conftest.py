@@ -18,7 +18,9 @@ MRPC = task("mrpc")
 
 @pytest.fixture
 def teacher(tmp_path: Path) -> MakeTeacher:
-    """Make a classifier with large random weights, wider than a student of `tiny`, whose vocabulary keeps capitals."""
+    """Make a classifier with large random weights, wider than a student of `tiny`, whose
+    vocabulary keeps capitals.
+    """
 
     def make(name: str = "teacher", labels: tuple[str, ...] = MRPC.labels, seed: int = 0) -> Path:
         torch.manual_seed(seed)

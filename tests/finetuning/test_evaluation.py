@@ -114,7 +114,8 @@ def test_predictions_come_in_the_order_of_the_examples(
         np.testing.assert_allclose(together[row], alone, atol=1e-5)
 
 
-# One of two processes; it writes the logits that it gets, and the number of examples that its model has seen.
+# One of two processes; it writes the logits that it gets, and the number of examples that its model
+# has seen.
 SHARED = """
 import json, os, sys
 from pathlib import Path

@@ -150,7 +150,9 @@ def test_mnli_is_measured_on_both_halves(pretrained: Path, more_glue: Path, tmp_
 def test_one_task_starts_from_anothers_model(
     pretrained: Path, more_glue: Path, tmp_path: Path
 ) -> None:
-    """From three labels to a number and back to two; the encoder goes along, the head and its loss do not."""
+    """From three labels to a number and back to two; the encoder goes along, the head and its
+    loss do not.
+    """
     start = pretrained
     for name in ("mnli", "stsb", "mrpc"):
         folder = finetune(recipe(start, tmp_path / name, task=name, epochs=15), more_glue)
@@ -228,7 +230,9 @@ def test_from_scratch_takes_the_sizes_and_not_the_weights(pretrained: Path) -> N
 def test_another_tasks_head_is_reset(
     tmp_path: Path, pretrained: Path, tokenizer: Tokenizer
 ) -> None:
-    """A classifier of three labels, whose config.json holds a problem type, becomes a regression, and the reverse."""
+    """A classifier of three labels, whose config.json holds a problem type, becomes a
+    regression, and the reverse.
+    """
     config = SqueezeBertForPreTraining.from_pretrained(pretrained).config
     for old, new, wanted in (
         ({0: "x", 1: "y", 2: "z"}, STSB, {0: "score"}),

@@ -1,4 +1,6 @@
-"""The order: every example once an epoch, in batches of similar lengths, a function of seed and step alone."""
+"""The order: every example once an epoch, in batches of similar lengths, a function of seed
+and step alone.
+"""
 
 from itertools import pairwise
 
@@ -50,7 +52,9 @@ def test_a_step_is_the_same_whatever_came_before(
 def test_the_lengths_of_a_pools_batches_do_not_overlap(
     lengths: list[int], batch: int, seed: int, epoch: int
 ) -> None:
-    """Of at most POOL full batches, which are one pool: each is wholly before or behind each other, by length."""
+    """Of at most POOL full batches, which are one pool: each is wholly before or behind each
+    other, by length.
+    """
     lengths = lengths[: POOL * batch]
     full = [part for part in epoch_of(Order(lengths, batch, seed), epoch) if len(part) == batch]
     bounds = sorted((min(of), max(of)) for of in ([lengths[row] for row in part] for part in full))
@@ -86,7 +90,9 @@ def test_epochs_and_seeds_have_orders_of_their_own() -> None:
 
 
 def test_long_examples_come_at_any_time_of_an_epoch() -> None:
-    """The longest batch of an epoch stands anywhere in it, and any length may be in the smaller last one."""
+    """The longest batch of an epoch stands anywhere in it, and any length may be in the
+    smaller last one.
+    """
     lengths = np.arange(3, 103)  # 12 batches of 8 and one of 4
     where, last = np.zeros(12), np.zeros(4)
     for seed in range(400):

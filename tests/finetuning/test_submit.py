@@ -57,7 +57,9 @@ def texts(task: Task, n: int) -> list[str]:
 
 @pytest.fixture
 def finish(tokenizer: Tokenizer) -> Finish:
-    """A run's folder as it is when all is done, with random weights; its labels stand in the reverse order."""
+    """A run's folder as it is when all is done, with random weights; its labels stand in the
+    reverse order.
+    """
 
     def make(folder: Path, task: Task, score: float) -> Path:
         config = SqueezeBertConfig(
@@ -87,7 +89,9 @@ def finish(tokenizer: Tokenizer) -> Finish:
 
 @pytest.fixture
 def sweep(tmp_path: Path, finish: Finish) -> Path:
-    """Two runs of each task, of which the second is the better one, runs that are not finished, and other folders."""
+    """Two runs of each task, of which the second is the better one, runs that are not
+    finished, and other folders.
+    """
     torch.manual_seed(0)
     for task in TASKS.values():
         if not task.model_of:

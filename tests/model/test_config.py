@@ -1,4 +1,6 @@
-"""The configuration reads and writes Hugging Face's config.json, and knows which sizes no model can have."""
+"""The configuration reads and writes Hugging Face's config.json, and knows which sizes no
+model can have.
+"""
 
 import json
 from typing import Any

@@ -332,7 +332,9 @@ def test_without_a_share_the_teacher_changes_no_bit(seed: int, n: int, classes: 
 
 
 def drawn_several(seed: int, n: int, labels: int) -> tuple[Tensor, Tensor, Tensor]:
-    """Logits, labels of 0 and 1 of which the first row has none, and a teacher's logits; in fp64."""
+    """Logits, labels of 0 and 1 of which the first row has none, and a teacher's logits; in
+    fp64.
+    """
     random = torch.Generator().manual_seed(seed)
     logits, teacher = (
         3 * torch.randn(n, labels, generator=random, dtype=torch.double) for _ in range(2)

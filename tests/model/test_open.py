@@ -381,7 +381,9 @@ def names_in(path: Path) -> set[str]:
 
 
 def test_no_other_room_opens_a_model() -> None:
-    """But training/checkpoints.py, which reads the weights of its own run into the model that is there."""
+    """But training/checkpoints.py, which reads the weights of its own run into the model that
+    is there.
+    """
     forbidden = {"from_pretrained", "from_folder", "read_tensors", "read_header", "safe_open"}
     for path in sorted((ROOT / "sqzb").rglob("*.py")):
         room = path.relative_to(ROOT / "sqzb").parts

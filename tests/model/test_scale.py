@@ -1,4 +1,6 @@
-"""A regression's scale becomes a part of the saved weights, and of no weights that are trained on."""
+"""A regression's scale becomes a part of the saved weights, and of no weights that are
+trained on.
+"""
 
 from collections.abc import Callable
 from pathlib import Path

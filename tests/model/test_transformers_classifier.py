@@ -1,4 +1,6 @@
-"""Classifiers that transformers opens: tiny random ones, made on the spot, against transformers' own figures."""
+"""Classifiers that transformers opens: tiny random ones, made on the spot, against
+transformers' own figures.
+"""
 
 import json
 import os
@@ -471,7 +473,9 @@ def test_a_tokenizer_without_a_fast_form_is_refused(save: Save) -> None:
 
 
 def test_no_code_of_a_folder_is_run(save: Save, tmp_path: Path) -> None:
-    """Neither a module beside the weights, nor a kernel on the Hub that the configuration names, nor a pickle."""
+    """Neither a module beside the weights, nor a kernel on the Hub that the configuration
+    names, nor a pickle.
+    """
     folder = save()
     trap = f"import pathlib; pathlib.Path({str(tmp_path / 'caught')!r}).touch()"
     (folder / "modeling_own.py").write_text(trap)

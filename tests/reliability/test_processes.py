@@ -183,7 +183,9 @@ def whole(folder: Path, begin: Begin) -> Path:
 
 
 def numbers(line: dict[str, Any]) -> dict[str, float]:
-    """A line of the metrics, with NaN where a step had nothing to measure, as a few short chunks."""
+    """A line of the metrics, with NaN where a step had nothing to measure, as a few short
+    chunks.
+    """
     return {key: math.nan if value is None else value for key, value in line.items()}
 
 

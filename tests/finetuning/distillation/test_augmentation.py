@@ -1,4 +1,6 @@
-"""Further texts for a student: the training set's own with other words in them, and unlabelled ones, by a teacher."""
+"""Further texts for a student: the training set's own with other words in them, and
+unlabelled ones, by a teacher.
+"""
 
 import json
 import os
@@ -148,7 +150,9 @@ def test_so_many_words_are_dropped_and_replaced_and_the_others_stay(head: Path) 
 def test_new_words_come_by_the_probabilities_that_transformers_has(
     head: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Of copies in which one word is new: each is one of the likeliest whole words but its own, as often as is due."""
+    """Of copies in which one word is new: each is one of the likeliest whole words but its
+    own, as often as is due.
+    """
     monkeypatch.setattr(augmentation, "DROPPED", 0.0)
     words = ["water", "of", "the", "river", "in", "winter"]
     copies = augmenter(head, 2000).copies_of(
@@ -236,7 +240,9 @@ def _augmenter_of(head: Path) -> Augmenter:
 def test_further_examples_have_the_teachers_labels_and_logits(
     start: Path, teacher: MakeTeacher, glue: Path, name: str
 ) -> None:
-    """As transformers has them of the very texts that the student gets; the task's own keep their labels."""
+    """As transformers has them of the very texts that the student gets; the task's own keep
+    their labels.
+    """
     folder = teacher(labels=task(name).labels or ("score",))
     run = prepared(recipe(start, folder, name=name), glue)
     assert (

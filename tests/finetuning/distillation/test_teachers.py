@@ -1,4 +1,6 @@
-"""Distillation: the student learns from what teachers say of each example, which is computed once, whatever happens."""
+"""Distillation: the student learns from what teachers say of each example, which is computed
+once, whatever happens.
+"""
 
 import gc
 import hashlib
@@ -132,7 +134,9 @@ def only_cache(start: Path) -> Path:
 def test_the_logits_are_those_that_transformers_has(
     start: Path, teacher: MakeTeacher, glue: Path
 ) -> None:
-    """By its own tokenizer, whose capitals the student does not know; row i is training example i."""
+    """By its own tokenizer, whose capitals the student does not know; row i is training
+    example i.
+    """
     folder = teacher("teacher")
     path = glue / "MRPC" / "train.tsv"
     path.write_text(path.read_text().replace("light w", "Light w"))
@@ -462,7 +466,9 @@ def test_another_teacher_is_refused_when_a_run_goes_on(
 def test_a_run_with_removed_keys_goes_on_where_they_were_off(
     start: Path, teacher: MakeTeacher, glue: Path, weight: float, said: str | None
 ) -> None:
-    """With the keys of recipe.yaml and trainer.json as versions wrote them that could learn a teacher's states."""
+    """With the keys of recipe.yaml and trainer.json as versions wrote them that could learn a
+    teacher's states.
+    """
     wanted = recipe(start, teacher("teacher"), epochs=1).model_copy(update={"glue_dir": str(glue)})
     run = finetune(wanted, glue)
     before = lines(run)
@@ -577,7 +583,9 @@ main()
 def test_killed_it_goes_on_and_two_processes_share_the_work(
     start: Path, teacher: MakeTeacher, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The cache is that of an undisturbed run, byte for byte; and so is what two processes train from it."""
+    """The cache is that of an undisturbed run, byte for byte; and so is what two processes
+    train from it.
+    """
     glue = tmp_path / "larger"
     glue.mkdir()
     write_task(glue, 200)

@@ -1,4 +1,6 @@
-"""A sweep's recipe: which runs it is, with stages behind which others, and what is refused before anything runs."""
+"""A sweep's recipe: which runs it is, with stages behind which others, and what is refused
+before anything runs.
+"""
 
 from collections.abc import Iterator
 from operator import attrgetter
@@ -76,7 +78,8 @@ def test_a_tasks_own_settings_stand_over_the_recipe_and_the_grid_over_both() -> 
 def test_the_command_line_stands_over_tasks_and_grid_of_the_file(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "task: rte,qqp\nsweep: {lr: [1e-5, 2e-5], seed: [1, 2]}\ntasks: {rte: {epochs: 10, model: x}}\n"
+        "task: rte,qqp\nsweep: {lr: [1e-5, 2e-5], seed: [1, 2]}\n"
+        "tasks: {rte: {epochs: 10, model: x}}\n"
     )
     runs = plan(
         load_recipe(SweepRecipe, path, ["epochs=2", "lr=3e-5", "sweep.seed=[7]"], model="y"), OUT
@@ -120,7 +123,8 @@ def test_a_sweeps_recipe_survives_a_round_trip(tmp_path: Path) -> None:
 def test_everything_wrong_with_a_sweep_is_in_one_error(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "lr: -1\nsweep: {lr: [1e-5, -3], bach: [1], batch: 3, epochs: [], output: [x], max_length: [16, 16]}\n"
+        "lr: -1\nsweep: {lr: [1e-5, -3], bach: [1], batch: 3, epochs: [], output: [x], "
+        "max_length: [16, 16]}\n"
         "tasks: {rte: {epochs: 1.5, lrr: 3, task: x}, mrpc: 3}\n"
     )
     with pytest.raises(RecipeError) as caught:
@@ -266,7 +270,9 @@ tasks = st.lists(st.sampled_from(NINE), min_size=1, max_size=3, unique=True)
 
 @st.composite
 def chains(draw: st.DrawFn) -> SweepRecipe:
-    """Stages in any order, each plain or taught by another; grids, seeds, and tasks with seeds of their own."""
+    """Stages in any order, each plain or taught by another; grids, seeds, and tasks with
+    seeds of their own.
+    """
     drawn = draw(st.permutations("abcd"))
     stages: dict[str, dict[str, Any]] = {}
     for number, name in enumerate(drawn):
@@ -339,7 +345,8 @@ def test_the_command_line_stands_over_stages_but_not_over_what_a_teacher_says_of
     path.write_text(
         "{task: rte, stages: {t: {model: large, epochs: 3, distillation: {alpha: 0.3}}, "
         "s: {teacher: t, model: x, epochs: 4, distillation: {alpha: 0.4, temperature: 4.0}}}, "
-        "tasks: {rte: {epochs: 5, distillation: {alpha: 0.5}}}, sweep: {distillation: {alpha: [0.6, 0.7]}}}"
+        "tasks: {rte: {epochs: 5, distillation: {alpha: 0.5}}}, "
+        "sweep: {distillation: {alpha: [0.6, 0.7]}}}"
     )
     teacher, student = plan(
         load_recipe(SweepRecipe, path, ["epochs=1", "distillation.alpha=0.0"], model="small"), OUT
@@ -364,8 +371,9 @@ def test_everything_wrong_with_stages_is_in_one_error(tmp_path: Path) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
         "{task: 'mrpc,rte', distillation: {teacher: x}, stages: {"
-        "a: {teacher: b}, b: {teacher: c}, c: {teacher: a}, d: {teacher: a}, self: {teacher: self}, "
-        "lone: {teacher: teecher}, path/of: {}, odd: {first: ax, output: x, epochss: 3, lr: -1, teacher: [x]}, "
+        "a: {teacher: b}, b: {teacher: c}, c: {teacher: a}, d: {teacher: a}, "
+        "self: {teacher: self}, lone: {teacher: teecher}, path/of: {}, "
+        "odd: {first: ax, output: x, epochss: 3, lr: -1, teacher: [x]}, "
         "more: {first: mnli, teacher: {mrpc: x, mrcp: x, rte: []}}}}"
     )
     with pytest.raises(RecipeError) as caught:
@@ -374,13 +382,15 @@ def test_everything_wrong_with_stages_is_in_one_error(tmp_path: Path) -> None:
         "distillation.teacher: with stages, name it in these: stages.NAME.teacher",
         "stages.a.teacher: it would be taught by itself: a by b by c by a",
         "stages.self.teacher: it would be taught by itself: self by self",
-        "stages.lone.teacher: there is no stage 'teecher', but a, b, c, d, self, lone, path/of, odd, more",
+        "stages.lone.teacher: there is no stage 'teecher', but a, b, c, d, self, lone, path/of, "
+        "odd, more",
         "stages: 'path/of' cannot name a folder",
         "stages.odd.first: GLUE has cola, ",
         "stages.odd.output: unknown key",
         "stages.odd.epochss: unknown key; did you mean epochs?",
         "stages.odd.lr: should be a number over 0, or auto, not -1",
-        "stages.odd.teacher: should be a stage's name, or a path, a Hub id or a list of these by task, not ['x']",
+        "stages.odd.teacher: should be a stage's name, or a path, a Hub id or a list of these by "
+        "task, not ['x']",
         "stages.more.teacher: should be a stage's name",
     ):
         assert f"\n  {problem}" in str(caught.value)

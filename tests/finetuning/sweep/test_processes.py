@@ -236,7 +236,8 @@ def test_data_that_is_not_there_is_told_of_all_tasks_before_anything_runs(
 
 
 STAND_IN = """#!/bin/sh
-# finetune's place is taken by this: a run ends at once, with final/, where those that its recipe names have one.
+# finetune's place is taken by this: a run ends at once, with final/, where those that its recipe
+# names have one.
 output=$(sed -n 's/^output: //p' "$5")
 echo "$output" >> {place}/order
 for needed in $(sed -n 's/^model: //p; s/^  - //p' "$5"); do [ -d "$needed/final" ] || exit 9; done
@@ -297,8 +298,8 @@ def test_a_run_is_begun_behind_those_that_it_needs_and_not_where_they_fail(
             sweep(chain, jobs)
         said = str(caught.value)
         assert (
-            f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need them were not started:"
-            in said
+            f"{len(breaking)} of 10 runs failed, and {len(in_vain)} that need them were not "
+            "started:" in said
         )
         for name in breaking:
             assert f"\n  {name}: exit code 7" in said
