@@ -1,6 +1,7 @@
 """Sentences a second of sqzb's predictions, beside transformers' pipeline("text-classification").
 
-    python scripts/bench_predict.py --model RUN --file FILE [--text COLUMN] [--texts 300] [--rounds 3]
+    python scripts/bench_predict.py --model RUN --file FILE [--text COLUMN] [--texts 300] [--rounds
+    3]
         [--json FILE]
 
 Contestants take turns in one process, with the same texts, model folder and threads
