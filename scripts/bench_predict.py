@@ -1,8 +1,7 @@
 """Sentences a second of sqzb's predictions, beside transformers' pipeline("text-classification").
 
-    python scripts/bench_predict.py --model RUN --file FILE [--text COLUMN] [--texts 300] [--rounds
-    3]
-        [--json FILE]
+    python scripts/bench_predict.py --model RUN --file FILE [--text COLUMN] [--texts 300]
+        [--rounds 3] [--json FILE]
 
 Contestants take turns in one process, with the same texts, model folder and threads
 (OMP_NUM_THREADS): sqzb's `load(RUN).predict(texts)`; the pipeline as most people call it, one text
