@@ -427,8 +427,8 @@ def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, 
     ).train()
     forward = torch.compile(model, dynamic=False) if compiled else model
     with torch.autocast(bench.DEVICE, torch.bfloat16, enabled=number is torch.bfloat16):
-        tallies = forward(**batch).tallies
-    loss = bench.mean_loss(tallies, batch)
+        loss_sums = forward(**batch).loss_sums
+    loss = bench.mean_loss(loss_sums, batch)
     loss.backward()
     # The bias of keys adds the same to all scores of a query: its gradient is 0 but for rounding.
     named = {

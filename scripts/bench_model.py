@@ -44,7 +44,7 @@ from sqzb.bench.race import race as in_turns
 from sqzb.bench.report import parser, write_report
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertModel
 from sqzb.model.costs import TRAINING, Cost, costs, total
-from sqzb.model.heads import Tally
+from sqzb.model.heads import LossSum
 from sqzb.model.layers import use_kernels
 from sqzb.training.cpu import tune_cpu
 from sqzb.training.lamb import Lamb
@@ -284,13 +284,13 @@ class Ours(nn.Module):
             use_kernels(self.model)
 
     def forward(self, **inputs: Tensor) -> Tensor:
-        return mean_loss(self.model(**inputs).tallies, inputs)
+        return mean_loss(self.model(**inputs).loss_sums, inputs)
 
 
-def mean_loss(tallies: Mapping[str, Tally], inputs: Batch) -> Tensor:
+def mean_loss(loss_sums: Mapping[str, LossSum], inputs: Batch) -> Tensor:
     """Return the sum of the mean losses of a batch in which every label counts, as in `batch`."""
     return torch.stack(
-        [tally.loss / inputs[f"{name}_labels"].numel() for name, tally in tallies.items()]
+        [loss_sum.loss / inputs[f"{name}_labels"].numel() for name, loss_sum in loss_sums.items()]
     ).sum()
 
 

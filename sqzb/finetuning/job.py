@@ -20,8 +20,8 @@ from sqzb.finetuning.data import write_known
 from sqzb.finetuning.defaults import resolve
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import (
+    DistillationModel,
     Logits,
-    Taught,
     ask_teachers,
     find_teachers,
     labelled,
@@ -227,7 +227,7 @@ class Finetuning:
         trained: nn.Module = self.model
         weights = balanced_weights(self.data, self.train_set) if recipe.class_weights else None
         if self.teacher_logits is not None:
-            trained = Taught(self.model, recipe.distillation, weights)
+            trained = DistillationModel(self.model, recipe.distillation, weights)
         elif weights is not None:
             trained = Weighted(self.model, weights)
         return Engine(

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from sqzb.data.dataset import DataSet, Labels, Number
 from sqzb.errors import UserError
 from sqzb.finetuning.encode import Encoded
-from sqzb.model.heads import IGNORED, ClassificationOutput, task_tally
+from sqzb.model.heads import IGNORED, ClassificationOutput, task_loss
 from sqzb.model.open import Classifier
 
 
@@ -26,7 +26,7 @@ class Weighted(nn.Module):
     ) -> ClassificationOutput:
         """Return the classifier's output, with the weighted loss."""
         logits = self.model(input_ids, attention_mask, token_type_ids).logits
-        return ClassificationOutput(logits, {"task": task_tally(logits, labels, self.weights)})
+        return ClassificationOutput(logits, {"task": task_loss(logits, labels, self.weights)})
 
 
 def check_weights(class_weights: str | None, data: DataSet) -> None:

@@ -23,7 +23,7 @@ IGNORED = -100
 ALIGNED = 64
 
 
-class Tally(NamedTuple):
+class LossSum(NamedTuple):
     """The summed loss of a batch and its hits, over the predictions whose label is not IGNORED.
 
     loss: sum of the losses, a scalar.
@@ -34,7 +34,7 @@ class Tally(NamedTuple):
     correct: Tensor
 
 
-def classification_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
+def classification_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> LossSum:
     """Sum the cross-entropy in nats and the hits of `logits` (n, classes) against `labels` (n).
 
     The loss is computed in fp32.
@@ -43,19 +43,19 @@ def classification_tally(logits: Tensor, labels: Tensor, weights: Tensor | None 
     """
     x = _in_fp32(logits)
     loss = F.cross_entropy(x, labels, weights, ignore_index=IGNORED, reduction="sum")
-    return Tally(loss, (logits.argmax(-1) == labels).sum())
+    return LossSum(loss, (logits.argmax(-1) == labels).sum())
 
 
-def regression_tally(logits: Tensor, labels: Tensor) -> Tally:
+def regression_loss(logits: Tensor, labels: Tensor) -> LossSum:
     """Sum the squared error of `logits` (n, 1), in fp32, against `labels` (n).
 
     No prediction counts as a hit.
     """
     loss = _squared_error(logits, labels, labels)
-    return Tally(loss, torch.zeros((), dtype=torch.long, device=loss.device))
+    return LossSum(loss, torch.zeros((), dtype=torch.long, device=loss.device))
 
 
-def several_labels_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
+def several_labels_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> LossSum:
     """Sum the binary cross-entropy in nats and the hits of `logits` against `labels` of 0 and 1.
 
     Both are (n, labels).
@@ -64,26 +64,26 @@ def several_labels_tally(logits: Tensor, labels: Tensor, weights: Tensor | None 
     """
     counted = labels != IGNORED
     loss = _binary_cross_entropy(logits, labels.clamp(min=0), labels, weights)
-    return Tally(loss, (((logits > 0) == (labels > 0)) & counted).sum())
+    return LossSum(loss, (((logits > 0) == (labels > 0)) & counted).sum())
 
 
-def soft_classification_tally(
+def soft_classification_loss(
     logits: Tensor,
     labels: Tensor,
     teacher_logits: Tensor,
     temperature: float,
     alpha: float,
     weights: Tensor | None = None,
-) -> Tally:
+) -> LossSum:
     """Sum the loss of distillation (Hinton et al. 2015); hits are those against `labels` (n) alone.
 
-    The loss is (1 - alpha) x `classification_tally` + alpha x T^2 x the cross-entropy of
+    The loss is (1 - alpha) x `classification_loss` + alpha x T^2 x the cross-entropy of
     softmax(logits / T) to softmax(teacher_logits / T), both (n, classes), over the labelled rows.
     The soft gradient shrinks with 1 / T^2, so T^2 keeps it in proportion to the hard one.
 
     weights: (classes), factor of an example's loss by its label, in both parts.
     """
-    hard = classification_tally(logits, labels, weights)
+    hard = classification_loss(logits, labels, weights)
     targets = (_in_fp32(teacher_logits) / temperature).softmax(-1)
     soft = F.cross_entropy(_in_fp32(logits) / temperature, targets, reduction="none") * (
         labels != IGNORED
@@ -93,69 +93,67 @@ def soft_classification_tally(
     return hard._replace(loss=(1 - alpha) * hard.loss + alpha * temperature**2 * soft.sum())
 
 
-def soft_regression_tally(
+def soft_regression_loss(
     logits: Tensor, labels: Tensor, teacher_logits: Tensor, alpha: float
-) -> Tally:
+) -> LossSum:
     """Sum the loss of distillation of a regression.
 
     The loss is (1 - alpha) x the squared error to `labels` (n) + alpha x that to the teacher's
     scores (n, 1).
     """
-    hard = regression_tally(logits, labels)
+    hard = regression_loss(logits, labels)
     soft = _squared_error(logits, teacher_logits.squeeze(1), labels)
     return hard._replace(loss=(1 - alpha) * hard.loss + alpha * soft)
 
 
-def soft_several_labels_tally(
+def soft_several_labels_loss(
     logits: Tensor,
     labels: Tensor,
     teacher_logits: Tensor,
     temperature: float,
     alpha: float,
     weights: Tensor | None = None,
-) -> Tally:
+) -> LossSum:
     """Sum the loss of distillation of several labels an example.
 
     The soft part is the binary cross-entropy to sigmoid(teacher_logits / T).
     """
-    hard = several_labels_tally(logits, labels, weights)
+    hard = several_labels_loss(logits, labels, weights)
     targets = (_in_fp32(teacher_logits) / temperature).sigmoid()
     soft = _binary_cross_entropy(_in_fp32(logits) / temperature, targets, labels, weights)
     return hard._replace(loss=(1 - alpha) * hard.loss + alpha * temperature**2 * soft)
 
 
-def task_tally(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> Tally:
+def task_loss(logits: Tensor, labels: Tensor, weights: Tensor | None = None) -> LossSum:
     """Sum the loss of a classifier's logits; the shapes tell which loss.
 
     (n, labels) against (n, labels): several labels an example. (n, 1) against (n): a regression.
     (n, classes) against (n), (n, length, tags) against (n, length): classification.
     """
     if logits.ndim == labels.ndim:
-        return several_labels_tally(logits, labels, weights)
+        return several_labels_loss(logits, labels, weights)
     if logits.ndim == 2 and logits.shape[1] == 1:
-        return regression_tally(logits, labels)
-    return classification_tally(logits.flatten(0, -2), labels.flatten(), weights)
+        return regression_loss(logits, labels)
+    return classification_loss(logits.flatten(0, -2), labels.flatten(), weights)
 
 
-def soft_task_tally(
+def soft_task_loss(
     logits: Tensor,
     labels: Tensor,
     teacher_logits: Tensor,
     temperature: float,
     alpha: float,
     weights: Tensor | None = None,
-) -> Tally:
-    """Sum the loss of distillation; the shapes tell which, as in `task_tally`.
+) -> LossSum:
+    """Sum the loss of distillation; the shapes tell which, as in `task_loss`.
 
     teacher_logits: in the shape of `logits`.
     """
     if logits.ndim == labels.ndim:
-        return soft_several_labels_tally(
-            logits, labels, teacher_logits, temperature, alpha, weights
-        )
+        return soft_several_labels_loss(logits, labels, teacher_logits, temperature, alpha, weights)
     if logits.ndim == 2 and logits.shape[1] == 1:
-        return soft_regression_tally(logits, labels, teacher_logits, alpha)
-    return soft_classification_tally(
+        return soft_regression_loss(logits, labels, teacher_logits, alpha)
+    return soft_classification_loss(
         logits.flatten(0, -2),
         labels.flatten(),
         teacher_logits.flatten(0, -2),
@@ -201,30 +199,30 @@ class PreTrainingOutput(NamedTuple):
 
     mlm_logits: (batch, predictions or length, vocabulary); None if the MLM labels are given.
     sop_logits: (batch, 2); class 1 is "the segments are swapped", as in ALBERT.
-    tallies: the summed loss by name, "mlm" and "sop", for each kind of label that is given.
+    loss_sums: the summed loss by name, "mlm" and "sop", for each kind of label that is given.
     """
 
     mlm_logits: Tensor | None
     sop_logits: Tensor
-    tallies: dict[str, Tally]
+    loss_sums: dict[str, LossSum]
 
 
 class ClassificationOutput(NamedTuple):
     """The output of a classifier.
 
     logits: (batch, labels), one column for a regression; or (batch, length, tags).
-    tallies: the summed loss as "task", if labels are given.
+    loss_sums: the summed loss as "task", if labels are given.
     """
 
     logits: Tensor
-    tallies: dict[str, Tally]
+    loss_sums: dict[str, LossSum]
 
 
 def classified(logits: Tensor, labels: Tensor | None) -> ClassificationOutput:
-    """Return the logits, and with `labels` their `task_tally`."""
+    """Return the logits, and with `labels` their `task_loss`."""
     if labels is None:
         return ClassificationOutput(logits, {})
-    return ClassificationOutput(logits, {"task": task_tally(logits, labels)})
+    return ClassificationOutput(logits, {"task": task_loss(logits, labels)})
 
 
 class _Transform(nn.Module):
@@ -327,12 +325,12 @@ class SqueezeBertForPreTraining(SavedModel):
             x = at_positions(x, mlm_positions)
         mlm_logits = self.cls(x, self.transformer.embeddings.word_embeddings)
         sop_logits = self.sop(pooled)
-        tallies = {}
+        loss_sums = {}
         if mlm_labels is not None:
-            tallies["mlm"] = classification_tally(mlm_logits.flatten(0, 1), mlm_labels.flatten())
+            loss_sums["mlm"] = classification_loss(mlm_logits.flatten(0, 1), mlm_labels.flatten())
         if sop_labels is not None:
-            tallies["sop"] = classification_tally(sop_logits, sop_labels)
-        return PreTrainingOutput(mlm_logits if mlm_labels is None else None, sop_logits, tallies)
+            loss_sums["sop"] = classification_loss(sop_logits, sop_labels)
+        return PreTrainingOutput(mlm_logits if mlm_labels is None else None, sop_logits, loss_sums)
 
 
 class SqueezeBertForSequenceClassification(SavedModel):

@@ -111,8 +111,8 @@ def _attempt(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, n
     held = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(4)]
     try:
         with accelerator.autocast():
-            tallies = model.train()(**_made_up(recipe, n, accelerator.device)).tallies
-            loss = torch.stack([tally.loss for tally in tallies.values()]).sum()
+            loss_sums = model.train()(**_made_up(recipe, n, accelerator.device)).loss_sums
+            loss = torch.stack([loss_sum.loss for loss_sum in loss_sums.values()]).sum()
         accelerator.backward(loss)
     finally:
         model.zero_grad()

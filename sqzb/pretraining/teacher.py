@@ -16,7 +16,7 @@ from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertForMaskedLM, SqueezeBertForPreTraining
 from sqzb.model.checkpoint import sha256_of
-from sqzb.model.heads import PreTrainingOutput, at_positions, soft_classification_tally
+from sqzb.model.heads import PreTrainingOutput, at_positions, soft_classification_loss
 from sqzb.model.open import open_masked_lm
 from sqzb.recipe import PretrainRecipe
 
@@ -139,14 +139,14 @@ class DistillationModel(nn.Module):
             targets = self.teacher.logits(*inputs)
         output = self.student(*inputs, sop_labels=sop_labels)
         assert output.mlm_logits is not None  # because the student got no MLM labels
-        mlm = soft_classification_tally(
+        mlm = soft_classification_loss(
             output.mlm_logits.flatten(0, 1),
             mlm_labels.flatten(),
             targets.flatten(0, 1),
             self._temperature,
             self._alpha,
         )
-        return output._replace(mlm_logits=None, tallies={"mlm": mlm, **output.tallies})
+        return output._replace(mlm_logits=None, loss_sums={"mlm": mlm, **output.loss_sums})
 
 
 def build_distillation_model(

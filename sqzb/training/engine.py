@@ -15,7 +15,7 @@ from torch.optim import Optimizer
 
 from sqzb.draws import hash64
 from sqzb.errors import PeerLost
-from sqzb.model.heads import IGNORED, Tally
+from sqzb.model.heads import IGNORED, LossSum
 from sqzb.training.cpu import tune_cpu
 from sqzb.training.gradients import FlatGradients
 from sqzb.training.graphs import Graphs
@@ -105,7 +105,7 @@ class Evaluator:
         counts = dict.fromkeys(self._labels, 0.0)
         for batch in micro_batches:
             with self.accelerator.autocast():
-                sums += self._figures(self.model(**self._on_device(batch)).tallies)
+                sums += self._figures(self.model(**self._on_device(batch)).loss_sums)
             for name, label in self._labels.items():
                 counts[name] += self._count([batch], label)
         return _means(self._over_processes(sums).tolist(), self.totals(counts))
@@ -125,11 +125,11 @@ class Evaluator:
             2 * len(self._labels), dtype=torch.float64, device=self.accelerator.device
         )
 
-    def _figures(self, tallies: Mapping[str, Tally]) -> Tensor:
+    def _figures(self, loss_sums: Mapping[str, LossSum]) -> Tensor:
         """Return a micro-batch's contribution to the sums."""
         figures = []
         for name in self._labels:
-            figures += [tallies[name].loss.detach().double(), tallies[name].correct.double()]
+            figures += [loss_sums[name].loss.detach().double(), loss_sums[name].correct.double()]
         return torch.stack(figures)
 
     def _over_processes(self, sums: Tensor) -> Tensor:
@@ -256,11 +256,11 @@ class Engine(Evaluator):
     def _compute(self, inputs: MicroBatch) -> None:
         """Run forward and backward of a micro-batch on the device; add its figures to the sums."""
         inputs = {name: t.long() if t.dtype is torch.int32 else t for name, t in inputs.items()}
-        tallies = self._forward(**inputs).tallies
-        loss = sum(tally.loss / self._divisors[name] for name, tally in tallies.items())
+        loss_sums = self._forward(**inputs).loss_sums
+        loss = sum(loss_sum.loss / self._divisors[name] for name, loss_sum in loss_sums.items())
         # Data parallelism averages the gradients over processes, but the step needs their sum.
         self.accelerator.backward(loss * self.accelerator.num_processes)
-        self._sums += self._figures(tallies)
+        self._sums += self._figures(loss_sums)
 
     def _update(self) -> Tensor:
         """Clip the gradients, update the weights if all is finite, and return the figures."""

@@ -112,12 +112,12 @@ def test_flops_are_those_that_torch_counts(case: tuple[SqueezeBertConfig, int, i
     expected = costs(config, batch, length, predictions, labels=2)
     # The counter does not know the CPU's own attention, and counts the products of the plain one.
     with sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as forward:
-        tallies = model(**pretraining_inputs(config, batch, length, predictions)).tallies
+        loss_sums = model(**pretraining_inputs(config, batch, length, predictions)).loss_sums
     counts = {name: sum(ops.values()) for name, ops in forward.get_flop_counts().items()}
     assert by_part(counts) == {name: cost.flops for name, cost in expected.items()}
     assert forward.get_total_flops() == total(expected).flops
     with FlopCounterMode(display=False) as backward:
-        sum(tally.loss for tally in tallies.values()).backward()
+        sum(loss_sum.loss for loss_sum in loss_sums.values()).backward()
     assert (
         forward.get_total_flops() + backward.get_total_flops() == TRAINING * total(expected).flops
     )

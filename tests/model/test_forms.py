@@ -49,10 +49,10 @@ def losses(
         torch.manual_seed(step)
         with torch.autocast("cpu", precision, enabled=precision != torch.float32):
             inputs = batch(step % 5)
-            tallies = forward(**inputs).tallies
+            loss_sums = forward(**inputs).loss_sums
         loss = sum(
-            tally.loss / (inputs[f"{name}_labels"] != IGNORED).sum()
-            for name, tally in tallies.items()
+            loss_sum.loss / (inputs[f"{name}_labels"] != IGNORED).sum()
+            for name, loss_sum in loss_sums.items()
         )
         loss.backward()
         optimizer.step()

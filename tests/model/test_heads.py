@@ -23,16 +23,16 @@ from sqzb.model import (
 )
 from sqzb.model.heads import (
     IGNORED,
-    Tally,
+    LossSum,
     aligned_linear,
-    classification_tally,
-    regression_tally,
-    several_labels_tally,
-    soft_classification_tally,
-    soft_regression_tally,
-    soft_several_labels_tally,
-    soft_task_tally,
-    task_tally,
+    classification_loss,
+    regression_loss,
+    several_labels_loss,
+    soft_classification_loss,
+    soft_regression_loss,
+    soft_several_labels_loss,
+    soft_task_loss,
+    task_loss,
 )
 
 Config = Callable[..., SqueezeBertConfig]
@@ -50,8 +50,8 @@ slots = st.tuples(
 )
 
 
-def one_by_one(logits: Tensor, labels: Tensor) -> Tally:
-    """The tally of (n, classes) against (n), from its definition."""
+def one_by_one(logits: Tensor, labels: Tensor) -> LossSum:
+    """The summed loss of (n, classes) against (n), from its definition."""
     asked = [
         (row.double().log_softmax(0), int(label))
         for row, label in zip(logits, labels, strict=True)
@@ -59,10 +59,10 @@ def one_by_one(logits: Tensor, labels: Tensor) -> Tally:
     ]
     loss = -sum((row[label] for row, label in asked), start=torch.zeros((), dtype=torch.double))
     hits = sum(int(row.argmax()) == label for row, label in asked)
-    return Tally(loss.float(), torch.tensor(hits))
+    return LossSum(loss.float(), torch.tensor(hits))
 
 
-def assert_same(got: Tally, due: Tally) -> None:
+def assert_same(got: LossSum, due: LossSum) -> None:
     assert_close(got.loss, due.loss, rtol=1e-5, atol=1e-5)
     assert int(got.correct) == int(due.correct)
 
@@ -79,14 +79,14 @@ def test_a_tally_is_the_sum_over_what_is_asked(seed: int, n: int, classes: int) 
     logits = torch.randn(n, classes, generator=random)
     labels = torch.randint(-1, classes, (n,), generator=random)
     labels[labels < 0] = IGNORED
-    assert_same(classification_tally(logits, labels), one_by_one(logits, labels))
+    assert_same(classification_loss(logits, labels), one_by_one(logits, labels))
 
 
 def test_a_loss_is_summed_in_fp32() -> None:
     logits, labels = torch.randn(4000, 3).bfloat16(), torch.zeros(4000, dtype=torch.long)
-    tally = classification_tally(logits, labels)
-    assert tally.loss.dtype == torch.float32
-    assert_close(tally.loss, F.cross_entropy(logits.double(), labels, reduction="sum").float())
+    loss_sum = classification_loss(logits, labels)
+    assert loss_sum.loss.dtype == torch.float32
+    assert_close(loss_sum.loss, F.cross_entropy(logits.double(), labels, reduction="sum").float())
 
 
 @settings(max_examples=25)
@@ -109,9 +109,9 @@ def test_mlm_at_positions_is_mlm_everywhere_looked_up_there(
         pretraining(**inputs, mlm_positions=positions).mlm_logits, expected, rtol=0, atol=1e-5
     )
     assert_close(there.sop_logits, everywhere.sop_logits)
-    assert everywhere.tallies == {}
-    assert there.tallies.keys() == {"mlm"}
-    assert_same(there.tallies["mlm"], one_by_one(expected.flatten(0, 1), labels.flatten()))
+    assert everywhere.loss_sums == {}
+    assert there.loss_sums.keys() == {"mlm"}
+    assert_same(there.loss_sums["mlm"], one_by_one(expected.flatten(0, 1), labels.flatten()))
 
 
 def test_the_mlm_head_is_that_of_masked_lm(
@@ -147,8 +147,8 @@ def test_sentence_order_is_read_from_the_first_token_and_counts_pairs_alone(
     out = pretraining(**inputs, sop_labels=labels)
     pooled = pretraining.transformer(**inputs).pooler_output
     assert_close(out.sop_logits, F.linear(pooled, pretraining.sop.weight, pretraining.sop.bias))
-    assert out.tallies.keys() == {"sop"}
-    assert_same(out.tallies["sop"], one_by_one(out.sop_logits, labels))
+    assert out.loss_sums.keys() == {"sop"}
+    assert_same(out.loss_sums["sop"], one_by_one(out.sop_logits, labels))
 
 
 @pytest.mark.parametrize("labels", [{0: "no", 1: "yes", 2: "maybe"}, {0: "score"}])
@@ -162,10 +162,10 @@ def test_a_classifier_tallies_what_is_asked(
     out = model(**inputs, labels=due)
     assert_close(out.logits, logits)
     if len(labels) > 1:
-        assert_same(out.tallies["task"], one_by_one(logits, due))
+        assert_same(out.loss_sums["task"], one_by_one(logits, due))
     else:
         squares = sum((logits[row, 0] - due[row]) ** 2 for row in (0, 2, 3))
-        assert_same(out.tallies["task"], Tally(squares, torch.tensor(0)))
+        assert_same(out.loss_sums["task"], LossSum(squares, torch.tensor(0)))
 
 
 def test_a_classifier_sees_the_pooled_token_through_dropout(
@@ -189,10 +189,10 @@ def test_where_nothing_is_asked_the_loss_is_zero_and_has_a_gradient_of_zero(
             {"labels": none[:, 0]},
         ),
     ]:
-        tallies = model(**inputs, **labels).tallies.values()
-        for tally in tallies:
-            assert [figure.item() for figure in tally] == [0, 0]
-        sum(tally.loss for tally in tallies).backward()
+        loss_sums = model(**inputs, **labels).loss_sums.values()
+        for loss_sum in loss_sums:
+            assert [figure.item() for figure in loss_sum] == [0, 0]
+        sum(loss_sum.loss for loss_sum in loss_sums).backward()
         assert all(p.grad is None or not p.grad.any() for p in model.parameters())
         model.zero_grad()
 
@@ -202,14 +202,14 @@ def test_micro_batches_add_up_to_the_whole_batch(
 ) -> None:
     inputs = batch(tiny(), rows=6)
     labels = inputs["input_ids"].where(inputs["input_ids"] % 2 == 0, IGNORED)
-    whole = pretraining(**inputs, mlm_labels=labels).tallies["mlm"]
+    whole = pretraining(**inputs, mlm_labels=labels).loss_sums["mlm"]
     parts = [
         pretraining(
             **{name: tensor[rows] for name, tensor in inputs.items()}, mlm_labels=labels[rows]
-        ).tallies["mlm"]
+        ).loss_sums["mlm"]
         for rows in (slice(0, 1), slice(1, 4), slice(4, 6))
     ]
-    assert_same(Tally(*(sum(column) for column in zip(*parts, strict=True))), whole)
+    assert_same(LossSum(*(sum(column) for column in zip(*parts, strict=True))), whole)
 
 
 def test_bf16_losses_are_close_to_fp32_and_kept_in_fp32(
@@ -217,12 +217,12 @@ def test_bf16_losses_are_close_to_fp32_and_kept_in_fp32(
 ) -> None:
     inputs = batch(tiny())
     labels = {"mlm_labels": inputs["input_ids"], "sop_labels": torch.tensor([0, 1, 1, 0])}
-    full = pretraining(**inputs, **labels).tallies
+    full = pretraining(**inputs, **labels).loss_sums
     with torch.autocast("cpu", torch.bfloat16):
-        half = pretraining(**inputs, **labels).tallies
-    for name, tally in half.items():
-        assert tally.loss.dtype == torch.float32
-        assert_close(tally.loss, full[name].loss, rtol=0.02, atol=0.02)
+        half = pretraining(**inputs, **labels).loss_sums
+    for name, loss_sum in half.items():
+        assert loss_sum.loss.dtype == torch.float32
+        assert_close(loss_sum.loss, full[name].loss, rtol=0.02, atol=0.02)
 
 
 # Distillation
@@ -252,10 +252,10 @@ def test_the_soft_loss_is_as_defined(
             p, q = (softmax(values.numpy() / temperature) for values in (taught, row))
             due += (1 - alpha) * -np.log(softmax(row.numpy())[label])
             due += alpha * temperature**2 * (entropy(p, q) + entropy(p))
-    got = soft_classification_tally(logits.float(), labels, teacher.float(), temperature, alpha)
+    got = soft_classification_loss(logits.float(), labels, teacher.float(), temperature, alpha)
     assert got.loss.dtype == torch.float32
     np.testing.assert_allclose(float(got.loss), due, rtol=1e-4, atol=1e-4)
-    assert got[1:] == classification_tally(logits, labels)[1:]
+    assert got[1:] == classification_loss(logits, labels)[1:]
 
 
 @settings(max_examples=20)
@@ -266,20 +266,18 @@ def test_the_soft_gradients_are_the_numerical_ones(
     logits, labels, teacher = drawn(seed, 4, classes)
     logits.requires_grad_()
     assert torch.autograd.gradcheck(
-        lambda x: soft_classification_tally(x, labels, teacher, temperature, alpha).loss, logits
+        lambda x: soft_classification_loss(x, labels, teacher, temperature, alpha).loss, logits
     )
     scores = labels.double()
     assert torch.autograd.gradcheck(
-        lambda x: soft_regression_tally(x, scores, teacher[:, :1], alpha).loss, logits[:, :1]
+        lambda x: soft_regression_loss(x, scores, teacher[:, :1], alpha).loss, logits[:, :1]
     )
 
 
 @given(seeds, st.integers(0, 12), alphas)
 def test_a_soft_regression_is_as_defined(seed: int, n: int, alpha: float) -> None:
     logits, labels, teacher = drawn(seed, n, 5)
-    got = soft_regression_tally(
-        logits[:, :1].float(), labels.float(), teacher[:, :1].float(), alpha
-    )
+    got = soft_regression_loss(logits[:, :1].float(), labels.float(), teacher[:, :1].float(), alpha)
     asked = [row for row in range(n) if labels[row] != IGNORED]
     due = sum(
         (1 - alpha) * float(logits[row, 0] - labels[row]) ** 2
@@ -298,7 +296,7 @@ def test_a_student_that_says_what_its_teacher_says_has_nothing_to_learn(
     logits, labels, _ = drawn(seed, n, classes)
     logits.requires_grad_()
     for teacher in (logits.detach(), logits.detach() + 1.5):
-        loss = soft_classification_tally(logits, labels, teacher, temperature, alpha=1.0).loss
+        loss = soft_classification_loss(logits, labels, teacher, temperature, alpha=1.0).loss
         (gradient,) = torch.autograd.grad(loss, logits)
         assert_close(gradient, torch.zeros_like(gradient), rtol=0, atol=1e-12)
 
@@ -313,17 +311,17 @@ def test_without_a_share_the_teacher_changes_no_bit(seed: int, n: int, classes: 
     column, numbers = logits[:, :1], labels.float()
     for got, due in (
         (
-            soft_classification_tally(logits, labels, teacher, 1.0, 0.0),
-            classification_tally(logits, labels),
+            soft_classification_loss(logits, labels, teacher, 1.0, 0.0),
+            classification_loss(logits, labels),
         ),
         (
-            soft_regression_tally(column, numbers, teacher[:, :1], 0.0),
-            regression_tally(column, numbers),
+            soft_regression_loss(column, numbers, teacher[:, :1], 0.0),
+            regression_loss(column, numbers),
         ),
     ):
         assert got == due
         gradients = [
-            torch.autograd.grad(tally.loss, logits, retain_graph=True)[0] for tally in (got, due)
+            torch.autograd.grad(of_one.loss, logits, retain_graph=True)[0] for of_one in (got, due)
         ]
         assert torch.equal(*gradients)
 
@@ -360,14 +358,14 @@ def test_the_loss_of_several_labels_is_as_defined(
             p = torch.sigmoid(value)
             loss = -weights[column] * aim * p.log() - (1 - aim) * (1 - p).log()
             hard, soft = (hard, soft + float(loss)) if is_soft else (hard + float(loss), soft)
-    tally = several_labels_tally(logits, labels, weights)
-    assert_close(float(tally.loss), hard, rtol=1e-6, atol=1e-6)
+    loss_sum = several_labels_loss(logits, labels, weights)
+    assert_close(float(loss_sum.loss), hard, rtol=1e-6, atol=1e-6)
     counted = labels != IGNORED
-    assert int(tally.correct) == int((((logits > 0) == (labels > 0)) & counted).sum())
-    got = soft_several_labels_tally(logits, labels, teacher, temperature, alpha, weights)
+    assert int(loss_sum.correct) == int((((logits > 0) == (labels > 0)) & counted).sum())
+    got = soft_several_labels_loss(logits, labels, teacher, temperature, alpha, weights)
     due = (1 - alpha) * hard + alpha * temperature**2 * soft
     assert_close(float(got.loss), due, rtol=1e-6, atol=1e-6)
-    assert got.correct == tally.correct
+    assert got.correct == loss_sum.correct
 
 
 @given(seeds, st.integers(1, 12), st.integers(2, 5), temperatures)
@@ -379,12 +377,12 @@ def test_a_weight_counts_an_example_that_often(
     often = [row for row in range(n) for _ in range(times[labels[row]] if labels[row] >= 0 else 1)]
     weights = times.double()
     assert_close(
-        classification_tally(logits, labels, weights).loss,
-        classification_tally(logits[often], labels[often]).loss,
+        classification_loss(logits, labels, weights).loss,
+        classification_loss(logits[often], labels[often]).loss,
     )
     assert_close(
-        soft_classification_tally(logits, labels, teacher, temperature, 0.3, weights).loss,
-        soft_classification_tally(
+        soft_classification_loss(logits, labels, teacher, temperature, 0.3, weights).loss,
+        soft_classification_loss(
             logits[often], labels[often], teacher[often], temperature, 0.3
         ).loss,
     )
@@ -392,19 +390,19 @@ def test_a_weight_counts_an_example_that_often(
 
 def test_the_tally_is_of_the_kind_that_the_shapes_say() -> None:
     logits, labels, teacher = drawn(0, 6, 4)
-    assert task_tally(logits, labels) == classification_tally(logits, labels)
+    assert task_loss(logits, labels) == classification_loss(logits, labels)
     words, tags, taught = (values.unflatten(0, (2, 3)) for values in (logits, labels, teacher))
-    assert task_tally(words, tags) == classification_tally(logits, labels)
-    due = soft_classification_tally(logits, labels, teacher, 2.0, 0.5)
-    assert soft_task_tally(words, tags, taught, 2.0, 0.5) == due
+    assert task_loss(words, tags) == classification_loss(logits, labels)
+    due = soft_classification_loss(logits, labels, teacher, 2.0, 0.5)
+    assert soft_task_loss(words, tags, taught, 2.0, 0.5) == due
     column, numbers = logits[:, :1], labels.double()
-    assert task_tally(column, numbers) == regression_tally(column, numbers)
-    due = soft_regression_tally(column, numbers, teacher[:, :1], 0.5)
-    assert soft_task_tally(column, numbers, teacher[:, :1], 2.0, 0.5) == due
+    assert task_loss(column, numbers) == regression_loss(column, numbers)
+    due = soft_regression_loss(column, numbers, teacher[:, :1], 0.5)
+    assert soft_task_loss(column, numbers, teacher[:, :1], 2.0, 0.5) == due
     several = drawn_several(0, 6, 1)
-    assert task_tally(*several[:2]) == several_labels_tally(*several[:2])
-    due = soft_several_labels_tally(*several, 2.0, 0.5)
-    assert soft_task_tally(*several, 2.0, 0.5) == due
+    assert task_loss(*several[:2]) == several_labels_loss(*several[:2])
+    due = soft_several_labels_loss(*several, 2.0, 0.5)
+    assert soft_task_loss(*several, 2.0, 0.5) == due
 
 
 def test_a_classifier_of_tokens_tallies_every_position(
@@ -416,6 +414,6 @@ def test_a_classifier_of_tokens_tallies_every_position(
     out = model(**inputs, labels=labels)
     assert out.logits.shape == (4, 20, 2)
     due = one_by_one(out.logits.flatten(0, 1), labels.flatten())
-    assert_same(out.tallies["task"], due)
+    assert_same(out.loss_sums["task"], due)
     model.train().dropout.p = 1.0
     assert_close(model(**inputs).logits, model.classifier.bias.expand(4, 20, 2))

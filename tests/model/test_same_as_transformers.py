@@ -19,7 +19,7 @@ from torch.testing import assert_close
 import sqzb.model
 from sqzb.model import SqueezeBertConfig
 from sqzb.model.checkpoint import SavedModel
-from sqzb.model.heads import classification_tally
+from sqzb.model.heads import classification_loss
 
 Config = Callable[..., SqueezeBertConfig]
 Scramble = Callable[..., Any]
@@ -195,13 +195,13 @@ def test_loss_and_gradients_of_every_parameter_are_theirs(
     one, other = scramble(ours(head, config)).train(), scramble(theirs(head, config)).train()
     # The loss of masked tokens is that of pretraining, which reads it from logits that are the
     # same.
-    tally = (
-        classification_tally(one(**inputs).logits.flatten(0, 1), labels.flatten())
+    loss_sum = (
+        classification_loss(one(**inputs).logits.flatten(0, 1), labels.flatten())
         if task == "mlm"
-        else one(**inputs, labels=labels).tallies["task"]
+        else one(**inputs, labels=labels).loss_sums["task"]
     )
     due = other(**inputs, labels=labels).loss
-    mean = tally.loss / (labels != -100).sum()
+    mean = loss_sum.loss / (labels != -100).sum()
     assert_close(mean, due)
     got, expected = gradients(one, mean), gradients(other, due)
     assert got.keys() == expected.keys()

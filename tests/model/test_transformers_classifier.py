@@ -163,9 +163,9 @@ def test_the_loss_is_that_of_transformers(save: Save, kind: str, labels: dict[in
     opened = open_classifier(folder)
     model = opened.model.eval()
     encoded = encode(examples(wanted), opened.tokenizer, PLACES, kind_of(labels))
-    tally = model(**encoded.batch([0, 1, -1, 2, 3])).tallies["task"]
+    loss_sum = model(**encoded.batch([0, 1, -1, 2, 3])).loss_sums["task"]
     losses = [float(out.loss) for out in of_transformers(folder, labels=torch.tensor(wanted))]
-    assert tally.loss.item() == pytest.approx(sum(losses), rel=1e-4)
+    assert loss_sum.loss.item() == pytest.approx(sum(losses), rel=1e-4)
 
 
 def test_half_precision_is_opened_in_fp32(save: Save, tmp_path: Path) -> None:

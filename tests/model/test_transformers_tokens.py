@@ -93,5 +93,5 @@ def test_several_labels_are_those_of_transformers(tmp_path: Path) -> None:
     model = transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "final")
     due = model.eval()(**batch)
     torch.testing.assert_close(ours.logits, due.logits)
-    torch.testing.assert_close(ours.tallies["task"].loss / 3, due.loss)
+    torch.testing.assert_close(ours.loss_sums["task"].loss / 3, due.loss)
     assert open_classifier(tmp_path / "final").model.config.thresholds == [0.2, 0.5, 0.7]

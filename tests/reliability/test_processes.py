@@ -58,7 +58,7 @@ def broken(self, *inputs, **named):
     output = whole(self, *inputs, **named)
     calls.append(None)
     if os.environ["RANK"] == "1" and len(calls) == 3:
-        output.tallies["mlm"].loss.mul_(float("nan"))
+        output.loss_sums["mlm"].loss.mul_(float("nan"))
     return output
 Model.forward = broken
 from sqzb.cli import main

@@ -37,7 +37,7 @@ def train(model: Model, optimizer: Optimizer, steps: range) -> None:
         torch.manual_seed(step)
         ids = torch.randint(5, model.config.vocab_size, (4, 12))
         output = model(ids, mlm_labels=ids, sop_labels=torch.tensor([0, 1, 1, -100]))
-        sum(tally.loss for tally in output.tallies.values()).backward()
+        sum(loss_sum.loss for loss_sum in output.loss_sums.values()).backward()
         optimizer.step()
         optimizer.zero_grad()
 

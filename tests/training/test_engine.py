@@ -116,9 +116,10 @@ def test_the_gradient_is_that_of_the_summed_means_and_is_clipped(
 ) -> None:
     engine = engine_for(tiny_config)
     batch = examples(tiny_config.vocab_size, 0)
-    tallies = engine.model(**batch).tallies
+    loss_sums = engine.model(**batch).loss_sums
     sum(
-        tally.loss / (batch[LABELS[name]] != IGNORED).sum() for name, tally in tallies.items()
+        loss_sum.loss / (batch[LABELS[name]] != IGNORED).sum()
+        for name, loss_sum in loss_sums.items()
     ).backward()
     expected = {
         name: p.grad.clone() for name, p in engine.model.named_parameters() if p.grad is not None

@@ -28,7 +28,7 @@ from sqzb.finetuning.finetuned import Finetuned, open_finetuned
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
 from sqzb.model.heads import (
     ClassificationOutput,
-    soft_task_tally,
+    soft_task_loss,
 )
 from sqzb.model.open import Classifier, ModelFolder, model_folder
 from sqzb.recipe import Distillation, FinetuneRecipe
@@ -42,7 +42,7 @@ LOGITS = "logits"
 Logits = NDArray[np.float32]
 
 
-class Taught(nn.Module):
+class DistillationModel(nn.Module):
     """A student with the loss of distillation; the student alone is saved and measured.
 
     weights: weights of the classes in the loss; None: 1.
@@ -71,10 +71,10 @@ class Taught(nn.Module):
         teacher_logits: in the shape of the logits.
         """
         logits = self.student(input_ids, attention_mask, token_type_ids).logits
-        tally = soft_task_tally(
+        loss_sum = soft_task_loss(
             logits, labels, teacher_logits, self._temperature, self._alpha, self.weights
         )
-        return ClassificationOutput(logits, {"task": tally})
+        return ClassificationOutput(logits, {"task": loss_sum})
 
 
 def find_teachers(distillation: Distillation, data: DataSet, run: Path) -> list[ModelFolder]:

@@ -34,7 +34,7 @@ from sqzb.cli import app
 from sqzb.errors import UserError
 from sqzb.finetuning import finetuned, job
 from sqzb.finetuning.distillation import teachers as distillation
-from sqzb.finetuning.distillation.teachers import Taught
+from sqzb.finetuning.distillation.teachers import DistillationModel
 from sqzb.finetuning.job import Finetuning
 from sqzb.glue.data import load_split, open_task
 from sqzb.glue.tasks import TASKS, task
@@ -252,11 +252,11 @@ def test_a_student_that_is_as_good_gets_no_gradient(
     run.model.eval()
     (batch,) = run.micro_batches(0)
     inputs = {key: batch[key] for key in ("input_ids", "attention_mask", "token_type_ids")}
-    taught = Taught(run.model, run.recipe.distillation)
+    taught = DistillationModel(run.model, run.recipe.distillation)
 
     def gradient(logits: torch.Tensor) -> float:
         run.model.zero_grad()
-        taught(**inputs, labels=batch["labels"], teacher_logits=logits).tallies[
+        taught(**inputs, labels=batch["labels"], teacher_logits=logits).loss_sums[
             "task"
         ].loss.backward()
         return max(
