@@ -30,14 +30,12 @@ def fill_mask(path: str, text: str, top: int) -> list[list[tuple[str, float]]]:
     inputs = torch.tensor([ids], device=device)
     with torch.no_grad():
         logits = model.to(device).eval()(inputs).logits
-    probabilities = logits[inputs == mask].softmax(-1)[
-        :, : tokenizer.get_vocab_size()
-    ]  # a model may have more rows
-    likeliest = probabilities.topk(min(top, probabilities.shape[1]))
-    return [
-        [
-            (str(tokenizer.id_to_token(token)), probability)
-            for token, probability in zip(*of_one, strict=True)
-        ]
-        for of_one in zip(likeliest.indices.tolist(), likeliest.values.tolist(), strict=True)
-    ]
+    probabilities = logits[inputs == mask].softmax(-1)
+    probabilities = probabilities[:, : tokenizer.get_vocab_size()]  # a model may have more rows
+    values, indices = probabilities.topk(min(top, probabilities.shape[1]))
+
+    answers = []
+    for ids_of_mask, values_of_mask in zip(indices.tolist(), values.tolist(), strict=True):
+        tokens = [str(tokenizer.id_to_token(token)) for token in ids_of_mask]
+        answers.append(list(zip(tokens, values_of_mask, strict=True)))
+    return answers

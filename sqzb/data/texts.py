@@ -143,9 +143,11 @@ def check(texts: TextTable, types: bool) -> Checked:
 def _unified(schema: pa.Schema, rows: list[Row], columns: Sequence[str], table: Table) -> pa.Schema:
     """Return the types of the rows before and of these rows together."""
     try:
-        names = {name: [row.values.get(name) for row in rows] for name in columns}
-        found = pa.Table.from_pydict(names).schema
-        return pa.unify_schemas([schema, found], promote_options="permissive")
+        values: dict[str, list[Any]] = {}
+        for name in columns:
+            values[name] = [row.values.get(name) for row in rows]
+        of_rows = pa.Table.from_pydict(values).schema
+        return pa.unify_schemas([schema, of_rows], promote_options="permissive")
     except pa.ArrowException as error:
         raise UserError(
             f"{table.path}: up to {table.where(rows[-1])}, a column has values of several types "

@@ -110,13 +110,15 @@ def together(figures: Mapping[str, Mapping[str, float]]) -> dict[str, float]:
 
     MNLI's metrics have the name of the half before them, as in matched_accuracy.
     """
-    halves = {split: "".join(f"{half}_" for half in split.split("_")[1:]) for split in figures}
-    named = {
-        f"{halves[split]}{name}": value
-        for split, of in figures.items()
-        for name, value in of.items()
-    }
-    scores = [named.pop(f"{half}score") for half in halves.values()]
+    named: dict[str, float] = {}
+    scores: list[float] = []
+    for split, of_split in figures.items():
+        _, underscore, half = split.partition("_")
+        for name, value in of_split.items():
+            if name == "score":
+                scores.append(value)
+            else:
+                named[f"{half}{underscore}{name}"] = value
     return named | {"score": sum(scores) / len(scores)}
 
 

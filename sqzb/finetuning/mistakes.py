@@ -28,7 +28,8 @@ def by_name(kind: Kind, values: NDArray[Any], encoded: Encoded) -> list[Any]:
     if isinstance(kind, Classes):
         return [kind.names[value] for value in values.tolist()]
     if isinstance(kind, Labels):
-        return [[kind.names[label] for label in np.flatnonzero(row > 0)] for row in values]
+        names = np.array(kind.names, dtype=object)
+        return [names[row > 0].tolist() for row in values]
     return tags_by_text(kind, values, encoded)
 
 
@@ -72,10 +73,9 @@ def report_mistakes(
 
 def _print_confusion(kind: Classes, split: str, counts: NDArray[np.int64]) -> None:
     if kind.outputs <= MOST_CLASSES:
-        rows = [
-            (label, *(f"{count:,}" for count in row))
-            for label, row in zip(kind.names, counts.tolist(), strict=True)
-        ]
+        rows = []
+        for label, row in zip(kind.names, counts.tolist(), strict=True):
+            rows.append((label, *map("{:,}".format, row)))
         console.table(
             f"{split}: true labels (rows) and predicted labels (columns)",
             ("label", *kind.names),
@@ -89,12 +89,12 @@ def _print_confusion(kind: Classes, split: str, counts: NDArray[np.int64]) -> No
 def _row(mistake: Mapping[str, Any]) -> tuple[str, str, str, str]:
     label, prediction = mistake["label"], mistake["prediction"]
     if mistake["words"] is not None:
-        wrong = [
-            (f"{word}/{due}", f"{word}/{given}")
-            for word, due, given in zip(mistake["words"], label, prediction, strict=True)
-            if due != given
-        ]
-        label, prediction = ([pair[side] for pair in wrong] for side in (0, 1))
+        words = zip(mistake["words"], mistake["label"], mistake["prediction"], strict=True)
+        label, prediction = [], []
+        for word, due, given in words:
+            if due != given:
+                label.append(f"{word}/{due}")
+                prediction.append(f"{word}/{given}")
     texts = [mistake["text_a"], *([] if mistake["text_b"] is None else [mistake["text_b"]])]
     return (
         "\n".join(_cut(text) for text in texts),

@@ -118,9 +118,10 @@ def report(output: object, results: Mapping[str, Any]) -> None:
 
 def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
     """Print the stages side by side, or below one another if there are more stages than tasks."""
-    rows = [
-        [name, *(_percent(stage["means"].get(name)) for stage in stages.values())] for name in tasks
-    ]
+    rows: list[list[str]] = []
+    for name in tasks:
+        means = [stage["means"].get(name) for stage in stages.values()]
+        rows.append([name, *map(_percent, means)])
     for key, which in AVERAGES.items():
         averages = [stage["average"][key] for stage in stages.values()]
         if any(average is not None for average in averages):
