@@ -1,10 +1,11 @@
 """The tables of a sweep: scores by task, stage and setting, and GLUE's averages."""
 
 import statistics
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqzb import console
+from sqzb.data.metrics import LOWER_IS_BETTER
 from sqzb.finetuning.sweep.plan import Run
 from sqzb.glue.average import average
 from sqzb.training.run_folder import final_figures
@@ -18,7 +19,8 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
 
     A row has the scores of the seeds of a task, stage and setting. The best setting of a task in a
     stage has the highest mean. The averages are of the best settings' means, and null if a task is
-    missing. With stages, each stage has its own means and averages.
+    missing. With stages, each stage has its own means and averages. An
+    error as `best_metric` counts negatively, and `score_is_minus` names it.
     """
     finished = [(run, found) for run in runs if (found := final_figures(run.folder)) is not None]
     tasks = list(dict.fromkeys(run.recipe.data_name for run in runs))
@@ -38,7 +40,9 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     for row in rows:
         row["best_setting"] = row["mean"] == means[row["stage"]][row["task"]]
     stages = {stage: {"means": best, "average": _averages(best)} for stage, best in means.items()}
+    errors = sorted({str(run.recipe.best_metric) for run in runs} & set(LOWER_IS_BETTER))
     return {
+        **({"score_is_minus": errors} if errors else {}),
         "runs": [
             {
                 "task": run.recipe.data_name,
@@ -86,6 +90,11 @@ def _average(means: Mapping[str, float], wnli: bool) -> float | None:
 
 def report(output: object, results: Mapping[str, Any]) -> None:
     """Print the tables of `summary`."""
+    errors = results.get("score_is_minus", [])
+    shown = _number if errors else _percent
+    title = f"Scores on validation, {output}"
+    if errors:
+        title += f" (minus {' and '.join(errors)}: less is better)"
     rows = []
     for row in results["rows"]:
         several = (
@@ -101,27 +110,27 @@ def report(output: object, results: Mapping[str, Any]) -> None:
             [
                 name + "  best" * (several and row["best_setting"]),
                 str(row["n"]),
-                *map(_percent, values),
+                *map(shown, values),
             ]
         )
-    console.table(
-        f"Scores on validation, {output}", ("task", "n", "median", "mean", "sd", "best"), rows
-    )
+    console.table(title, ("task", "n", "median", "mean", "sd", "best"), rows)
     stages = results.get("stages", {})
     if stages:
-        _report_stages(stages, list(dict.fromkeys(row["task"] for row in results["rows"])))
+        _report_stages(stages, list(dict.fromkeys(row["task"] for row in results["rows"])), shown)
     for key, which in AVERAGES.items():
         average = None if stages else results["average"][key]
         if average is not None:
             console.out.print(f"{which}: {average:.1%} ({CONVENTION})")
 
 
-def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
+def _report_stages(
+    stages: Mapping[str, Any], tasks: Sequence[str], shown: Callable[[float | None], str]
+) -> None:
     """Print the stages side by side, or below one another if there are more stages than tasks."""
     rows: list[list[str]] = []
     for name in tasks:
         means = [stage["means"].get(name) for stage in stages.values()]
-        rows.append([name, *map(_percent, means)])
+        rows.append([name, *map(shown, means)])
     for key, which in AVERAGES.items():
         averages = [stage["average"][key] for stage in stages.values()]
         if any(average is not None for average in averages):
@@ -137,3 +146,7 @@ def _report_stages(stages: Mapping[str, Any], tasks: Sequence[str]) -> None:
 
 def _percent(value: float | None) -> str:
     return "-" if value is None else f"{value:.1%}"
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4g}"

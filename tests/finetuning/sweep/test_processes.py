@@ -426,6 +426,20 @@ def test_the_best_setting_is_that_of_the_highest_mean(
     assert "lr=3e-05  best" in shown and "lr=1e-05  best" not in shown and "GLUE" not in shown
 
 
+def test_an_error_as_score_is_a_number_below_zero(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    given_ = SweepRecipe.model_validate(
+        {"task": "stsb", "best_metric": "mae", "sweep": {"lr": [1e-5, 3e-5]}}
+    )
+    results = summary(finished(tmp_path, given_, lambda run: -1e6 * number(run.recipe.lr)))
+    assert results["score_is_minus"] == ["mae"]
+    report(tmp_path, results)
+    shown = " ".join(capsys.readouterr().out.split())
+    assert "(minus mae: less is better)" in shown
+    assert "-10" in shown and "-30" in shown and "%" not in shown
+
+
 def test_stages_stand_side_by_side(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     better = {"teacher": 0.3, "without": 0.0, "with": 0.1}
     stages = {"teacher": {}, "without": {}, "with": {"teacher": "teacher"}}
