@@ -249,8 +249,8 @@ def predict_file(
             counts.add(window)
             bar.advance(len(window.rows))
     summary = (
-        f"{output} has {counts.rows:,} rows: those of {table.path}, with {_listed(names)} for the "
-        f"text in {' and '.join(texts.columns)}."
+        f"{output}: {counts.rows:,} rows of {table.path}. Texts: {', '.join(texts.columns)}. "
+        f"Added: {_listed(names)}."
     )
     return Written(summary, counts.warnings(table, model.max_length))
 

@@ -238,7 +238,7 @@ def test_texts_that_are_cut_are_warned_of(
     write_predictions(str(run), [str(new)], tmp_path / "out.csv", [], "processes")
     printed = capsys.readouterr()
     assert f"{new}: 1 of 2 texts have more than 16 tokens" in printed.err
-    assert "out.csv has 2 rows" in printed.out
+    assert f"out.csv: 2 rows of {new}. Texts: text. Added: label, prob" in printed.out
 
 
 def test_nothing_is_written_where_a_later_row_is_bad(
@@ -289,7 +289,7 @@ def test_ray_predicts_several_files_as_here(
     finally:
         ray.shutdown()
     printed = capsys.readouterr()
-    assert printed.out.count("rows: those of") == 3
+    assert printed.out.count(" rows of ") == 3
     assert "1 of 1 texts have more than 16 tokens" in printed.err
     write_predictions(str(run), files, tmp_path / "here", [], "processes")
     for file in (tmp_path / "here").iterdir():
