@@ -23,6 +23,7 @@ import pytest
 from typer.testing import CliRunner
 
 from conftest import prose
+from saved_runs import remember, save_run
 from sqzb.cli import app
 from sqzb.glue.tasks import is_test, task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
@@ -171,8 +172,22 @@ def stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path
 
 
+def write_runs(folder: Path) -> None:
+    """Write finished runs, and the files that they predict."""
+    vocabulary = folder / "squeezebert" / "squeezebert-uncased"
+    save_run(folder / "runs/mrpc", vocabulary, task="mrpc")
+    save_run(folder / "runs/phase2_512", vocabulary)
+    remember(save_run(folder / "runs/reviews", vocabulary, labels=("bad", "good")), "text")
+    (folder / "shards").mkdir()
+    for name in ("new.csv", "shards/0.csv", "shards/1.csv"):
+        (folder / name).write_text("id,text,body\n1,A fine film.,Dull.\n", encoding="utf-8")
+    (folder / "lines.txt").write_text("A fine film.\n", encoding="utf-8")
+
+
 @pytest.mark.parametrize("page", RUN)
 def test_the_blocks_of_a_page_run(page: str, stand_ins: Path) -> None:
+    if page == "predict.md":
+        write_runs(stand_ins)
     for block in ALL:
         if block.page != page or block.reason is not None:
             continue
