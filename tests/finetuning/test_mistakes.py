@@ -18,7 +18,7 @@ def sure(rows: list[Any]) -> Any:
     return np.array(rows, np.float32)
 
 
-# By kind: labels, logits, names of labels and of predictions, figures of recall, row of the mistake.
+# By kind: labels, logits, names of labels and predictions, figures of recall, row of the mistake.
 CASES: list[tuple[Kind, Any, Any, list[Any], list[Any], dict[str, float], int]] = [
     (CLASSES, np.array([1, 0]), sure([[0, 9], [0, 9]]), ["yes", "no"], ["yes"] * 2, {"no": 0}, 1),
     (

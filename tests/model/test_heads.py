@@ -355,7 +355,7 @@ def test_the_loss_of_several_labels_is_as_defined(
         x, y = logits[row, column], labels[row, column]
         target = torch.sigmoid(teacher[row, column] / temperature)
         for value, aim, is_soft in ((x, y, False), (x / temperature, target, True)):
-            # log(1 - sigmoid(x)) is logsigmoid(-x), which does not cancel where sigmoid(x) is near 1.
+            # log(1 - sigmoid(x)) is logsigmoid(-x), which does not cancel at sigmoid(x) near 1.
             log_p, log_not_p = F.logsigmoid(value), F.logsigmoid(-value)
             loss = -weights[column] * aim * log_p - (1 - aim) * log_not_p
             hard, soft = (hard, soft + float(loss)) if is_soft else (hard + float(loss), soft)
