@@ -87,7 +87,7 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     corpus = Corpus(corpus_folder)
     opened = open_for_pretraining(path)
     model = opened.model
-    has_sop = opened.folder.has_sop_head  # else the model has a new one, which knows nothing
+    has_sop = opened.folder.has_sop_head  # otherwise the head is new and untrained
     accelerator = start_accelerator()
     found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):

@@ -82,7 +82,7 @@ class Counts:
 
 
 class Written(NamedTuple):
-    """What was written, as sentences: a summary, and warnings."""
+    """A report on a written file, as sentences: a summary, and warnings."""
 
     summary: str
     warnings: list[str]

@@ -45,11 +45,11 @@ Item = TypeVar("Item")
 
 @dataclass(frozen=True)
 class ClassPrediction:
-    """The likeliest class of a text.
+    """The most likely class of a text.
 
-    label          name of the class
-    probability    of this class, 0 to 1
-    probabilities  of each class by name, in the model's order
+    label: name of the class.
+    probability: of this class, 0 to 1.
+    probabilities: of each class by name, in the model's order.
     """
 
     label: str
@@ -158,6 +158,9 @@ class FinetunedModel:
         """Yield what `predict` returns, reading at most a window of texts ahead.
 
         Memory use is bounded, so `texts` may be a generator of any length.
+
+        Raises:
+            UserError: as in `predict`, or `texts` is a single text.
         """
         if isinstance(texts, str):
             raise UserError(

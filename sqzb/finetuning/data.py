@@ -12,10 +12,10 @@ from sqzb.files import write_json
 from sqzb.glue.data import open_task
 from sqzb.recipe import FinetuneRecipe
 
-if TYPE_CHECKING:  # a wrong task is found without what reads tables, whose import takes its time
+if TYPE_CHECKING:  # so that a wrong task is reported before the slow import of pyarrow
     from sqzb.data.known import Known
 
-KNOWN = "data.json"  # in a run's folder: what the run knows of the user's own data
+KNOWN = "data.json"  # the file in a run's folder with the facts about the user's own data
 
 
 def open_data(recipe: FinetuneRecipe, known: "Known | None" = None) -> DataSet:

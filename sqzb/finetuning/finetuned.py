@@ -50,7 +50,7 @@ class Finetuned(NamedTuple):
 
     @property
     def thresholds(self) -> list[float] | None:
-        """Of several labels the probability from which each holds, in the data set's order."""
+        """Thresholds of several labels, in the data set's order; None if none were tuned."""
         tuned = self.model.config.thresholds
         return None if tuned is None else [tuned[output] for output in self.outputs]
 

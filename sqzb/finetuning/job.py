@@ -169,7 +169,7 @@ class Finetuning:
         if self.recipe.distillation.teacher:
             self._learn_from_teachers()
         self.targets = on_scale(self.data.kind, self.train_set)
-        # The texts, which take room, have done their work.
+        # The texts take much memory, and are no longer needed.
         self._splits, self._train, self._unlabelled = {}, [], []
         self.order = Order(
             [len(ids) for ids in self.train_set.ids], self.recipe.batch, self.recipe.seed

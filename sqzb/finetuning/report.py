@@ -17,8 +17,8 @@ from sqzb.finetuning.encode import Encoded
 from sqzb.finetuning.evaluation import Logits, decide, majority, tags_by_text, together
 from sqzb.finetuning.texts import TextFigures
 
-MANY_CUT = 0.1  # share of the examples from which a cut is worth a warning
-MANY_UNKNOWN = 0.03  # share of the tokens from which unknown tokens are
+MANY_CUT = 0.1  # share of cut examples from which a warning is printed
+MANY_UNKNOWN = 0.03  # share of unknown tokens from which a warning is printed
 MOST_ROWS = 50  # in a table
 WHAT: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
 

@@ -106,7 +106,7 @@ class SavedModel(StoredModel):
         fresh = cls.fresh_if_absent
         if "id2label" in changes:
             fresh += (CLASSIFIER,)
-            # The stored type and classifier are those of the old labels.
+            # The stored type, thresholds, scale and classifier are those of the old labels.
             changes = OF_LABELS | changes
             tensors = {
                 name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)

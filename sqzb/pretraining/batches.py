@@ -26,7 +26,7 @@ POOL = 32  # micro-batches whose held-out examples are sorted by length together
 
 
 class BatchLayout(NamedTuple):
-    """How a step is divided among processes; each computes every `processes`-th micro-batch."""
+    """The division of a step among processes; each computes every `processes`-th micro-batch."""
 
     global_batch: int
     micro_batch: int

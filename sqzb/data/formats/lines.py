@@ -24,7 +24,11 @@ def open_table(path: str) -> Table:
 
 
 def columns_of(first: str, path: str) -> tuple[str, ...]:
-    """Return the columns of a file with this first line."""
+    """Return the columns of a file with this first line.
+
+    Raises:
+        UserError: the line has more than one tab.
+    """
     tabs = first.count("\t")
     if tabs > 1:
         raise UserError(
@@ -40,7 +44,11 @@ def _rows(path: str, columns: tuple[str, ...]) -> Iterator[Row]:
 
 
 def rows(given: Iterator[str], path: str, columns: tuple[str, ...]) -> Iterator[Row]:
-    """Yield a row for each line, blank lines too."""
+    """Yield a row for each line, blank lines too.
+
+    Raises:
+        UserError: a line has another number of texts than the first one.
+    """
     for number, line in enumerate(given, 1):
         texts = line.rstrip("\r\n").split("\t")
         if len(texts) > len(columns) or (len(texts) < len(columns) and line.strip()):

@@ -10,7 +10,7 @@ from sqzb.data.metrics.common import ratio
 Floats = NDArray[np.float64]
 
 BINS = 15  # as in Guo et al. 2017
-# A fitted temperature is between these: beyond, probabilities are those of a coin or a certainty.
+# Bounds of a fitted temperature; beyond them all predictions would be certain, or all equal.
 COLDEST, HOTTEST = 0.05, 20.0
 _GOLDEN = (np.sqrt(5) - 1) / 2
 _PRECISE = 1e-7  # of the logarithm of a temperature

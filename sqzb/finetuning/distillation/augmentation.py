@@ -401,9 +401,8 @@ class Augmenter:
         """Sample a token for each mask from the most likely tokens."""
         own = torch.tensor([mask.own for mask in masks], device=logits.device)
         likeliest = logits.masked_fill(self._whole == own[:, None], -torch.inf).topk(CANDIDATES)
-        tokens, order = self._whole[likeliest.indices].sort(
-            1
-        )  # so that what is nearly as likely cannot swap places
+        # Sorted by id, so that rounding cannot swap tokens of nearly equal probabilities.
+        tokens, order = self._whole[likeliest.indices].sort(1)
         probabilities = likeliest.values.gather(1, order).double().softmax(1).cpu().numpy()
         up_to = probabilities.cumsum(1)
         draws = np.array([mask.draw for mask in masks])[:, None]

@@ -15,7 +15,7 @@ from sqzb.files import claimed, locked, write_json
 
 ABOUT = "about.json"
 PATHS = ("teacher", "model")  # keys of about.json that may differ: equal weights may have moved
-WAIT = 0.1  # seconds between two looks at what other processes have computed
+WAIT = 0.1  # seconds between two checks for files of other processes
 
 Written = TypeVar("Written")
 Read = TypeVar("Read")

@@ -74,7 +74,7 @@ def _check_folders(output: Path, runs: Sequence[Run]) -> None:
         problems += [
             f"{run.folder}: {key} was {before[key]}, is {value}"
             for key, value in flat(run.recipe.model_dump()).items()
-            # A run's own recipe has what `auto` was resolved to.
+            # A run's own recipe has numbers in place of `auto`.
             if value not in (before[key], "auto")
             and not {key, key.split(".")[0]} & FinetuneRecipe.may_change
         ]
