@@ -138,6 +138,17 @@ def test_columns_and_order_are_kept(
         assert probabilities == pytest.approx(list(alone.probabilities.values()), abs=1e-6)
 
 
+@pytest.mark.parametrize("ending", [".csv", ".jsonl", ".parquet"])
+def test_a_table_without_rows_stays_one(ending: str, run: Path, tmp_path: Path) -> None:
+    new = write_csv(tmp_path / "new.csv", [("id", "text")])
+    write_predictions(str(run), [str(new)], tmp_path / f"out{ending}", [], "processes")
+    if ending == ".jsonl":
+        assert (tmp_path / "out.jsonl").read_bytes() == b""
+    else:
+        table = open_table(tmp_path / f"out{ending}")
+        assert table.columns[:3] == ("id", "text", "label") and [*table.rows()] == []
+
+
 def test_values_of_json_and_parquet_keep_their_types(run: Path, tmp_path: Path) -> None:
     rows: list[dict[str, Any]] = [
         {"text": "the letter", "n": 1, "tags": ["a", "b"], "none": None},

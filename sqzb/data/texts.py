@@ -126,7 +126,7 @@ def check(texts: TextTable, types: bool) -> Checked:
     table = texts.table
     columns = dict.fromkeys(table.columns)
     schema = pq.read_schema(table.path) if types and table.path.endswith(".parquet") else None
-    inferred = pa.schema([])
+    inferred = pa.schema([pa.field(name, pa.null()) for name in table.columns])
     count = 0
     for rows in _chunks(table.rows()):
         count += len(rows)

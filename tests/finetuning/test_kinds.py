@@ -17,10 +17,12 @@ from sqzb.data.metrics.calibration import nll, sigmoid
 from sqzb.data.own import KindName, OwnData
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_task
+from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.finetuned import open_finetuned
 from sqzb.finetuning.job import finetune
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.open import open_classifier
+from sqzb.predict import write_predictions
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import train_tokenizer
 
@@ -127,6 +129,34 @@ def test_a_resumed_run_is_the_same_run(
     for line, expected in zip(lines(copy), lines(runs[kind]), strict=True):
         exact = [key for key in expected if key.startswith(("step", "of_step", "loss", "valid"))]
         assert [line[key] for key in exact] == [expected[key] for key in exact]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_file_gets_the_predictions_that_are_measured(
+    runs: dict[str, Path], kind: KindName, tmp_path: Path
+) -> None:
+    """The run remembers the columns; the file has the names of the added columns already."""
+    data = data_of(runs[kind], kind)
+    finetuned = open_finetuned(runs[kind], data)
+    encoded = finetuned.encode(data.read("validation").examples)
+    due = decide(data.kind, finetuned.logits(encoded), finetuned.thresholds)
+
+    given, output = runs[kind].parent / f"{kind}_1.jsonl", tmp_path / "out.jsonl"
+    write_predictions(str(runs[kind]), [str(given)], output, [], "processes")
+    rows = [json.loads(line) for line in output.read_text(encoding="utf-8").splitlines()]
+    before = [json.loads(line) for line in given.read_text(encoding="utf-8").splitlines()]
+    assert [{name: row[name] for name in before[0]} for row in rows] == before
+    names = data.kind.names
+    if kind == "classes":
+        assert [row["predicted_label"] for row in rows] == [names[index] for index in due]
+    elif kind == "number":
+        np.testing.assert_allclose([row["score"] for row in rows], due, rtol=1e-5)
+    elif kind == "labels":
+        held = [[name in row["labels"] for name in names] for row in rows]
+        np.testing.assert_array_equal(held, due)
+    else:
+        tags = [tag for row in rows for tag in row["predicted_tags"]]
+        assert tags == [names[index] for index in due]
 
 
 @pytest.mark.parametrize("kind", KINDS)
