@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -249,6 +250,18 @@ def test_numbers_have_no_classes_to_weight(
     balanced = recipe(pretrained, tmp_path / "run", class_weights="balanced")
     with pytest.raises(UserError, match="are numbers, which have no classes"):
         finetune(balanced, data_of(runs["number"], "number"))
+
+
+def test_an_error_as_score_counts_negatively_and_says_so(
+    runs: dict[str, Path], pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    data = replace(data_of(runs["number"], "number"), score_metrics=("mae",))
+    run = finetune(recipe(pretrained, tmp_path / "run", keep_best=True, epochs=3), data)
+    scores = [line["validation_score"] for line in lines(run) if "validation_score" in line]
+    errors = [line["validation_mae"] for line in lines(run) if "validation_mae" in line]
+    assert scores == [-error for error in errors]
+    assert scores[-1] == max(scores)
+    assert "score (minus mae: less is better)" in capsys.readouterr().out
 
 
 # Teachers.
