@@ -53,6 +53,8 @@ def calibrate(
     if not isinstance(kind, Classes | Labels) or not validation:
         return Calibration()
     all_logits, labels = _all(logits, validation)
+    if not np.isfinite(all_logits).all():
+        return Calibration()  # of a model that has diverged
     if isinstance(kind, Classes):
         return Calibration(temperature=fit_temperature(all_logits, labels))
     probabilities = sigmoid(all_logits)

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from sqzb import console
-from sqzb.data.dataset import Classes, DataSet, Example
+from sqzb.data.dataset import DataSet, Example
 from sqzb.data.metrics import shown
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
@@ -25,11 +25,10 @@ from sqzb.finetuning.distillation.teachers import (
     ask_teachers,
     find_teachers,
     labelled,
-    plan_text,
+    report_teachers,
 )
 from sqzb.finetuning.encode import Encoded, encode, on_scale
-from sqzb.finetuning.evaluation import decide, measure, measure_splits, predict_splits
-from sqzb.finetuning.labels import confusion, under_chance
+from sqzb.finetuning.evaluation import measure_splits, predict_splits
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import (
     count_examples,
@@ -69,12 +68,17 @@ def finetune(
     extend: allow another number of epochs than that of the resumed run.
 
     Raises:
-        UserError: the data set has no training examples.
+        UserError: the data set has no training or no validation examples.
     """
     if data.train_split is None:
         raise UserError(
             f"{data.name} has no training examples: finetune {data.model_of}, whose model "
             f"predicts it (sqzb eval RUN --task {data.name} --split test)."
+        )
+    if not data.validation_splits:
+        raise UserError(
+            f"{data.name} has no validation examples, so nothing would tell how good the model is. "
+            "Give examples with --validation, or a data.holdout over 0."
         )
     folder = Path(recipe.output or f"runs/{data.name}")
     check_folder(folder, resume)
@@ -191,21 +195,13 @@ class Finetuning:
             self.model,
             self.accelerator,
         )
-        if isinstance(data.kind, Classes):
-            problem = under_chance(
-                confusion(data.kind, decide(data.kind, logits[:n]), self.train_set)
-            )
-            if problem is not None:
-                warn(self.accelerator, f"The teacher on the training examples: {problem}")
-        if self.accelerator.is_main_process:
-            measured = measure(data, decide(data.kind, logits[:n]), self.train_set)
-            console.out.print(
-                plan_text(recipe.distillation, data.kind, measured, self.extra_examples)
-            )
-
+        taught = self.train_set
+        report_teachers(
+            recipe.distillation, data, logits[:n], taught, self.extra_examples, self.accelerator
+        )
         if extra:
             more = self._encode(labelled(data.kind, extra, logits[n:]))
-            self.train_set = self.train_set.with_more(more)
+            self.train_set = taught.with_more(more)
         self.teacher_logits = logits
 
     def input_hashes(self) -> dict[str, str]:

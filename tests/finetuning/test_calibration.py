@@ -48,3 +48,10 @@ def test_other_kinds_have_nothing_to_fit(kind: Number | Tags) -> None:
 
 def test_without_validation_there_is_nothing_to_fit() -> None:
     assert calibrate(Classes(("a", "b")), {}, {}) == Calibration()
+
+
+@pytest.mark.parametrize("kind", [Classes(("a", "b")), Labels(("a", "b"))])
+def test_a_model_that_diverged_has_nothing_to_fit(kind: Classes | Labels) -> None:
+    logits = {"validation": np.full((2, 2), np.nan, np.float32)}
+    labels = np.array([0, 1]) if isinstance(kind, Classes) else np.eye(2, dtype=np.float32)
+    assert calibrate(kind, logits, {"validation": Encoded([], [], labels, 0)}) == Calibration()

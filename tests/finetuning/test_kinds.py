@@ -252,6 +252,14 @@ def test_numbers_have_no_classes_to_weight(
         finetune(balanced, data_of(runs["number"], "number"))
 
 
+def test_a_run_without_validation_is_refused_at_once(
+    runs: dict[str, Path], pretrained: Path, tmp_path: Path
+) -> None:
+    data = replace(data_of(runs["classes"], "classes"), validation_splits=())
+    with pytest.raises(UserError, match="has no validation examples, so nothing"):
+        finetune(recipe(pretrained, tmp_path / "run"), data)
+
+
 def test_an_error_as_score_counts_negatively_and_says_so(
     runs: dict[str, Path], pretrained: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -18,20 +18,21 @@ from safetensors import SafetensorError
 from safetensors.numpy import load_file
 from torch import Tensor, nn
 
-from sqzb.data.dataset import DataSet, Example, Kind, Label, Labels, Number, Tags
+from sqzb import console
+from sqzb.data.dataset import Classes, DataSet, Example, Kind, Label, Labels, Number, Tags
 from sqzb.data.metrics import shown
 from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
-from sqzb.finetuning.evaluation import decide
+from sqzb.finetuning.encode import Encoded
+from sqzb.finetuning.evaluation import decide, measure
 from sqzb.finetuning.finetuned import Finetuned, open_finetuned
+from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.model.checkpoint import CONFIG, sha256_of, write_tensors
-from sqzb.model.heads import (
-    ClassificationOutput,
-    soft_task_loss,
-)
+from sqzb.model.heads import ClassificationOutput, soft_task_loss
 from sqzb.model.open import Classifier, ModelFolder, model_folder
 from sqzb.recipe import Distillation, FinetuneRecipe
+from sqzb.training.processes import warn
 from sqzb.training.run_folder import recipe_of
 
 # Examples in a file. A file takes seconds to compute, because other processes wait for the last
@@ -140,7 +141,30 @@ def labelled(kind: Kind, examples: Sequence[Example], logits: Logits) -> list[Ex
     return [example._replace(label=label) for example, label in zip(examples, labels, strict=True)]
 
 
-def plan_text(
+def report_teachers(
+    distillation: Distillation,
+    data: DataSet,
+    logits: Logits,
+    train_set: Encoded,
+    extra_examples: Mapping[str, int],
+    accelerator: Accelerator,
+) -> None:
+    """Print the part of the plan on the teachers, and warn if they are worse than chance.
+
+    logits: theirs on the training set.
+    extra_examples: number of further examples that they label, by origin.
+    """
+    predictions = decide(data.kind, logits)
+    if isinstance(data.kind, Classes):
+        problem = under_chance(confusion(data.kind, predictions, train_set))
+        if problem is not None:
+            warn(accelerator, f"The teacher on the training examples: {problem}")
+    if accelerator.is_main_process:
+        figures = measure(data, predictions, train_set)
+        console.out.print(_plan_text(distillation, data.kind, figures, extra_examples))
+
+
+def _plan_text(
     distillation: Distillation,
     kind: Kind,
     figures: Mapping[str, float],
