@@ -85,7 +85,7 @@ def check(folder: Path, name: str) -> list[tuple[str, ...]]:
         str(by_name),
         *shared,
     )
-    rows = []
+    rows: list[tuple[str, ...]] = []
     for ending, write in (("csv", write_csv), ("jsonl", write_jsonl)):
         files = {split: folder / f"{split}.{ending}" for split in ("train", "validation")}
         write(files["train"], train)
