@@ -256,7 +256,7 @@ def test_a_finished_corpus_is_left_as_it_is(road: Path) -> None:
 
 
 def test_a_damaged_corpus_is_named_and_mended(road: Path) -> None:
-    assert "files of corpus are as they were" in run(road, "prepare-corpus", "--verify", "corpus")
+    assert "files of corpus are intact" in run(road, "prepare-corpus", "--verify", "corpus")
     (shard,) = (road / "corpus/shards").glob("*.safetensors")
     whole = shard.read_bytes()
     shard.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
@@ -289,7 +289,7 @@ def test_other_lengths_are_cut_without_reading_again(road: Path) -> None:
 def test_examples_are_shown(road: Path) -> None:
     said = run(road, "inspect-corpus", "corpus", "--n", "7", "--length", "64", "--seed", "3")
     assert (
-        len(re.findall(r"^Chunk .* of 64 places\n  A  \[CLS\] .*\[SEP\]\n", said, re.MULTILINE))
+        len(re.findall(r"^Chunk .* of 64 positions\n  A  \[CLS\] .*\[SEP\]\n", said, re.MULTILINE))
         == 7
     )
     assert said == run(

@@ -403,7 +403,7 @@ def test_every_missing_unexpected_or_misshapen_tensor_is_listed(
     assert sorted(found["unexpected"]) == sorted(f"unexpected {name}" for name in unexpected)
     for name in misshapen:
         shape = tuple(good[name].shape)
-        assert f"{name} has shape {(*shape, 2)} where {shape} is due" in listed
+        assert f"{name} has shape {(*shape, 2)} instead of {shape}" in listed
     assert len(listed) == 2 + len(wrong) + len(unexpected)
 
 
