@@ -269,6 +269,14 @@ def finetune(
             rich_help_panel=OWN,
         ),
     ] = None,
+    split: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="Split of a Hub data set to train on (default: train).",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
     multi_label: Annotated[
         bool,
         typer.Option(
@@ -351,6 +359,7 @@ def finetune(
         "test": test,
         "text": tokens if tokens is not None else text,
         "label": label,
+        "split": split,
         "kind": "tokens" if tokens is not None else "labels" if multi_label else kind,
     }
     for key, value in own_data.items():

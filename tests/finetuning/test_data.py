@@ -214,3 +214,25 @@ def test_another_metric_may_choose_the_best(
     assert figures is not None and figures["score"] == figures["accuracy"]
     with pytest.raises(UserError, match="best_metric=rmse: pairs is measured by macro_f1"):
         open_data(recipe(model, tmp_path / "run", data=own(files), best_metric="rmse"))
+
+
+def test_a_run_on_a_task_may_teach_own_data(
+    model: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    """The teacher was finetuned by `--task mrpc`; the student's labels have the same names."""
+    glue = tmp_path / "glue" / "MRPC"
+    glue.mkdir(parents=True)
+    for name, first in (("train.tsv", 0), ("dev.tsv", N)):
+        lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+        lines += [f"{label}\t0\t0\t{one}\t{two}" for one, two, label in rows(first)]
+        (glue / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    teacher = finetune_glue(recipe(model, tmp_path / "teacher", task="mrpc", epochs=1), glue.parent)
+
+    names = ("not_equivalent", "equivalent")
+    named = [(one, two, names[int(label)]) for one, two, label in rows()]
+    content = write_csv(tmp_path / "named.csv", ("one", "two", "verdict"), named)
+    distillation = {"teacher": str(teacher), "cache": str(tmp_path / "cache")}
+    data = {"train": content, "text": ["one", "two"], "label": "verdict"}
+    output = tmp_path / "student"
+    student = recipe(model, output, data=data, distillation=distillation, epochs=1)
+    assert final_figures(run(student)) is not None

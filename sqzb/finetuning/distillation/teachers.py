@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, Kind, Label, Labels, Number, Tags
 from sqzb.data.metrics import shown
+from sqzb.data.own import OwnData
 from sqzb.errors import UserError
 from sqzb.files import sha256
 from sqzb.finetuning.distillation.cache import Cache, sha256_of_texts
@@ -228,12 +229,13 @@ def _refuse_other_run(folder: ModelFolder, data: DataSet, run: Path) -> None:
     """Raise UserError if the teacher is of this run or was finetuned on another task.
 
     The task is read from the recipe of the teacher's run, because RTE and QNLI have the same
-    labels.
+    labels. A student of own data may have a teacher of a task, if their labels have the same names.
     """
     if folder.path.resolve().is_relative_to(run.resolve()):
         raise UserError(f"The teacher belongs to the run {run} itself. Give another teacher.")
     recipe = recipe_of(str(folder.path), FinetuneRecipe)
-    if recipe is not None and recipe.task not in (None, data.name):
+    is_task = not isinstance(data, OwnData)
+    if recipe is not None and is_task and recipe.task not in (None, data.name):
         raise UserError(
             f"The teacher was finetuned on {recipe.task}, but this run is for {data.name}. "
             f"Give a teacher of {data.name}."
