@@ -45,16 +45,16 @@ def write_only(hub: Any, repository: str, name: str, text: str) -> None:
         ),
         (
             ["sources.wikipedia.path=owner/name"],
-            ("owner/name", "doesn't exist on the Hub", "Check path"),
+            ("owner/name", "doesn't exist on the Hub", "path, config"),
         ),
         (
             [NEWEST, "sources.wikipedia.config=20231101.de"],
-            ("20231101.de", "20231101.en", "Check path, config"),
+            ("20231101.de", "20231101.en", "path, config"),
         ),
-        ([NEWEST, "sources.wikipedia.split=test"], ("test", "Check path, config, split")),
+        ([NEWEST, "sources.wikipedia.split=test"], ("test", "path, config, split")),
         (
             ["sources.wikipedia={path: made/no-files}"],
-            ("made/no-files", "No (supported) data files", "Check path"),
+            ("made/no-files", "No (supported) data files", "path, config"),
         ),
         (
             [NEWEST, "sources.wikipedia.text=body"],

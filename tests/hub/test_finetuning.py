@@ -21,7 +21,7 @@ def test_from_the_hub_to_a_score(
     # Such a rate leaves the weights what they were, so that those of the end are those of the hub.
     said = person.runs("finetune", "--task", "mrpc", "epochs=1", "lr=1e-12")
     assert (
-        "MRPC: 48 training and 16 validation examples, squeezebert/squeezebert-uncased (weights)"
+        "mrpc: 48 training and 16 validation examples, squeezebert/squeezebert-uncased (weights)"
         in said.out
     )
     assert "Warning" not in said.err
