@@ -21,6 +21,7 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet as pq
 
 from sqzb import console
@@ -42,8 +43,8 @@ def main() -> None:
     given = arguments.parse_args()
 
     sentences = list(dict.fromkeys(read_sentences(given.files)))
-    order = Permutation(len(sentences), 0, 0)
-    shuffled = [sentences[order[index]] for index in range(len(sentences))]
+    order = Permutation(len(sentences), 0, 0)[np.arange(len(sentences))]
+    shuffled = [sentences[index] for index in order]
     given.out.mkdir(parents=True, exist_ok=True)
     counts = [
         ("ending.csv", write_endings(given.out / "ending.csv", shuffled, given.examples)),
