@@ -2,12 +2,14 @@
 
 import csv
 import json
+import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 import torch
 
+import fork_server
 from conftest import WORDS
 from glue_runs import finetune as finetune_glue
 from glue_runs import tiny
@@ -173,8 +175,10 @@ def test_auto_settings_are_resolved_and_a_resumed_run_has_the_same(
 
 
 def test_a_sweep_runs_own_data_with_several_seeds(
-    model: Path, files: dict[str, str], tmp_path: Path
+    model: Path, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    monkeypatch.setattr(subprocess, "Popen", fork_server.Popen)
     output = tmp_path / "sweep"
     given = recipe(model, output, data=own(files), epochs=1).model_dump()
     given |= {"max_length": "auto", "sweep": {"seed": [1, 2]}}
