@@ -234,7 +234,7 @@ class Engine(Evaluator):
         self._sums.zero_()
 
         for number, (batch, key) in enumerate(zip(prepared, keys, strict=True)):
-            torch.manual_seed(key)
+            _seed(key, device)
             last = number == len(prepared) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self._forward):
                 if self._graphs is not None:
@@ -286,6 +286,18 @@ class Engine(Evaluator):
     def _values(self, norm: Tensor) -> Tensor:
         """Return the step's sums and the gradient's norm, over all processes."""
         return torch.cat([self._over_processes(self._sums), norm.double().view(1)])
+
+
+def _seed(seed: int, device: torch.device) -> None:
+    """Seed the draws of the device that trains.
+
+    `torch.manual_seed` seeds every other kind of device too. Where these have not been used it
+    notes the call, with the stack, for later: 4 ms each time, which are for nothing on a CPU.
+    """
+    if device.type == "cpu":
+        torch.default_generator.manual_seed(seed)
+    else:
+        torch.manual_seed(seed)
 
 
 def _copied_to_host(values: Tensor) -> Callable[[], list[float]]:
