@@ -5,7 +5,6 @@ alone.
 import csv
 import io
 import json
-import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -281,30 +280,6 @@ def test_several_files_keep_their_names_in_a_folder(
         alone = tmp_path / f"{name}.csv"
         predict_file(model, str(shards / f"{name}.csv"), alone)
         assert (tmp_path / "out" / f"{name}.csv").read_bytes() == alone.read_bytes()
-
-
-def test_ray_predicts_several_files_as_here(
-    run: Path,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
-    ray = pytest.importorskip("ray")
-    monkeypatch.setattr(os, "cpu_count", lambda: 1)  # each worker imports torch
-    files = []
-    for name, texts in (("one", TEXTS), ("two", TEXTS[:3] * 20), ("three", ["music " * 20])):
-        rows = [("id", "text"), *((str(n), text) for n, text in enumerate(texts))]
-        files.append(str(write_csv(tmp_path / f"{name}.csv", rows)))
-    try:
-        write_predictions(str(run), files, tmp_path / "ray", [], "ray")
-    finally:
-        ray.shutdown()
-    printed = capsys.readouterr()
-    assert printed.out.count(" rows of ") == 3
-    assert "1 of 1 texts have more than 16 tokens" in printed.err
-    write_predictions(str(run), files, tmp_path / "here", [], "processes")
-    for file in (tmp_path / "here").iterdir():
-        assert (tmp_path / "ray" / file.name).read_bytes() == file.read_bytes()
 
 
 def test_what_cannot_be_predicted_is_told(run: Path, pairs: Path, tmp_path: Path) -> None:

@@ -1,5 +1,6 @@
 """Executors: the same results whoever works, and what goes wrong is told."""
 
+import csv
 import json
 import operator
 import os
@@ -15,11 +16,15 @@ import pytest
 
 from builds import at
 from conftest import UNIT_BYTES
+from saved_runs import save_run
 from sqzb.corpus import executors
 from sqzb.corpus.executors import run
 from sqzb.corpus.store import Corpus, read_manifest
 from sqzb.errors import UserError
+from sqzb.predict import write_predictions
 from sqzb.recipe import CorpusRecipe, dump_recipe
+
+TEXTS = ["the letter", "Water, and a stone bridge over it.", "garden", "", "of the river", "music"]
 
 
 def results(executor: str, workers: int, function: Any, tasks: list[tuple[Any, ...]]) -> list[Any]:
@@ -87,7 +92,10 @@ import ray
 from sqzb.corpus import executors, sources
 from sqzb.corpus.build import build
 from sqzb.errors import UserError
+from sqzb.predict import write_predictions
 from sqzb.recipe import CorpusRecipe, load_recipe
+
+recipe, unit_bytes, classifier, predictions, *files = sys.argv[1:]
 
 def work(number):
     if number < 0:
@@ -107,8 +115,9 @@ try:
         found(-1, 5)
     except UserError as error:
         told["error"] = str(error)
-    sources.UNIT_BYTES = int(sys.argv[2])
-    build(load_recipe(CorpusRecipe, Path(sys.argv[1])), 2, "ray")
+    sources.UNIT_BYTES = int(unit_bytes)
+    build(load_recipe(CorpusRecipe, Path(recipe)), 2, "ray")
+    write_predictions(classifier, files, Path(predictions), [], "ray")
 finally:
     ray.shutdown()
 print(json.dumps(told))
@@ -119,13 +128,20 @@ def test_ray_gives_the_same(
     tmp_path: Path,
     corpus: Corpus,
     corpus_recipe: CorpusRecipe,
+    vocabulary: Path,
     content: Callable[[Path], dict[str, bytes]],
 ) -> None:
-    """The same results and errors, and the same corpus: one start of Ray, which takes
-    seconds, shows both.
+    """The same results and errors, the same corpus, and the same predictions of several files:
+    one start of Ray, which takes seconds, shows all three.
     """
     pytest.importorskip("ray")
     (tmp_path / "recipe.yaml").write_text(dump_recipe(at(corpus_recipe, tmp_path / "corpus")))
+    classifier = str(save_run(tmp_path / "cola", vocabulary, task="cola", max_length=16))
+    files = []
+    for name, texts in (("one", TEXTS), ("two", TEXTS[:3] * 20), ("three", ["music " * 20])):
+        files.append(str(tmp_path / f"{name}.csv"))
+        with open(files[-1], "w", encoding="utf-8", newline="") as file:
+            csv.writer(file).writerows([("id", "text"), *enumerate(texts)])
     # A machine with other work needs longer than Ray's half a minute.
     settings = {
         "HOME": str(tmp_path),
@@ -133,8 +149,10 @@ def test_ray_gives_the_same(
         "RAY_raylet_start_wait_time_s": "200",
     }
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | settings
+    arguments = [str(tmp_path / "recipe.yaml"), str(UNIT_BYTES)]
+    arguments += [classifier, str(tmp_path / "by_ray"), *files]
     ended = subprocess.run(
-        [sys.executable, "-c", RAY, str(tmp_path / "recipe.yaml"), str(UNIT_BYTES)],
+        [sys.executable, "-c", RAY, *arguments],
         capture_output=True,
         text=True,
         env=env,
@@ -147,6 +165,14 @@ def test_ray_gives_the_same(
     assert told["squares"].count(None) >= 4
     assert told["error"] == "mend -1"
     assert content(tmp_path / "corpus") == content(corpus.folder)
+
+    assert ended.stdout.count(" rows of ") == 3
+    assert "1 of 1 texts have more than 16 tokens" in ended.stderr
+    write_predictions(classifier, files, tmp_path / "here", [], "processes")
+    written = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
+    assert sorted(written) == ["one.csv", "three.csv", "two.csv"]
+    for name, predictions in written.items():
+        assert (tmp_path / "by_ray" / name).read_bytes() == predictions
 
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
