@@ -25,14 +25,14 @@ TEXT = (
     "paper harbour"
 )
 WORDS = TEXT.split()
-UNITS = 6  # of 400 kB
+UNITS = 6  # of 230 kB
 RECORDS = "shards/*.json"
 
 
 def texts(seed: int) -> list[str]:
     draw = random.Random(seed)
     sentences = [" ".join(draw.choices(WORDS, k=12)).capitalize() + "." for _ in range(2000)]
-    return [" ".join(draw.choices(sentences, k=40)) for _ in range(150)]
+    return [" ".join(draw.choices(sentences, k=40)) for _ in range(80)]
 
 
 @pytest.fixture(scope="module")
