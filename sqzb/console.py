@@ -1,6 +1,7 @@
 """Console output: progress bars on a terminal, periodic lines elsewhere, tables, errors."""
 
 import logging
+import re
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -14,8 +15,12 @@ from rich.text import Text
 PLAIN_SECONDS = 30.0
 _TEXT_FIELDS = ("description", "fields[count]", "fields[text]")
 
-out = Console(highlight=False, soft_wrap=True)
-err = Console(stderr=True, highlight=False, soft_wrap=True)
+# Names of columns, labels and files may hold square brackets and colons: nothing is markup.
+_PLAIN = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
+_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the line end
+
+out = Console(**_PLAIN)  # type: ignore[arg-type]
+err = Console(stderr=True, **_PLAIN)  # type: ignore[arg-type]
 
 
 Unit = Callable[[int], str]
@@ -97,14 +102,19 @@ class _Silent(Bar):
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: the first column left-aligned, the others right-aligned.
 
-    Square brackets in the rows are printed as they are, not read as rich's markup.
+    Square brackets are printed as they are, not read as rich's markup.
     """
-    drawn = Table(title=title, title_justify="left", title_style="bold")
+    drawn = Table(title=Text(title), title_justify="left", title_style="bold")
     for index, name in enumerate(header):
-        drawn.add_column(name, justify="right" if index else "left")
+        drawn.add_column(Text(visible(name)), justify="right" if index else "left")
     for row in rows:
-        drawn.add_row(*map(Text, row))
+        drawn.add_row(*(Text(visible(cell)) for cell in row))
     out.print(drawn)
+
+
+def visible(text: str) -> str:
+    """Return text with hexadecimal escapes for control characters, which a terminal obeys."""
+    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
 
 
 def error(message: str) -> None:

@@ -147,8 +147,26 @@ def test_a_table_has_all_cells(screen: Screen) -> None:
 
 
 def test_brackets_in_a_table_mean_nothing(screen: Screen) -> None:
-    console.table("What was learnt", ("text",), [("[bold]a [/x] b",)])
-    assert "[bold]a [/x] b" in "\n".join(screen.out)
+    """Nor in its title and header, which hold names of files, columns and labels."""
+    console.table("What [/x] learnt", ("text [/x]", ":smile:"), [("[bold]a [/x] b", "1")])
+    shown = "\n".join(screen.out)
+    for text in ("What [/x] learnt", "text [/x]", ":smile:", "[bold]a [/x] b"):
+        assert text in shown
+
+
+@given(printable | markup)
+def test_messages_are_printed_as_they_are(text: str) -> None:
+    """Paths of files and names of columns are in them."""
+    with console.out.capture() as captured:
+        console.out.print(f"{text}.")
+    assert captured.get() == f"{text}.\n"
+
+
+def test_a_table_obeys_no_control_characters(screen: Screen) -> None:
+    console.table("", ("label\x1b[2J",), [("a\tb\x07\x9b31mc",), ("two\nlines",)])
+    shown = "\n".join(screen.out)
+    assert r"label\x1b[2J" in shown and r"a\x09b\x07\x9b31mc" in shown
+    assert "\x1b" not in shown and "\x9b" not in shown and r"\x0a" not in shown
 
 
 @pytest.mark.parametrize(

@@ -14,7 +14,7 @@ def run_sqzb(*arguments: str, threads: int | None = None) -> float:
     threads: threads of torch; by default those of the environment.
     """
     limit = {} if threads is None else {"OMP_NUM_THREADS": str(threads)}
-    console.out.print(f"\n[bold]$ sqzb {' '.join(arguments)}[/]")
+    console.out.print(f"\n$ sqzb {' '.join(arguments)}", style="bold")
     started = time.perf_counter()
     ended = subprocess.run([sys.executable, "-m", "sqzb", *arguments], env=os.environ | limit)
     if ended.returncode:

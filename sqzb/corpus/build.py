@@ -81,7 +81,7 @@ def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Co
                 _run_stages(folder, recipe, work, workers, executor)
             else:
                 message = f"{folder} is finished and intact: there is nothing to do."
-                console.out.print(message, markup=False)
+                console.out.print(message)
     except OSError as error:
         if error.errno not in (errno.ENOSPC, errno.EDQUOT):
             raise
@@ -124,7 +124,7 @@ def verify(folder: Path) -> None:
         )
     manifest = read_manifest(folder)
     n = len(manifest["files"] | manifest["marks"])
-    console.out.print(f"All {n:,} files of {folder} are intact.", markup=False)
+    console.out.print(f"All {n:,} files of {folder} are intact.")
     report(Corpus(folder))
 
 

@@ -264,7 +264,6 @@ def report(corpus: Corpus) -> None:
     console.out.print(
         f"{corpus.folder / MANIFEST}: {tokens[TRAIN]:,} tokens for training, "
         f"{tokens[HELDOUT]:,} held out, vocabulary of {manifest['vocab_size']:,}{loss}",
-        markup=False,
     )
 
 

@@ -4,7 +4,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from numpy.typing import NDArray
-from rich.text import Text
 
 from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, Kind, Labels, Number, Tags
@@ -129,7 +128,7 @@ def print_own_data(
     """
     seen = overview(data, splits)
     for line in sentences(seen):
-        console.out.print(Text(line))
+        console.out.print(console.visible(line))
     console.table("Examples", *split_rows(seen))
     console.table("Labels", *label_rows(seen))
 

@@ -44,10 +44,9 @@ def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
     }
     types = batch.token_type_ids[row].tolist()
     positions = [position for position, token in enumerate(seen) if token != PAD]
-    console.out.print(
-        f"\n[bold]{title}[/]: {ORDERS[int(batch.sop_labels[row])]}, "
-        f"{len(positions)} of {len(seen)} positions"
-    )
+    order = ORDERS[int(batch.sop_labels[row])]
+    figures = f": {order}, {len(positions)} of {len(seen)} positions"
+    console.out.print(Text.assemble("\n", (title, "bold"), figures))
     for segment, name in enumerate("AB"):
         of_segment = [position for position in positions if types[position] == segment]
         if of_segment:
