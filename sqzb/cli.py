@@ -457,7 +457,8 @@ def evaluate(
     columns = [] if text is None else [name.strip() for name in text.split(",")]
     if split == "test" and json is None:
         raise typer.BadParameter(
-            "--split test makes predictions, not figures: give --json FILE for them"
+            "--split test makes predictions, not figures: give --json FILE for them; to measure "
+            "test examples that have labels, give --data FILE"
         )
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
@@ -535,7 +536,8 @@ def predict(
         raise typer.BadParameter("--text, --output and --executor are for --file FILE")
     if output is not None and json:
         raise typer.BadParameter("--json prints; for a file give --output FILE.jsonl alone")
-    if output is None and file and (len(file) > 1 or executor != "processes"):
+    is_several = bool(file) and (len(file or ()) > 1 or Path((file or [""])[0]).is_dir())
+    if output is None and file and (is_several or executor != "processes"):
         raise typer.BadParameter("several files need --output FOLDER")
     from sqzb import predict as predicting
     from sqzb.data.formats import open_table

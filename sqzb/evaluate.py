@@ -36,7 +36,13 @@ def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
     kind = data.kind
     names = data.test_splits if split == "test" else data.validation_splits
     if not names:
-        raise UserError(f"{data.name} has no {split} split. Give --split test.")
+        advice = "Give --split test."
+        if split == "test":
+            advice = (
+                "Finetune with --test FILE, measure examples that have labels with --data FILE, or "
+                "predict with `sqzb predict RUN --file FILE`."
+            )
+        raise UserError(f"{data.name} has no {split} split. {advice}")
     found: dict[str, Any] = {
         "path": path,
         "task": data.name,

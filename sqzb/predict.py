@@ -13,7 +13,7 @@ from sqzb import console
 from sqzb.corpus import executors
 from sqzb.data.dataset import Labels, Number, Tags
 from sqzb.data.formats import STANDARD_INPUT, open_table, tables
-from sqzb.data.formats.common import Row, Table
+from sqzb.data.formats.common import Row, Table, one_line
 from sqzb.data.texts import COUNTS, Checked, TextTable, check, choose_texts
 from sqzb.data.writing import PARQUET, has_ending, json_line, open_writer, output_ending
 from sqzb.errors import UserError
@@ -114,8 +114,8 @@ def print_predictions(path: str, table: Table, text: Sequence[str], as_json: boo
     model = load(path)
     if table.path == COMMAND_LINE and model.texts not in (None, len(table.columns)):
         raise UserError(
-            f"{path} needs {COUNTS[model.texts]} per example. Give {COUNTS[model.texts]}, each in "
-            "quotes."
+            f"{path} needs {COUNTS[model.texts]} per example, not {len(table.columns)}. "
+            "Put each text into quotes."
         )
     texts = choose_texts(table, text, model.columns, model.texts, model.takes_words)
     names = added_columns(model, table.columns)
@@ -341,8 +341,8 @@ def shown(prediction: Prediction | None) -> str:
     if isinstance(prediction, TokensPrediction):
         pairs = zip(prediction.words, prediction.tags, strict=True)
         return " ".join(f"{word}/{tag}" for word, tag in pairs)
-    first = ", ".join(_named(prediction)) or "(none)"
-    each = [f"{name} {value:.1%}" for name, value in prediction.probabilities.items()]
+    first = ", ".join(map(one_line, _named(prediction))) or "(none)"
+    each = [f"{one_line(name)} {value:.1%}" for name, value in prediction.probabilities.items()]
     return "\t".join([first, *each])
 
 

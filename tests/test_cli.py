@@ -193,6 +193,8 @@ def test_wrong_usage_ends_with_2(arguments: list[str]) -> None:
         (["prepare-corpus", "corpus", "--heldout"], "no dashes: heldout=VALUE"),
         (["finetune", "--task", "mrpc", "--seeds", "1 2"], "such as 1,2,3; not '1 2'"),
         (["finetune", "--task", "mrpc", "--resume"], "give --resume auto"),
+        (["predict", "model", "--file", "."], "several files need --output FOLDER"),
+        (["eval", "run", "--split", "test"], "that have labels, give --data FILE"),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) else "",
 )

@@ -342,9 +342,9 @@ def test_words_and_texts_get_tags_and_entities(vocabulary: Path, tmp_path: Path)
 
 
 def test_a_sentence_in_place_of_a_pair_is_told(run: Path, pairs: Path) -> None:
-    with pytest.raises(UserError, match=r"needs two texts per example\. Give two texts"):
+    with pytest.raises(UserError, match=r"needs two texts per example, not 1\. Put each"):
         print_predictions(str(pairs), sentences_table(["a"]), [], as_json=False)
-    with pytest.raises(UserError, match="needs one text per example"):
+    with pytest.raises(UserError, match=r"needs one text per example, not 2\. Put each"):
         print_predictions(str(run), sentences_table(["a", "b"]), [], as_json=False)
 
 
@@ -355,4 +355,5 @@ def test_the_line_that_is_shown() -> None:
     assert shown(LabelsPrediction(("a", "b"), {"a": 0.6, "b": 0.7})) == "a, b\ta 60.0%\tb 70.0%"
     assert shown(LabelsPrediction((), {"a": 0.25})) == "(none)\ta 25.0%"
     assert shown(TokensPrediction(("Ada", "ran"), ("B-PER", "O"), ())) == "Ada/B-PER ran/O"
+    assert shown(LabelsPrediction(("a\nb",), {"a\nb": 0.6})) == "a b\ta b 60.0%"
     assert shown(None) == ""

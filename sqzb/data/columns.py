@@ -37,6 +37,7 @@ PAIRS = [
 PAIR_ENDINGS = (("1", "2"), ("_1", "_2"), ("_a", "_b"))
 TEXT_OPTION = "--text"
 LABEL_OPTION = "--label"
+KIND_OPTION = "--kind"
 
 
 @dataclass(frozen=True)

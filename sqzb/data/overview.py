@@ -4,9 +4,9 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from sqzb.data.columns import LABEL_OPTION, TEXT_OPTION
+from sqzb.data.columns import KIND_OPTION, LABEL_OPTION, TEXT_OPTION
 from sqzb.data.dataset import Example, Kind, Label, Labels, Number, Tags, empty_texts, in_common
-from sqzb.data.formats.common import listed
+from sqzb.data.formats.common import listed, one_line
 from sqzb.data.labels import kind_name
 from sqzb.data.own import OwnData
 
@@ -115,7 +115,7 @@ def _figures(kind: Kind, examples: Sequence[Example], train: Sequence[Example]) 
 def sentences(overview: Overview) -> list[str]:
     """Return the columns, the kind, the held-out share and the first examples, a line each."""
     text = ",".join(overview.text)
-    noted = {"text": TEXT_OPTION, "label": LABEL_OPTION, "kind": "data.kind"}
+    noted = {"text": TEXT_OPTION, "label": LABEL_OPTION, "kind": KIND_OPTION}
     notes = dict.fromkeys(noted, "")
     for name in overview.recognised:
         notes[name] = f" (recognised; change it with {noted[name]})"
@@ -145,7 +145,7 @@ def sentences(overview: Overview) -> list[str]:
 
 
 def _cut(text: str) -> str:
-    text = " ".join(text.split())
+    text = one_line(text)
     return text if len(text) <= LONGEST_TEXT else f"{text[: LONGEST_TEXT - 1]}…"
 
 
@@ -154,10 +154,10 @@ def shown_label(kind: Kind, label: Label | None) -> str:
     if label is None:
         return "(withheld)"
     if isinstance(label, tuple):
-        names = [kind.names[index] for index in label]
+        names = [one_line(kind.names[index]) for index in label]
         between = " " if isinstance(kind, Tags) else ", "
         return between.join(names) or "(none)"
-    return f"{label:g}" if isinstance(kind, Number) else kind.names[int(label)]
+    return f"{label:g}" if isinstance(kind, Number) else one_line(kind.names[int(label)])
 
 
 def split_rows(overview: Overview) -> tuple[tuple[str, ...], Rows]:

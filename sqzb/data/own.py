@@ -201,11 +201,20 @@ def _tables(files: OwnFiles, split: str, known: Known | None) -> list[Table]:
     is_tags = files.kind == "tokens" or (known is not None and isinstance(known.kind, Tags))
     return tables(
         files.of(split),
-        option=f"--{split}",
+        option=_option(files, split, known),
         split=files.split if split == "train" else split,
         revision=revision,
         tokens=is_tags,
     )
+
+
+def _option(files: OwnFiles, split: str, known: Known | None) -> str:
+    """Return the option that names the files of a split, for messages."""
+    if known is None:
+        return f"--{split}"
+    # `sqzb eval RUN --data` has no training files. `sqzb eval RUN` takes the paths of the run,
+    # which a resume renews.
+    return f"sqzb finetune --resume auto --{split}" if files.train else "--data"
 
 
 def _is_hub(path: str) -> bool:

@@ -57,8 +57,12 @@ def open_other(
     """
     from sqzb.data.own import OwnFiles, open_own
 
+    others = f" and {len(files) - 1} more" if len(files) > 1 else ""
     known = replace(
-        known.for_other_files(), text=tuple(text) or known.text, label=label or known.label
+        known.for_other_files(),
+        name=f"{files[0]}{others}",  # the training data's name would hide what was measured
+        text=tuple(text) or known.text,
+        label=label or known.label,
     )
     own = OwnFiles(
         validation=tuple(files), separator=recipe.data.separator, revision=recipe.data.revision

@@ -33,7 +33,7 @@ def test_classes(tmp_path: Path) -> None:
     assert said[:3] == [
         "text: text (recognised; change it with --text)",
         "label: label",
-        "kind: one class of each text, 3 names (recognised; change it with data.kind)",
+        "kind: one class of each text, 3 names (recognised; change it with --kind)",
     ]
     assert said[3:] == ["1. a → x", "2. a → x", "3. a → y"]
     assert split_rows(view)[1] == [

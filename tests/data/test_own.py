@@ -103,10 +103,10 @@ def test_a_split_is_read_from_the_files_again_and_only_then(tmp_path: Path) -> N
     data = own(str(path), validation=(str(path),))
     path.unlink()
     assert len(examples(data)) == ROWS  # all splits were read when the data was opened
-    with pytest.raises(UserError, match=r"no file.*a\.csv.* new path with --train"):
+    with pytest.raises(UserError, match=r"no file.*a\.csv.* new path with .* --train"):
         data.read("train")
     later = again(data)  # nothing is read before it is asked for
-    with pytest.raises(UserError, match=r"new path with --validation"):
+    with pytest.raises(UserError, match=r"new path with sqzb finetune --resume auto --validation"):
         later.read("validation")
 
 

@@ -125,6 +125,7 @@ def test_other_files_are_scored_with_the_runs_labels_and_columns(
     again = evaluate_task(folder, data_for(folder, None, None, [files["validation"]]), "validation")
     final = final_figures(Path(folder))
     assert final is not None and again["accuracy"] == pytest.approx(final["accuracy"])
+    assert again["task"] == files["validation"]  # and not the name of the training data
 
     renamed = write_csv(tmp_path / "renamed.csv", ("a", "b", "c"), rows(N))
     with pytest.raises(UserError, match="has no column 'one'"):
@@ -135,6 +136,10 @@ def test_other_files_are_scored_with_the_runs_labels_and_columns(
     strange = write_csv(tmp_path / "strange.csv", ("one", "two", "verdict"), [("a", "b", "2")])
     with pytest.raises(UserError, match=r"strange\.csv:2.*'2'"):
         data_for(folder, None, None, [strange]).read("validation")
+    with pytest.raises(UserError, match=r"no file.* with --data"):
+        data_for(folder, None, None, ["absent.csv"]).read("validation")
+    with pytest.raises(UserError, match=r"no test split\..*--data FILE"):
+        evaluate_task(folder, data, "test")
     with pytest.raises(UserError, match="--data is for a run on data of your own"):
         data_for(str(model), None, None, [strange])
     (Path(folder) / KNOWN).write_text("{}", encoding="utf-8")

@@ -142,6 +142,11 @@ def missing_column(path: str, name: str, columns: Sequence[str], option: str) ->
     )
 
 
+def one_line(text: str) -> str:
+    """Return text with one space for all white space, line ends too."""
+    return " ".join(text.split())
+
+
 def listed(names: Sequence[str], most: int = 12) -> str:
     """Return names with commas between, the first `most` of them."""
     shown = ", ".join(repr(name if len(name) <= 60 else f"{name[:59]}…") for name in names[:most])
