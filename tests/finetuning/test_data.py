@@ -53,6 +53,17 @@ def write_csv(path: Path, header: Sequence[str], content: Sequence[Sequence[str]
     return str(path)
 
 
+def write_glue(folder: Path) -> Path:
+    """Write the rows as GLUE's MRPC, and return the folder for --glue-dir."""
+    mrpc = folder / "glue" / "MRPC"
+    mrpc.mkdir(parents=True)
+    for name, first in (("train.tsv", 0), ("dev.tsv", N)):
+        lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
+        lines += [f"{label}\t0\t0\t{one}\t{two}" for one, two, label in rows(first)]
+        (mrpc / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
+    return mrpc.parent
+
+
 @pytest.fixture
 def files(tmp_path: Path) -> dict[str, str]:
     """Training and validation files in CSV, whose columns have names of their own."""
@@ -83,13 +94,8 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 def test_a_glue_task_in_csv_gives_the_numbers_of_the_task(
     model: Path, files: dict[str, str], tmp_path: Path
 ) -> None:
-    glue = tmp_path / "glue" / "MRPC"
-    glue.mkdir(parents=True)
-    for name, first in (("train.tsv", 0), ("dev.tsv", N)):
-        lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
-        lines += [f"{label}\t0\t0\t{one}\t{two}" for one, two, label in rows(first)]
-        (glue / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    of_task = finetune_glue(recipe(model, tmp_path / "task", task="mrpc"), glue.parent)
+    glue = write_glue(tmp_path)
+    of_task = finetune_glue(recipe(model, tmp_path / "task", task="mrpc"), glue)
     of_file = run(recipe(model, tmp_path / "file", data=own(files)))
 
     expected, found = weights(of_task), weights(of_file)
@@ -229,13 +235,8 @@ def test_a_run_on_a_task_may_teach_own_data(
     model: Path, files: dict[str, str], tmp_path: Path
 ) -> None:
     """The teacher was finetuned by `--task mrpc`; the student's labels have the same names."""
-    glue = tmp_path / "glue" / "MRPC"
-    glue.mkdir(parents=True)
-    for name, first in (("train.tsv", 0), ("dev.tsv", N)):
-        lines = ["Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"]
-        lines += [f"{label}\t0\t0\t{one}\t{two}" for one, two, label in rows(first)]
-        (glue / name).write_text("\n".join(lines) + "\n", encoding="utf-8")
-    teacher = finetune_glue(recipe(model, tmp_path / "teacher", task="mrpc", epochs=1), glue.parent)
+    glue = write_glue(tmp_path)
+    teacher = finetune_glue(recipe(model, tmp_path / "teacher", task="mrpc", epochs=1), glue)
 
     names = ("not_equivalent", "equivalent")
     named = [(one, two, names[int(label)]) for one, two, label in rows()]
