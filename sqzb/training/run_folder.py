@@ -1,6 +1,7 @@
 """A run's folder: recipe.yaml, run.json, metrics.jsonl, checkpoints/, final/."""
 
 import contextlib
+import functools
 import json
 import math
 import os
@@ -60,8 +61,7 @@ class RunLog:
                 "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
                 "seed": seed,
                 "git": git_state(PACKAGE),
-                "versions": {"sqzb": __version__, "python": platform.python_version()}
-                | {name: version(name) for name in LIBRARIES},
+                "versions": _versions(),
                 "hardware": {
                     "device": device,
                     "kernels": kernels,
@@ -96,6 +96,13 @@ class RunLog:
         kept = [line for line in lines if _step(line) <= step]
         with whole_file(path) as aside:
             aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
+    """Return the versions of sqzb, Python and the libraries that numbers depend on."""
+    libraries = {name: version(name) for name in LIBRARIES}
+    return {"sqzb": __version__, "python": platform.python_version()} | libraries
 
 
 def git_state(package: Path) -> dict[str, Any] | None:
