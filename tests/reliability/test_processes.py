@@ -46,7 +46,7 @@ IMPATIENT = """
 from datetime import timedelta
 from sqzb.cli import main
 from sqzb.training import engine
-engine.PATIENCE = timedelta(seconds=3)
+engine.PATIENCE = timedelta(seconds=1)
 main()
 """
 # One process whose third loss is no number.
@@ -304,7 +304,7 @@ def test_a_process_that_never_comes_is_not_waited_for_without_end(
     processes[missing].kill()
     assert processes.codes()[1 - missing] == PeerLost.exit_code
     said = processes.said(1 - missing)
-    assert "did not find each other within 3 seconds" in said and "Traceback" not in said
+    assert "did not find each other within 1 seconds" in said and "Traceback" not in said
 
 
 def test_what_is_not_finite_in_one_process_is_skipped_by_both(begin: Begin) -> None:
