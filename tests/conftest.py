@@ -25,6 +25,7 @@ import pytest
 import torch
 from torch import Tensor
 
+import fork_server
 from sqzb.corpus import sources
 from sqzb.corpus.build import build
 from sqzb.corpus.store import Corpus
@@ -43,6 +44,18 @@ children language science
 """
 WORDS = TEXT.split()
 UNIT_BYTES = 25_000
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_setupnodes() -> None:
+    """One fork server for all workers, which begins while they collect the tests.
+
+    It and the workers shall have one environment. readline, which pytest imports, has set these
+    variables for the processes that are started from here, but not in `os.environ`.
+    """
+    for name in {"LINES", "COLUMNS"} - os.environ.keys():
+        os.unsetenv(name)
+    fork_server.begin()
 
 
 def pytest_collection_finish() -> None:

@@ -4,8 +4,8 @@ again.
 A server has imported torch and the trainers, and has done nothing else. Asked for a program, it
 forks: the child takes its files, folder, environment and arguments, and is the program. It has a
 pid, a process group, signals and an exit code like any other process, and may itself ask the server
-for further ones. One server serves one process of pytest and ends with it, however that ends, and
-its children with it.
+for further ones. One server serves one pytest, with all its workers, and ends with it, however that
+ends, and its children with it.
 
 What a library reads while it is imported is the server's: other values in the environment of a
 program are refused. Nor is it a place for tests of what is imported, or of different seeds of
@@ -26,6 +26,7 @@ import subprocess
 import sys
 import tempfile
 import threading
+import time
 from collections.abc import Callable, Mapping, Sequence
 from importlib import import_module
 from pathlib import Path
@@ -204,11 +205,11 @@ def _file(
     return None, given if isinstance(given, int) else given.fileno()
 
 
-@functools.cache
-def address() -> str:
-    """The path of the socket of this process's server, which the first call starts."""
-    if ADDRESS in os.environ:
-        return os.environ[ADDRESS]
+def begin() -> IO[bytes]:
+    """Start a server that ends with this process; what it says.
+
+    The server is the one of all processes that are started from now on, too.
+    """
     folder = tempfile.TemporaryDirectory()
     path = f"{folder.name}/socket"
     server = _TruePopen(
@@ -218,14 +219,27 @@ def address() -> str:
         stdout=subprocess.PIPE,
         start_new_session=True,  # a Ctrl-C at pytest's terminal is for pytest
     )
-    assert server.stdin is not None and server.stdout is not None
-    assert server.stdout.readline() == b"ready\n"
+    assert server.stdout is not None
 
     def end() -> None:
         server.communicate()  # its input ends
         folder.cleanup()
 
     atexit.register(end)
+    os.environ[ADDRESS] = path
+    return server.stdout
+
+
+@functools.cache
+def address() -> str:
+    """The path of the socket of the server, which the first call starts or waits for."""
+    if ADDRESS not in os.environ:
+        assert begin().readline() == b"ready\n"
+    path = os.environ[ADDRESS]
+    limit = time.monotonic() + 120
+    while not os.path.exists(path):
+        assert time.monotonic() < limit, "the fork server has not begun"
+        time.sleep(0.05)
     return path
 
 
@@ -256,8 +270,9 @@ class Server:
     def __init__(self, path: str, environment: dict[str, str]) -> None:
         self.environment = environment
         self.listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-        self.listening.bind(path)
+        self.listening.bind(f"{path}.new")
         self.listening.listen(100)
+        os.rename(f"{path}.new", path)  # who finds it can connect
         self.woken, self.wake = socket.socketpair()
         self.wake.setblocking(False)
         self.running: dict[int, socket.socket] = {}
