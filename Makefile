@@ -15,6 +15,8 @@ HUB_READY := $(HUB_VENV)/.ready
 demo: $(READY)
 	$(VENV)/bin/python scripts/demo.py
 
+# Each process of the tests would compile them anew without the cache of Python's bytecode.
+test: export PYTHONDONTWRITEBYTECODE =
 test: $(READY)
 	$(VENV)/bin/python -m pytest -n 2 --dist worksteal
 
