@@ -338,16 +338,16 @@ def test_odd_text_comes_as_it_is(name: str, folder: Path, corpus_recipe: CorpusR
     )
 
 
-def test_a_million_empty_documents_are_read(folder: Path) -> None:
-    pq.write_table(pa.table({"text": pa.array([""] * 999_999 + ["one"])}), folder / "empty.parquet")
+def test_two_hundred_thousand_empty_documents_are_read(folder: Path) -> None:
+    pq.write_table(pa.table({"text": pa.array([""] * 199_999 + ["one"])}), folder / "empty.parquet")
     with no_hang():
         found, bad = read(source_of(folder / "empty.parquet"))
-    assert not bad and len(found) == 10**6 and found[-1] == "one" and not any(found[:-1])
+    assert not bad and len(found) == 200_000 and found[-1] == "one" and not any(found[:-1])
 
 
 @pytest.mark.parametrize("name", ["a.jsonl", "blocks.txt", "wiki_00", "a.jsonl.zst"])
 def test_blank_lines_alone_are_no_documents(name: str, folder: Path) -> None:
-    blank = b" \n\r\n\n" * 10**5
+    blank = b" \n\r\n\n" * 40_000
     with no_hang():
         assert read(
             write(folder / name, _sealed_zst(blank) if name.endswith("zst") else blank)
