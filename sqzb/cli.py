@@ -460,6 +460,8 @@ def evaluate(
             "--split test makes predictions, not figures: give --json FILE for them; to measure "
             "test examples that have labels, give --data FILE"
         )
+    if json is not None and json.is_dir():
+        raise typer.BadParameter(f"--json {json} is a folder: give a file")
     from sqzb.evaluate import evaluate_corpus, evaluate_task
     from sqzb.files import write_json
     from sqzb.finetuning.finetuned import data_for
@@ -476,7 +478,12 @@ def evaluate(
             paths[0], data_for(paths[0], task, glue_dir, data or (), columns, label), split
         )
     if json is not None:
-        write_json(json, figures)
+        try:
+            write_json(json, figures)
+        except OSError as error:
+            raise UserError(
+                f"{json} cannot be written ({error.strerror}). Give another file with --json."
+            ) from error
 
 
 @app.command(epilog="Example: sqzb predict runs/reviews --file new.csv --output out.csv")

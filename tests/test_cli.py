@@ -159,6 +159,7 @@ def test_debug_shows_the_traceback(place: str) -> None:
         ["eval", "x", "y"],
         ["eval", "x", "--split", "train"],
         ["eval", "x", "--split", "test"],
+        ["eval", "x", "--json", "."],
         ["eval", "x", "--submission", "glue.zip", "--task", "rte"],
         ["prepare-corpus"],
         ["prepare-corpus", "a.yaml", "--verify", "b"],

@@ -22,15 +22,21 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     """Make and lock the folder while the block runs; remove a new folder that stays empty.
 
     Raises:
-        UserError: another run has locked the folder; all processes raise it.
+        UserError: another run has locked the folder, or it cannot be made; all processes raise it.
     """
     if not accelerator.is_main_process:
         if any_process(accelerator, False):
-            raise UserError(f"Another run is using {folder}.")
+            raise UserError(f"Another run is using {folder}, or it cannot be made.")
         yield
         return
     is_new = not folder.exists()
-    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        any_process(accelerator, True)  # the others wait for the answer
+        raise UserError(
+            f"The folder {folder} cannot be made ({error.strerror}). Give another --output."
+        ) from error
     with locked(folder) as ours:
         if any_process(accelerator, not ours):
             raise UserError(

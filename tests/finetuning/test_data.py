@@ -8,11 +8,13 @@ from pathlib import Path
 
 import pytest
 import torch
+from typer.testing import CliRunner
 
 import fork_server
 from conftest import WORDS
 from glue_runs import finetune as finetune_glue
 from glue_runs import tiny
+from sqzb.cli import app
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_task
 from sqzb.finetuning import job
@@ -113,6 +115,10 @@ def test_a_run_remembers_its_data_and_eval_needs_nothing_more(
     known = read_known(folder)
     assert known is not None and known == read_known(folder / "final")
     assert (known.text, known.label, known.kind.names) == (("one", "two"), "verdict", ("0", "1"))
+
+    inside_a_file = str(folder / "recipe.yaml" / "figures.json")
+    ended = CliRunner().invoke(app, ["eval", str(folder), "--json", inside_a_file])
+    assert isinstance(ended.exception, UserError) and "Give another file" in str(ended.exception)
 
     figures = evaluate_task(str(folder), data_for(str(folder), None, None), "validation")
     final = final_figures(folder)
