@@ -16,6 +16,7 @@ from sqzb.finetuning.report import figures_by_name
 WORST = 10  # mistakes to show
 SHOWN = 60  # characters of a text on the terminal
 MOST_CLASSES = 20  # in a confusion matrix on the terminal
+WIDEST_HEADER = 40  # characters of all names of classes; numbers stand for longer ones
 
 
 def by_name(kind: Kind, values: NDArray[Any], encoded: Encoded) -> list[Any]:
@@ -73,12 +74,15 @@ def report_mistakes(
 
 def _print_confusion(kind: Classes, split: str, counts: NDArray[np.int64]) -> None:
     if kind.outputs <= MOST_CLASSES:
-        rows = []
-        for label, row in zip(kind.names, counts.tolist(), strict=True):
+        rows, named, header = [], list(kind.names), list(kind.names)
+        if len("".join(header)) > WIDEST_HEADER:  # a terminal would cut names and counts
+            header = [str(number) for number in range(1, kind.outputs + 1)]
+            named = [f"{number}: {name}" for number, name in zip(header, named, strict=True)]
+        for label, row in zip(named, counts.tolist(), strict=True):
             rows.append((label, *map("{:,}".format, row)))
         console.table(
             f"{split}: true labels (rows) and predicted labels (columns)",
-            ("label", *kind.names),
+            ("label", *header),
             rows,
         )
     warning = under_chance(counts)

@@ -4,10 +4,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+from rich.console import Console
 
+from sqzb import console
 from sqzb.data.dataset import Classes, Example, Kind, Labels, Number, Tags
 from sqzb.finetuning.encode import Encoded, Words
-from sqzb.finetuning.mistakes import by_name, report_mistakes
+from sqzb.finetuning.mistakes import _print_confusion, by_name, report_mistakes
 
 CLASSES, SEVERAL = Classes(("no", "yes")), Labels(("x", "y"))
 TAGS, NUMBER = Tags(("O", "B-X", "I-X")), Number(0, 100)
@@ -75,3 +77,14 @@ def test_mistakes_are_named(
     if kind is TAGS:
         assert "four/B-X" in printed and "four/O" in printed
         assert "one/" not in printed
+
+
+def test_long_names_of_classes_are_numbered_in_the_header(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(console, "out", Console(width=80))
+    kind = Classes(tuple(f"department of {name}" for name in ("sales", "law", "travel")))
+    _print_confusion(kind, "validation", np.full((3, 3), 12_345))
+    shown = capsys.readouterr().out
+    assert "3: department of travel" in shown and shown.count("12,345") == 9
+    assert "…" not in shown
