@@ -71,7 +71,7 @@ Text = Annotated[
     str | None,
     typer.Option(
         metavar="COLUMN",
-        help="Column of the text; of a pair: A,B (default: recognised).",
+        help="Column of the text; a pair is A,B.",
         rich_help_panel=OWN,
     ),
 ]
@@ -251,7 +251,7 @@ def finetune(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="Examples to measure on (default: 10 % of --train).",
+            help="To measure on (default: 10 % of --train).",
             rich_help_panel=OWN,
         ),
     ] = None,

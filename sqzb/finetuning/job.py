@@ -33,6 +33,7 @@ from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import (
     count_examples,
     print_details,
+    print_next_commands,
     print_own_data,
     print_validation_report,
 )
@@ -397,6 +398,7 @@ class Finetuning:
             title = f"Finetuned {self.folder}{which}"
             print_validation_report(title, data, self.figures, splits)
             print_details(data, logits, splits, calibration.thresholds)
+            print_next_commands(self.folder, data)
 
     # The plan
 

@@ -1,9 +1,11 @@
 """The overview of own data, and the closing tables of finetuning and of `sqzb eval`."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
+from rich.text import Text
 
 from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, Kind, Labels, Number, Tags
@@ -38,6 +40,19 @@ def print_validation_report(
         rows.append((_row_name(name, scored), shown(name, value, scored), majority_text))
     console.table(
         title, (f"validation ({count_examples(validation)})", "measured", "majority"), rows
+    )
+    if figures["score"] <= baseline["score"]:
+        console.warn(
+            "The model is no better than one that always predicts the most common label. More "
+            "epochs, another learning rate (lr) or more examples may help."
+        )
+
+
+def print_next_commands(run: Path, data: DataSet) -> None:
+    """Print where the model is, and the commands that use it."""
+    texts = "TEXT" if data.texts == 1 else "TEXT SECOND"
+    console.out.print(
+        Text(f"The model is in {run}/final. Next: sqzb eval {run}, or sqzb predict {run} {texts}")
     )
 
 
