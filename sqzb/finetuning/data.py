@@ -101,7 +101,9 @@ def read_known(run: Path) -> "Known | None":
     """
     from sqzb.data.known import Known
 
-    for path in (run / KNOWN, run.parent / KNOWN):
+    # Beside a saved model that is not the final/ of a run, data.json may be a file of the user's.
+    folders = (run, run.parent) if run.name == "final" else (run,)
+    for path in (folder / KNOWN for folder in folders):
         if not path.exists():
             continue
         try:

@@ -252,3 +252,9 @@ def test_a_run_on_a_task_may_teach_own_data(
     output = tmp_path / "student"
     student = recipe(model, output, data=data, distillation=distillation, epochs=1)
     assert final_figures(run(student)) is not None
+
+
+def test_a_users_file_beside_a_saved_model_is_not_a_runs_memory(tmp_path: Path) -> None:
+    (tmp_path / KNOWN).write_text('[{"text": "a", "label": "b"}]', encoding="utf-8")
+    (tmp_path / "model").mkdir()
+    assert read_known(tmp_path / "model") is None
