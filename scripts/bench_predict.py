@@ -76,8 +76,8 @@ def make(path: str) -> dict[str, Callable[[Sequence[str]], Answers]]:
     theirs: Any = pipeline("text-classification", model=folder, top_k=None)
 
     def ours(texts: Sequence[str]) -> Answers:
-        found = model.predict(texts)
-        return [each.probabilities for each in found if isinstance(each, ClassPrediction)]
+        predictions = model.predict(texts)
+        return [each.probabilities for each in predictions if isinstance(each, ClassPrediction)]
 
     def one_by_one(texts: Sequence[str]) -> Answers:
         return [by_label(answer) for answer in theirs(list(texts), **tokens)]
@@ -85,8 +85,8 @@ def make(path: str) -> dict[str, Callable[[Sequence[str]], Answers]]:
     def in_batches(texts: Sequence[str]) -> Answers:
         order = sorted(range(len(texts)), key=lambda row: len(texts[row]))
         in_order = [texts[row] for row in order]
-        found = theirs(in_order, batch_size=EVALUATION_BATCH, **tokens)
-        by_row = dict(zip(order, found, strict=True))
+        answers = theirs(in_order, batch_size=EVALUATION_BATCH, **tokens)
+        by_row = dict(zip(order, answers, strict=True))
         return [by_label(by_row[row]) for row in range(len(texts))]
 
     return {SQZB: ours, PIPELINE: one_by_one, SORTED: in_batches}

@@ -149,12 +149,12 @@ def compared(by_name: Path, by_file: Path) -> tuple[str, str]:
     same = first.keys() == second.keys()
     same = same and all(torch.equal(second[name], tensor) for name, tensor in first.items())
 
-    expected, found = final_figures(by_name), final_figures(by_file)
-    assert expected is not None and found is not None
+    of_task, of_file = final_figures(by_name), final_figures(by_file)
+    assert of_task is not None and of_file is not None
     # MNLI's metrics have the half before them.
-    named = {name.removeprefix("matched_"): value for name, value in expected.items()}
-    common = (named.keys() & found.keys()) - {"score"}
-    metrics = bool(common) and all(named[name] == found[name] for name in common)
+    named = {name.removeprefix("matched_"): value for name, value in of_task.items()}
+    common = (named.keys() & of_file.keys()) - {"score"}
+    metrics = bool(common) and all(named[name] == of_file[name] for name in common)
     return "equal" if same else "DIFFER", "equal" if metrics else "DIFFER"
 
 

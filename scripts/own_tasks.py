@@ -91,14 +91,14 @@ def write_letters(path: Path, sentences: Sequence[str], examples: int) -> int:
 def write_contents(path: Path, sentences: Sequence[str], examples: int) -> int:
     rows: list[dict[str, object]] = []
     for sentence in sentences[:examples]:
-        found = {
+        holds = {
             "number": bool(re.search(r"\d", sentence)),
             "quotation": bool(QUOTES.search(sentence)),
             "negation": bool(NEGATIONS & set(sentence.lower().split())),
             "comma": "," in sentence,
         }
         text = QUOTES.sub("", sentence).replace(",", "").lower()
-        contents = [name for name, there in found.items() if there]
+        contents = [name for name, there in holds.items() if there]
         rows.append({"sentence": text, "contents": contents})
     write_jsonl(path, rows)
     return len(rows)
