@@ -1,0 +1,102 @@
+"""The command `sqzb eval`."""
+
+from functools import partial
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import typer
+
+from sqzb.cli.options import DATA, OWN, GlueDir, Label, Text, columns_of
+from sqzb.errors import UserError
+
+
+def evaluate(
+    paths: Annotated[
+        list[str],
+        typer.Argument(metavar="RUN", help="Run, saved model or Hub id; several for --submission."),
+    ],
+    task: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="GLUE task (default: the one of the finetuning).",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    split: Annotated[
+        Literal["validation", "test"],
+        typer.Option(
+            metavar="SPLIT",
+            help="validation, or test: predictions for --json (default: validation).",
+            show_default=False,
+            rich_help_panel=DATA,
+        ),
+    ] = "validation",
+    glue_dir: GlueDir = None,
+    data: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="FILE",
+            help="Other examples than the run's own data, to measure on.",
+            rich_help_panel=OWN,
+        ),
+    ] = None,
+    text: Text = None,
+    label: Label = None,
+    corpus: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Corpus with the held-out text for a pretrained model.",
+            rich_help_panel=DATA,
+        ),
+    ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(metavar="ZIP", help="Write GLUE's submission, from one run of each task."),
+    ] = None,
+    json: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")
+    ] = None,
+) -> None:
+    """Evaluate a finetuned or a pretrained model."""
+    if submission is None and len(paths) > 1:
+        raise typer.BadParameter("give one RUN; several RUNs are for --submission ZIP")
+    if submission is not None and (task is not None or corpus is not None):
+        raise typer.BadParameter(
+            "--submission takes the tasks of the runs: leave out --task and --corpus"
+        )
+    if data and (task is not None or corpus is not None or submission is not None):
+        raise typer.BadParameter("--data is for a run on data of your own: leave out the others")
+    if (text is not None or label is not None) and not data:
+        raise typer.BadParameter("--text and --label name columns of --data FILE: give it too")
+    columns = columns_of(text)
+    if split == "test" and json is None:
+        raise typer.BadParameter(
+            "--split test makes predictions, not figures: give --json FILE for them; to measure "
+            "test examples that have labels, give --data FILE"
+        )
+    if json is not None and json.is_dir():
+        raise typer.BadParameter(f"--json {json} is a folder: give a file")
+    from sqzb.evaluate import evaluate_corpus, evaluate_task
+    from sqzb.files import write_json
+    from sqzb.finetuning.finetuned import data_for
+    from sqzb.finetuning.submit import submit
+    from sqzb.glue.data import open_task
+
+    figures: dict[str, Any]
+    if submission is not None:
+        figures = submit(paths, submission, partial(open_task, folder=glue_dir))
+    elif corpus is not None:
+        figures = evaluate_corpus(paths[0], corpus)
+    else:
+        figures = evaluate_task(
+            paths[0], data_for(paths[0], task, glue_dir, data or (), columns, label), split
+        )
+    if json is not None:
+        try:
+            write_json(json, figures)
+        except OSError as error:
+            raise UserError(
+                f"{json} cannot be written ({error.strerror}). Give another file with --json."
+            ) from error

@@ -1,0 +1,27 @@
+"""The command `sqzb fill-mask`."""
+
+from typing import Annotated
+
+import typer
+
+
+def fill_mask(
+    path: Annotated[
+        str,
+        typer.Argument(metavar="MODEL", help="Pretrained run, saved model or Hub id."),
+    ],
+    text: Annotated[
+        str, typer.Argument(metavar="TEXT", help="Text with [MASK] where a token is missing.")
+    ],
+    top: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of tokens for each [MASK].")
+    ] = 5,
+) -> None:
+    """Print the most likely tokens for each [MASK] of a text."""
+    from sqzb.fill_mask import fill_mask as likeliest
+
+    for number, tokens in enumerate(likeliest(path, text, top)):
+        typer.echo(
+            "\n" * bool(number)
+            + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens)
+        )

@@ -1,0 +1,57 @@
+"""The command `sqzb recipes`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `sqzb recipes` lists.")]
+
+recipes = typer.Typer(
+    help="List, show and copy the recipes of sqzb; list recipe keys.",
+    epilog="Example: sqzb recipes",
+)
+
+
+@recipes.callback(invoke_without_command=True)
+def list_recipes(context: typer.Context) -> None:
+    """List the recipes that come with sqzb: command, name, purpose."""
+    if context.invoked_subcommand is None:
+        from sqzb.recipe import shipped
+
+        typer.echo("\n".join(shipped.listed()))
+
+
+@recipes.command(name="show", epilog="Example: sqzb recipes show phase1_128")
+def show_recipe(name: Name) -> None:
+    """Print a recipe."""
+    from sqzb.recipe import shipped
+
+    typer.echo(shipped.named(name).read_text(encoding="utf-8"), nl=False)
+
+
+@recipes.command(name="copy", epilog="Example: sqzb recipes copy phase1_128 mine.yaml")
+def copy_recipe(
+    name: Name,
+    file: Annotated[
+        Path | None,
+        typer.Argument(metavar="FILE", help="New file, or a folder (default: NAME.yaml)."),
+    ] = None,
+) -> None:
+    """Copy a recipe to a new file, for changes of your own."""
+    from sqzb.recipe import shipped
+
+    typer.echo(f"Written: {shipped.copy(name, file)}")
+
+
+@recipes.command(name="keys", epilog="Example: sqzb recipes keys pretrain")
+def list_keys(
+    command: Annotated[
+        Literal["pretrain", "finetune", "prepare-corpus"],
+        typer.Argument(metavar="COMMAND", help="pretrain, finetune or prepare-corpus."),
+    ],
+) -> None:
+    """List a command's recipe keys with type, limits, default and description."""
+    from sqzb.recipe.reference import reference
+
+    typer.echo("\n".join(reference(command)))
