@@ -156,9 +156,11 @@ def write_predictions(
     outputs = _outputs(files, output)
     if executor == "ray":
         tasks = [(path, file, str(outputs[file]), tuple(text)) for file in files]
-        finished = executors.run("ray", os.cpu_count() or 1, predict_on_worker, tasks)
-        with console.bar("files", len(files)) as bar:
-            for number_and_result in finished:
+        with (
+            executors.open_executor(executor, os.cpu_count() or 1) as run,
+            console.bar("files", len(files)) as bar,
+        ):
+            for number_and_result in run(predict_on_worker, tasks):
                 if number_and_result is not None:
                     number_and_result[1].report()
                     bar.advance()

@@ -1,6 +1,5 @@
 """The command `sqzb prepare-corpus`."""
 
-import os
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +13,10 @@ def prepare_corpus(
     overrides: Overrides = None,
     output: Output = None,
     workers: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Processes (default: one per core).")
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Processes (default: one per core, fewer for little text)."
+        ),
     ] = None,
     executor: Annotated[
         Executor, typer.Option(help="Run in local processes or on a Ray cluster.")
@@ -43,4 +45,4 @@ def prepare_corpus(
     from sqzb.corpus.build import build
     from sqzb.corpus.manifest import report
 
-    report(build(wanted, workers or os.cpu_count() or 1, executor))
+    report(build(wanted, workers, executor))

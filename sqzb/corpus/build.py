@@ -8,6 +8,7 @@ again each file that is damaged or missing.
 import errno
 import json
 import math
+import os
 import shutil
 import time
 from collections.abc import Iterable, Iterator
@@ -17,7 +18,7 @@ from typing import Any
 from tokenizers import Tokenizer
 
 from sqzb import console
-from sqzb.corpus.executors import run
+from sqzb.corpus.executors import Run, open_executor
 from sqzb.corpus.manifest import damaged, make_manifest, report
 from sqzb.corpus.shards import (
     ShardRecord,
@@ -59,9 +60,14 @@ WITHOUT_EFFECT = {"output", "max_bad_documents"}
 # English with 16 bits takes 0.5 to 0.65.
 DISK_SHARE, DISK_SHARE_WIDE = 0.75, 1.25
 
+# Bytes of text that a process prepares in about the time that its start takes.
+PROCESS_BYTES = 2 * 2**20
 
-def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Corpus:
+
+def build(recipe: CorpusRecipe, workers: int | None = None, executor: str = "processes") -> Corpus:
     """Prepare the corpus of a recipe with `workers` processes, or complete or repair it.
+
+    The default is a process for each core, and fewer for little text.
 
     Raises:
         UserError: the sources, the folder, the disk or a worker process prevent it.
@@ -78,7 +84,8 @@ def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Co
                 advice = "Wait for it, or give another --output."
                 raise UserError(f"Another prepare-corpus is writing to {folder}. {advice}")
             if _claim(folder, recipe, work):
-                _run_stages(folder, recipe, work, workers, executor)
+                with open_executor(executor, workers or _workers(work)) as run:
+                    _run_stages(folder, recipe, work, run)
             else:
                 message = f"{folder} is finished and intact: there is nothing to do."
                 console.out.print(message)
@@ -90,20 +97,20 @@ def build(recipe: CorpusRecipe, workers: int, executor: str = "processes") -> Co
     return Corpus(folder)
 
 
-def _run_stages(
-    folder: Path,
-    recipe: CorpusRecipe,
-    work: list[Unit],
-    workers: int,
-    executor: str,
-) -> None:
+def _workers(work: list[Unit]) -> int:
+    """Return the number of processes that saves time: their start takes a second."""
+    sizes = [unit.size or PROCESS_BYTES for unit in work]  # the size may be unknown
+    return max(1, min(os.cpu_count() or 1, sum(sizes) // PROCESS_BYTES))
+
+
+def _run_stages(folder: Path, recipe: CorpusRecipe, work: list[Unit], run: Run) -> None:
     tokenizer = _vocabulary(folder, recipe, work)
 
-    records = _shards(folder, recipe, work, tokenizer, workers, executor)
+    records = _shards(folder, recipe, work, tokenizer, run)
     _check_mended(folder, records)
     _check_kept(folder, recipe, records)
 
-    _tables(folder, recipe, work, records, tokenizer, workers, executor)
+    _tables(folder, recipe, work, records, tokenizer, run)
     (folder / BEFORE).unlink(missing_ok=True)
 
 
@@ -334,8 +341,7 @@ def _shards(
     recipe: CorpusRecipe,
     work: list[Unit],
     tokenizer: Tokenizer,
-    workers: int,
-    executor: str,
+    run: Run,
 ) -> dict[str, ShardRecord]:
     """Write the shards that are not there yet; return the records of all shards, by name.
 
@@ -350,7 +356,7 @@ def _shards(
     unfinished = set(left)
     with console.bar("Preparing", progress.total, progress.done, unit=console.size) as bar:
         check_bad(*progress.unreadable(), recipe)
-        for result in run(executor, workers, write_unit, tasks):
+        for result in run(write_unit, tasks):
             # While waiting, look at all units: any of them may have new shards.
             changed = list(unfinished) if result is None else [left[result[0]]]
             for number in changed:
@@ -487,8 +493,7 @@ def _tables(
     work: list[Unit],
     records: dict[str, ShardRecord],
     tokenizer: Tokenizer,
-    workers: int,
-    executor: str,
+    run: Run,
 ) -> None:
     """Write the table of every shard, and the manifest."""
     names = list(records)
@@ -502,7 +507,7 @@ def _tables(
 
     tables: dict[str, Table] = {}
     with console.bar("Cutting", len(names)) as bar:
-        for result in run(executor, workers, write_table, tasks):
+        for result in run(write_table, tasks):
             if result is not None:
                 number, table = result
                 tables[names[number]] = table

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ProcessPoolExecutor, wait
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from itertools import islice
 from multiprocessing import get_context, parent_process
 from threading import Thread, current_thread, main_thread
@@ -18,24 +19,32 @@ from sqzb.errors import UserError
 
 Tasks = Sequence[tuple[Any, ...]]  # the arguments of each call
 Results = Iterator[tuple[int, Any] | None]
+Run = Callable[[Callable[..., Any], Tasks], Results]
 
 LOOK_SECONDS = 1.0
 
 
-def run(executor: str, workers: int, function: Callable[..., Any], tasks: Tasks) -> Results:
-    """Call `function` with the arguments of each task, `workers` calls at a time.
+@contextmanager
+def open_executor(executor: str, workers: int) -> Iterator[Run]:
+    """Yield a function that calls another with the arguments of each task, `workers` at a time.
 
-    Yield (task index, result) in completion order, and None once a second while waiting. An
-    exception of a call is raised here, and then no further task is started.
+    It yields (task index, result) in completion order, and None once a second while waiting. An
+    exception of a call is raised there, and then no further task is started. Worker processes
+    start with the first task and serve all later calls.
 
     Raises:
         UserError: a worker process was killed; Ray is not installed, or could not finish.
     """
     if executor == "ray":
-        return _run_on_ray(workers, function, tasks)
-    if workers == 1:
-        return _run_here(function, tasks)
-    return _run_in_processes(workers, function, tasks)
+        yield partial(_run_on_ray, workers)
+    elif workers == 1:
+        yield _run_here
+    else:
+        # Spawned, not forked: a fork would copy the locks of threads of tokenizers and pyarrow in
+        # an unknown state.
+        context = get_context("spawn")
+        with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
+            yield partial(_run_in_processes, pool, workers)
 
 
 def _run_here(function: Callable[..., Any], tasks: Tasks) -> Results:
@@ -46,34 +55,32 @@ def _run_here(function: Callable[..., Any], tasks: Tasks) -> Results:
 # Processes of this machine
 
 
-def _run_in_processes(workers: int, function: Callable[..., Any], tasks: Tasks) -> Results:
-    # Spawned, not forked: a fork would copy the locks of threads of tokenizers and pyarrow in an
-    # unknown state.
-    context = get_context("spawn")
+def _run_in_processes(
+    pool: ProcessPoolExecutor, workers: int, function: Callable[..., Any], tasks: Tasks
+) -> Results:
     ahead = enumerate(tasks)
     number_of: dict[Future[Any], int] = {}
-    with ProcessPoolExecutor(workers, context, initializer=_begin_worker) as pool:
-        try:
-            while True:
-                # Submit one task for each idle worker and no more, because the pool starts the
-                # tasks in its queue even after an error.
-                for number, task in islice(ahead, workers - len(number_of)):
-                    with _without_interrupts():
-                        number_of[pool.submit(function, *task)] = number
-                if not number_of:
-                    return
+    try:
+        while True:
+            # Submit one task for each idle worker and no more, because the pool starts the
+            # tasks in its queue even after an error.
+            for number, task in islice(ahead, workers - len(number_of)):
+                with _without_interrupts():
+                    number_of[pool.submit(function, *task)] = number
+            if not number_of:
+                return
 
-                finished, _ = wait(number_of, LOOK_SECONDS, FIRST_COMPLETED)
-                for future in finished:
-                    yield number_of.pop(future), future.result()
-                if not finished:
-                    yield None
-        except BrokenProcessPool as error:
-            raise UserError(
-                "A worker process was killed, most likely because the system ran out of memory. "
-                "Finished work is kept: run the command again, and if the error comes back, "
-                f"with fewer than {workers} --workers."
-            ) from error
+            finished, _ = wait(number_of, LOOK_SECONDS, FIRST_COMPLETED)
+            for future in finished:
+                yield number_of.pop(future), future.result()
+            if not finished:
+                yield None
+    except BrokenProcessPool as error:
+        raise UserError(
+            "A worker process was killed, most likely because the system ran out of memory. "
+            "Finished work is kept: run the command again, and if the error comes back, "
+            f"with fewer than {workers} --workers."
+        ) from error
 
 
 @contextmanager

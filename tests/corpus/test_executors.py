@@ -18,7 +18,7 @@ from builds import at
 from conftest import UNIT_BYTES
 from saved_runs import save_run
 from sqzb.corpus import executors
-from sqzb.corpus.executors import run
+from sqzb.corpus.executors import open_executor
 from sqzb.corpus.store import Corpus, read_manifest
 from sqzb.errors import UserError
 from sqzb.predict import write_predictions
@@ -29,7 +29,8 @@ TEXTS = ["the letter", "Water, and a stone bridge over it.", "garden", "", "of t
 
 def results(executor: str, workers: int, function: Any, tasks: list[tuple[Any, ...]]) -> list[Any]:
     """By number of the task; each comes once."""
-    found = [result for result in run(executor, workers, function, tasks) if result is not None]
+    with open_executor(executor, workers) as run:
+        found = [result for result in run(function, tasks) if result is not None]
     assert sorted(number for number, _ in found) == list(range(len(tasks)))
     return [value for _, value in sorted(found)]
 
@@ -47,7 +48,8 @@ def test_no_tasks_have_no_results(workers: int) -> None:
 
 def test_while_tasks_run_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(executors, "LOOK_SECONDS", 0.05)
-    found = list(run("processes", 2, time.sleep, [(0.5,), (0.5,)]))
+    with open_executor("processes", 2) as run:
+        found = list(run(time.sleep, [(0.5,), (0.5,)]))
     assert found.count(None) >= 4 and sorted(result for result in found if result) == [
         (0, None),
         (1, None),
@@ -58,26 +60,36 @@ def test_while_tasks_run_none_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("workers", "begun"), [(1, 0), (2, 2)])
 def test_after_an_error_no_task_is_begun(tmp_path: Path, workers: int, begun: int) -> None:
     tasks = [(), *((f"mkdir {tmp_path}/{n}; sleep 0.3",) for n in range(1, 12))]
-    with pytest.raises(TypeError):
-        list(run("processes", workers, os.system, tasks))
+    with pytest.raises(TypeError), open_executor("processes", workers) as run:
+        list(run(os.system, tasks))
     # The other worker may have been at one task, and have taken one more while the error came.
     assert len(list(tmp_path.iterdir())) <= begun
 
 
 def test_what_a_user_can_mend_comes_through(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="Prepare it with"):
-        list(run("processes", 2, read_manifest, [(tmp_path,)]))
+    with pytest.raises(UserError, match="Prepare it with"), open_executor("processes", 2) as run:
+        list(run(read_manifest, [(tmp_path,)]))
 
 
 def test_a_killed_worker_is_told() -> None:
-    with pytest.raises(UserError, match=r"killed.*fewer than 2 --workers"):
-        list(run("processes", 2, signal.raise_signal, [(signal.SIGKILL,)]))
+    with (
+        pytest.raises(UserError, match=r"killed.*fewer than 2 --workers"),
+        open_executor("processes", 2) as run,
+    ):
+        list(run(signal.raise_signal, [(signal.SIGKILL,)]))
+
+
+@pytest.mark.parametrize("workers", [1, 2])
+def test_the_same_processes_serve_all_calls(workers: int) -> None:
+    with open_executor("processes", workers) as run:
+        calls = [list(run(os.getpid, [()] * 4)) for _ in range(3)]
+    seen = {pid for call in calls for result in call if result is not None for pid in result[1:]}
+    assert len(seen) <= workers and (os.getpid() in seen) == (workers == 1)
 
 
 def test_leaving_early_leaves_no_worker_behind(tmp_path: Path) -> None:
-    going = run("processes", 2, os.mkdir, [(tmp_path / str(n),) for n in range(12)])
-    next(going)
-    going.close()  # type: ignore[attr-defined]
+    with open_executor("processes", 2) as run:
+        next(run(os.mkdir, [(tmp_path / str(n),) for n in range(12)]))
     begun = len(list(tmp_path.iterdir()))
     assert begun <= 4
     time.sleep(0.1)
@@ -105,7 +117,8 @@ def work(number):
     return number * number
 
 def found(*numbers):
-    return list(executors.run("ray", 1, work, [(number,) for number in numbers]))
+    with executors.open_executor("ray", 1) as run:
+        return list(run(work, [(number,) for number in numbers]))
 
 executors.LOOK_SECONDS = 0.05
 ray.init(num_cpus=1, include_dashboard=False, log_to_driver=False, object_store_memory=80 * 2**20)
@@ -177,5 +190,8 @@ def test_ray_gives_the_same(
 
 def test_without_ray_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
-    with pytest.raises(UserError, match=r"pip install 'sqzb\[ray\]'"):
-        list(run("ray", 1, operator.mul, [(1, 2)]))
+    with (
+        pytest.raises(UserError, match=r"pip install 'sqzb\[ray\]'"),
+        open_executor("ray", 1) as run,
+    ):
+        list(run(operator.mul, [(1, 2)]))

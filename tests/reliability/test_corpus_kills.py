@@ -118,16 +118,15 @@ def finish(process: fork_server.Popen) -> None:
 
 
 @pytest.fixture(scope="module")
-def whole(place: Path) -> tuple[dict[str, bytes], float]:
-    """The uninterrupted corpus, and how many seconds it took."""
-    begun = time.monotonic()
+def whole(place: Path) -> dict[str, bytes]:
+    """The uninterrupted corpus."""
     arguments = ["prepare-corpus", "recipe.yaml", "--output", "whole", "--workers", "2"]
     command = [sys.executable, "-m", "sqzb", *arguments]
     done = fork_server.run(command, cwd=place, env=ENVIRONMENT, timeout=240)
     assert done.returncode == 0, done.stderr
     made = content(place / "whole")
     assert sum(name.startswith("shards/") for name in made) == 2 * UNITS
-    return made, time.monotonic() - begun
+    return made
 
 
 def kill_group(process: fork_server.Popen) -> None:
@@ -142,27 +141,29 @@ def kill_parent(process: fork_server.Popen) -> None:
 def test_killed_again_and_again_it_makes_the_same_corpus(
     place: Path,
     start: Callable[[str], fork_server.Popen],
-    whole: tuple[dict[str, bytes], float],
+    whole: dict[str, bytes],
     kill: Callable[[fork_server.Popen], None],
 ) -> None:
     """The next is started at once, even if a worker of the last were still there."""
-    made, seconds = whole
+    folder = place / kill.__name__
     draw = random.Random(kill.__name__)
     killed = []
     for _ in range(max(1, KILLS // 2)):
+        shards = draw.randint(len(list(folder.glob(RECORDS))), UNITS)
         process = start(kill.__name__)
         killed.append(process.pid)
-        time.sleep(draw.uniform(0.2, 1) * seconds)
+        when_shards_are_made(folder, shards)
+        time.sleep(draw.uniform(0, 0.2))
         kill(process)
         process.wait()
     finish(start(kill.__name__))
-    assert content(place / kill.__name__) == made
+    assert content(folder) == whole
     assert all(ended(group) for group in killed)
 
 
-def when_a_shard_is_made(folder: Path) -> None:
+def when_shards_are_made(folder: Path, shards: int = 1) -> None:
     limit = time.monotonic() + 120
-    while not list(folder.glob(RECORDS)):
+    while len(list(folder.glob(RECORDS))) < shards:
         assert time.monotonic() < limit
         time.sleep(0.01)
 
@@ -171,7 +172,7 @@ def test_workers_end_with_their_parent(
     place: Path, start: Callable[[str], fork_server.Popen]
 ) -> None:
     process = start("orphans")
-    when_a_shard_is_made(place / "orphans")
+    when_shards_are_made(place / "orphans")
     assert len(alive(process.pid)) > 2
     process.kill()
     process.wait()
@@ -198,11 +199,11 @@ def test_an_interrupt_while_the_workers_begin_is_told_in_a_line(
 def test_an_interrupt_keeps_what_is_finished(
     place: Path,
     start: Callable[[str], fork_server.Popen],
-    whole: tuple[dict[str, bytes], float],
+    whole: dict[str, bytes],
 ) -> None:
     """Ctrl-C reaches the whole group."""
     process = start("interrupted")
-    when_a_shard_is_made(place / "interrupted")
+    when_shards_are_made(place / "interrupted")
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=60)
     assert process.returncode == 130
@@ -211,5 +212,5 @@ def test_an_interrupt_keeps_what_is_finished(
     kept = {path: path.stat().st_mtime_ns for path in (place / "interrupted").glob(RECORDS)}
     assert kept
     finish(start("interrupted"))
-    assert content(place / "interrupted") == whole[0]
+    assert content(place / "interrupted") == whole
     assert all(path.stat().st_mtime_ns == before for path, before in kept.items())
