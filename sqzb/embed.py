@@ -101,8 +101,8 @@ def embed_file(path: str, given: str, text: Sequence[str], output: Path) -> None
         console.bar(Path(given).name, total, show=not is_stream) as bar,
     ):
         for rows in windows(table.rows()):
-            found = [texts.text(row) or empty for row in rows]
-            embedded = encoder.embed(found)
+            row_texts = [texts.text(row) or empty for row in rows]
+            embedded = encoder.embed(row_texts)
             writer.write(embedded.vectors)
             cut += embedded.cut
             done += len(rows)

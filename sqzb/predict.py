@@ -71,14 +71,14 @@ class Counts:
 
     def warnings(self, table: Table, max_length: int) -> list[str]:
         """Return sentences about rows without a prediction, or with one for a part of the text."""
-        found = []
+        sentences = []
         if self.empty:
             others = f" and {self.empty - 1:,} more" if self.empty > 1 else ""
             where = table.where(self.first)
-            found.append(f"Rows without a text have no prediction: {where}{others}.")
+            sentences.append(f"Rows without a text have no prediction: {where}{others}.")
         if self.cut:
-            found.append(f"{table.path}: {cut_warning(self.cut, self.rows, max_length)}")
-        return found
+            sentences.append(f"{table.path}: {cut_warning(self.cut, self.rows, max_length)}")
+        return sentences
 
 
 class Written(NamedTuple):
@@ -262,11 +262,11 @@ def predict_rows(
 ) -> Iterator[PredictedRows]:
     """Yield a table's rows with their predictions, in order, reading at most a window ahead."""
     for rows in windows(texts.table.rows(), largest):
-        found = [texts.text(row) for row in rows]
-        given = [text for text in found if text is not None]
+        row_texts = [texts.text(row) for row in rows]
+        given = [text for text in row_texts if text is not None]
         window = model.predict_window(given)
         results = iter(window.predictions)
-        predictions = [None if text is None else next(results) for text in found]
+        predictions = [None if text is None else next(results) for text in row_texts]
         yield PredictedRows(rows, predictions, window.cut)
 
 

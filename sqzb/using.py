@@ -168,10 +168,12 @@ class FinetunedModel:
             )
         first = 0
         for together in windows(texts, window):
-            found = self.predict_window(together, first)
-            if found.cut:
-                warnings.warn(cut_warning(found.cut, len(together), self.max_length), stacklevel=2)
-            yield from found.predictions
+            window_of_texts = self.predict_window(together, first)
+            if window_of_texts.cut:
+                warnings.warn(
+                    cut_warning(window_of_texts.cut, len(together), self.max_length), stacklevel=2
+                )
+            yield from window_of_texts.predictions
             first += len(together)
 
     def predict_window(self, texts: Sequence[Text], first: int = 0) -> Window:

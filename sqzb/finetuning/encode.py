@@ -107,18 +107,18 @@ class Encoded(NamedTuple):
         The entry of a negative row is `fill`. Of tags, the entries are by position, (rows, width):
         a word's entry is at its first token, and all others are `fill`.
         """
-        found = np.full((len(rows), *values.shape[1:]), fill, values.dtype)
+        batch = np.full((len(rows), *values.shape[1:]), fill, values.dtype)
         if self.words is None:
             kept = np.asarray(rows) >= 0
-            found[kept] = values[np.asarray(rows)[kept]]
-            return found
-        found = np.full((len(rows), width, *values.shape[1:]), fill, values.dtype)
+            batch[kept] = values[np.asarray(rows)[kept]]
+            return batch
+        batch = np.full((len(rows), width, *values.shape[1:]), fill, values.dtype)
         for place, row in enumerate(rows):
             if row >= 0:
                 words = self.words.of(int(row))
                 places = self.words.places[words]
-                found[place, places[places != LOST]] = values[words][places != LOST]
-        return found
+                batch[place, places[places != LOST]] = values[words][places != LOST]
+        return batch
 
 
 def encode(

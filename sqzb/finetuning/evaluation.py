@@ -39,10 +39,10 @@ def predict_splits(
 
     All processes share the work, and have to call this function.
     """
-    found = {}
+    logits_of = {}
     for split, encoded in splits.items():
-        found[split] = to_unit(kind, predict_together(model, encoded, accelerator))
-    return found
+        logits_of[split] = to_unit(kind, predict_together(model, encoded, accelerator))
+    return logits_of
 
 
 def decide(kind: Kind, logits: Logits, thresholds: Sequence[float] | None = None) -> NDArray[Any]:

@@ -59,11 +59,11 @@ def _logits_of(
             if name != "labels"
         }
         with accelerator.autocast():
-            found = model(**inputs).logits.float().cpu().numpy()
+            outputs = model(**inputs).logits.float().cpu().numpy()
         if encoded.words is None:
-            logits[rows] = found
+            logits[rows] = outputs
             continue
-        for row, of_tokens in zip(rows, found, strict=True):
+        for row, of_tokens in zip(rows, outputs, strict=True):
             words = encoded.words.of(int(row))
             places = encoded.words.places[words]
             logits[words][places != LOST] = of_tokens[places[places != LOST]]

@@ -94,7 +94,7 @@ class SqueezeBertConfig(BaseModel):
 
     def problems(self) -> list[Problem]:
         """Return combinations of values that no model can have; empty if there is none."""
-        found: list[Problem] = []
+        problems: list[Problem] = []
         groups = [
             f"{layer}_groups"
             for layer in ("q", "k", "v", "post_attention", "intermediate", "output")
@@ -107,28 +107,28 @@ class SqueezeBertConfig(BaseModel):
         ]:
             width, parts = getattr(self, size), getattr(self, divisor)
             if width % parts:
-                found.append((divisor, f"{parts} does not divide {size} = {width}"))
+                problems.append((divisor, f"{parts} does not divide {size} = {width}"))
         if self.pad_token_id >= self.vocab_size:
-            found.append(
+            problems.append(
                 (
                     "pad_token_id",
                     f"{self.pad_token_id} is outside the vocabulary of {self.vocab_size}",
                 )
             )
         if sorted(self.id2label) != list(range(self.num_labels)):
-            found.append(
+            problems.append(
                 ("id2label", f"{self.id2label} does not number its labels 0, 1, 2 without a gap")
             )
         one_label = {"regression": True, "single_label_classification": False}
         if one_label.get(str(self.problem_type), self.num_labels == 1) != (self.num_labels == 1):
-            found.append(
+            problems.append(
                 ("problem_type", f"{self.problem_type} does not go with {self.num_labels} labels")
             )
         if self.thresholds is not None:
             problem = self._problem_of_thresholds(self.thresholds)
             if problem is not None:
-                found.append(("thresholds", problem))
-        return found
+                problems.append(("thresholds", problem))
+        return problems
 
     def _problem_of_thresholds(self, thresholds: list[float]) -> str | None:
         if self.problem_type != "multi_label_classification":
@@ -188,14 +188,14 @@ class SqueezeBertConfig(BaseModel):
 
 def model_type(folder: Path) -> str | None:
     """Return the type of the model in `folder` by its config.json; None if it cannot be read."""
-    found = _values(folder).get("model_type")
-    return found if isinstance(found, str) else None
+    name = _values(folder).get("model_type")
+    return name if isinstance(name, str) else None
 
 
 def architectures(folder: Path) -> list[str]:
     """Return the classes that open the folder by its config.json; none if it cannot be read."""
-    found = _values(folder).get("architectures")
-    return [name for name in found if isinstance(name, str)] if isinstance(found, list) else []
+    names = _values(folder).get("architectures")
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else []
 
 
 def _values(folder: Path) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class TransformersClassifier(StoredModel):
             tokenizer = _fast_tokenizer(transformers, folder, tokens)
             with _told(folder):
                 config = _config(transformers, folder, changes)
-                model, found = _auto(transformers, tokens).from_pretrained(
+                model, loading_info = _auto(transformers, tokens).from_pretrained(
                     folder,
                     config=_padding_known(config, tokenizer),
                     dtype=torch.float32,
@@ -105,7 +105,7 @@ class TransformersClassifier(StoredModel):
                 )
             new_head = "id2label" in changes
             head = _head(model, folder)
-            _check_loaded(found, head, new_head, folder)
+            _check_loaded(loading_info, head, new_head, folder)
             if new_head:
                 fresh = _random(transformers, config, tokens).state_dict()
                 model.load_state_dict({name: fresh[name] for name in head}, strict=False)
@@ -371,11 +371,13 @@ def _head(model: Any, folder: Path) -> list[str]:
     return head
 
 
-def _check_loaded(found: Mapping[str, Any], head: list[str], new_head: bool, folder: Path) -> None:
+def _check_loaded(
+    loading_info: Mapping[str, Any], head: list[str], new_head: bool, folder: Path
+) -> None:
     """Raise UserError for tensors that transformers made because the folder has none that fit."""
     missing, misshapen = (
-        set(found["missing_keys"]),
-        {name: shapes for name, *shapes in found["mismatched_keys"]},
+        set(loading_info["missing_keys"]),
+        {name: shapes for name, *shapes in loading_info["mismatched_keys"]},
     )
     if not new_head and missing and missing >= set(head):
         raise no_classifier(folder)

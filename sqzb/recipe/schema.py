@@ -181,34 +181,34 @@ class PretrainRecipe(TrainingRecipe):
 
     def problems(self) -> list[Problem]:
         """Return values that are impossible together, as (key, problem); empty if none are."""
-        found = []
+        problems = []
         if isinstance(self.micro_batch, int) and self.global_batch % self.micro_batch:
-            found.append(
+            problems.append(
                 (
                     "micro_batch",
                     f"{self.micro_batch} does not divide global_batch = {self.global_batch}",
                 )
             )
         if self.max_predictions > self.sequence_length - 3:
-            found.append(
+            problems.append(
                 (
                     "max_predictions",
                     f"{self.max_predictions} does not leave room for special tokens",
                 )
             )
         if (self.model is None) == (self.start_from is None):
-            found.append(
+            problems.append(
                 ("model", "give either model (from scratch) or start_from, one of the two")
             )
         if self.model is not None and self.sequence_length > self.model.max_position_embeddings:
             positions = self.model.max_position_embeddings
-            found.append(
+            problems.append(
                 (
                     "sequence_length",
                     f"{self.sequence_length} is over the model's {positions} positions",
                 )
             )
-        return found
+        return problems
 
 
 class Distillation(SoftTargets):

@@ -44,7 +44,7 @@ def scheme_of(names: Sequence[str]) -> Scheme | None:
 
 def entities(tags: Sequence[str], scheme: Scheme) -> list[Entity]:
     """Return the entities of a text, given the tag of each word."""
-    found = []
+    spans = []
     start = 0
     while start < len(tags):
         prefix, kind = _parts(tags[start])
@@ -62,9 +62,9 @@ def entities(tags: Sequence[str], scheme: Scheme) -> list[Entity]:
                 end += 1
         is_whole = prefix == "B" if scheme == "IOB2" else prefix == "S" or last == "E" != prefix
         if is_whole:
-            found.append(Entity(kind, start, end))
+            spans.append(Entity(kind, start, end))
         start = end
-    return found
+    return spans
 
 
 def per_type(

@@ -178,8 +178,8 @@ class _TextsCache(Cache[list[Texts], list[Texts]]):
     def load(self, path: Path, rows: slice) -> list[Texts]:
         """Return the texts of a file, after checking that they are as written."""
         try:
-            found = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
-            texts: list[Texts] = [(a, b) for a, b in found]
+            pairs = [json.loads(line) for line in path.read_text(encoding="utf-8").split("\n")[:-1]]
+            texts: list[Texts] = [(a, b) for a, b in pairs]
         except (ValueError, TypeError) as error:
             raise self.unfit(f"{path.name} cannot be read ({error})") from error
         due = (rows.stop - rows.start) * self._copies
@@ -287,7 +287,7 @@ class Augmenter:
         order = sorted(range(len(drafts)), key=lambda n: drafts[n].tokens)
         for start in range(0, len(order), EVALUATION_BATCH):
             self._fill([drafts[n] for n in order[start : start + EVALUATION_BATCH]])
-        found = []
+        variants = []
         for number, draft in enumerate(drafts):
             example, of_example = examples[number // self._copies], words[number // self._copies]
             texts = [
@@ -296,12 +296,12 @@ class Augmenter:
                     _texts(example), of_example, draft.changes, strict=True
                 )
             ]
-            found.append((texts[0], texts[1] if len(texts) > 1 else None))
-        return found
+            variants.append((texts[0], texts[1] if len(texts) > 1 else None))
+        return variants
 
     def _words(self, example: Example) -> list[list[_Word]]:
         """Return the words of each text."""
-        found = []
+        words_by_text = []
         for text in _texts(example):
             encoding = self._tokenizer.encode(text, add_special_tokens=False)
             words: dict[int | None, _Word] = {}
@@ -311,8 +311,8 @@ class Augmenter:
                 word = words.get(number)
                 start, ids = (start, [token]) if word is None else (word.start, [*word.ids, token])
                 words[number] = _Word(start, end, ids, any(map(str.isalnum, text[start:end])))
-            found.append(list(words.values()))
-        return found
+            words_by_text.append(list(words.values()))
+        return words_by_text
 
     def _drafts(self, words: list[list[_Word]], number: int) -> list[_Draft]:
         places = np.arange(sum(map(len, words)))
@@ -362,13 +362,13 @@ class Augmenter:
                 end = column + len(sequence) + 1
                 ids[row, column:end] = [*(token for token, _ in sequence), self._special.sep]
                 types[row, column:end] = text
-                found = [
+                blanks = [
                     (place, number)
                     for place, (_, number) in enumerate(sequence, column)
                     if number >= 0
                 ]
-                asked += [(row, place) for place, _ in found]
-                masks += [draft.masks[number] for _, number in found]
+                asked += [(row, place) for place, _ in blanks]
+                masks += [draft.masks[number] for _, number in blanks]
                 column = end
             mask[row, :column] = 1
         if masks:
@@ -389,13 +389,13 @@ class Augmenter:
                 asked[:, 0], asked[:, 1]
             ]
             logits = self._model.cls(x, self._model.transformer.embeddings.word_embeddings)
-        found: Tensor = logits[:, self._whole].float()
-        if not found.isfinite().all():
+        whole_words: Tensor = logits[:, self._whole].float()
+        if not whole_words.isfinite().all():
             raise UserError(
                 "The logits of the model's MLM head are not finite. Train or download the model "
                 "again, or set precision=fp32."
             )
-        return found
+        return whole_words
 
     def _sampled(self, logits: Tensor, masks: list[_Mask]) -> list[int]:
         """Sample a token for each mask from the most likely tokens."""

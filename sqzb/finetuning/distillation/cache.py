@@ -74,18 +74,18 @@ class Cache(ABC, Generic[Written, Read]):
 
     def _read(self, compute: Callable[[slice], Written], show: bool) -> list[Read]:
         self._begin()
-        left, found = dict(enumerate(self._rows())), dict[int, Read]()
+        left, contents = dict(enumerate(self._rows())), dict[int, Read]()
         there = self._examples - _count(
             {n: rows for n, rows in left.items() if not self._file(n).exists()}
         )
         with console.bar(self.title, self._examples, there, show) as bar:
             while left:
                 for number in [n for n in left if self._file(n).exists()]:
-                    found[number] = self.load(self._file(number), left.pop(number))
+                    contents[number] = self.load(self._file(number), left.pop(number))
                 bar.to(self._examples - _count(left))
                 if left and not self._compute_one(left, compute):
                     time.sleep(WAIT)
-        return [found[number] for number in sorted(found)]
+        return [contents[number] for number in sorted(contents)]
 
     def _rows(self) -> list[slice]:
         starts = range(0, self._examples, self._chunk)

@@ -118,17 +118,22 @@ def _runs_of(
     given = recipe.stages[stage].teacher if stage else None
     teacher = given[name] if isinstance(given, dict) else [str(run.folder) for run in taught_by]
     runs = []
-    for place, one in enumerate(recipe.recipes(name, stage)):
-        setting = ",".join(f"{key}={_written(attrgetter(key)(one))}" for key in keys)
-        folder = output / stage / name / ",".join(filter(None, (setting, f"seed={one.seed}")))
+    for place, settings in enumerate(recipe.recipes(name, stage)):
+        setting = ",".join(f"{key}={_written(attrgetter(key)(settings))}" for key in keys)
+        folder = output / stage / name / ",".join(filter(None, (setting, f"seed={settings.seed}")))
         changes: dict[str, Any] = {"output": str(folder)}
         if teacher:
-            changes["distillation"] = one.distillation.model_dump() | {"teacher": teacher}
+            changes["distillation"] = settings.distillation.model_dump() | {"teacher": teacher}
         if starts:
             changes |= {"model": str(starts[place].folder), "from_scratch": False}
         needs = tuple(run.folder for run in (*taught_by, *starts[place : place + 1]))
         runs.append(
-            Run(stage, setting, FinetuneRecipe.model_validate(one.model_dump() | changes), needs)
+            Run(
+                stage,
+                setting,
+                FinetuneRecipe.model_validate(settings.model_dump() | changes),
+                needs,
+            )
         )
     return runs
 

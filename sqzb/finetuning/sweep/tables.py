@@ -22,12 +22,20 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
     missing. With stages, each stage has its own means and averages. An
     error as `best_metric` counts negatively, and `score_is_minus` names it.
     """
-    finished = [(run, found) for run in runs if (found := final_figures(run.folder)) is not None]
+    finished = []
+    for run in runs:
+        figures = final_figures(run.folder)
+        if figures is not None:
+            finished.append((run, figures))
     tasks = list(dict.fromkeys(run.recipe.data_name for run in runs))
+
+    def by_task(run_and_figures: tuple[Run, Any]) -> int:
+        return tasks.index(run_and_figures[0].recipe.data_name)
+
     scores: dict[tuple[str, str, str], list[float]] = {}
-    for run, found in sorted(finished, key=lambda one: tasks.index(one[0].recipe.data_name)):
+    for run, figures in sorted(finished, key=by_task):
         scores.setdefault((str(run.recipe.data_name), run.stage, run.setting), []).append(
-            found["score"]
+            figures["score"]
         )
     rows = [
         {"task": name, "stage": stage, "setting": setting, **spread(values)}
@@ -51,8 +59,8 @@ def summary(runs: Sequence[Run]) -> dict[str, Any]:
                 "seed": run.recipe.seed,
             }
             | {"folder": str(run.folder)}
-            | found
-            for run, found in finished
+            | figures
+            for run, figures in finished
         ],
         "rows": rows,
         **({"average": stages[""]["average"]} if "" in stages else {"stages": stages}),
@@ -117,10 +125,10 @@ def report(output: object, results: Mapping[str, Any]) -> None:
     stages = results.get("stages", {})
     if stages:
         _report_stages(stages, list(dict.fromkeys(row["task"] for row in results["rows"])), shown)
-    for key, which in AVERAGES.items():
+    for key, name in AVERAGES.items():
         average = None if stages else results["average"][key]
         if average is not None:
-            console.out.print(f"{which}: {average:.1%} ({CONVENTION})")
+            console.out.print(f"{name}: {average:.1%} ({CONVENTION})")
 
 
 def _report_stages(
@@ -131,10 +139,10 @@ def _report_stages(
     for name in tasks:
         means = [stage["means"].get(name) for stage in stages.values()]
         rows.append([name, *map(shown, means)])
-    for key, which in AVERAGES.items():
+    for key, name in AVERAGES.items():
         averages = [stage["average"][key] for stage in stages.values()]
         if any(average is not None for average in averages):
-            rows.append([which, *map(_percent, averages)])
+            rows.append([name, *map(_percent, averages)])
     table = [["task", *stages], *rows]
     if len(stages) > len(rows):
         table = [list(column) for column in zip(*table, strict=True)]
