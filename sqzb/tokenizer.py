@@ -217,7 +217,8 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
     max_length: the longest input of the model, in tokens.
     """
     with whole_file(folder / "tokenizer.json") as aside:
-        tokenizer.save(str(aside))
+        # Its own `save` raises errors without a number and a path.
+        aside.write_text(tokenizer.to_str(pretty=True), encoding="utf-8")
     vocabulary = sorted(tokenizer.get_vocab().items(), key=lambda item: item[1])
     with whole_file(folder / "vocab.txt") as aside:
         aside.write_text("".join(f"{token}\n" for token, _ in vocabulary), encoding="utf-8")

@@ -1,9 +1,12 @@
 """Files and folders appear whole or not at all."""
 
+import errno
 import hashlib
 import json
+import os
 import subprocess
 import sys
+import threading
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 from pathlib import Path
@@ -12,7 +15,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqzb.files import claimed, locked, sha256, whole_file, whole_folder, write_json
+from sqzb.errors import UserError, explain
+from sqzb.files import (
+    ASIDE,
+    check_output,
+    check_output_folder,
+    claimed,
+    locked,
+    sha256,
+    whole_file,
+    whole_folder,
+    write_json,
+)
 
 Whole = Callable[[Path], AbstractContextManager[Path]]
 BOTH = pytest.mark.parametrize("whole", [whole_file, whole_folder])
@@ -189,3 +203,189 @@ def test_one_process_holds_a_byte_of_a_file(tmp_path: Path) -> None:
     with claimed(path, 3) as ours:
         assert ours
     assert path.read_bytes() == b""
+
+
+VICTIM = "of somebody else"
+
+
+@pytest.mark.parametrize("kind", ["link", "broken link", "link to a folder", "left by a kill"])
+def test_what_lies_at_the_temporary_name_is_never_written_through(
+    tmp_path: Path, kind: str
+) -> None:
+    victim, aside = tmp_path / "victim", tmp_path / f"wanted{ASIDE}"
+    if kind == "link to a folder":
+        victim.mkdir()
+        (victim / "file").write_text(VICTIM)
+    elif kind == "link":
+        victim.write_text(VICTIM)
+    if kind == "left by a kill":
+        aside.write_text("torn")
+    else:
+        aside.symlink_to(victim)
+    write_json(tmp_path / "wanted", 1)
+    assert (tmp_path / "wanted").read_text() == "1\n" and not aside.exists()
+    if kind == "link to a folder":
+        assert (victim / "file").read_text() == VICTIM
+    elif kind == "link":
+        assert victim.read_text() == VICTIM
+    else:
+        assert not victim.exists()
+
+    folder = tmp_path / "folder"
+    folder.with_name(f"folder{ASIDE}").symlink_to(victim)
+    with whole_folder(folder) as inside:
+        (inside / "new").touch()
+    assert not folder.is_symlink() and [file.name for file in folder.iterdir()] == ["new"]
+
+
+def test_two_processes_do_not_write_one_file(tmp_path: Path) -> None:
+    """The second would put the first one's torn file into place."""
+    path = tmp_path / "wanted"
+    with whole_file(path) as aside:
+        aside.write_text("first")
+        with pytest.raises(BlockingIOError, match=r"wanted'") as raised, whole_file(path):
+            pass
+        assert "another process is writing it" in explain(raised.value)
+    assert path.read_text() == "first" and list(tmp_path.iterdir()) == [path]
+
+
+def test_a_new_file_has_the_permissions_that_the_shell_asks_for(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        write_json(tmp_path / "file", 1)
+    finally:
+        os.umask(before)
+    assert (tmp_path / "file").stat().st_mode & 0o777 == 0o640
+
+
+def test_a_pipe_and_a_device_stay_what_they_are(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    found: list[str] = []
+    reader = threading.Thread(target=lambda: found.append(pipe.read_text()))
+    reader.start()
+    check_output(pipe)
+    write_json(pipe, "text")
+    reader.join()
+    assert found == ['"text"\n'] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
+
+    link = tmp_path / "device"
+    link.symlink_to("/dev/full")
+    check_output(link)
+    with pytest.raises(OSError, match="No space") as raised:
+        write_json(link, 1)
+    assert explain(raised.value).startswith(f"{link} cannot be written: its disk is full. ")
+    assert link.is_char_device()
+
+
+# Places that refuse a file or a folder: by name, how each is made below a folder. The message says
+# why. The process may be root, whom no permission stops, so a read-only folder is not among them.
+def _below_a_file(folder: Path) -> Path:
+    (folder / "file").touch()
+    return folder / "file" / "inside" / "wanted"
+
+
+def _below_a_broken_link(folder: Path) -> Path:
+    (folder / "link").symlink_to(folder / "nowhere")
+    return folder / "link" / "wanted"
+
+
+def _in_a_circle(folder: Path) -> Path:
+    (folder / "link").symlink_to(folder / "link")
+    return folder / "link" / "wanted"
+
+
+def _without_a_file_system(folder: Path) -> Path:
+    return Path("/proc/self/wanted")
+
+
+PLACES: dict[Callable[[Path], Path], str] = {
+    _below_a_file: "a file or a broken link is there",
+    _below_a_broken_link: "a file or a broken link is there",
+    _in_a_circle: "a file or a broken link is there",
+    _without_a_file_system: "there is no such file or folder",
+}
+
+
+@pytest.mark.parametrize("place", PLACES, ids=lambda place: place.__name__)
+@pytest.mark.parametrize("check", [check_output, check_output_folder])
+def test_a_place_is_tried_before_any_work(
+    tmp_path: Path, place: Callable[[Path], Path], check: Callable[[Path], None]
+) -> None:
+    path = place(tmp_path)
+    before = sorted(tmp_path.iterdir())
+    with pytest.raises(OSError) as raised:
+        check(path)
+    message = explain(raised.value)
+    assert PLACES[place] in message and str(path.parent).startswith(message.split(" cannot ")[0])
+    assert sorted(tmp_path.iterdir()) == before
+    for whole in (whole_file, whole_folder):
+        with pytest.raises(OSError), whole(path):
+            pass
+        assert sorted(tmp_path.iterdir()) == before
+
+
+def test_a_place_that_can_be_written_is_left_as_it_was(tmp_path: Path) -> None:
+    for path in (tmp_path / "new", tmp_path / "one" / "two" / "new"):
+        check_output(path)
+        check_output_folder(path)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_is_overwritten_only_where_that_is_asked_for(tmp_path: Path) -> None:
+    path = tmp_path / "file"
+    path.write_text("own")
+    with pytest.raises(UserError, match=f"{path} exists and is not overwritten.*--overwrite"):
+        check_output(path)
+    check_output(path, overwrite=True)
+    assert path.read_text() == "own"
+    for wrong, reason in ((tmp_path, "it is a folder"), (tmp_path / "link", "no such file")):
+        (tmp_path / "link").unlink(missing_ok=True)
+        (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+        for overwrite in (False, True):
+            with pytest.raises(OSError) as raised:
+                check_output(wrong, overwrite)
+            assert reason in explain(raised.value) and str(wrong) in explain(raised.value)
+
+
+REFUSED = """
+import resource, sys
+from pathlib import Path
+from sqzb import files
+from sqzb.errors import explain
+if sys.argv[2] == "limit":
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, 1000))
+for attempt in (files.check_output, lambda path: files.write_json(path, "x" * 10**6)):
+    try:
+        attempt(Path(sys.argv[1]))
+        print("nothing")
+    except OSError as error:
+        print(explain(error))
+"""
+
+
+def test_a_limit_on_the_size_of_files_is_named(tmp_path: Path) -> None:
+    """A process of its own, because the limit holds for all that it writes."""
+    command = [sys.executable, "-c", REFUSED, str(tmp_path / "file"), "limit"]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
+    tried, written = done.stdout.splitlines()
+    assert tried.startswith(f"{tmp_path} cannot be written: the file is over the largest size")
+    assert written.startswith(f"{tmp_path / 'file'} cannot be written: the file is over")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_folder_without_the_permission_is_named(tmp_path: Path) -> None:
+    tmp_path.chmod(0o500)
+    if os.access(tmp_path, os.W_OK):
+        pytest.skip("no permission stops root")
+    for attempt in (check_output, lambda path: write_json(path, 1)):
+        with pytest.raises(PermissionError) as raised:
+            attempt(tmp_path / "file")
+        assert "permission is denied" in explain(raised.value)
+
+
+@given(st.sampled_from(sorted(errno.errorcode)), st.booleans())
+def test_every_error_of_the_system_is_a_message_with_advice(number: int, named: bool) -> None:
+    message = explain(OSError(number, os.strerror(number), *(["some/path"] if named else [])))
+    assert message.startswith("some/path cannot be " if named else "A file or folder cannot be ")
+    assert message.endswith(".") and message.count(". ") == 1

@@ -45,17 +45,12 @@ def open_array(path: Path, width: int) -> Iterator[ArrayWriter]:
     """Yield a writer; the file appears when the block ends without an error.
 
     Raises:
-        UserError: The ending is not .npy, or the file cannot be written.
+        UserError: The ending is not .npy.
+        OSError: The file cannot be written.
     """
     if path.suffix != NPY:
         raise UserError(f"{path} has not the ending {NPY}. Give an --output such as vectors{NPY}.")
-    try:
-        with whole_file(path) as aside, aside.open("wb") as file:
-            writer = ArrayWriter(file, width)
-            yield writer
-            writer.finish()
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}). Check the folder's rights and "
-            "the space on the disk, or give another --output."
-        ) from error
+    with whole_file(path) as aside, aside.open("wb") as file:
+        writer = ArrayWriter(file, width)
+        yield writer
+        writer.finish()

@@ -135,28 +135,23 @@ def open_writer(
     columns: all columns, in order; schema: their types, which parquet needs
 
     Raises:
-        UserError: The ending is not known, or the file cannot be written.
+        UserError: The ending is not known.
+        OSError: The file cannot be written.
     """
     ending = output_ending(path)
-    try:
-        with whole_file(path) as aside, ExitStack() as opened:
-            file = opened.enter_context(_open_bytes(aside, path.suffix.lower()))
-            if ending == PARQUET:
-                assert schema is not None
-                parquet = ParquetWriter(file, schema)
-                opened.callback(parquet.close)
-                yield parquet
-                return
-            text = opened.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline=""))
-            if ending in JSON_LINES:
-                yield JsonLinesWriter(text)
-            else:
-                yield CsvWriter(text, columns, DELIMITERS[ending])
-    except OSError as error:
-        raise UserError(
-            f"{path} cannot be written ({error.strerror or error}). Check the folder's rights and "
-            "the space on the disk, or give another --output."
-        ) from error
+    with whole_file(path) as aside, ExitStack() as opened:
+        file = opened.enter_context(_open_bytes(aside, path.suffix.lower()))
+        if ending == PARQUET:
+            assert schema is not None
+            parquet = ParquetWriter(file, schema)
+            opened.callback(parquet.close)
+            yield parquet
+            return
+        text = opened.enter_context(io.TextIOWrapper(file, encoding="utf-8", newline=""))
+        if ending in JSON_LINES:
+            yield JsonLinesWriter(text)
+        else:
+            yield CsvWriter(text, columns, DELIMITERS[ending])
 
 
 def json_line(row: Values) -> str:

@@ -142,12 +142,14 @@ class TransformersClassifier(StoredModel):
         with quiet_transformers(Path(folder)):
             try:
                 self.model.save_pretrained(folder)
-            except SafetensorError as error:
-                # The system's error, such as a full disk, is only in its text.
+                if tokenizer is not None:
+                    self._tokenizer.save_pretrained(folder)
+            except Exception as error:
+                # Of Rust's errors, such as a full disk, the number is only in the text.
                 number = re.search(r"os error (\d+)", str(error))
+                if number is None and not isinstance(error, SafetensorError):
+                    raise
                 raise OSError(int(number[1]) if number else errno.EIO, str(error)) from error
-            if tokenizer is not None:
-                self._tokenizer.save_pretrained(folder)
 
     def update_config(self, **fields: Any) -> None:
         """Replace fields of the configuration, which `save_pretrained` writes."""

@@ -1,6 +1,7 @@
 """The recipes that come with sqzb: found by name, listed, copied."""
 
 import difflib
+import os
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,21 +91,18 @@ def copy(name: str, target: Path | None) -> Path:
 
     Raises:
         RecipeError: there is no recipe of this name.
-        UserError: the file exists, or cannot be written.
+        UserError: the file exists.
+        OSError: the file cannot be written.
     """
     source = named(name)
     file = Path(source.name) if target is None else target
     if file.is_dir():
         file = file / source.name
-    if file.exists():
+    if os.path.lexists(file):
         command = f"sqzb recipes copy {name} FILE"
         raise UserError(f"{file} exists and is not overwritten. Give another file: {command}")
-    try:
-        with whole_file(file) as aside:
-            aside.write_bytes(source.read_bytes())
-    except OSError as error:
-        reason = error.strerror
-        raise UserError(f"{file} cannot be written ({reason}). Give another file.") from error
+    with whole_file(file) as aside:
+        aside.write_bytes(source.read_bytes())
     return file
 
 

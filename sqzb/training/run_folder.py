@@ -15,7 +15,7 @@ from typing import Any
 
 from sqzb import __version__
 from sqzb.errors import RecipeError, UserError
-from sqzb.files import whole_file, write_json
+from sqzb.files import naming, whole_file, write_json
 from sqzb.model.config import MODEL_TYPE, model_type
 from sqzb.recipe import REMOVED, FinetuneRecipe, Recipe, Section, dump_recipe, load_recipe
 
@@ -80,7 +80,8 @@ class RunLog:
         for name, figure in figures.items():
             if isinstance(figure, float) and not math.isfinite(figure):
                 figures[name] = None
-        with (self.folder / METRICS).open("a", encoding="utf-8") as file:
+        path = self.folder / METRICS
+        with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | figures) + "\n")
 
     def evaluated(self, step: int) -> bool:

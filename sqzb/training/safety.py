@@ -1,6 +1,5 @@
 """Safety of a run: the lock on its folder, the space on its disk, explained errors."""
 
-import errno
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,8 +8,8 @@ from accelerate import Accelerator
 from torch.distributed import DistError
 
 from sqzb import console
-from sqzb.errors import PeerLost, UserError
-from sqzb.files import locked
+from sqzb.errors import WRITING, PeerLost, UserError, explain
+from sqzb.files import check_output_folder, locked
 from sqzb.training import checkpoints
 from sqzb.training.guards import check_space
 from sqzb.training.job import Job
@@ -22,21 +21,21 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     """Make and lock the folder while the block runs; remove a new folder that stays empty.
 
     Raises:
-        UserError: another run has locked the folder, or it cannot be made; all processes raise it.
+        UserError: another run has locked the folder, or the first process cannot write there.
+        OSError: this is the first process, and it cannot write there.
     """
     if not accelerator.is_main_process:
         if any_process(accelerator, False):
-            raise UserError(f"Another run is using {folder}, or it cannot be made.")
+            raise UserError(f"Another run is using {folder}, or the folder cannot be written.")
         yield
         return
     is_new = not folder.exists()
     try:
+        check_output_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
+    except OSError:
         any_process(accelerator, True)  # the others wait for the answer
-        raise UserError(
-            f"The folder {folder} cannot be made ({error.strerror}). Give another --output."
-        ) from error
+        raise
     with locked(folder) as ours:
         if any_process(accelerator, not ours):
             raise UserError(
@@ -77,22 +76,21 @@ def check_disk(job: Job) -> None:
 
 @contextmanager
 def explained_errors(job: Job) -> Iterator[None]:
-    """Turn the errors of a full disk and of a lost process into messages with a remedy.
+    """Turn the errors of writing and of a lost process into messages with a remedy.
 
     Raises:
-        UserError: the disk is full.
+        UserError: a file cannot be written, because the disk is full or the like.
         PeerLost: another process of the run has ended or does not answer.
     """
     try:
         yield
     except OSError as error:
-        if error.errno != errno.ENOSPC:
+        if error.errno not in WRITING:
             raise
         last = checkpoints.newest(job.folder, lambda message: warn(job.accelerator, message))
         raise UserError(
-            f"The disk of {job.folder} is full: a checkpoint takes "
-            f"{console.size(checkpoints.size(job.model))}. Last intact checkpoint: "
-            f"{last or 'none'}. Free some space, then resume with --resume auto."
+            f"{explain(error)} A checkpoint takes {console.size(checkpoints.size(job.model))}. "
+            f"Last intact checkpoint: {last or 'none'}. Resume with --resume auto."
         ) from error
     except RuntimeError as error:
         if job.accelerator.num_processes == 1 or not _is_about_peers(error):

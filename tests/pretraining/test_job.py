@@ -194,7 +194,7 @@ def test_a_kill_while_saving_changes_nothing(
                 raise OSError(errno.ENOSPC, "No space left on device")
 
         patched.setattr(SqueezeBertForPreTraining, "save_pretrained", save)
-        with pytest.raises(UserError, match=r"disk .* is full.*step-0000004"):
+        with pytest.raises(UserError, match=r"disk is full.*step-0000004"):
             pretrain(begun)
     assert not list((tmp_path / "crashed").rglob("*.partial"))
     pretrain(begun, resume="auto")
