@@ -1,10 +1,20 @@
-"""Console output: progress bars on a terminal, periodic lines elsewhere, tables, errors."""
+"""Console output: progress bars on a terminal, periodic lines elsewhere, tables, errors.
 
+All output of sqzb passes here. Text is never markup, and control characters are shown, not obeyed.
+"""
+
+import codecs
+import errno
+import json
 import logging
+import os
 import re
+import signal
+import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+from typing import IO, Any
 
 from rich.console import Console
 from rich.filesize import decimal
@@ -15,13 +25,69 @@ from rich.text import Text
 PLAIN_SECONDS = 30.0
 _TEXT_FIELDS = ("description", "fields[count]", "fields[text]")
 
-# Names of columns, labels and files may hold square brackets and colons: nothing is markup.
-_PLAIN = {"highlight": False, "soft_wrap": True, "markup": False, "emoji": False}
-_CONTROL = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f]")  # all but the line end
+# Control characters but the line end, and characters that reorder or break a line of a terminal, or
+# that no encoding has.
+_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
+_ESCAPED = "sqzb.escaped"  # handler of characters that an encoding lacks
 
-out = Console(**_PLAIN)  # type: ignore[arg-type]
-err = Console(stderr=True, **_PLAIN)  # type: ignore[arg-type]
 
+class _Stream:
+    """Standard output or standard error, whose loss does not end the work.
+
+    After the first write that fails, for example because the reader of a pipe has ended, one
+    warning is printed, and further text is dropped.
+    """
+
+    def __init__(self, name: str) -> None:
+        self._name = name
+
+    def _target(self) -> IO[str]:
+        target = getattr(sys, self._name)
+        # While a progress bar is shown, rich puts itself in front of the stream.
+        stream: IO[str] = getattr(target, "rich_proxied_file", target)
+        return stream
+
+    def write(self, text: str) -> int:
+        """Write text, or drop it."""
+        try:
+            self._target().write(text)
+        except (OSError, ValueError) as error:  # ValueError: the stream is closed
+            self._lose(error)
+        return len(text)
+
+    def flush(self) -> None:
+        """Hand all text to the system."""
+        try:
+            self._target().flush()
+        except (OSError, ValueError) as error:
+            self._lose(error)
+
+    def _lose(self, error: Exception) -> None:
+        silence(self._target())
+        if self._name == "stdout":
+            reason = "its reader has ended" if isinstance(error, BrokenPipeError) else str(error)
+            warn(f"Standard output is lost ({reason}). The work continues without it.")
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._target(), name)
+
+
+class PlainConsole(Console):
+    """A console for plain text."""
+
+    def __init__(self, file: Any, **options: Any) -> None:
+        # Names of columns, labels and files may hold square brackets and colons.
+        super().__init__(
+            file=file, highlight=False, soft_wrap=True, markup=False, emoji=False, **options
+        )
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        """Print as rich does; control characters of strings are shown, not obeyed."""
+        shown = (visible(part) if isinstance(part, str) else part for part in objects)
+        super().print(*shown, **options)
+
+
+out, err = PlainConsole(_Stream("stdout")), PlainConsole(_Stream("stderr"))
 
 Unit = Callable[[int], str]
 
@@ -38,6 +104,7 @@ class Bar:
     def __init__(
         self, title: str, total: int, done: int, unit: Unit, progress: Progress | None
     ) -> None:
+        title = visible(title)
         self._title, self._total, self._done, self._unit = title, total, done, unit
         self._progress, self._text = progress, ""
         self._started, self._printed, self._first = time.monotonic(), time.monotonic(), done
@@ -55,11 +122,11 @@ class Bar:
         finished = done == self._total != self._done
         self._done = done
         if self._progress is not None:
-            self._text = self._text if text is None else text
+            self._text = self._text if text is None else visible(text)
             self._progress.update(self._task, completed=done, count=self._count(), text=self._text)
         elif finished or time.monotonic() - self._printed >= PLAIN_SECONDS:
             self._printed = time.monotonic()
-            out.print(Text(f"{self._title} {self._count()}  {text or ''}  {self._left()} left"))
+            out.print(f"{self._title} {self._count()}  {text or ''}  {self._left()} left")
 
     def _count(self) -> str:
         return f"{self._unit(self._done)}/{self._unit(self._total)}"
@@ -100,11 +167,8 @@ class _Silent(Bar):
 
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
-    """Print a table: the first column left-aligned, the others right-aligned.
-
-    Square brackets are printed as they are, not read as rich's markup.
-    """
-    drawn = Table(title=Text(title), title_justify="left", title_style="bold")
+    """Print a table: the first column left-aligned, the others right-aligned."""
+    drawn = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
     for index, name in enumerate(header):
         drawn.add_column(Text(visible(name)), justify="right" if index else "left")
     for row in rows:
@@ -113,18 +177,90 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 
 def visible(text: str) -> str:
-    """Return text with hexadecimal escapes for control characters, which a terminal obeys."""
-    return _CONTROL.sub(lambda found: f"\\x{ord(found[0]):02x}", text)
+    r"""Return text with escapes such as \x1b for control characters, which a terminal obeys.
+
+    Text that is JSON stays JSON with the same value.
+    """
+    return _CONTROL.sub(_escape, text)
+
+
+def _escape(found: re.Match[str]) -> str:
+    number = ord(found[0])
+    return f"\\x{number:02x}" if number < 0x7F else f"\\u{number:04x}"
+
+
+def styled(*parts: str | tuple[str, str]) -> Text:
+    """Return one text of strings and of (string, style), to print."""
+    texts = [(part, "") if isinstance(part, str) else part for part in parts]
+    return Text.assemble(*((visible(text), style) for text, style in texts))
+
+
+def lines(rows: Iterable[Sequence[str]]) -> None:
+    """Print results on standard output: a line for each row, with tabs between its columns.
+
+    Raises:
+        SystemExit: the reader of a pipe has enough, as `head` has; the exit code is a shell's.
+        OSError: standard output cannot be written for another reason.
+    """
+    text = "".join("\t".join(map(_one_line, columns)) + "\n" for columns in rows)
+    try:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    except BrokenPipeError:
+        silence(sys.stdout)
+        raise SystemExit(128 + signal.SIGPIPE) from None
+    except OSError as error:
+        silence(sys.stdout)
+        number = error.errno or errno.EIO
+        raise OSError(number, os.strerror(number), "Standard output") from error
+
+
+def _one_line(text: str) -> str:
+    return visible(text).replace("\n", "\\n")
 
 
 def error(message: str) -> None:
     """Print an error on standard error."""
-    err.print(Text.assemble(("error: ", "bold red"), message))
+    err.print(styled(("error: ", "bold red"), message))
 
 
 def warn(message: str) -> None:
     """Print a warning on standard error."""
-    err.print(Text.assemble(("warning: ", "bold yellow"), message))
+    err.print(styled(("warning: ", "bold yellow"), message))
+
+
+def prepare_streams() -> None:
+    r"""Let standard output and standard error take every character, and be there.
+
+    A character that their encoding lacks is written as JSON has it, such as \u00e9.
+    """
+    codecs.register_error(_ESCAPED, _as_json)
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # closed by the shell: >&-
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
+        else:
+            stream.reconfigure(errors=_ESCAPED)
+
+
+def end_streams() -> None:
+    """Hand all text to the system; Python would report an error at its end, with another code."""
+    for console in (out, err):
+        console.file.flush()
+
+
+def _as_json(error: UnicodeError) -> tuple[str, int]:
+    assert isinstance(error, UnicodeEncodeError)
+    return json.dumps(error.object[error.start : error.end])[1:-1], error.end
+
+
+def silence(stream: IO[str]) -> None:
+    """Send what is still written to a lost stream to nowhere, so that Python can end quietly."""
+    with suppress(OSError, ValueError):
+        descriptor = stream.fileno()
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, descriptor)
+        os.close(nowhere)
 
 
 @contextmanager

@@ -22,6 +22,12 @@ class RecipeError(UserError):
     exit_code = 2
 
 
+class WrongArgument(UserError):
+    """An argument of the command line cannot be used."""
+
+    exit_code = 2
+
+
 class Diverged(UserError):
     """Too many consecutive steps had a loss or gradient that was not finite."""
 

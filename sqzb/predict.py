@@ -125,11 +125,9 @@ def print_predictions(path: str, table: Table, text: Sequence[str], as_json: boo
     for window in predict_rows(model, texts, 1 if is_typed else WINDOW):
         if as_json:
             rows = with_predictions(table, window, names)
-            lines = [json_line(values) for values in rows]
+            console.lines([json_line(values)] for values in rows)
         else:
-            lines = [shown(prediction) for prediction in window.predictions]
-        sys.stdout.write("".join(f"{line}\n" for line in lines))
-        sys.stdout.flush()
+            console.lines(shown(prediction).split("\t") for prediction in window.predictions)
         counts.add(window)
     for warning in counts.warnings(table, model.max_length):
         console.warn(warning)
@@ -342,7 +340,7 @@ def shown(prediction: Prediction | None) -> str:
         return f"{prediction.value:.4f}"
     if isinstance(prediction, TokensPrediction):
         pairs = zip(prediction.words, prediction.tags, strict=True)
-        return " ".join(f"{word}/{tag}" for word, tag in pairs)
+        return " ".join(f"{one_line(word)}/{one_line(tag)}" for word, tag in pairs)
     first = ", ".join(map(one_line, _named(prediction))) or "(none)"
     each = [f"{one_line(name)} {value:.1%}" for name, value in prediction.probabilities.items()]
     return "\t".join([first, *each])

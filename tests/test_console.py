@@ -1,6 +1,12 @@
 """The console: a line now and then where there is no terminal, and text as it is."""
 
+import codecs
+import json
 import logging
+import os
+import subprocess
+import sys
+import unicodedata
 from collections.abc import Callable
 from io import StringIO
 from pathlib import Path
@@ -10,7 +16,6 @@ import pytest
 from huggingface_hub.utils import _http as http_client
 from hypothesis import given
 from hypothesis import strategies as st
-from rich.console import Console
 
 from sqzb import console
 
@@ -26,9 +31,9 @@ class Screen:
     def __init__(self, patch: pytest.MonkeyPatch, terminal: bool = False) -> None:
         self.now = 1000.0
         self._out, self._err = StringIO(), StringIO()
-        kind = {"highlight": False, "soft_wrap": True, "force_terminal": terminal, "width": 200}
-        patch.setattr(console, "out", Console(file=self._out, **kind))  # type: ignore[arg-type]
-        patch.setattr(console, "err", Console(file=self._err, **kind))  # type: ignore[arg-type]
+        for name, file in (("out", self._out), ("err", self._err)):
+            plain = console.PlainConsole(file, force_terminal=terminal, width=200)
+            patch.setattr(console, name, plain)
         patch.setattr(console, "time", SimpleNamespace(monotonic=lambda: self.now))
 
     @property
@@ -165,7 +170,7 @@ def test_messages_are_printed_as_they_are(text: str) -> None:
 def test_a_table_obeys_no_control_characters(screen: Screen) -> None:
     console.table("", ("label\x1b[2J",), [("a\tb\x07\x9b31mc",), ("two\nlines",)])
     shown = "\n".join(screen.out)
-    assert r"label\x1b[2J" in shown and r"a\x09b\x07\x9b31mc" in shown
+    assert r"label\x1b[2J" in shown and r"a\x09b\x07\u009b31mc" in shown
     assert "\x1b" not in shown and "\x9b" not in shown and r"\x0a" not in shown
 
 
@@ -238,3 +243,101 @@ def test_retries_are_recognised_by_the_words_of_the_installed_client() -> None:
     source = Path(http_client.__file__ or "").read_text(encoding="utf-8")
     assert "thrown while requesting" in source and "[Retry {" in source
     assert http_client.__name__ == "huggingface_hub.utils._http"
+
+
+controls = st.characters(categories=["Cc"], exclude_characters="\n") | st.sampled_from(
+    "\u2028\u202e\u2066\ud800\udcff"
+)
+texts = st.lists(controls | printable | markup | st.just("\n")).map("".join)
+
+
+@given(texts)
+def test_no_control_character_reaches_the_terminal(text: str) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        screen = Screen(patch)
+        console.out.print(text)
+        console.error(text)
+        console.warn(text)
+        console.out.print(console.styled("a", (text, "bold")))
+        console.table(text, (text,), [(text,)])
+        with console.bar(text, 1) as bar:
+            bar.to(1, text)
+        written = set(screen._out.getvalue() + screen._err.getvalue()) - {"\n"}
+        assert not {letter for letter in written if unicodedata.category(letter) in ("Cc", "Cs")}
+        assert not set("\u2028\u202e\u2066") & written
+
+
+@given(st.lists(st.lists(texts, max_size=3), max_size=3))
+def test_results_are_a_line_for_each_row(rows: list[list[str]]) -> None:
+    with pytest.MonkeyPatch.context() as patch:
+        written = StringIO()
+        patch.setattr(sys, "stdout", written)
+        console.lines(rows)
+    assert [line.count("\t") for line in written.getvalue().splitlines()] == [
+        max(0, len(columns) - 1) for columns in rows
+    ]
+
+
+@given(st.recursive(st.text(st.characters()), st.lists))
+def test_json_stays_json_with_the_same_value(value: object) -> None:
+    line = json.dumps(value, ensure_ascii=False)
+    assert json.loads(console.visible(line)) == value
+    codecs.register_error("tested", console._as_json)
+    for encoding in ("ascii", "utf-8", "cp1252"):
+        assert json.loads(line.encode(encoding, "tested").decode(encoding)) == value
+
+
+PRINTS = r"""
+import sys
+from sqzb import console
+console.prepare_streams()
+for number in range(3):
+    console.out.print("text " * 5000)
+console.out.print("[/x] é \U0001f600 \udcff")
+console.end_streams()
+print("the end", file=sys.stderr)
+"""
+LOST = "warning: Standard output is lost ({}). The work continues without it."
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "said"),
+    [
+        ("| true", 0, [LOST.format("its reader has ended"), "the end"]),
+        (">/dev/full", 0, [LOST.format("[Errno 28] No space left on device"), "the end"]),
+        (">&-", 0, ["the end"]),
+        (">/dev/null 2>&-", 0, []),
+    ],
+)
+def test_a_stream_that_is_lost_does_not_end_the_work(
+    redirection: str, code: int, said: list[str], tmp_path: Path
+) -> None:
+    (tmp_path / "prints.py").write_text(PRINTS, encoding="utf-8")
+    command = f"set -o pipefail; {sys.executable} {tmp_path}/prints.py {redirection}"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+    assert (done.returncode, done.stderr.splitlines()) == (code, said)
+
+
+def test_results_end_quietly_where_the_reader_has_enough(tmp_path: Path) -> None:
+    (tmp_path / "prints.py").write_text(
+        "from sqzb import console\nconsole.lines([['text' * 50000]] * 9)\n", encoding="utf-8"
+    )
+    for redirection, code, said in (
+        ("| true", 141, ""),
+        (">/dev/full", 1, "OSError: [Errno 28] No space left on device: 'Standard output'"),
+    ):
+        command = f"set -o pipefail; {sys.executable} {tmp_path}/prints.py {redirection}"
+        done = subprocess.run(["bash", "-c", command], capture_output=True, text=True)
+        assert done.returncode == code and "".join(done.stderr.splitlines()[-1:]) == said
+
+
+def test_an_encoding_that_lacks_a_character_loses_no_text(tmp_path: Path) -> None:
+    (tmp_path / "prints.py").write_text(PRINTS, encoding="utf-8")
+    done = subprocess.run(
+        [sys.executable, tmp_path / "prints.py"],
+        env=os.environ | {"PYTHONIOENCODING": "ascii", "COLUMNS": "1", "LANG": "C"},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout.splitlines()[-1] == r"[/x] \u00e9 \ud83d\ude00 \udcff"

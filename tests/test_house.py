@@ -96,3 +96,24 @@ def test_hooks_run_the_tools_of_the_environment() -> None:
     for hook in hooks:
         assert hook["language"] == "system"
         assert hook["entry"].startswith((".venv/bin/", "git "))
+
+
+# A signal handler may only write to a descriptor: its text has names of signals only.
+WRITES_ITSELF = {"console.py", "training/guards.py"}
+
+
+@pytest.mark.parametrize(
+    "path", sorted((ROOT / "sqzb").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_all_output_passes_the_console(path: Path) -> None:
+    """Elsewhere, text of users may be taken for markup, and control characters be obeyed."""
+    if str(path.relative_to(ROOT / "sqzb")) in WRITES_ITSELF:
+        return
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import | ast.ImportFrom):
+            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            imported_here = [*named, *(alias.name for alias in node.names)]
+            assert not [name for name in imported_here if name.split(".")[0] == "rich"]
+        text = ast.unparse(node) if isinstance(node, ast.Attribute | ast.Call) else ""
+        assert text not in ("sys.stdout", "sys.stderr", "typer.echo", "typer.secho", "os.write")
+        assert not text.startswith("print(")

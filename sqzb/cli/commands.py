@@ -5,22 +5,24 @@ Heavy libraries are imported only after the arguments have been checked.
 
 import os
 import sys
+from collections.abc import Callable
 from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
+from sqzb import console
 from sqzb.cli.embed import embed
 from sqzb.cli.evaluate import evaluate
 from sqzb.cli.fill_mask import fill_mask
 from sqzb.cli.finetune import finetune
 from sqzb.cli.inspect_corpus import inspect_corpus
-from sqzb.cli.options import RecipeCommand
+from sqzb.cli.options import Command, RecipeCommand
 from sqzb.cli.predict import predict
 from sqzb.cli.prepare_corpus import prepare_corpus
 from sqzb.cli.pretrain import pretrain
 from sqzb.cli.recipes import recipes
-from sqzb.errors import PeerLost, Stopped, UserError
+from sqzb.errors import PeerLost, Stopped, UserError, WrongArgument, explain
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
 DEBUG = "--debug"  # typer takes an option in one position only, so `main` reads this one
@@ -39,7 +41,7 @@ app = typer.Typer(
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        typer.echo(f"sqzb {version('sqzb')}")
+        console.lines([[f"sqzb {version('sqzb')}"]])
         raise typer.Exit
 
 
@@ -54,54 +56,72 @@ def _options(
 
 
 # --help lists the commands in this order.
-app.command(
-    cls=RecipeCommand, epilog="Example: sqzb prepare-corpus demo_corpus --output data/demo"
-)(prepare_corpus)
-app.command(epilog="Example: sqzb inspect-corpus data/corpus --n 3")(inspect_corpus)
-app.command(
-    cls=RecipeCommand, epilog="Example: sqzb pretrain phase1_128 --output runs/trial steps=1000"
-)(pretrain)
-app.command(
-    cls=RecipeCommand,
-    epilog="Example: sqzb finetune --task mrpc,rte --seeds 1,2,3 --output runs/two lr=2e-5",
-)(finetune)
-app.command(name="eval", epilog="Example: sqzb eval runs/mrpc --json mrpc.json")(evaluate)
-app.command(epilog="Example: sqzb predict runs/reviews --file new.csv --output out.csv")(predict)
-app.command(epilog="Example: sqzb embed runs/phase2_512 --file new.csv --output vectors.npy")(embed)
-app.command(epilog='Example: sqzb fill-mask runs/phase2_512 "Paris is the [MASK] of France."')(
-    fill_mask
-)
+_ADDED: list[tuple[str, Callable[..., None], type[Command], str]] = [
+    ("prepare-corpus", prepare_corpus, RecipeCommand, "demo_corpus --output data/demo"),
+    ("inspect-corpus", inspect_corpus, Command, "data/corpus --n 3"),
+    ("pretrain", pretrain, RecipeCommand, "phase1_128 --output runs/trial steps=1000"),
+    (
+        "finetune",
+        finetune,
+        RecipeCommand,
+        "--task mrpc,rte --seeds 1,2,3 --output runs/two lr=2e-5",
+    ),
+    ("eval", evaluate, Command, "runs/mrpc --json mrpc.json"),
+    ("predict", predict, Command, "runs/reviews --file new.csv --output out.csv"),
+    ("embed", embed, Command, "runs/phase2_512 --file new.csv --output vectors.npy"),
+    ("fill-mask", fill_mask, Command, 'runs/phase2_512 "Paris is the [MASK] of France."'),
+]
+for _name, _function, _kind, _example in _ADDED:
+    app.command(_name, cls=_kind, epilog=f"Example: sqzb {_name} {_example}")(_function)
 app.add_typer(recipes, name="recipes")
 
 
 def main() -> None:
     """Run the command line; print a UserError as one paragraph, or with --debug a traceback."""
+    console.prepare_streams()
     debug = DEBUG in sys.argv
     sys.argv = [argument for argument in sys.argv if argument != DEBUG]
     code = _exit_code(debug)
+    console.end_streams()
     if "WORLD_SIZE" in os.environ:
         # At once: while Python tidies up, threads that wait for another process, or want it back,
         # can abort it.
-        sys.stdout.flush()
-        sys.stderr.flush()
         os._exit(code)
     sys.exit(code)
 
 
 def _exit_code(debug: bool) -> int:
     try:
+        _check_arguments()
         app()
     except UserError as error:
         if debug:
             raise
-        from sqzb import console
-
         # All processes of a run say the same, but of a lost one.
         if os.environ.get("LOCAL_RANK", "0") == "0" or isinstance(error, PeerLost):
             (console.warn if isinstance(error, Stopped) else console.error)(str(error))
         return error.exit_code
+    except OSError as error:
+        if debug:
+            raise
+        console.error(explain(error))
+        return UserError.exit_code
     except SystemExit as ended:  # how typer ends, well or not
         if ended.code == INTERRUPTED:
-            typer.echo("Interrupted. Finished work is kept.", err=True)
+            console.err.print("Interrupted. Finished work is kept.")
         return ended.code if isinstance(ended.code, int) else int(ended.code is not None)
     return 0
+
+
+def _check_arguments() -> None:
+    """Check that all arguments are text.
+
+    Raises:
+        WrongArgument: an argument is not UTF-8, which Python marks with surrogates.
+    """
+    for number, argument in enumerate(sys.argv[1:], 1):
+        if not argument.isascii() and any("\ud800" <= letter <= "\udfff" for letter in argument):
+            raise WrongArgument(
+                f"Argument {number}, {argument}, is not UTF-8. Rename the file, or convert the "
+                "text (iconv -t UTF-8). In a locale without UTF-8, set PYTHONUTF8=1 too."
+            )

@@ -18,10 +18,10 @@ def fill_mask(
     ] = 5,
 ) -> None:
     """Print the most likely tokens for each [MASK] of a text."""
+    from sqzb import console
     from sqzb.fill_mask import fill_mask as likeliest
 
     for number, tokens in enumerate(likeliest(path, text, top)):
-        typer.echo(
-            "\n" * bool(number)
-            + "\n".join(f"{token}\t{probability:.1%}" for token, probability in tokens)
-        )
+        if number:
+            console.lines([[]])
+        console.lines((token, f"{probability:.1%}") for token, probability in tokens)

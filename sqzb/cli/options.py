@@ -1,5 +1,7 @@
 """Options, arguments and panels of --help that several commands share."""
 
+import os
+from collections.abc import Set
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -67,7 +69,61 @@ Label = Annotated[
 ]
 
 
-class RecipeCommand(TyperCommand):
+# Names in --help of values that are paths, or may be one.
+PATHS = {"DIR", "MODEL", "RUN", "CORPUS", "RECIPE", "auto|PATH", "FILE", "ZIP", "FILE|DIR"}
+# Of these, the values that are files; with `FILE|DIR`, a name without an ending is a folder.
+FILES = {"FILE", "ZIP"}
+
+
+class Command(TyperCommand):
+    """A command: `~` in its paths is expanded, and its errors obey no control characters."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        """Parse the arguments as typer does, then expand the paths.
+
+        Raises:
+            typer.BadParameter: a file is given as a folder, `FILE/`.
+        """
+        values = [part for argument in args for part in (argument, argument.partition("=")[2])]
+        folders = {str(Path(value)) for value in values if value.endswith("/")}
+        try:
+            left = super().parse_args(ctx, args)
+            for parameter in self.params:
+                if parameter.metavar in PATHS:
+                    name = str(parameter.name)
+                    self._check_file(ctx, parameter, folders)
+                    ctx.params[name] = _at_home(ctx.params[name])
+            return left
+        except Exception as error:
+            if isinstance(getattr(error, "message", None), str):  # typer's own errors
+                from sqzb.console import visible
+
+                error.message = visible(error.message)  # type: ignore[attr-defined]
+            raise
+
+    def _check_file(self, ctx: Any, parameter: Any, folders: Set[str]) -> None:
+        """Raise typer.BadParameter if a file is among the values with a / at their end."""
+        value = ctx.params[str(parameter.name)]
+        for path in value if isinstance(value, list | tuple) else [value]:
+            if str(path) not in folders or os.path.isdir(os.path.expanduser(path)):
+                continue
+            if parameter.metavar in FILES or (
+                parameter.metavar == "FILE|DIR" and Path(path).suffix
+            ):
+                problem = f"there is no folder {path}/; for a file, leave out the / at the end"
+                raise typer.BadParameter(problem, ctx, parameter)
+
+
+def _at_home(value: Any) -> Any:
+    """Return paths with the home folder in place of `~`, as the shell does for a bare word."""
+    if isinstance(value, list | tuple):
+        return [_at_home(part) for part in value]
+    if isinstance(value, str | Path):
+        return type(value)(os.path.expanduser(value))
+    return value
+
+
+class RecipeCommand(Command):
     """A command with a recipe, which recognises recipe keys that are given as options."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:

@@ -5,6 +5,9 @@ from typing import Annotated, Literal
 
 import typer
 
+from sqzb import console
+from sqzb.cli.options import Command
+
 Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `sqzb recipes` lists.")]
 
 recipes = typer.Typer(
@@ -19,18 +22,19 @@ def list_recipes(context: typer.Context) -> None:
     if context.invoked_subcommand is None:
         from sqzb.recipe import shipped
 
-        typer.echo("\n".join(shipped.listed()))
+        console.lines([line] for line in shipped.listed())
 
 
-@recipes.command(name="show", epilog="Example: sqzb recipes show phase1_128")
+@recipes.command(cls=Command, name="show", epilog="Example: sqzb recipes show phase1_128")
 def show_recipe(name: Name) -> None:
     """Print a recipe."""
     from sqzb.recipe import shipped
 
-    typer.echo(shipped.named(name).read_text(encoding="utf-8"), nl=False)
+    text = shipped.named(name).read_text(encoding="utf-8")
+    console.lines([line] for line in text.splitlines())
 
 
-@recipes.command(name="copy", epilog="Example: sqzb recipes copy phase1_128 mine.yaml")
+@recipes.command(cls=Command, name="copy", epilog="Example: sqzb recipes copy phase1_128 mine.yaml")
 def copy_recipe(
     name: Name,
     file: Annotated[
@@ -41,10 +45,10 @@ def copy_recipe(
     """Copy a recipe to a new file, for changes of your own."""
     from sqzb.recipe import shipped
 
-    typer.echo(f"Written: {shipped.copy(name, file)}")
+    console.out.print(f"Written: {shipped.copy(name, file)}")
 
 
-@recipes.command(name="keys", epilog="Example: sqzb recipes keys pretrain")
+@recipes.command(cls=Command, name="keys", epilog="Example: sqzb recipes keys pretrain")
 def list_keys(
     command: Annotated[
         Literal["pretrain", "finetune", "prepare-corpus"],
@@ -54,4 +58,4 @@ def list_keys(
     """List a command's recipe keys with type, limits, default and description."""
     from sqzb.recipe.reference import reference
 
-    typer.echo("\n".join(reference(command)))
+    console.lines([line] for line in reference(command))

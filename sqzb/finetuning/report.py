@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from numpy.typing import NDArray
-from rich.text import Text
 
 from sqzb import console
 from sqzb.data.dataset import Classes, DataSet, Example, Kind, Labels, Number, Tags
@@ -52,7 +51,7 @@ def print_next_commands(run: Path, data: DataSet) -> None:
     """Print where the model is, and the commands that use it."""
     texts = "TEXT" if data.texts == 1 else "TEXT SECOND"
     console.out.print(
-        Text(f"The model is in {run}/final. Next: sqzb eval {run}, or sqzb predict {run} {texts}")
+        f"The model is in {run}/final. Next: sqzb eval {run}, or sqzb predict {run} {texts}"
     )
 
 
@@ -143,7 +142,7 @@ def print_own_data(
     """
     seen = overview(data, splits)
     for line in sentences(seen):
-        console.out.print(console.visible(line))
+        console.out.print(line)
     console.table("Examples", *split_rows(seen))
     console.table("Labels", *label_rows(seen))
 

@@ -3,8 +3,6 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.text import Text
-
 from sqzb import console
 from sqzb.corpus.store import Corpus
 from sqzb.model.heads import IGNORED
@@ -46,29 +44,36 @@ def _show(title: str, batch: Batch, row: int, names: Sequence[str]) -> None:
     positions = [position for position, token in enumerate(seen) if token != PAD]
     order = ORDERS[int(batch.sop_labels[row])]
     figures = f": {order}, {len(positions)} of {len(seen)} positions"
-    console.out.print(Text.assemble("\n", (title, "bold"), figures))
+    console.out.print(console.styled("\n", (title, "bold"), figures))
     for segment, name in enumerate("AB"):
         of_segment = [position for position in positions if types[position] == segment]
         if of_segment:
-            console.out.print(Text(f"  {name}  ").append_text(_text(seen, labels, of_segment)))
+            console.out.print(console.styled(f"  {name}  ", *_tokens(seen, labels, of_segment)))
     answers = ", ".join(
         _answer(position, seen[position], label) for position, label in sorted(labels.items())
     )
-    console.out.print(Text(f"  to predict, {len(labels)}: {answers}"))
+    console.out.print(f"  to predict, {len(labels)}: {answers}")
 
 
-def _text(seen: Sequence[str], labels: dict[int, str], positions: Sequence[int]) -> Text:
-    """Return the tokens joined to words; tokens to predict that are not masked are in braces."""
-    text = Text()
+def _tokens(
+    seen: Sequence[str], labels: dict[int, str], positions: Sequence[int]
+) -> list[tuple[str, str]]:
+    """Return (text, style) of the tokens, joined to words.
+
+    Tokens to predict that are not masked are in braces.
+    """
+    parts: list[tuple[str, str]] = []
     for position in positions:
         token = seen[position]
-        joined = token.startswith(CONTINUATION) and len(text) and seen[position - 1] != CLS
+        joined = bool(parts) and token.startswith(CONTINUATION) and seen[position - 1] != CLS
         shown = token.removeprefix(CONTINUATION) if joined else token
-        text.append("" if joined or not len(text) else " ")
+        if parts and not joined:
+            parts.append((" ", ""))
         predicted = position in labels
         in_braces = predicted and token != MASK
-        text.append(f"{{{shown}}}" if in_braces else shown, "bold magenta" if predicted else "")
-    return text
+        style = "bold magenta" if predicted else ""
+        parts.append((f"{{{shown}}}" if in_braces else shown, style))
+    return parts
 
 
 def _answer(position: int, seen: str, label: str) -> str:
