@@ -107,9 +107,10 @@ class Command(TyperCommand):
         for path in value if isinstance(value, list | tuple) else [value]:
             if str(path) not in folders or os.path.isdir(os.path.expanduser(path)):
                 continue
-            if parameter.metavar in FILES or (
-                parameter.metavar == "FILE|DIR" and Path(path).suffix
-            ):
+            is_file = parameter.metavar in FILES
+            if parameter.metavar == "FILE|DIR":
+                is_file = bool(Path(path).suffix)
+            if is_file:
                 problem = f"there is no folder {path}/; for a file, leave out the / at the end"
                 raise typer.BadParameter(problem, ctx, parameter)
 

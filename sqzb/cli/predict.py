@@ -37,7 +37,7 @@ def predict(
     output: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE",
+            metavar="FILE|DIR",
             help="CSV, TSV, JSONL or parquet file to write; a folder for several files.",
             rich_help_panel=RESULT,
         ),

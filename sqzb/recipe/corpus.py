@@ -5,13 +5,13 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from sqzb.errors import Problem
-from sqzb.recipe.values import Section
+from sqzb.recipe.values import LocalPath, Section
 
 
 class Source(Section):
     """The origin of documents, and how they are read."""
 
-    path: str = Field(
+    path: LocalPath = Field(
         "", description="required: a local file, folder or glob; a Hub id (owner/name); python-docs"
     )
     licence: str | None = Field(None, description="licence of the text, for the manifest")
@@ -56,7 +56,7 @@ class Vocabulary(Section):
     path: a tokenizer.json, a vocab.txt, or a folder or Hub id with one of them.
     """
 
-    path: str | None = Field(
+    path: LocalPath | None = Field(
         None,
         description="tokenizer.json, vocab.txt, or a folder or Hub id with one; null: train one",
     )
@@ -72,7 +72,7 @@ class Vocabulary(Section):
 class CorpusRecipe(Section):
     """sqzb prepare-corpus."""
 
-    output: str = Field("data/corpus", min_length=1, description="the corpus folder to write")
+    output: LocalPath = Field("data/corpus", min_length=1, description="the corpus folder to write")
     sources: dict[str, Source] = Field(
         {}, description="required: documents by a name of your choice; NAME=null removes a source"
     )

@@ -2,7 +2,7 @@
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, get_args, get_origin
 
 import yaml
 from pydantic import BaseModel
@@ -75,6 +75,24 @@ def same_key(kind: type[BaseModel], name: str) -> list[str]:
         if matching:
             return matching
     return []
+
+
+def annotation_of(kind: type[BaseModel], key: str) -> Any:
+    """Return the type of a dotted key; None for an unknown key."""
+    annotation: Any = kind
+    for part in key.split("."):
+        annotation = _inside(annotation, part)
+    return annotation
+
+
+def _inside(annotation: Any, part: str) -> Any:
+    """Return the type of a key of a section, or that of a mapping's values; None if unknown."""
+    for inner in (annotation, *get_args(annotation)):
+        if get_origin(inner) is dict:
+            return get_args(inner)[1]
+    section = section_in(annotation)
+    field = None if section is None else section.model_fields.get(part)
+    return None if field is None else field.annotation
 
 
 def _unknown_key(

@@ -2,8 +2,9 @@
 
 import re
 from collections.abc import Iterator, Sequence, Set
+from contextlib import suppress
 from pathlib import Path
-from typing import Any, TypeVar, cast
+from typing import Any, Literal, TypeVar, cast, get_args, get_origin
 
 import yaml
 from pydantic import ValidationError
@@ -12,9 +13,9 @@ from sqzb.errors import RecipeError
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.recipe import strict_yaml
 from sqzb.recipe.commands import COMMANDS, NOUNS, command_line, command_of
-from sqzb.recipe.explanations import explain, same_key
+from sqzb.recipe.explanations import annotation_of, explain, same_key
 from sqzb.recipe.shipped import find, names
-from sqzb.recipe.strict_yaml import dump, parse
+from sqzb.recipe.strict_yaml import dump, parse, parse_value
 from sqzb.recipe.sweeps import SweepRecipe
 from sqzb.recipe.values import Section
 
@@ -46,7 +47,7 @@ def load_recipe(
         values = _without(values, named)
     overrides, problems = _without_spaced(overrides)
     for text in overrides:
-        problems += _override(values, text)
+        problems += _override(kind, values, text)
     values |= {key: value for key, value in given.items() if value is not None}
     recipe, invalid = _validate(kind, values)
     problems += invalid
@@ -151,7 +152,7 @@ def _without_spaced(overrides: Sequence[str]) -> tuple[Sequence[str], list[str]]
     return [override for override in whole if override], problems
 
 
-def _override(values: dict[str, Any], text: str) -> list[str]:
+def _override(kind: type[Section], values: dict[str, Any], text: str) -> list[str]:
     """Set one KEY=VALUE in `values`, and return the problem if there is one."""
     key, equals, value = text.partition("=")
     if not equals and (text in names() or Path(text).suffix in (".yaml", ".yml")):
@@ -167,10 +168,39 @@ def _override(values: dict[str, Any], text: str) -> list[str]:
         inner[parent] = dict(inside)  # a copy: a YAML alias may put the same mapping elsewhere too
         inner = inner[parent]
     try:
-        inner[last] = parse(value)
+        inner[last] = _value(annotation_of(kind, key), value)
     except yaml.YAMLError:
         return [f"{key}: {value!r} is not a valid YAML value; put it into quotes"]
     return []
+
+
+def _value(annotation: Any, text: str) -> Any:
+    """Return the value of an override.
+
+    A key that takes text takes it as it is. Only `null`, a text in quotes, and a list or a mapping
+    in brackets are YAML, as all values of other keys are.
+
+    annotation: the key's type.
+
+    Raises:
+        yaml.YAMLError: the text is not YAML, or a comment is behind its value.
+    """
+    if not _takes_text(annotation):
+        return parse_value(text)
+    is_marked = len(text) > 1 and text[0] + text[-1] in ("''", '""', "[]", "{}")
+    if is_marked or text in ("", "null"):
+        with suppress(yaml.YAMLError):
+            return parse_value(text)
+    return text
+
+
+def _takes_text(annotation: Any) -> bool:
+    """Return whether a key of this type takes any text, or a list of texts."""
+    if annotation is str:
+        return True
+    # A mapping's first type is that of its keys; a Literal's arguments are no types.
+    inner = get_args(annotation)[1:] if get_origin(annotation) is dict else get_args(annotation)
+    return get_origin(annotation) is not Literal and any(map(_takes_text, inner))
 
 
 def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[str]]:

@@ -7,7 +7,17 @@ from pydantic import Field, field_validator, model_validator
 
 from sqzb.errors import Problem
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.recipe.values import Columns, Count, Files, Length, Rate, Section, Switch
+from sqzb.recipe.values import (
+    Columns,
+    Count,
+    Files,
+    Length,
+    LocalPath,
+    Rate,
+    Section,
+    Switch,
+    at_home,
+)
 
 Masking = Literal["token", "word", "ngram"]
 
@@ -74,7 +84,7 @@ class TrainingRecipe(Section):
     )
     length: ClassVar[str]
 
-    output: str | None = Field(None, description="the run folder")
+    output: LocalPath | None = Field(None, description="the run folder")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the run")
     precision: Literal["fp32", "bf16"] = Field(
         "fp32", description="number format of the computation; bf16: autocast"
@@ -121,7 +131,7 @@ class MaskedLMDistillation(SoftTargets):
     Without a teacher, the loss is that of the labels alone, and the other keys have no effect.
     """
 
-    teacher: str | None = Field(
+    teacher: LocalPath | None = Field(
         None,
         min_length=1,
         description="a run, a saved model or a Hub id, with the corpus's vocabulary; null: none",
@@ -139,7 +149,7 @@ class PretrainRecipe(TrainingRecipe):
     }
     length = "steps"
 
-    corpus: str = Field(
+    corpus: LocalPath = Field(
         "data/corpus", min_length=1, description="the corpus folder, written by prepare-corpus"
     )
     sequence_length: int = Field(
@@ -155,7 +165,7 @@ class PretrainRecipe(TrainingRecipe):
     sop: bool = Field(
         True, description="sentence order prediction beside the masked language model"
     )
-    start_from: str | None = Field(
+    start_from: LocalPath | None = Field(
         None, description="a run, a saved model or a Hub id whose weights to start from"
     )
     model: SqueezeBertConfig | None = Field(
@@ -223,7 +233,7 @@ class Distillation(SoftTargets):
         strict=False,
         description="a finetuned run, saved model or Hub id; of several, their logits' mean",
     )
-    cache: str = Field(
+    cache: LocalPath = Field(
         "data/teachers",
         min_length=1,
         description="folder that keeps teachers' logits for further runs",
@@ -234,7 +244,7 @@ class Distillation(SoftTargets):
         description="number of altered copies of each training example: words are dropped, or "
         "replaced by the MLM head of the model that the run starts from; the teacher labels them",
     )
-    unlabelled: str | None = Field(
+    unlabelled: LocalPath | None = Field(
         None,
         min_length=1,
         description="a text file of further examples, one on each line, a tab between two "
@@ -244,7 +254,7 @@ class Distillation(SoftTargets):
     @field_validator("teacher", mode="before")
     @classmethod
     def _one(cls, teacher: Any) -> Any:
-        return (teacher,) if isinstance(teacher, str) else teacher
+        return at_home((teacher,) if isinstance(teacher, str) else teacher)
 
     @model_validator(mode="before")
     @classmethod
@@ -319,11 +329,11 @@ class FinetuneRecipe(TrainingRecipe):
     task: str | None = Field(
         None, description="a GLUE task, such as mrpc; several with commas between; or all: all nine"
     )
-    glue_dir: str | None = Field(
+    glue_dir: LocalPath | None = Field(
         None, description="folder of GLUE's own files; null: they come from the Hub"
     )
     data: OwnData = Field(OwnData(), description="labelled data of your own, in place of a task")
-    model: str = Field(
+    model: LocalPath = Field(
         "squeezebert/squeezebert-uncased",
         min_length=1,
         description="a run, a saved model or a Hub id to start from",

@@ -50,6 +50,20 @@ def parse(text: str) -> Any:
         raise yaml.YAMLError(f"{type(error).__name__}: {error}") from error
 
 
+def parse_value(text: str) -> Any:
+    """Return the value of a YAML text of one value, without a comment behind it.
+
+    Raises:
+        yaml.YAMLError: the text is not such a value.
+    """
+    value = parse(text)
+    node = yaml.compose(text, _Loader)
+    behind = "" if node is None else text[node.end_mark.index :].strip()
+    if behind.startswith("#") or (node is None and text.strip()):
+        raise yaml.YAMLError(f"{behind or text!r} is a comment")
+    return value
+
+
 def dump(values: Any, in_line: bool = False) -> str:
     """Return the values as YAML that `parse` reads as the same values, in their order.
 

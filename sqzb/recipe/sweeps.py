@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from sqzb.errors import Problem
 from sqzb.glue.tasks import FINETUNED, NINE
 from sqzb.recipe.schema import FinetuneRecipe
-from sqzb.recipe.values import Section, flat
+from sqzb.recipe.values import LocalPath, Section, flat
 
 ALL = "all"
 
@@ -92,7 +92,7 @@ def _stage_or_paths(value: Any, check: ValidatorFunctionWrapHandler) -> Any:
 
 # One error for all kinds, where pydantic has one for each kind of a union.
 Teacher = Annotated[
-    str | dict[str, str | Annotated[list[str], Field(min_length=1)]] | None,
+    str | dict[str, LocalPath | Annotated[list[LocalPath], Field(min_length=1)]] | None,
     WrapValidator(_stage_or_paths),
 ]
 

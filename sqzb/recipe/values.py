@@ -1,6 +1,7 @@
 """The parts of recipes: sections, and values of types that YAML does not have."""
 
 import math
+import os
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
@@ -67,14 +68,23 @@ def number(value: float | Literal["auto"]) -> float:
     return value
 
 
+def at_home(value: Any) -> Any:
+    """Return a path, or each path of a list, with the home folder in place of `~`."""
+    if isinstance(value, list | tuple):
+        return tuple(map(at_home, value))
+    return os.path.expanduser(value) if isinstance(value, str) else value
+
+
 def _listed(value: Any) -> Any:
-    return (value,) if isinstance(value, str) else value
+    return at_home((value,) if isinstance(value, str) else value)
 
 
 def _columns(value: Any) -> Any:
     return tuple(part.strip() for part in value.split(",")) if isinstance(value, str) else value
 
 
+# A local path, or what may be one, such as a model's; Hub ids never begin with ~.
+LocalPath = Annotated[str, BeforeValidator(at_home)]
 Files = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_listed)]
 Columns = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_columns)]
 

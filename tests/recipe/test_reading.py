@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import hypothesis
 import pytest
 import yaml
 from hypothesis import example, given
@@ -27,6 +28,8 @@ from sqzb.recipe import (
     dump_recipe,
     load_recipe,
 )
+from sqzb.recipe.reading import _override
+from sqzb.recipe.reference import keys
 from sqzb.recipe.sweeps import Grid, Settings, Stage
 
 SHIPPED = sorted((Path(__file__).parents[2] / "recipes").glob("*.yaml"))
@@ -281,10 +284,115 @@ def test_overrides_reach_every_key(recipe: Section) -> None:
     values = recipe.model_dump()
     if isinstance(recipe, PretrainRecipe):
         del values["model"]["id2label"]  # keys that are numbers
-    overrides = [
-        f"{key}={yaml.safe_dump(value, default_flow_style=True)}" for key, value in leaves(values)
-    ]
+    overrides = []
+    for key, value in leaves(values):
+        text = yaml.safe_dump(value, default_flow_style=True).removesuffix("\n")
+        as_is = value if isinstance(value, str) else text.removesuffix("\n...")
+        overrides.append(f"{key}={as_is}")
     assert load_recipe(type(recipe), None, overrides) == recipe
+
+
+TEXT_KEYS: list[tuple[type[Section], str]] = [
+    (PretrainRecipe, "corpus"),
+    (PretrainRecipe, "output"),
+    (PretrainRecipe, "start_from"),
+    (CorpusRecipe, "sources.a.path"),
+    (CorpusRecipe, "vocabulary.path"),
+    (SweepRecipe, "model"),
+    (SweepRecipe, "data.train"),
+    (SweepRecipe, "data.label"),
+    (SweepRecipe, "tasks.rte.model"),
+    (SweepRecipe, "stages.a.teacher.mrpc"),
+    (SweepRecipe, "distillation.teacher"),
+]
+
+
+def value_at(values: Any, key: str) -> Any:
+    for part in key.split("."):
+        values = values[part]
+    return values
+
+
+def overridden(kind: type[Section], key: str, text: str) -> Any:
+    values: dict[str, Any] = {}
+    assert _override(kind, values, f"{key}={text}") == []
+    return value_at(values, key)
+
+
+@given(
+    st.sampled_from(TEXT_KEYS),
+    st.text(min_size=1)
+    | st.sampled_from(
+        ["corp #2", "2024-05-01", "1e3", "007", "yes", "~", "a: b", "& x", "[/x]y", "- a", "12:30"]
+    ),
+)
+def test_a_key_that_takes_text_takes_it_as_it_is(
+    case: tuple[type[Section], str], text: str
+) -> None:
+    is_marked = text == "null" or text[0] + text[-1] in ("''", '""', "[]", "{}")
+    hypothesis.assume(not is_marked or len(text) == 1)
+    assert overridden(*case, text) == text
+
+
+@pytest.mark.parametrize(
+    ("key", "text", "value"),
+    [
+        ("model", "null", None),
+        ("model", "", None),
+        ("model", "'null'", "null"),
+        ("model", '"a #2"', "a #2"),
+        ("data.train", "[a, 'b #2']", ["a", "b #2"]),
+        ("data.train", "[a", "[a"),
+        ("sweep.lr", "[1e-5, 3e-5]", [1e-5, 3e-5]),
+        ("stages.a.teacher", "{mrpc: a}", {"mrpc": "a"}),
+        ("epochs", "3", 3),
+    ],
+)
+def test_a_marked_value_and_that_of_another_key_is_yaml(key: str, text: str, value: Any) -> None:
+    assert overridden(SweepRecipe, key, text) == value
+
+
+@pytest.mark.parametrize("override", ["epochs=10 # ten", "epochs=#", "class_weights=balanced # x"])
+def test_a_comment_in_an_override_is_refused(override: str) -> None:
+    with pytest.raises(RecipeError, match="is not a valid YAML value"):
+        load_recipe(FinetuneRecipe, None, [override])
+
+
+def test_a_date_in_a_recipe_file_is_refused_where_text_is_due() -> None:
+    assert "corpus: should be a valid string" in refusal(
+        PretrainRecipe, "{corpus: 2024-05-01, model: {}}"
+    )
+
+
+def paths_in(kind: type[BaseModel], prefix: str = "") -> Iterator[str]:
+    """Yield the keys whose type is a local path, or a list of them."""
+    for key, field in keys(kind):
+        is_path = re.search("at_home|_listed", f"{field.annotation} {field.metadata}")
+        if is_path and key != "stages.NAME.teacher":  # a text there is the name of a stage
+            yield key.replace("NAME", "a")
+    if kind is SweepRecipe:
+        yield "distillation.teacher"  # by a validator of its own
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/my/home")
+    kinds: tuple[type[Section], ...] = (CorpusRecipe, PretrainRecipe, SweepRecipe)
+    found = []
+    for kind in kinds:
+        needed = {CorpusRecipe: ["sources.a.path=x"], PretrainRecipe: ["model={}"]}.get(kind, [])
+        for key in paths_in(kind):
+            others = [] if key != "start_from" else ["model=null"]
+            others += ["data.train=t"] if key.startswith("data.") else []
+            recipe = load_recipe(kind, None, [*needed, *others, f"{key}=~/x"])
+            value = value_at(recipe.model_dump(), key)
+            assert value == "/my/home/x" or list(value) == ["/my/home/x"], key
+            found.append(key)
+    for key in ("output", "corpus", "sources.a.path", "vocabulary.path", "model", "start_from"):
+        assert key in found
+    for key in ("glue_dir", "distillation.unlabelled", "distillation.cache", "data.validation"):
+        assert key in found
+    teachers = load_recipe(SweepRecipe, None, ["task=mrpc", "stages.a.teacher={mrpc: [~/t, u]}"])
+    assert teachers.stages["a"].teacher == {"mrpc": ["/my/home/t", "u"]}
 
 
 def test_overrides_win_over_the_file_and_given_values_over_both() -> None:
