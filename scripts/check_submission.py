@@ -70,7 +70,7 @@ def main() -> None:
                 options = ["--task", task.name, "--output", str(random_runs / task.name)]
                 options += ["--model", str(folder / "start"), "--glue-dir", str(data)]
                 sqzb("finetune", *options, "epochs=1", "max_length=32")
-        options = ["--submission", str(given.submission), "--glue-dir", str(data)]
+        options = ["--submission", str(given.submission), "--overwrite", "--glue-dir", str(data)]
         sqzb("eval", *given.runs, str(random_runs), *options)
     problems = check(given.submission)
     success = f"{given.submission}: all {len(FILES)} files are as GLUE takes them."

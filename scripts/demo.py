@@ -36,6 +36,7 @@ def main() -> None:
         str(FOLDER / "corpus"),
         "--json",
         str(FOLDER / "pretrained.json"),
+        "--overwrite",
     )
     run_sqzb(
         "eval",
@@ -44,6 +45,7 @@ def main() -> None:
         str(GLUE),
         "--json",
         str(FOLDER / "paraphrase.json"),
+        "--overwrite",
     )
     show(time.monotonic() - started)
 

@@ -38,9 +38,8 @@ def main() -> None:
     for phase in PHASES:
         if not Path("runs", phase, "final").exists():
             run_sqzb("pretrain", f"recipes/{phase}.yaml", "--resume", "auto")
-        run_sqzb(
-            "eval", f"runs/{phase}", "--corpus", str(CORPUS), "--json", f"runs/{phase}/heldout.json"
-        )
+        figures = ["--json", f"runs/{phase}/heldout.json", "--overwrite"]
+        run_sqzb("eval", f"runs/{phase}", "--corpus", str(CORPUS), *figures)
     runs = [(task, start, seed) for task in TASKS for start in STARTS for seed in SEEDS]
     # Models of this size train faster one on each core than one after the other on all cores.
     with ThreadPoolExecutor(os.cpu_count()) as pool:

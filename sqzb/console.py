@@ -240,7 +240,8 @@ def prepare_streams() -> None:
         if stream is None:  # closed by the shell: >&-
             setattr(sys, name, open(os.devnull, "w", encoding="utf-8"))  # noqa: SIM115
         else:
-            stream.reconfigure(errors=_ESCAPED)
+            with suppress(OSError):  # a stream whose descriptor was replaced cannot change
+                stream.reconfigure(errors=_ESCAPED)
 
 
 def end_streams() -> None:

@@ -10,10 +10,11 @@ from accelerate import Accelerator
 from numpy.typing import NDArray
 
 from sqzb import console
-from sqzb.data.arrays import open_array
+from sqzb.data.arrays import check_ending, open_array
 from sqzb.data.dataset import Classes, Example, Text
 from sqzb.data.formats import STANDARD_INPUT, open_table
 from sqzb.data.texts import check, choose_texts
+from sqzb.files import check_output
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.predict import EVALUATION_BATCH
 from sqzb.model.open import Opened, model_folder, open_encoder
@@ -76,7 +77,9 @@ def load_encoder(path: str) -> Embedder:
     return Embedder(opened, max_length, start_accelerator())
 
 
-def embed_file(path: str, given: str, text: Sequence[str], output: Path) -> None:
+def embed_file(
+    path: str, given: str, text: Sequence[str], output: Path, overwrite: bool = False
+) -> None:
     """Write the vectors of a table's texts, float32 (rows, width), in the order of the rows.
 
     A row without a text has the vector of an empty text. Memory use is bounded.
@@ -85,10 +88,14 @@ def embed_file(path: str, given: str, text: Sequence[str], output: Path) -> None
     given   a file, or - for standard input
     text    columns of the texts; see `choose_texts`
     output  the .npy file, which appears whole or not at all
+    overwrite  whether a file that exists at `output` may be replaced
 
     Raises:
-        UserError: The model or the table cannot be used, or the output cannot be written.
+        UserError: The model or the table cannot be used, or the output exists.
+        OSError: The output cannot be written.
     """
+    check_ending(output)
+    check_output(output, overwrite)
     encoder = load_encoder(path)
     table = open_table(given)
     texts = choose_texts(table, text, encoder.columns, None, takes_words=True)

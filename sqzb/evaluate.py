@@ -1,5 +1,6 @@
 """Evaluation: a finetuned model on its task, or a pretrained one on held-out text of a corpus."""
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,7 @@ from sqzb.errors import UserError
 from sqzb.finetuning.calibration import Calibration, calibration_errors
 from sqzb.finetuning.evaluation import decide, measure_splits
 from sqzb.finetuning.finetuned import open_finetuned
-from sqzb.finetuning.mistakes import by_name, report_mistakes
+from sqzb.finetuning.mistakes import by_name, find_mistakes, print_mistakes
 from sqzb.finetuning.report import print_details, print_validation_report
 from sqzb.model.open import open_for_pretraining
 from sqzb.pretraining.batches import BatchLayout, Examples
@@ -22,12 +23,19 @@ from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Evaluator, start_accelerator
 from sqzb.training.run_folder import recipe_of
 
+Keep = Callable[[dict[str, Any]], None]
 
-def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
+
+def _nowhere(figures: dict[str, Any]) -> None:
+    """Keep no figures."""
+
+
+def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -> dict[str, Any]:
     """Print and return the figures of a finetuned model on a data set.
 
     split: "validation" gives figures, confusion matrices and the worst mistakes; "test", whose
     labels GLUE keeps back, gives predictions. MNLI has two splits of each.
+    keep: is called with all figures before they are printed.
 
     Raises:
         UserError: the data set has no such split.
@@ -57,24 +65,29 @@ def evaluate_task(path: str, data: DataSet, split: str) -> dict[str, Any]:
         found["splits"] = {}
         for name in names:
             given = by_name(kind, decide(kind, logits[name], thresholds), encoded[name])
-            console.out.print(
-                f"{path} on {data.name}, {name} split: {console.counted(len(given), 'prediction')}."
-            )
             rows = (str(example.row) for example in examples[name])
             predictions = dict(zip(rows, given, strict=True))
             found["splits"][name] = {"examples": len(given), "predictions": predictions}
+        keep(found)
+        for name in names:
+            count = console.counted(found["splits"][name]["examples"], "prediction")
+            console.out.print(f"{path} on {data.name}, {name} split: {count}.")
         return found
     figures = measure_splits(data, logits, encoded, thresholds)
     if isinstance(data, OwnData) and isinstance(kind, Classes):
         calibration = Calibration(finetuned.model.config.calibration_temperature or 1.0)
         figures |= calibration_errors(calibration, logits, encoded)
-    print_validation_report(f"{path} on {data.name}", data, figures, encoded)
-    print_details(data, logits, encoded, thresholds)
     details = {
-        name: report_mistakes(kind, name, examples[name], encoded[name], logits[name], thresholds)
+        name: find_mistakes(kind, examples[name], encoded[name], logits[name], thresholds)
         for name in names
     }
-    return found | figures | {"splits": details}
+    found |= figures | {"splits": details}
+    keep(found)
+    print_validation_report(f"{path} on {data.name}", data, figures, encoded)
+    print_details(data, logits, encoded, thresholds)
+    for name in names:
+        print_mistakes(kind, name, details[name])
+    return found
 
 
 def _load(data: DataSet, split: str) -> list[Example]:
@@ -84,11 +97,13 @@ def _load(data: DataSet, split: str) -> list[Example]:
     return examples
 
 
-def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
+def evaluate_corpus(path: str, corpus_folder: Path, keep: Keep = _nowhere) -> dict[str, Any]:
     """Print and return the held-out losses and accuracies of a pretrained model.
 
     A run is evaluated as it was trained; any other model at every length of the corpus that it can
     read.
+
+    keep: is called with all figures before they are printed.
     """
     corpus = Corpus(corpus_folder)
     opened = open_for_pretraining(path)
@@ -96,6 +111,7 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
     has_sop = opened.folder.has_sop_head  # otherwise the head is new and untrained
     accelerator = start_accelerator()
     found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
+    reports: dict[str, dict[str, float]] = {}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):
         check_fit(model.config, recipe, corpus, path)
         check_vocabulary(opened.tokenizer, corpus, path)
@@ -112,9 +128,13 @@ def evaluate_corpus(path: str, corpus_folder: Path) -> dict[str, Any]:
             figures = {
                 name: value for name, value in figures.items() if not name.startswith("heldout_sop")
             }
-        print_heldout_report(f"{path} at length {recipe.sequence_length}", figures, corpus)
+        reports[f"{path} at length {recipe.sequence_length}"] = figures
         found[f"length_{recipe.sequence_length}"] = figures | {"sequences": len(examples.heldout)}
-    return found | {"heldout_unigram_nats": corpus.manifest["heldout_unigram_nats"]}
+    found["heldout_unigram_nats"] = corpus.manifest["heldout_unigram_nats"]
+    keep(found)
+    for title, figures in reports.items():
+        print_heldout_report(title, figures, corpus)
+    return found
 
 
 def _pretrain_recipes(path: str, corpus: Corpus, positions: int) -> list[PretrainRecipe]:

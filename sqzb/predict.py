@@ -17,6 +17,7 @@ from sqzb.data.formats.common import Row, Table, one_line
 from sqzb.data.texts import COUNTS, Checked, TextTable, check, choose_texts
 from sqzb.data.writing import PARQUET, has_ending, json_line, open_writer, output_ending
 from sqzb.errors import UserError
+from sqzb.files import check_output
 from sqzb.using import (
     WINDOW,
     ClassPrediction,
@@ -134,7 +135,12 @@ def print_predictions(path: str, table: Table, text: Sequence[str], as_json: boo
 
 
 def write_predictions(
-    path: str, given: Sequence[str], output: Path, text: Sequence[str], executor: str
+    path: str,
+    given: Sequence[str],
+    output: Path,
+    text: Sequence[str],
+    executor: str,
+    overwrite: bool = False,
 ) -> None:
     """Write a file with its predictions, or several files into a folder, and report them.
 
@@ -143,15 +149,21 @@ def write_predictions(
     output    the file to write; of several the folder, in which each keeps its name
     text      columns of the texts; see `choose_texts`
     executor  "ray" to predict each of several files on a Ray cluster; "processes" for here
+    overwrite  whether files that exist may be replaced
 
     Raises:
-        UserError: A table or the model cannot be used, or an output cannot be written.
+        UserError: A table or the model cannot be used, or an output exists.
+        OSError: An output cannot be written.
     """
     if len(given) == 1 and (given[0] == STANDARD_INPUT or Path(given[0]).is_file()):
+        output_ending(output)
+        _check_output(given[0], output, overwrite)
         predict_file(load(path), given[0], output, text).report()
         return
     files = [table.path for table in tables(given, FILE_OPTION)]
     outputs = _outputs(files, output)
+    for file, target in outputs.items():
+        _check_output(file, target, overwrite)
     if executor == "ray":
         tasks = [(path, file, str(outputs[file]), tuple(text)) for file in files]
         with (
@@ -166,6 +178,17 @@ def write_predictions(
     model = load(path)
     for file in files:
         predict_file(model, file, outputs[file], text).report()
+
+
+def _check_input(path: str, output: Path) -> None:
+    """Raise UserError if a file would be written over the file that is read."""
+    if path != STANDARD_INPUT and output.exists() and output.samefile(path):
+        raise UserError(f"--output {output} is the input. Give another file.")
+
+
+def _check_output(path: str, output: Path, overwrite: bool) -> None:
+    _check_input(path, output)
+    check_output(output, overwrite)
 
 
 def predict_on_worker(path: str, file: str, output: str, text: Sequence[str]) -> Written:
@@ -216,7 +239,8 @@ def predict_file(
     show    whether to show a bar
 
     Raises:
-        UserError: The table cannot be used, or the output cannot be written.
+        UserError: The table cannot be used.
+        OSError: The output cannot be written.
     """
     ending = output_ending(output)
     is_stream = path == STANDARD_INPUT
@@ -225,8 +249,7 @@ def predict_file(
             "A parquet file's types are taken from all rows, and standard input can be read once. "
             "Give an --output of .jsonl or .csv."
         )
-    if output.exists() and not is_stream and output.samefile(path):
-        raise UserError(f"--output {output} is the input. Give another file.")
+    _check_input(path, output)
     table = open_table(path)
     texts = choose_texts(table, text, model.columns, model.texts, model.takes_words)
     checked = Checked(0, table.columns, None) if is_stream else check(texts, ending == PARQUET)

@@ -328,7 +328,9 @@ def test_words_and_texts_get_tags_and_entities(vocabulary: Path, tmp_path: Path)
         output = tmp_path / f"out.{ending}"
         found = []
         for new in ("new.jsonl", "new.txt"):
-            write_predictions(str(run), [str(tmp_path / new)], output, [], "processes")
+            write_predictions(
+                str(run), [str(tmp_path / new)], output, [], "processes", overwrite=True
+            )
             found.append([dict(row.values) for row in open_table(output).rows()])
         of_words, of_texts = found
         for row, same in zip(of_words, of_texts, strict=True):

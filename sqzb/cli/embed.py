@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sqzb.cli.options import columns_of
+from sqzb.cli.options import Overwrite, columns_of
 
 
 def embed(
@@ -26,6 +26,7 @@ def embed(
         str | None,
         typer.Option(metavar="COLUMN", help="Column of the texts (default: as in training)."),
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Write a vector for each text: the mean of its tokens' last hidden states.
 
@@ -34,4 +35,4 @@ def embed(
     from sqzb.embed import embed_file
 
     columns = columns_of(text)
-    embed_file(path, file, columns, output)
+    embed_file(path, file, columns, output, overwrite)

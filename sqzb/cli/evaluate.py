@@ -2,12 +2,11 @@
 
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import typer
 
-from sqzb.cli.options import DATA, OWN, GlueDir, Label, Text, columns_of
-from sqzb.errors import UserError
+from sqzb.cli.options import DATA, OWN, GlueDir, Label, Overwrite, Text, columns_of
 
 
 def evaluate(
@@ -58,6 +57,7 @@ def evaluate(
     json: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Write all figures to this file.")
     ] = None,
+    overwrite: Overwrite = False,
 ) -> None:
     """Evaluate a finetuned or a pretrained model."""
     if submission is None and len(paths) > 1:
@@ -78,25 +78,22 @@ def evaluate(
         )
     if json is not None and json.is_dir():
         raise typer.BadParameter(f"--json {json} is a folder: give a file")
+    from sqzb.files import check_output, write_json
+
+    for output in (json, submission):
+        if output is not None:
+            check_output(output, overwrite)
     from sqzb.evaluate import evaluate_corpus, evaluate_task
-    from sqzb.files import write_json
     from sqzb.finetuning.finetuned import data_for
     from sqzb.finetuning.submit import submit
     from sqzb.glue.data import open_task
 
-    figures: dict[str, Any]
+    # The figures are on the disk before they are printed.
+    keep = (lambda figures: None) if json is None else partial(write_json, json)
     if submission is not None:
-        figures = submit(paths, submission, partial(open_task, folder=glue_dir))
+        submit(paths, submission, partial(open_task, folder=glue_dir), keep)
     elif corpus is not None:
-        figures = evaluate_corpus(paths[0], corpus)
+        evaluate_corpus(paths[0], corpus, keep)
     else:
-        figures = evaluate_task(
-            paths[0], data_for(paths[0], task, glue_dir, data or (), columns, label), split
-        )
-    if json is not None:
-        try:
-            write_json(json, figures)
-        except OSError as error:
-            raise UserError(
-                f"{json} cannot be written ({error.strerror}). Give another file with --json."
-            ) from error
+        used = data_for(paths[0], task, glue_dir, data or (), columns, label)
+        evaluate_task(paths[0], used, split, keep)

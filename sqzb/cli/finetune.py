@@ -140,7 +140,7 @@ def finetune(
     from sqzb.recipe import SweepRecipe, load_recipe
 
     changes = [*(overrides or ()), *([] if seeds is None else [_seeds(seeds)])]
-    changes += [f"distillation.teacher={json.dumps(teacher)}"] if teacher else []
+    changes += [f"distillation.teacher={_listed(teacher)}"] if teacher else []
     if multi_label and kind not in (None, "labels"):
         raise typer.BadParameter("--multi-label is --kind labels: leave out one of them")
     if tokens is not None and (text is not None or kind not in (None, "tokens") or multi_label):
@@ -158,7 +158,7 @@ def finetune(
     }
     for key, value in own_data.items():
         if value:
-            changes.append(f"data.{key}={json.dumps(value)}")
+            changes.append(f"data.{key}={_listed(value)}")
     if train and recipe is None:
         recipe = Path("own_data")
     folders = {"glue_dir": text_of(glue_dir), "output": text_of(output)}
@@ -198,3 +198,8 @@ def _seeds(text: str) -> str:
             f"--seeds takes whole numbers separated by commas, such as 1,2,3; not {text!r}"
         )
     return f"sweep.seed=[{text}]"
+
+
+def _listed(value: object) -> str:
+    """Return a value as YAML, which has no pairs of surrogates as JSON's escapes have."""
+    return json.dumps(value, ensure_ascii=False)

@@ -69,6 +69,13 @@ Label = Annotated[
 ]
 
 
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace a file that exists at the output.", rich_help_panel=RESULT
+    ),
+]
+
 # Names in --help of values that are paths, or may be one.
 PATHS = {"DIR", "MODEL", "RUN", "CORPUS", "RECIPE", "auto|PATH", "FILE", "ZIP", "FILE|DIR"}
 # Of these, the values that are files; with `FILE|DIR`, a name without an ending is a folder.

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sqzb.cli.options import OWN, RESULT, Executor, columns_of
+from sqzb.cli.options import OWN, RESULT, Executor, Overwrite, columns_of
 
 
 def predict(
@@ -46,6 +46,7 @@ def predict(
         bool,
         typer.Option("--json", help="Print a JSON object per line.", rich_help_panel=RESULT),
     ] = False,
+    overwrite: Overwrite = False,
     executor: Annotated[
         Executor,
         typer.Option(help="Predict several files here or on a Ray cluster."),
@@ -72,7 +73,7 @@ def predict(
 
     columns = columns_of(text)
     if file and output is not None:
-        predicting.write_predictions(path, file, output, columns, executor)
+        predicting.write_predictions(path, file, output, columns, executor, overwrite)
         return
     table = open_table(file[0]) if file else predicting.sentences_table(sentences or ())
     predicting.print_predictions(path, table, columns, json)

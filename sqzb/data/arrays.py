@@ -40,6 +40,12 @@ class ArrayWriter:
         write(self._file, header)  # type: ignore[no-untyped-call]
 
 
+def check_ending(path: Path) -> None:
+    """Raise UserError if the file's ending is not .npy."""
+    if path.suffix != NPY:
+        raise UserError(f"{path} has not the ending {NPY}. Give an --output such as vectors{NPY}.")
+
+
 @contextmanager
 def open_array(path: Path, width: int) -> Iterator[ArrayWriter]:
     """Yield a writer; the file appears when the block ends without an error.
@@ -48,8 +54,7 @@ def open_array(path: Path, width: int) -> Iterator[ArrayWriter]:
         UserError: The ending is not .npy.
         OSError: The file cannot be written.
     """
-    if path.suffix != NPY:
-        raise UserError(f"{path} has not the ending {NPY}. Give an --output such as vectors{NPY}.")
+    check_ending(path)
     with whole_file(path) as aside, aside.open("wb") as file:
         writer = ArrayWriter(file, width)
         yield writer

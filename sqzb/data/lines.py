@@ -16,7 +16,8 @@ def read_lines(file: Path) -> list[Sentences]:
         UserError: the file cannot be read as UTF-8, or a line has more than one tab.
     """
     try:
-        lines = file.read_text(encoding="utf-8-sig").split("\n")
+        with file.open(encoding="utf-8-sig", newline="\n") as opened:
+            lines = [line.removesuffix("\r") for line in opened.read().split("\n")]
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}). Give a text file in UTF-8.") from error
     lines = lines[:-1] if not lines[-1] else lines  # the end of the last line begins no line

@@ -34,21 +34,19 @@ def by_name(kind: Kind, values: NDArray[Any], encoded: Encoded) -> list[Any]:
     return tags_by_text(kind, values, encoded)
 
 
-def report_mistakes(
+def find_mistakes(
     kind: Kind,
-    split: str,
     examples: Sequence[Example],
     encoded: Encoded,
     logits: Logits,
     thresholds: Sequence[float] | None,
 ) -> dict[str, Any]:
-    """Print and return where the model is wrong: by label, and its worst mistakes."""
+    """Return where the model is wrong: confusion, figures by label, and its worst mistakes."""
     predictions = decide(kind, logits, thresholds)
     found: dict[str, Any] = {"examples": len(examples)}
     if isinstance(kind, Classes):
         counts = confusion(kind, predictions, encoded)
         found["confusion"] = counts.tolist()
-        _print_confusion(kind, split, counts)
     if not isinstance(kind, Number):
         figures = figures_by_name(kind, predictions, encoded)
         found["by_label"] = {name: figure._asdict() for name, figure in figures.items()}
@@ -65,11 +63,17 @@ def report_mistakes(
         }
         for row in wrong[:WORST]
     ]
-    if wrong:
+    return found
+
+
+def print_mistakes(kind: Kind, split: str, found: Mapping[str, Any]) -> None:
+    """Print the confusion and the worst mistakes, of what `find_mistakes` found for a split."""
+    if isinstance(kind, Classes):
+        _print_confusion(kind, split, np.array(found["confusion"]))
+    if found["mistakes"]:
         columns = ("text", "label", "taken for", "loss")
         rows = [_row(mistake) for mistake in found["mistakes"]]
         console.table(f"{split}: the worst mistakes", columns, rows)
-    return found
 
 
 def _print_confusion(kind: Classes, split: str, counts: NDArray[np.int64]) -> None:

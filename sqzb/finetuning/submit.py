@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from glob import escape, glob
 from pathlib import Path
+from typing import Any
 
 from sqzb import console
 from sqzb.data.dataset import DataSet
@@ -16,13 +17,17 @@ from sqzb.training.run_folder import RECIPE, final_figures, recipe_of
 
 
 def submit(
-    paths: Sequence[str], target: Path, open_task: Callable[[str], DataSet]
-) -> dict[str, object]:
+    paths: Sequence[str],
+    target: Path,
+    open_task: Callable[[str], DataSet],
+    keep: Callable[[dict[str, Any]], None] = lambda figures: None,
+) -> dict[str, Any]:
     """Write GLUE's zip from finetuned runs, one of each task, and return the runs.
 
     paths: runs, or folders that hold runs at any depth. Of several runs of a task, the one with the
     best validation score is used. MNLI's run also predicts AX.
     open_task: makes the data set of a task.
+    keep: is called with the runs before they are printed.
 
     Raises:
         UserError: a task has no run, or a test split is not GLUE's whole one. Nothing has been
@@ -56,15 +61,17 @@ def submit(
             (name, split): by_index(finetuned, tests[name, split]) for split in row.test_splits
         }
     submission.write(target, predictions)
-    taken = [(name, str(run), f"{score:.1%}") for name, (score, run) in best.items()]
-    console.table(f"{target}, by these runs", ("task", "run", "validation score"), taken)
-    return {
+    figures = {
         "submission": str(target),
         "runs": {
             name: {"path": str(run), "validation_score": score}
             for name, (score, run) in best.items()
         },
     }
+    keep(figures)
+    taken = [(name, str(run), f"{score:.1%}") for name, (score, run) in best.items()]
+    console.table(f"{target}, by these runs", ("task", "run", "validation score"), taken)
+    return figures
 
 
 def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:

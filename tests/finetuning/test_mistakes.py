@@ -9,7 +9,7 @@ from rich.console import Console
 from sqzb import console
 from sqzb.data.dataset import Classes, Example, Kind, Labels, Number, Tags
 from sqzb.finetuning.encode import Encoded, Words
-from sqzb.finetuning.mistakes import _print_confusion, by_name, report_mistakes
+from sqzb.finetuning.mistakes import _print_confusion, by_name, find_mistakes, print_mistakes
 
 CLASSES, SEVERAL = Classes(("no", "yes")), Labels(("x", "y"))
 TAGS, NUMBER = Tags(("O", "B-X", "I-X")), Number(0, 100)
@@ -65,13 +65,14 @@ def test_mistakes_are_named(
     if kind is not TAGS:
         examples = [example._replace(words=None) for example in examples]
     assert by_name(kind, encoded.labels, encoded) == true
-    found = report_mistakes(kind, "validation", examples, encoded, logits, None)
+    found = find_mistakes(kind, examples, encoded, logits, None)
     assert [mistake["row"] for mistake in found["mistakes"]] == [wrong]
     assert found["mistakes"][0]["label"] == true[wrong]
     assert found["mistakes"][0]["prediction"] == given[wrong]
     for name, recall in recalls.items():
         assert found["by_label"][name]["recall"] == recall
     assert ("by_label" in found) == (kind is not NUMBER)
+    print_mistakes(kind, "validation", found)
     printed = capsys.readouterr().out
     assert "four" in printed
     if kind is TAGS:

@@ -77,6 +77,8 @@ def _ending(name: str) -> str:
 def _standard_input() -> Table:
     """Open standard input, whose rows can be read once."""
     path = "standard input"
+    if sys.stdin is None:
+        raise UserError("Standard input is closed. Give a file with --file FILE.")
     opened = text.decoded(sys.stdin.buffer)
     given = text.lines(opened, path)
     first = next(given, None)

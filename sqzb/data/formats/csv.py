@@ -63,7 +63,7 @@ def _delimiter(path: str) -> str:
 
 def _header(path: str, dialect: Dialect) -> tuple[int, list[str]]:
     """Return the line where the header begins, and its cells."""
-    with open_text(path) as opened:
+    with open_text(path, newline="") as opened:
         header = next(_records(opened, path, dialect), None)
     if header is None:
         raise UserError(f"{path} is empty. Give a file with a header line and rows.")
@@ -71,7 +71,7 @@ def _header(path: str, dialect: Dialect) -> tuple[int, list[str]]:
 
 
 def _rows(path: str, dialect: Dialect, columns: Sequence[str]) -> Iterator[Row]:
-    with open_text(path) as opened:
+    with open_text(path, newline="") as opened:
         records = _records(opened, path, dialect)
         next(records)  # the header
         for number, cells in records:
@@ -139,7 +139,7 @@ def _quotes_are_text(path: str, n_columns: int) -> bool:
         UserError: Both readings are possible, and they differ.
     """
     malformed = 0
-    with open_text(path) as opened:
+    with open_text(path, newline="") as opened:
         for number, line in enumerate(lines(opened, path), 1):
             cells = line.rstrip("\r\n").split("\t")
             if cells != [""] and len(cells) != n_columns:
@@ -151,7 +151,7 @@ def _quotes_are_text(path: str, n_columns: int) -> bool:
 
     quoted = Dialect("\t", csv.QUOTE_MINIMAL)
     try:
-        with open_text(path) as opened:
+        with open_text(path, newline="") as opened:
             fits = all(len(cells) == n_columns for _, cells in _records(opened, path, quoted))
     except UserError:
         return True

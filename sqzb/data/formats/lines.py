@@ -27,8 +27,13 @@ def columns_of(first: str, path: str) -> tuple[str, ...]:
     """Return the columns of a file with this first line.
 
     Raises:
-        UserError: the line has more than one tab.
+        UserError: the line has more than one tab, or all lines have no line feed at their end.
     """
+    if "\r" in first and not first.endswith("\n"):
+        raise UserError(
+            f"{path}:1: the lines end with carriage returns only, as on old Macs. Convert the "
+            f"file: tr '\\r' '\\n' < {path} > NEW"
+        )
     tabs = first.count("\t")
     if tabs > 1:
         raise UserError(

@@ -32,17 +32,20 @@ def open_bytes(path: str) -> IO[bytes]:
     return io.BufferedReader(pa.input_stream(path, compression=compression))
 
 
-def open_text(path: str) -> IO[str]:
-    """Open a file of UTF-8, or of UTF-16 with a byte order mark. Line ends stay as they are."""
-    return decoded(open_bytes(path))
+def open_text(path: str, newline: str = "\n") -> IO[str]:
+    """Open a file of UTF-8, or of UTF-16 with a byte order mark. Line ends stay as they are.
+
+    newline: by default, a line ends with a line feed only; "": with a lone carriage return too.
+    """
+    return decoded(open_bytes(path), newline)
 
 
-def decoded(stream: Any) -> IO[str]:
+def decoded(stream: Any, newline: str = "\n") -> IO[str]:
     """Return the text of a stream of bytes that can be peeked into."""
     start = stream.peek(2)[:2]
     is_utf16 = start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
     encoding = "utf-16" if is_utf16 else "utf-8-sig"
-    return io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline="")
+    return io.TextIOWrapper(stream, encoding, errors="surrogateescape", newline=newline)
 
 
 def lines(opened: IO[str], path: str) -> Iterator[str]:

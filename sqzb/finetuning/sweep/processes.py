@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from sqzb import console
 from sqzb.errors import Stopped
-from sqzb.files import whole_file
+from sqzb.files import naming, whole_file
 from sqzb.finetuning.sweep.plan import Run
 from sqzb.recipe import dump_recipe
 from sqzb.training.guards import SIGNALS, Signals
@@ -200,7 +200,7 @@ def _start(run: Run, environment: Mapping[str, str]) -> subprocess.Popen[bytes] 
     before.
     """
     run.folder.parent.mkdir(parents=True, exist_ok=True)
-    with run.beside(".log").open("ab") as log:
+    with naming(run.beside(".log")), run.beside(".log").open("ab") as log:
         try:
             fcntl.flock(log, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from sqzb.errors import UserError
-from sqzb.files import locked, write_json
+from sqzb.files import check_output_folder, locked, write_json
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.sweep.plan import Run, plan
 from sqzb.finetuning.sweep.processes import run_all
@@ -35,6 +35,7 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
             "--jobs."
         )
     output = Path(recipe.output or OUTPUT)
+    check_output_folder(output)
     runs = plan(recipe, output)
     _check_folders(output, runs)
     _check_models(runs)
