@@ -17,6 +17,8 @@ from typer.testing import CliRunner
 import fork_server
 from sqzb import __version__
 from sqzb.cli import app
+from sqzb.cli.commands import _exit_code
+from sqzb.cli.options import PATHS
 from sqzb.errors import UserError
 
 HEAVY = ("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow")
@@ -220,3 +222,104 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
     assert isinstance(refused.exception, UserError) and "exists" in str(refused.exception)
     keys = CliRunner().invoke(app, ["recipes", "keys", "pretrain"]).stdout
     assert "optimizer.lr=0.0025  (number, over 0)" in keys
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["eval", "x", "--json", "figures.json/"],
+        ["eval", "x", "--submission=glue.zip/"],
+        ["predict", "x", "--file", "a.csv", "--output", "out.csv/"],
+        ["embed", "x", "--file", "a.csv", "--output", "out.npy/"],
+        ["recipes", "copy", "phase1_128", "mine.yaml/"],
+    ],
+    ids=" ".join,
+)
+def test_a_file_is_not_given_as_a_folder(arguments: list[str], tmp_path: Path) -> None:
+    ended = run(*arguments)
+    assert ended.returncode == 2 and "for a file, leave out the /" in " ".join(
+        ended.stderr.replace("│", "").split()
+    )
+
+
+def test_a_tilde_is_the_home_folder_in_every_path(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The shell leaves it in --output=~/x."""
+    monkeypatch.setenv("HOME", str(tmp_path))
+    for arguments in (
+        ["eval", "~/model"],
+        ["eval", "x", "--corpus=~/corpus"],
+        ["predict", "~/model", "a text"],
+        ["embed", "~/model", "--file", "a.csv", "--output", "a.npy"],
+        ["fill-mask", "~/model", "a [MASK]"],
+        ["inspect-corpus", "~/corpus"],
+        ["prepare-corpus", "--verify=~/corpus"],
+        ["pretrain", "~/recipe"],
+        ["finetune", "--train=~/data.csv"],
+        ["recipes", "copy", "phase1_128", "~/file/x.yaml"],
+    ):
+        (tmp_path / "file").touch()
+        monkeypatch.setattr(sys, "argv", ["sqzb", *arguments])
+        assert _exit_code(debug=False) in (1, 2)
+        message = capsys.readouterr().err
+        assert str(tmp_path) in message and "~" not in message
+
+
+def test_every_path_of_a_command_is_expanded() -> None:
+    """A value is a path by its name in --help."""
+    named = {
+        parameter.metavar
+        for command in typer.main.get_command(app).commands.values()  # type: ignore[attr-defined]
+        for parameter in command.params
+        if parameter.metavar is not None
+    }
+    no_paths = {"COLUMN", "COMMAND", "KEY=VALUE", "KIND", "N", "N,N", "NAME", "SPLIT", "TEXT"}
+    assert named - no_paths - {"SENTENCE [SECOND]"} <= PATHS
+
+
+def test_an_argument_that_is_not_text_is_one_paragraph() -> None:
+    command = [sys.executable, "-m", "sqzb", "predict", "x", os.fsdecode(b"caf\xe9")]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60)
+    assert ended.returncode == 2 and ended.stdout == ""
+    assert ended.stderr.startswith("error: Argument 3, caf\\udce9, is not UTF-8. ")
+    assert len(ended.stderr.splitlines()) == 1
+
+
+def test_an_unusable_option_obeys_no_control_characters() -> None:
+    for arguments in (["eval", "--\x1b[2Jx"], ["pretrain", "a", "--\x1b[2Jx"], ["eval", "\x1b[2J"]):
+        ended = run(*arguments)
+        assert ended.returncode in (1, 2)
+        assert "\x1b" not in ended.stderr and r"\x1b[2J" in ended.stderr
+
+
+ODD_PLACES = """
+import os, sys
+from sqzb.cli import main
+if "gone" in sys.argv:
+    sys.argv.remove("gone")
+    os.mkdir("gone"); os.chdir("gone"); os.rmdir("../gone")
+main()
+"""
+
+
+def test_odd_environments_are_no_tracebacks(tmp_path: Path) -> None:
+    odd = {"LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii", "COLUMNS": "1", "TMPDIR": "/no"}
+    bare = {key: value for key, value in os.environ.items() if key != "HOME"} | odd
+    for arguments, code in (
+        (["recipes"], 0),
+        (["recipes", "keys", "pretrain"], 0),
+        (["recipes", "copy", "phase1_128", "mine.yaml"], 0),
+        (["pretrain", "~/é"], 2),
+        (["gone", "eval", "x"], 1),
+        (["gone", "recipes", "copy", "phase1_128"], 1),
+    ):
+        ended = subprocess.run(
+            [sys.executable, "-c", ODD_PLACES, *arguments],
+            cwd=tmp_path,
+            env=bare,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+        assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended.stderr

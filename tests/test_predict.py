@@ -359,3 +359,51 @@ def test_the_line_that_is_shown() -> None:
     assert shown(TokensPrediction(("Ada", "ran"), ("B-PER", "O"), ())) == "Ada/B-PER ran/O"
     assert shown(LabelsPrediction(("a\nb",), {"a\nb": 0.6})) == "a b\ta b 60.0%"
     assert shown(None) == ""
+
+
+def test_a_lone_carriage_return_ends_no_line(
+    run: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    new = tmp_path / "new.txt"
+    new.write_bytes(b"the letter\rof the river\r\ngarden\n\rmusic\n")
+    assert [dict(row.values) for row in open_table(str(new)).rows()] == [
+        {"text": "the letter\rof the river"},
+        {"text": "garden"},
+        {"text": "\rmusic"},
+    ]
+    print_predictions(str(run), open_table(str(new)), [], as_json=False)
+    assert len(capsys.readouterr().out.splitlines()) == 3
+    new.write_bytes(b"the letter\rgarden\r")
+    with pytest.raises(UserError, match=r"new.txt:1: the lines end with carriage returns only"):
+        open_table(str(new))
+
+
+def test_predictions_replace_a_file_only_where_that_is_asked_for(run: Path, tmp_path: Path) -> None:
+    (tmp_path / "in").mkdir()
+    for name in ("a.csv", "b.csv"):
+        (tmp_path / "in" / name).write_text("text\ngarden\n")
+    (tmp_path / "out").mkdir()
+    for files, output, kept in (
+        ([str(tmp_path / "in" / "a.csv")], tmp_path / "out.csv", tmp_path / "out.csv"),
+        ([str(tmp_path / "in")], tmp_path / "out", tmp_path / "out" / "b.csv"),
+    ):
+        kept.write_text("own")
+        with pytest.raises(UserError, match=f"{kept} exists and is not overwritten"):
+            write_predictions(str(run), files, output, [], "processes")
+        assert kept.read_text() == "own" and not (tmp_path / "out" / "a.csv").exists()
+        write_predictions(str(run), files, output, [], "processes", overwrite=True)
+        assert kept.read_text().startswith("text,label")
+
+
+def test_no_line_has_a_tab_or_a_command_of_a_label(
+    vocabulary: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    labels = ("a\tb", "c\nd\x1b[2J")
+    odd = save_run(tmp_path / "odd", vocabulary, labels=labels)
+    table = sentences_table(["the letter"])
+    print_predictions(str(odd), table, [], as_json=False)
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.count("\t") == 2 and "\x1b" not in line
+    print_predictions(str(odd), table, [], as_json=True)
+    printed = capsys.readouterr().out
+    assert "\x1b" not in printed and set(json.loads(printed)) >= {f"probability_{labels[1]}"}

@@ -92,7 +92,7 @@ def main() -> None:
 
 def _exit_code(debug: bool) -> int:
     try:
-        _check_arguments()
+        _check_start()
         app()
     except UserError as error:
         if debug:
@@ -113,12 +113,14 @@ def _exit_code(debug: bool) -> int:
     return 0
 
 
-def _check_arguments() -> None:
-    """Check that all arguments are text.
+def _check_start() -> None:
+    """Check that the working folder exists and that all arguments are text.
 
     Raises:
+        FileNotFoundError: the working folder has been removed; torch would end the process.
         WrongArgument: an argument is not UTF-8, which Python marks with surrogates.
     """
+    os.getcwd()
     for number, argument in enumerate(sys.argv[1:], 1):
         if not argument.isascii() and any("\ud800" <= letter <= "\udfff" for letter in argument):
             raise WrongArgument(

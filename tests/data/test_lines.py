@@ -42,3 +42,8 @@ def test_what_is_no_example_is_told_with_its_line(tmp_path: Path) -> None:
     with pytest.raises(UserError, match=r"^mrpc takes two sentences, and here is one sentence"):
         check_sentences("mrpc", 2, rows)
     check_sentences("mrpc", 2, rows[1:])
+
+
+def test_a_lone_carriage_return_ends_no_line(tmp_path: Path) -> None:
+    (tmp_path / "lines.txt").write_bytes(b"one\rtwo\tthree\r\nfour\n")
+    assert read_lines(tmp_path / "lines.txt") == [("one\rtwo", "three"), ("four",)]
