@@ -21,8 +21,8 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     """Make and lock the folder while the block runs; remove a new folder that stays empty.
 
     Raises:
-        UserError: another run has locked the folder, or the first process cannot write there.
-        OSError: this is the first process, and it cannot write there.
+        UserError: another run has locked the folder, or the first process cannot write there;
+            all processes raise it.
     """
     if not accelerator.is_main_process:
         if any_process(accelerator, False):
@@ -33,9 +33,9 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
     try:
         check_output_folder(folder)
         folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
+    except OSError as error:
         any_process(accelerator, True)  # the others wait for the answer
-        raise
+        raise UserError(explain(error)) from error
     with locked(folder) as ours:
         if any_process(accelerator, not ours):
             raise UserError(
