@@ -210,6 +210,31 @@ def write_json(path: Path, value: Any) -> None:
         aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
 
 
+def read_json_object(path: Path) -> dict[str, Any]:
+    """Return the JSON object in a file.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError: the content is no JSON object in UTF-8.
+    """
+    return parse_json_object(path.read_bytes())
+
+
+def parse_json_object(content: bytes) -> dict[str, Any]:
+    """Return the JSON object in `content`.
+
+    Raises:
+        ValueError: the content is no JSON object in UTF-8.
+    """
+    try:
+        value = json.loads(content.decode("utf-8"))
+    except RecursionError:
+        raise ValueError("it is nested too deeply") from None
+    if not isinstance(value, dict):
+        raise ValueError(f"it holds a {type(value).__name__} in place of an object")
+    return value
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of the file's content, in hexadecimal."""
     digest = hashlib.sha256()

@@ -1,6 +1,5 @@
 """The choice of labelled data: from a recipe to a data set."""
 
-import json
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,14 +7,13 @@ from typing import TYPE_CHECKING
 
 from sqzb.data.dataset import DataSet
 from sqzb.errors import RecipeError, UserError
-from sqzb.files import write_json
+from sqzb.files import read_json_object, write_json
 from sqzb.glue.data import open_task
 from sqzb.recipe import FinetuneRecipe
+from sqzb.training.run_folder import KNOWN, folders_of
 
 if TYPE_CHECKING:  # so that a wrong task is reported before the slow import of pyarrow
     from sqzb.data.known import Known
-
-KNOWN = "data.json"  # the file in a run's folder with the facts about the user's own data
 
 
 def open_data(recipe: FinetuneRecipe, known: "Known | None" = None) -> DataSet:
@@ -94,21 +92,19 @@ def write_known(run: Path, known: "Known") -> None:
 def read_known(run: Path) -> "Known | None":
     """Return what a run knows of its own data; None of a run on a GLUE task.
 
-    run: the run's folder, or final/ in it.
+    run: the run's folder, or its final/ or one of its checkpoints.
 
     Raises:
         UserError: The file is damaged.
     """
     from sqzb.data.known import Known
 
-    # Beside a saved model that is not the final/ of a run, data.json may be a file of the user's.
-    folders = (run, run.parent) if run.name == "final" else (run,)
-    for path in (folder / KNOWN for folder in folders):
+    for path in (folder / KNOWN for folder in folders_of(run)):
         if not path.exists():
             continue
         try:
-            return Known.from_json(json.loads(path.read_text(encoding="utf-8")))
-        except (OSError, ValueError, KeyError, TypeError) as error:
+            return Known.from_json(read_json_object(path))
+        except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             raise UserError(
                 f"{path} cannot be read ({error!r}). Put it back from a copy of the run; `sqzb "
                 "predict` and `sqzb eval --data` need it for the columns."

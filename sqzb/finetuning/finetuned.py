@@ -12,7 +12,7 @@ from tokenizers import Tokenizer
 from sqzb import console
 from sqzb.data.dataset import DataSet, Example
 from sqzb.errors import UserError
-from sqzb.finetuning.data import KNOWN, open_data, open_other, read_known
+from sqzb.finetuning.data import open_data, open_other, read_known
 from sqzb.finetuning.encode import Encoded, encode
 from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.labels import check_kind, outputs_of
@@ -20,7 +20,7 @@ from sqzb.finetuning.predict import predict
 from sqzb.model.open import Classifier, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, number
 from sqzb.training.engine import start_accelerator
-from sqzb.training.run_folder import recipe_of
+from sqzb.training.run_folder import KNOWN, recipe_of
 
 
 class Finetuned(NamedTuple):

@@ -1,7 +1,8 @@
 """Finetuning as a job of the training loop: from a model and labelled data to a run folder."""
 
 import hashlib
-from collections.abc import Sequence
+import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -84,7 +85,6 @@ def finetune(
     folder = Path(recipe.output or f"runs/{data.name}")
     check_folder(folder, resume)
     job = Finetuning(recipe, data, folder)
-    job.print_plan()
     loop.run(job, resume, extend)
     return folder
 
@@ -301,7 +301,7 @@ class Finetuning:
     def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
         """Evaluate the model, record its score, and return the figures to log."""
         figures = self._measure(engine, step)
-        self.scores[step] = figures["validation_score"]
+        self.scores[step] = _comparable(figures["validation_score"])
         return figures
 
     def _measure(self, engine: Engine, step: int) -> dict[str, float]:
@@ -321,15 +321,29 @@ class Finetuning:
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
         return {"epoch": round(step / self.steps_per_epoch, 3), **measured}
 
-    # The best model is a checkpoint that is never removed. It is identified from the log, so that a
-    # resumed run picks the same one.
+    # The best model is a checkpoint that is never removed. Each checkpoint holds the scores of the
+    # evaluations before it, so that a resumed run picks the same one, whatever became of the log.
 
-    def on_restore(self, step: int) -> None:
-        """Restore the scores up to this step from the log."""
+    def results(self) -> dict[str, Any]:
+        """Return the scores of the evaluations so far, by step; null for one that is not finite."""
+        scores = {
+            str(step): score if math.isfinite(score) else None
+            for step, score in self.scores.items()
+        }
+        return {"scores": scores}
+
+    def on_restore(self, step: int, results: Mapping[str, Any]) -> None:
+        """Restore the scores up to this step from the checkpoint.
+
+        The log has that of the step itself, which was evaluated after the checkpoint was written,
+        and all scores of a checkpoint of an older version.
+        """
         self.scores = {}
         for line in evaluations(self.folder):
             if line["step"] <= step and OF_STEP not in line:
-                self.scores[line["step"]] = line["validation_score"]
+                self.scores[line["step"]] = _comparable(line["validation_score"])
+        for evaluated, score in results.get("scores", {}).items():
+            self.scores[int(evaluated)] = _comparable(score)
 
     def _best(self, until: int) -> int | None:
         """Return the step of the best score up to `until`, the first of equal ones, or None."""
@@ -419,3 +433,12 @@ class Finetuning:
                 f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {self.lr:g}, "
                 f"seed {recipe.seed}"
             )
+
+
+def _comparable(score: object) -> float:
+    """Return a score, or minus infinity if it is not finite, so that it is never the best.
+
+    score: a number, or null in a file, where a score is not finite.
+    """
+    is_finite = isinstance(score, int | float) and math.isfinite(score)
+    return float(score) if is_finite else -math.inf  # type: ignore[arg-type]

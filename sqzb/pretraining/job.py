@@ -1,6 +1,6 @@
 """Pretraining as a job of the training loop: from a corpus and a recipe to a run folder."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -48,8 +48,8 @@ def pretrain(
     if not dry_run:
         check_folder(folder, resume)
     job = Pretraining(recipe, folder)
-    job.print_plan()
     if dry_run:
+        job.print_plan()
         job.prepare()
     else:
         loop.run(job, resume, extend)
@@ -127,7 +127,7 @@ class Pretraining:
         compile, clip_norm = self.recipe.compile, settings.clip_norm
         return Engine(self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs)
 
-    def on_restore(self, step: int) -> None:
+    def on_restore(self, step: int, results: Mapping[str, Any]) -> None:
         """Do nothing, because the examples of a step are a function of its number."""
 
     def micro_batches(self, step: int) -> list[MicroBatch]:
@@ -170,6 +170,10 @@ class Pretraining:
     def needed_checkpoint(self, step: int) -> int | None:
         """Return None: no checkpoint but the last is needed."""
         return None
+
+    def results(self) -> dict[str, Any]:
+        """Return nothing, because no result decides how training continues."""
+        return {}
 
     def evaluation_due(self, step: int) -> bool:
         """Return whether the model is evaluated after this step; `finish` evaluates the last."""

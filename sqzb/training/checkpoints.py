@@ -3,7 +3,7 @@
 A checkpoint is a Hugging Face folder with the optimizer's tensors and trainer.json.
 """
 
-import json
+import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -17,18 +17,22 @@ from torch import nn
 from torch.optim import Optimizer
 
 from sqzb.errors import UserError
-from sqzb.files import ASIDE, sha256, whole_folder, write_json
-from sqzb.model.checkpoint import StoredModel, write_tensors
+from sqzb.files import read_json_object, sha256, whole_folder, write_json
+from sqzb.model.checkpoint import CONFIG, StoredModel, write_tensors
 from sqzb.model.sentence_transformers import write_modules
 from sqzb.recipe import FinetuneRecipe, Section, number
-from sqzb.training.run_folder import write_card
+from sqzb.training.run_folder import CHECKPOINTS, write_card
 
-CHECKPOINTS, OPTIMIZER, TRAINER, MANIFEST = (
-    "checkpoints",
+OPTIMIZER, TRAINER, MANIFEST = (
     "optimizer.safetensors",
     "trainer.json",
     "manifest.json",
 )
+# The name of a checkpoint's folder. Any other name beside it, such as that of a user's copy, is
+# neither read nor removed.
+NAME = re.compile(r"step-([0-9]{7,})")
+# Files without which no run can resume.
+NEEDED = (CONFIG, OPTIMIZER, TRAINER)
 
 
 def save(
@@ -44,6 +48,8 @@ def save(
     state: further content of trainer.json.
     """
     path = of_step(folder, step)
+    if path.is_symlink():
+        path.unlink()  # the link's target may be anybody's
     with whole_folder(path) as aside:
         model.save_pretrained(aside, tokenizer)
         write_tensors(aside / OPTIMIZER, _tensors(model, optimizer))
@@ -78,7 +84,15 @@ def remove_old(
     needed_too = {needed(old) for old in kept}
     for old in steps:
         if old not in kept | needed_too:
-            shutil.rmtree(of_step(folder, old))
+            _remove(of_step(folder, old))
+
+
+def _remove(checkpoint: Path) -> None:
+    """Remove a checkpoint; of a link to one, only the link."""
+    if checkpoint.is_symlink():
+        checkpoint.unlink()
+    else:
+        shutil.rmtree(checkpoint)
 
 
 def write_final(folder: Path, model: StoredModel, tokenizer: Tokenizer, recipe: Section) -> None:
@@ -93,6 +107,11 @@ def write_final(folder: Path, model: StoredModel, tokenizer: Tokenizer, recipe: 
 def of_step(folder: Path, step: int) -> Path:
     """Return the folder of a step's checkpoint, whether it exists or not."""
     return folder / CHECKPOINTS / f"step-{step:07d}"
+
+
+def any_of(folder: Path) -> bool:
+    """Return whether the run has a checkpoint, be it damaged."""
+    return bool(_all(folder))
 
 
 def newest(folder: Path, warn: Callable[[str], None]) -> Path | None:
@@ -128,23 +147,46 @@ def check_whole(checkpoint: Path) -> None:
 def damage(checkpoint: Path) -> list[str]:
     """Return the problems of a checkpoint's files by its manifest; empty if it is undamaged."""
     try:
-        files = json.loads((checkpoint / MANIFEST).read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        return [f"its {MANIFEST} cannot be read ({error})"]
-    problems = []
-    for name, about in files.items():
+        files = read_json_object(checkpoint / MANIFEST)
+        written = {name: (about["bytes"], about["sha256"]) for name, about in files.items()}
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        return [f"its {MANIFEST} cannot be read ({_reason(error)})"]
+
+    problems = [f"its {MANIFEST} lacks {name}" for name in NEEDED if name not in written]
+    for name, (n_bytes, content_hash) in written.items():
         path = checkpoint / name
-        if not path.is_file():
+        try:
+            if path.stat().st_size != n_bytes or sha256(path) != content_hash:
+                problems.append(f"{name} has changed")
+        except FileNotFoundError:
             problems.append(f"{name} is missing")
-        elif path.stat().st_size != about["bytes"] or sha256(path) != about["sha256"]:
-            problems.append(f"{name} has changed")
-    return problems
+        except OSError as error:
+            problems.append(f"{name} cannot be read ({_reason(error)})")
+    return problems or _step_problems(checkpoint)
+
+
+def _step_problems(checkpoint: Path) -> list[str]:
+    """Return whether the checkpoint, whose files are as they were written, is of another step."""
+    try:
+        step = read_json_object(checkpoint / TRAINER).get("step")
+    except (OSError, ValueError) as error:
+        return [f"{TRAINER} cannot be read ({_reason(error)})"]
+    named = NAME.fullmatch(checkpoint.name)
+    if named is not None and int(named[1]) != step:
+        return [f"it is of step {step}, and its folder was renamed"]
+    return []
+
+
+def _reason(error: Exception) -> str:
+    """Return the text of an error, which for a missing key is the key alone."""
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    return f"no {error}" if isinstance(error, KeyError) else str(error)
 
 
 def read_state(checkpoint: Path) -> dict[str, Any]:
     """Return the content of trainer.json of a checkpoint that is known to be undamaged."""
-    state: dict[str, Any] = json.loads((checkpoint / TRAINER).read_text(encoding="utf-8"))
-    return state
+    return read_json_object(checkpoint / TRAINER)
 
 
 def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
@@ -189,8 +231,12 @@ def size(model: nn.Module) -> int:
 
 
 def _all(folder: Path) -> list[Path]:
-    complete = [path for path in (folder / CHECKPOINTS).glob("step-*") if path.suffix != ASIDE]
-    return sorted(complete, key=_step)
+    """Return the run's checkpoints by step, whether they are damaged or not."""
+    parent = folder / CHECKPOINTS
+    paths = list(parent.iterdir()) if parent.is_dir() else []
+    # Another name of the same step, such as one with a digit more, is a user's copy.
+    ours = [path for path in paths if NAME.fullmatch(path.name) and path.is_dir()]
+    return sorted((path for path in ours if path == of_step(folder, _step(path))), key=_step)
 
 
 def _step(checkpoint: Path) -> int:

@@ -3,7 +3,7 @@
 The loop calls the job; a job never calls the loop.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -61,6 +61,9 @@ class Job(Protocol):
 
     # Before the first step
 
+    def print_plan(self) -> None:
+        """Print every number that follows from the recipe."""
+
     def prepare(self) -> None:
         """Do the work that may take hours, and print the part of the plan that depends on it.
 
@@ -77,8 +80,12 @@ class Job(Protocol):
     def make_engine(self) -> Engine:
         """Return the model with its optimizer; all processes take part."""
 
-    def on_restore(self, step: int) -> None:
-        """Set the job to the state after `step` steps; the model has the checkpoint's weights."""
+    def on_restore(self, step: int, results: Mapping[str, Any]) -> None:
+        """Set the job to the state after `step` steps; the model has the checkpoint's weights.
+
+        results: as `results` returned them when the checkpoint was written; empty in a checkpoint
+        of an older version.
+        """
 
     # A step
 
@@ -110,6 +117,9 @@ class Job(Protocol):
 
     def needed_checkpoint(self, step: int) -> int | None:
         """Return the step of an older checkpoint that a run resumed at `step` needs, or None."""
+
+    def results(self) -> dict[str, Any]:
+        """Return the results so far that a resumed run needs, for the checkpoint, as JSON."""
 
     @property
     def needs_older_checkpoints(self) -> bool:

@@ -19,7 +19,7 @@ from sqzb.training.job import Job
 from sqzb.training.prefetch import prefetching
 from sqzb.training.processes import warn
 from sqzb.training.resume import NEVER, check_same_run, find_checkpoint
-from sqzb.training.run_folder import RunLog
+from sqzb.training.run_folder import METRICS, RunLog
 from sqzb.training.safety import check_disk, claimed_folder, explained_errors
 from sqzb.training.state import TrainingState, restore, save
 from sqzb.training.throughput import Throughput, ThroughputMeter, own_peak_flops
@@ -59,13 +59,14 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
     state, signals = TrainingState(LossMonitor(recipe.spike_factor)), Signals()
     log = RunLog(job.folder, accelerator.is_main_process)
 
-    with explained_errors(job), claimed_folder(job.folder, accelerator), signals.caught():
+    with explained_errors(job), claimed_folder(job.folder, accelerator, resume), signals.caught():
         # Check as much as possible before the preparation, which may take hours. Checkpoints are
         # read only in a locked folder, because another run might remove them meanwhile.
         checkpoint = find_checkpoint(job, resume)
         if checkpoint is not None:
             check_same_run(job, checkpoint, extend, prepared=False)
         check_disk(job)
+        job.print_plan()
 
         with signals.ending_at_once(STOPPED_EARLY):
             job.prepare()
@@ -80,6 +81,10 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
         peak_flops = engine.totals({"peak": own_peak_flops(accelerator, recipe.precision)})["peak"]
         device, processes = str(accelerator.device), accelerator.num_processes
         log.start(job.recipe, recipe.seed, device, by_kernels(job.model), processes, peak_flops)
+        if state.step >= recipe.log_every and not log.exists():
+            warn(
+                accelerator, f"{job.folder} has lost {METRICS}: figures of earlier steps are gone."
+            )
         log.forget_after(state.step)
 
         train(job, engine, state, log, signals, ThroughputMeter(peak_flops))

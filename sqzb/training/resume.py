@@ -4,13 +4,22 @@ from pathlib import Path
 from typing import Any
 
 from sqzb.errors import UserError
+from sqzb.files import ASIDE
 from sqzb.recipe import REMOVED, flat, without_removed
 from sqzb.training import checkpoints
 from sqzb.training.job import Job
 from sqzb.training.processes import warn
-from sqzb.training.run_folder import RECIPE, refuse_used
+from sqzb.training.run_folder import CHECKPOINTS, KNOWN, RECIPE, refuse_used
 
 NEVER, AUTO = "never", "auto"  # the values of --resume, beside the path of a checkpoint
+# The content of trainer.json that a resumed run needs, by its type.
+STATE: dict[str, type] = {
+    "step": int,
+    "tokens": int,
+    "watch": dict,
+    "recipe": dict,
+    "identity": dict,
+}
 
 
 def check_folder(folder: Path, resume: str) -> None:
@@ -19,16 +28,33 @@ def check_folder(folder: Path, resume: str) -> None:
     Raises:
         UserError: the folder is in use and the run is not resumed, or the path is no checkpoint.
     """
+    if resume == AUTO:
+        if not _is_begun(folder):
+            refuse_used(folder)
+        return
     if resume == NEVER:
         refuse_used(folder, ", --resume auto to resume its run")
-    elif resume == AUTO:
-        if not (folder / RECIPE).exists():
-            refuse_used(folder)
-    elif not (Path(resume) / checkpoints.TRAINER).exists():
+        return
+
+    checkpoint = Path(resume)
+    if not (checkpoint / checkpoints.TRAINER).exists():
         raise UserError(
             f"{resume} is no checkpoint. Give --resume auto, or a folder such as "
             "RUN/checkpoints/step-0001000."
         )
+    # The run of a checkpoint from elsewhere would take the place of the run in the folder.
+    if checkpoint.resolve().parent != (folder / CHECKPOINTS).resolve():
+        refuse_used(folder, f", one of the checkpoints in {folder / CHECKPOINTS}")
+
+
+def _is_begun(folder: Path) -> bool:
+    """Return whether the folder holds a run, or the files of one that was killed before a step."""
+    if (folder / RECIPE).exists() or checkpoints.any_of(folder):
+        return True
+    # data.json is written before recipe.yaml, whose values may take hours to find.
+    return folder.is_dir() and all(
+        path.name == KNOWN or path.suffix == ASIDE for path in folder.iterdir()
+    )
 
 
 def find_checkpoint(job: Job, resume: str) -> Path | None:
@@ -55,9 +81,16 @@ def check_same_run(job: Job, checkpoint: Path, extend: bool, prepared: bool) -> 
     compared.
 
     Raises:
-        UserError: the run would become another one, or the checkpoint is past its last step.
+        UserError: the run would become another one, or the checkpoint is past its last step or of
+            another version.
     """
     state = checkpoints.read_state(checkpoint)
+    lacking = [key for key, kind in STATE.items() if not isinstance(state.get(key), kind)]
+    if lacking:
+        raise UserError(
+            f"{checkpoint} was written by another version of sqzb: its {checkpoints.TRAINER} has "
+            f"no {', '.join(lacking)}. Resume with that version, or give another --output."
+        )
     differing = _differing_keys(job, state, extend)
     length = job.recipe.length
     changed = _differing_inputs(job, state, prepared)

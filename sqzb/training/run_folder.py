@@ -13,14 +13,24 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from sqzb import __version__
+from sqzb import __version__, console
 from sqzb.errors import RecipeError, UserError
-from sqzb.files import naming, whole_file, write_json
+from sqzb.files import ASIDE, naming, parse_json_object, whole_file, write_json
 from sqzb.model.config import MODEL_TYPE, model_type
-from sqzb.recipe import REMOVED, FinetuneRecipe, Recipe, Section, dump_recipe, load_recipe
+from sqzb.recipe import (
+    REMOVED,
+    FinetuneRecipe,
+    PretrainRecipe,
+    Recipe,
+    Section,
+    dump_recipe,
+    load_recipe,
+)
 
-METRICS, RECIPE, RUN = "metrics.jsonl", "recipe.yaml", "run.json"
+METRICS, RECIPE, RUN, CHECKPOINTS = "metrics.jsonl", "recipe.yaml", "run.json", "checkpoints"
+KNOWN = "data.json"  # the facts about the user's own data
 EVALUATED = {"heldout_mlm_loss", "validation_score"}
+UNREADABLE = math.inf  # in place of a line's step
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "accelerate", "tokenizers", "safetensors", "numpy")
 
@@ -84,19 +94,33 @@ class RunLog:
         with naming(path), path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | figures) + "\n")
 
+    def exists(self) -> bool:
+        """Return whether metrics.jsonl exists."""
+        return (self.folder / METRICS).exists()
+
     def evaluated(self, step: int) -> bool:
         """Return whether the log has an evaluation of the step."""
         return any(line["step"] == step for line in evaluations(self.folder))
 
     def forget_after(self, step: int) -> None:
-        """Remove lines of steps that a resumed run will repeat, and an incomplete last line."""
-        path = self.folder / METRICS
-        if not self._write or not path.exists():
+        """Remove lines of steps that a resumed run will repeat, and an incomplete last line.
+
+        Other lines that cannot be read are removed with a warning.
+        """
+        if not self._write:
             return
-        lines = path.read_text(encoding="utf-8").split("\n")
-        kept = [line for line in lines if _step(line) <= step]
-        with whole_file(path) as aside:
-            aside.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        path = self.folder / METRICS
+        *lines, last = path.read_bytes().split(b"\n") if path.exists() else [b""]
+        damaged = [number for number, line in enumerate(lines, 1) if _step(line) == UNREADABLE]
+        if damaged:
+            console.warn(
+                f"{path}: {console.counted(len(damaged), 'line')} cannot be read, the first is "
+                f"line {damaged[0]:,}; removed."
+            )
+        kept = [line for line in (*lines, last) if _step(line) <= step]
+        if path.exists():
+            with whole_file(path) as aside:
+                aside.write_bytes(b"".join(line + b"\n" for line in kept))
 
 
 @functools.cache
@@ -139,11 +163,11 @@ def git_state(package: Path) -> dict[str, Any] | None:
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """Return the evaluations in the run's metrics.jsonl, in its order.
 
-    The last evaluation of a finished run is that of final/.
+    The last evaluation of a finished run is that of final/. Lines that cannot be read are left out.
     """
     path = folder / METRICS
-    lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    objects = [json.loads(line) for line in lines if _step(line) < math.inf]
+    lines = path.read_bytes().split(b"\n") if path.exists() else []
+    objects = [parse_json_object(line) for line in lines if _step(line) < UNREADABLE]
     return [figures for figures in objects if EVALUATED & figures.keys()]
 
 
@@ -154,31 +178,66 @@ def final_figures(folder: Path) -> dict[str, float] | None:
     behind it is still going on.
     """
     path = folder / METRICS
-    if not (folder / "final").is_dir() or not path.exists():
+    if not (folder / "final").is_dir() or not path.is_file():
         return None
-    try:
-        last = json.loads(path.read_text(encoding="utf-8").splitlines()[-1])
-    except (ValueError, IndexError):
+    last = path.read_bytes().removesuffix(b"\n").rpartition(b"\n")[2]
+    if _step(last) == UNREADABLE:
         return None
     figures = {
         key.removeprefix("validation_"): value
-        for key, value in last.items()
+        for key, value in parse_json_object(last).items()
         if key.startswith("validation_")
     }
-    return figures if "score" in figures else None
+    return figures if isinstance(figures.get("score"), int | float) else None
+
+
+def folders_of(path: Path) -> tuple[Path, ...]:
+    """Return the folders that may hold the files of the run at `path`, or of the run of a model.
+
+    path: a run, or its final/ or one of its checkpoints.
+    """
+    absolute = path.absolute()  # because the path may be "."
+    if absolute.name == "final":
+        return path, absolute.parent
+    if absolute.parent.name == CHECKPOINTS:
+        return path, absolute.parents[1]
+    return (path,)
 
 
 def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
-    """Return the recipe of the run at `path`, or whose final/ is `path`, if it is of this kind.
+    """Return the recipe of the run at `path`, or whose model `path` is, if it is of this kind.
 
     Keys of older versions that no longer exist are ignored, because the model can still be used.
+
+    Raises:
+        UserError: the recipe is damaged, so that the model would be used with other settings.
     """
-    removed = [f"{key}=0" for key in sorted(REMOVED)] if kind is FinetuneRecipe else []
-    for resolved in (Path(path) / RECIPE, Path(path).parent / RECIPE):
-        if resolved.exists():
-            with contextlib.suppress(RecipeError):
-                return load_recipe(kind, resolved, removed)
+    for folder in folders_of(Path(path)):
+        if not (folder / RECIPE).exists():
+            continue
+        try:
+            return _run_recipe(kind, folder / RECIPE)
+        except RecipeError as error:
+            # Beside a model that is no run, recipe.yaml may be a file of the user's.
+            if (folder / RUN).exists() and not _is_recipe_of_another_kind(kind, folder / RECIPE):
+                raise UserError(
+                    f"{error}\nThe run's settings are not known without it: restore it from a "
+                    "copy of the run."
+                ) from error
     return None
+
+
+def _run_recipe(kind: type[Recipe], path: Path) -> Recipe:
+    removed = [f"{key}=0" for key in sorted(REMOVED)] if kind is FinetuneRecipe else []
+    return load_recipe(kind, path, removed)
+
+
+def _is_recipe_of_another_kind(kind: type[Recipe], path: Path) -> bool:
+    for other in (PretrainRecipe, FinetuneRecipe):
+        with contextlib.suppress(RecipeError):
+            _run_recipe(other, path)
+            return other is not kind
+    return False
 
 
 def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:
@@ -203,20 +262,24 @@ def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, flo
 def refuse_used(folder: Path, how_to_resume: str = "") -> None:
     """Raise an error if the folder is not empty.
 
+    A file that a killed run had not finished, such as its first one, does not count.
+
     Raises:
         UserError: the folder holds files, or is a file.
     """
     if folder.exists() and not folder.is_dir():
         raise UserError(f"{folder} is a file, not a folder. Give another --output.")
-    if folder.exists() and any(folder.iterdir()):
+    if folder.exists() and any(path.suffix != ASIDE for path in folder.iterdir()):
         raise UserError(
             f"The folder {folder} is not empty. Give another --output{how_to_resume}, or remove "
             "the folder."
         )
 
 
-def _step(line: str) -> float:
+def _step(line: bytes) -> float:
+    """Return the step of a line of metrics.jsonl; UNREADABLE if the line is none."""
     try:
-        return float(json.loads(line)["step"])
-    except (ValueError, KeyError, TypeError):
-        return float("inf")
+        step = parse_json_object(line).get("step")
+    except ValueError:
+        return UNREADABLE
+    return step if isinstance(step, int) and not isinstance(step, bool) else UNREADABLE

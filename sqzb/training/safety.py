@@ -14,15 +14,19 @@ from sqzb.training import checkpoints
 from sqzb.training.guards import check_space
 from sqzb.training.job import Job
 from sqzb.training.processes import any_process, warn
+from sqzb.training.resume import check_folder
 
 
 @contextmanager
-def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
+def claimed_folder(folder: Path, accelerator: Accelerator, resume: str) -> Iterator[None]:
     """Make and lock the folder while the block runs; remove a new folder that stays empty.
 
+    resume: the value of --resume. The folder is checked against it once more, because another run
+    may have used the folder since the first check.
+
     Raises:
-        UserError: another run has locked the folder, or the first process cannot write there;
-            all processes raise it.
+        UserError: another run has locked or used the folder, or the first process cannot write
+            there; all processes raise it.
     """
     if not accelerator.is_main_process:
         if any_process(accelerator, False):
@@ -37,15 +41,22 @@ def claimed_folder(folder: Path, accelerator: Accelerator) -> Iterator[None]:
         any_process(accelerator, True)  # the others wait for the answer
         raise UserError(explain(error)) from error
     with locked(folder) as ours:
-        if any_process(accelerator, not ours):
-            raise UserError(
-                f"Another run is using {folder}. Wait for it, or give another --output."
-            )
+        refusal = None if ours else _in_use(folder)
+        try:
+            check_folder(folder, resume)
+        except UserError as error:
+            refusal = refusal or error
+        if any_process(accelerator, refusal is not None):
+            raise refusal or _in_use(folder)
         try:
             yield
         finally:
             if is_new and not any(folder.iterdir()):
                 folder.rmdir()
+
+
+def _in_use(folder: Path) -> UserError:
+    return UserError(f"Another run is using {folder}. Wait for it, or give another --output.")
 
 
 def check_disk(job: Job) -> None:

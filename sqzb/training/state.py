@@ -32,6 +32,7 @@ def save(job: Job, engine: Engine, state: TrainingState) -> None:
         "watch": state.monitor.state(),
         "recipe": job.recipe.model_dump(mode="json"),
         "identity": job.input_hashes(),
+        "results": job.results(),
     }
     folder, step, recipe = job.folder, state.step, job.recipe
     checkpoints.save(folder, step, job.model, engine.optimizer, job.tokenizer, content)
@@ -46,4 +47,4 @@ def restore(checkpoint: Path, job: Job, engine: Engine, state: TrainingState) ->
     checkpoints.load(checkpoint, job.model, engine.optimizer)
     state.step, state.tokens = content["step"], content["tokens"]
     state.monitor.restore(content["watch"])
-    job.on_restore(state.step)
+    job.on_restore(state.step, content.get("results", {}))

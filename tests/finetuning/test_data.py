@@ -18,14 +18,14 @@ from sqzb.cli import app
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_task
 from sqzb.finetuning import job
-from sqzb.finetuning.data import KNOWN, open_data, read_known
+from sqzb.finetuning.data import open_data, read_known
 from sqzb.finetuning.finetuned import data_for
 from sqzb.finetuning.sweep.run import sweep
 from sqzb.model import SqueezeBertForPreTraining
 from sqzb.model.checkpoint import read_tensors
 from sqzb.recipe import FinetuneRecipe, SweepRecipe, load_recipe
 from sqzb.tokenizer import train_tokenizer
-from sqzb.training.run_folder import final_figures
+from sqzb.training.run_folder import KNOWN, final_figures
 
 N = 48
 Row = tuple[str, str, str]

@@ -1,11 +1,14 @@
 """Checkpoints: everything comes back exactly, the newest stay, and damage is told."""
 
 import json
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 from torch import Tensor
 from torch.optim import AdamW, Optimizer
 
@@ -161,6 +164,73 @@ def test_damage_is_told(
     with pytest.raises(UserError, match=f"step-0000002.*{file}"):
         checkpoints.check_whole(folder)
     assert checkpoints.newest(tmp_path, console.warn) == older
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=9),
+    lambda inside: (
+        st.lists(inside, max_size=3)
+        | st.dictionaries(st.sampled_from(["step", "config.json", "bytes", "sha256"]), inside)
+    ),
+    max_leaves=6,
+).map(lambda value: json.dumps(value).encode())
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    file=st.sampled_from(["manifest.json", "trainer.json", "config.json"]),
+    content=st.binary(max_size=40) | JSON | st.just(b"[" * 100_000) | st.just(b'{"a":' * 100_000),
+)
+def test_whatever_a_file_holds_it_is_damaged(
+    file: str, content: bytes, tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    folder = checkpoints.of_step(tmp_path, 1)
+    if not folder.exists():
+        model = Model(tiny_config)
+        checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {})
+    whole = (folder / file).read_bytes()
+    (folder / file).write_bytes(content)
+    try:
+        assert len(checkpoints.damage(folder)) >= 1
+    finally:
+        (folder / file).write_bytes(whole)
+    assert not checkpoints.damage(folder)
+
+
+def test_only_the_names_of_the_runs_own_checkpoints_count(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    model = Model(tiny_config)
+    first = checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {})
+    names = (
+        "step-1",
+        "step-0000002.bak",
+        "step-00000003",
+        "step--000004",
+        "step-000000\u0665",
+        "notes",
+    )
+    for name in names:
+        shutil.copytree(first, first.with_name(name))
+    assert checkpoints.newest(tmp_path, pytest.fail) == first
+    checkpoints.save(tmp_path, 2, model, lamb(model), corpus.tokenizer, {})
+    checkpoints.remove_old(tmp_path, 2, keep=1)
+    assert {path.name for path in first.parent.iterdir()} == {"step-0000002", *names}
+
+
+def test_of_a_link_only_the_link_is_removed(
+    tiny_config: SqueezeBertConfig, corpus: Corpus, tmp_path: Path
+) -> None:
+    model = Model(tiny_config)
+    first = checkpoints.save(tmp_path, 1, model, lamb(model), corpus.tokenizer, {})
+    first.rename(tmp_path / "elsewhere")
+    for step in (1, 2):
+        checkpoints.of_step(tmp_path, step).symlink_to(tmp_path / "elsewhere")
+    assert not checkpoints.damage(first)
+    second = checkpoints.save(tmp_path, 2, model, lamb(model), corpus.tokenizer, {})
+    checkpoints.remove_old(tmp_path, 2, keep=1)
+    assert [path.name for path in second.parent.iterdir()] == [second.name]
+    assert not second.is_symlink() and not checkpoints.damage(tmp_path / "elsewhere")
 
 
 def test_every_so_many_steps_are_kept_too(

@@ -38,6 +38,9 @@ class Preparing:
             nn.Linear(2, 2),
         )
 
+    def print_plan(self) -> None:
+        pass
+
     def prepare(self) -> None:
         self._work()
         raise Prepared

@@ -8,6 +8,7 @@ import pytest
 from accelerate import Accelerator
 
 from sqzb.errors import UserError
+from sqzb.files import sha256
 from sqzb.recipe import FinetuneRecipe
 from sqzb.training.resume import check_folder, check_same_run, find_checkpoint
 
@@ -34,10 +35,14 @@ def checkpoint(folder: Path, identity: dict[str, str], step: int = 4, **settings
     recipe = FinetuneRecipe.model_validate(settings).model_dump(mode="json")
     made = folder / "checkpoints" / f"step-{step:07d}"
     made.mkdir(parents=True)
-    (made / "trainer.json").write_text(
-        json.dumps({"step": step, "recipe": recipe, "identity": identity})
-    )
-    (made / "manifest.json").write_text("{}")
+    state = {"step": step, "tokens": 0, "watch": {}, "recipe": recipe, "identity": identity}
+    (made / "trainer.json").write_text(json.dumps(state))
+    for name in ("config.json", "optimizer.safetensors"):
+        (made / name).touch()
+    files = {
+        path.name: {"bytes": path.stat().st_size, "sha256": sha256(path)} for path in made.iterdir()
+    }
+    (made / "manifest.json").write_text(json.dumps(files))
     return made
 
 

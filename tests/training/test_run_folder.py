@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sqzb.data.dataset import Classes
+from sqzb.data.known import Known
 from sqzb.errors import UserError
-from sqzb.recipe import FinetuneRecipe, load_recipe
+from sqzb.finetuning.data import read_known, write_known
+from sqzb.recipe import FinetuneRecipe, dump_recipe, load_recipe
 from sqzb.training.run_folder import (
     METRICS,
     RECIPE,
@@ -60,6 +63,39 @@ def test_lines_that_are_no_objects_are_dropped(folder: Path) -> None:
     (folder / METRICS).write_text('[1]\n"text"\nnull\n{"loss": 1}\n{"step": null}\n{"step": 1}\n')
     RunLog(folder, write=True).forget_after(5)
     assert lines(folder) == [{"step": 1}]
+
+
+LINE = st.binary(max_size=30) | st.sampled_from(
+    [
+        *(b'{"step": 1}', b'{"step": 1.5}', b'{"step": true}', b'{"step": "1"}', b"[1]", b"{"),
+        *(b'{"step": 2, "validation_score": 0.5}', b'{"step": 2, "validation_score": null}'),
+        *(b'{"step": 1' + b"0" * 400 + b"}", b"[" * 100_000, b'{"validation_score": 1}'),
+    ]
+)
+
+
+@given(st.lists(LINE, max_size=6), st.integers(0, 3))
+def test_whatever_the_log_holds_it_is_read(folder: Path, content: list[bytes], step: int) -> None:
+    (folder / "final").mkdir(exist_ok=True)
+    (folder / METRICS).write_bytes(b"\n".join(content))
+    found = evaluations(folder)
+    assert all(isinstance(line["step"], int) for line in found)
+    figures = final_figures(folder)
+    assert figures is None or figures["score"] == found[-1]["validation_score"]
+    RunLog(folder, write=True).forget_after(step)
+    assert evaluations(folder) == [line for line in found if line["step"] <= step]
+    assert all(line["step"] <= step for line in lines(folder))
+
+
+def test_lines_that_are_removed_unread_are_told(
+    folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (folder / METRICS).write_bytes(b'{"step": 1}\n\xff\n{"step": 2}\n[]\n{"st')
+    RunLog(folder, write=True).forget_after(5)
+    assert "2 lines cannot be read, the first is line 2" in " ".join(
+        capsys.readouterr().err.split()
+    )
+    assert lines(folder) == [{"step": 1}, {"step": 2}]
 
 
 def test_evaluations_are_found(tmp_path: Path) -> None:
@@ -134,6 +170,36 @@ def test_a_run_is_finished_by_its_last_line(tmp_path: Path) -> None:
         assert final_figures(tmp_path) == found
     (tmp_path / "final").rmdir()
     assert final_figures(tmp_path) is None
+
+
+def test_a_checkpoint_and_final_have_the_recipe_and_data_of_their_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    recipe = FinetuneRecipe(task="rte", max_length=17)
+    (tmp_path / "run" / "checkpoints" / "step-0000001").mkdir(parents=True)
+    (tmp_path / "run" / "final").mkdir()
+    (tmp_path / "run" / RECIPE).write_text(dump_recipe(recipe))
+    known = Known("reviews", ("text",), "label", (), Classes(("a", "b")))
+    write_known(tmp_path / "run", known)
+    places = ["run", "run/final", "run/checkpoints/step-0000001", "run/checkpoints/"]
+    found = [recipe_of(str(tmp_path / place), FinetuneRecipe) for place in places]
+    assert found == [recipe, recipe, recipe, None]
+    assert [read_known(tmp_path / place) for place in places] == [known, known, known, None]
+    for place in places[:3]:
+        monkeypatch.chdir(tmp_path / place)
+        assert recipe_of(".", FinetuneRecipe) == recipe and read_known(Path()) == known
+
+
+def test_a_runs_damaged_recipe_is_no_other_recipe(tmp_path: Path) -> None:
+    (tmp_path / RECIPE).write_text("corpus: c\nsteps: 3\nmodel: {}\n")
+    assert recipe_of(str(tmp_path), FinetuneRecipe) is None
+    for text in ("task: [", "tsk: mrpc\n", "task: mrpc\nlr: fast\n"):
+        (tmp_path / RECIPE).write_text(text)
+        (tmp_path / RUN).unlink(missing_ok=True)
+        assert recipe_of(str(tmp_path), FinetuneRecipe) is None  # a user's file beside a model
+        (tmp_path / RUN).touch()
+        with pytest.raises(UserError, match="restore it from a copy of the run"):
+            recipe_of(str(tmp_path), FinetuneRecipe)
 
 
 def test_a_finished_run_with_removed_keys_is_still_read(tmp_path: Path) -> None:

@@ -14,6 +14,6 @@ def test_a_folder_that_cannot_be_made_is_refused(tmp_path: Path) -> None:
     wanted = tmp_path / "file" / "run"
     with (
         pytest.raises(UserError, match=r"/file cannot be used: a file .* is there.*give another"),
-        claimed_folder(wanted, start_accelerator("fp32")),
+        claimed_folder(wanted, start_accelerator("fp32"), "never"),
     ):
         pass
