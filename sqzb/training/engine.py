@@ -19,6 +19,7 @@ from sqzb.model.heads import IGNORED, LossSum
 from sqzb.training.cpu import tune_cpu
 from sqzb.training.gradients import FlatGradients
 from sqzb.training.graphs import Graphs
+from sqzb.training.norms import clip
 
 MicroBatch = Mapping[str, Tensor]
 
@@ -264,8 +265,8 @@ class Engine(Evaluator):
 
     def _update(self) -> Tensor:
         """Clip the gradients, update the weights if all is finite, and return the figures."""
-        norm = self.accelerator.clip_grad_norm_(self.model.parameters(), self._clip_norm)
-        values = self._values(norm)
+        gradients = [p.grad for p in self.model.parameters() if p.grad is not None]
+        values = self._values(clip(gradients, self._clip_norm))
         if values.isfinite().all():
             self.optimizer.step()
         self.optimizer.zero_grad()

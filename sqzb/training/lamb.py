@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 from torch_optimizer import Lamb as TorchOptimizerLamb
 
+from sqzb.training.norms import norms
+
 MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
@@ -75,7 +77,7 @@ class Lamb(TorchOptimizerLamb):
         if not group["adapt"]:
             parameter.add_(update, alpha=-group["lr"])
             return
-        ratio = _trust_ratio(parameter.norm(), update.norm())
+        ratio = _trust_ratio(*norms([parameter, update]))
         parameter.addcmul_(update, ratio, value=-group["lr"])
 
     def _update_together(self, parameters: list[Tensor], group: dict[str, Any]) -> None:
@@ -98,8 +100,7 @@ class Lamb(TorchOptimizerLamb):
         if group["weight_decay"]:
             torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
         if group["adapt"]:
-            w = torch.stack(torch._foreach_norm(parameters))
-            u = torch.stack(torch._foreach_norm(updates))
+            w, u = norms(parameters), norms(updates)
             # The list has one number on the device for each tensor.
             torch._foreach_mul_(updates, list((_trust_ratio(w, u) * lr).unbind()))
         else:
