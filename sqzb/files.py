@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,6 +17,7 @@ from sqzb.errors import WRITING, UserError
 
 ASIDE = ".partial"
 _BLOCK = 4096  # bytes that a trial writes: a full disk may take an empty file
+_SURROGATE = re.compile(r"\\ud[89a-f]", re.IGNORECASE)
 
 
 @contextmanager
@@ -226,8 +228,12 @@ def parse_json_object(content: bytes) -> dict[str, Any]:
     Raises:
         ValueError: the content is no JSON object in UTF-8.
     """
+    text = content.decode("utf-8")
     try:
-        value = json.loads(content.decode("utf-8"))
+        value = json.loads(text)
+        if _SURROGATE.search(text):
+            # Half of a character, which nothing could print, does not become UTF-8.
+            json.dumps(value, ensure_ascii=False).encode("utf-8")
     except RecursionError:
         raise ValueError("it is nested too deeply") from None
     if not isinstance(value, dict):

@@ -22,6 +22,8 @@ from sqzb.files import (
     check_output_folder,
     claimed,
     locked,
+    parse_json_object,
+    read_json_object,
     sha256,
     whole_file,
     whole_folder,
@@ -389,3 +391,29 @@ def test_every_error_of_the_system_is_a_message_with_advice(number: int, named: 
     message = explain(OSError(number, os.strerror(number), *(["some/path"] if named else [])))
     assert message.startswith("some/path cannot be " if named else "A file or folder cannot be ")
     assert message.endswith(".") and message.count(". ") == 1
+
+
+@given(st.binary(max_size=60) | st.sampled_from([b"[" * 200_000, b'{"a":' * 50_000, b"9" * 5000]))
+def test_what_is_no_object_is_one_error(content: bytes) -> None:
+    try:
+        value = parse_json_object(content)
+    except ValueError:
+        return
+    assert json.loads(content) == value
+    json.dumps(value, ensure_ascii=False).encode()
+
+
+@pytest.mark.parametrize(
+    "content", ["[1]", "null", '"a"', "", '{"a": "\\ud83d"}', '{"a": 1}}', '{"\\uDC00": 1}']
+)
+def test_an_object_of_whole_characters_is_asked_for(content: str, tmp_path: Path) -> None:
+    (tmp_path / "a.json").write_text(content)
+    with pytest.raises(ValueError):
+        read_json_object(tmp_path / "a.json")
+
+
+def test_an_object_is_read(tmp_path: Path) -> None:
+    for value in ({}, {"a": [1, None]}, {"😀": "\\ud83d as text, é"}):
+        for ascii_only in (False, True):
+            (tmp_path / "a.json").write_text(json.dumps(value, ensure_ascii=ascii_only))
+            assert read_json_object(tmp_path / "a.json") == value

@@ -100,7 +100,7 @@ class Lamb(TorchOptimizerLamb):
         if group["weight_decay"]:
             torch._foreach_add_(updates, parameters, alpha=group["weight_decay"])
         if group["adapt"]:
-            w, u = norms(parameters), norms(updates)
+            w, u = norms(parameters), norms(list(updates))
             # The list has one number on the device for each tensor.
             torch._foreach_mul_(updates, list((_trust_ratio(w, u) * lr).unbind()))
         else:

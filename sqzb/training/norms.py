@@ -1,7 +1,5 @@
 """Norms of tensors with millions of elements, right to the last digits of fp32."""
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 
@@ -10,7 +8,7 @@ from torch import Tensor
 LONG = 8192
 
 
-def norms(tensors: Sequence[Tensor]) -> Tensor:
+def norms(tensors: list[Tensor]) -> Tensor:
     """Return the 2-norm of each tensor, (tensors), in the tensors' type and on their device.
 
     No number is read from the device.
@@ -24,12 +22,12 @@ def norms(tensors: Sequence[Tensor]) -> Tensor:
     return torch.stack([_norm(tensor) for tensor in tensors])
 
 
-def clip(gradients: Sequence[Tensor], most: float) -> Tensor:
+def clip(gradients: list[Tensor], most: float) -> Tensor:
     """Scale the gradients down to a common norm of `most` if it is larger; return the norm before.
 
     The rule is that of `torch.nn.utils.clip_grad_norm_`.
     """
-    norm = torch.linalg.vector_norm(norms(gradients))
+    norm: Tensor = torch.linalg.vector_norm(norms(gradients))
     torch._foreach_mul_(gradients, (most / (norm + 1e-6)).clamp(max=1.0))
     return norm
 
@@ -38,6 +36,6 @@ def _norm(tensor: Tensor) -> Tensor:
     rows = tensor.flatten(1) if tensor.ndim > 1 else tensor.view(-1, 1)
     if 1 < rows.shape[1] <= LONG:
         rows = torch.linalg.vector_norm(rows, dim=1)
-    elif rows.numel() <= LONG:
-        return torch.linalg.vector_norm(rows)
-    return torch.linalg.vector_norm(rows, dtype=torch.float64).to(tensor.dtype)
+    dtype = tensor.dtype if rows.numel() <= LONG else torch.float64
+    norm: Tensor = torch.linalg.vector_norm(rows, dtype=dtype)
+    return norm.to(tensor.dtype)

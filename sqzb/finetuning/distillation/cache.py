@@ -11,7 +11,7 @@ from typing import Any, ClassVar, Generic, TypeVar
 from sqzb import console
 from sqzb.data.dataset import Example
 from sqzb.errors import UserError
-from sqzb.files import claimed, locked, write_json
+from sqzb.files import ASIDE, claimed, locked, read_json_object, sha256, whole_file, write_json
 
 ABOUT = "about.json"
 PATHS = ("teacher", "model")  # keys of about.json that may differ: equal weights may have moved
@@ -25,7 +25,8 @@ class Cache(ABC, Generic[Written, Read]):
     """A folder with about.json, and a file for each `chunk` of `examples`, 00000 first.
 
     Any number of processes fill it. Byte N of about.json is the lock of file N, which the system
-    releases when its process ends.
+    releases when its process ends. The SHA-256 of each file is in a file beside it, which is
+    written first.
 
     about: a description for readers.
     key: everything on which the content depends; the folder is named by its hash.
@@ -82,6 +83,7 @@ class Cache(ABC, Generic[Written, Read]):
             while left:
                 for number in [n for n in left if self._file(n).exists()]:
                     contents[number] = self.load(self._file(number), left.pop(number))
+                    self._check(number)
                 bar.to(self._examples - _count(left))
                 if left and not self._compute_one(left, compute):
                     time.sleep(WAIT)
@@ -103,10 +105,27 @@ class Cache(ABC, Generic[Written, Read]):
         for number, rows in left.items():
             with claimed(self.folder / ABOUT, number) as ours:
                 if ours and not self._file(number).exists():
-                    self.write(self._file(number), compute(rows))
+                    self._keep(number, compute(rows))
                 if ours:
                     return True
         return False
+
+    def _keep(self, number: int, content: Written) -> None:
+        """Write a file, after its hash."""
+        path = self._file(number)
+        unnamed = path.with_name(path.name + ASIDE)
+        self.write(unnamed, content)
+        with whole_file(_hash_of(path)) as aside:
+            aside.write_text(f"{sha256(unnamed)}\n", encoding="ascii")
+        unnamed.replace(path)
+
+    def _check(self, number: int) -> None:
+        """Compare a file with its hash, which files of older versions do not have."""
+        path = self._file(number)
+        if not _hash_of(path).exists():
+            return
+        if _hash_of(path).read_bytes().strip() != sha256(path).encode():
+            raise self.unfit(f"{path.name} has changed")
 
     def _begin(self) -> None:
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -118,7 +137,7 @@ class Cache(ABC, Generic[Written, Read]):
                         raise self.unfit(f"it has no {ABOUT}")
                     write_json(path, self._about)
         try:
-            about = json.loads(path.read_text(encoding="utf-8"))
+            about = read_json_object(path)
             differing = [
                 name
                 for name, value in self._about.items()
@@ -131,6 +150,11 @@ class Cache(ABC, Generic[Written, Read]):
 
     def _file(self, number: int) -> Path:
         return self.folder / f"{number:05d}{self.suffix}"
+
+
+def _hash_of(path: Path) -> Path:
+    """Return the file with the hash of a file."""
+    return path.with_suffix(".sha256")
 
 
 def _count(files: dict[int, slice]) -> int:

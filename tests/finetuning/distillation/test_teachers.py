@@ -562,6 +562,21 @@ def test_a_cache_that_does_not_fit_is_refused(
         finetune(wanted, glue)
 
 
+def test_a_bit_that_flipped_in_a_cache_is_found(
+    start: Path, teacher: MakeTeacher, glue: Path
+) -> None:
+    wanted = recipe(start, teacher("teacher"))
+    whole = logits_of(wanted, glue)
+    path = only_cache(start) / "00001.safetensors"
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1  # a number in the logits that stays finite
+    path.write_bytes(content)
+    with pytest.raises(UserError, match=r"damaged logits: 00001.safetensors has changed. Remove"):
+        logits_of(wanted, glue)
+    path.with_suffix(".sha256").unlink()  # as in a folder of an older version
+    assert (logits_of(wanted, glue) != whole).sum() == 1
+
+
 def test_a_cache_that_cannot_be_written_is_told(
     start: Path, teacher: MakeTeacher, glue: Path
 ) -> None:
