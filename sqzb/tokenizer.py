@@ -7,10 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence, Set
 from itertools import accumulate
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import NamedTuple, TextIO
+from typing import Any, NamedTuple, TextIO
 
 import numpy as np
 from tokenizers import (
+    Regex,
     Tokenizer,
     decoders,
     models,
@@ -26,10 +27,17 @@ from sqzb.files import whole_file, write_json
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 # Number of distinct characters in a vocabulary: a twentieth of its tokens, within these bounds.
-# BERT's own vocabulary has 1,000.
+# BERT's own vocabulary has 1,000. Where these cover less than COVERED of the text's characters, as
+# in Chinese or Korean, the alphabet grows until they do (SentencePiece's character_coverage), or
+# until it fills ALPHABET_SHARE of the vocabulary.
 ALPHABET = (100, 1000)
+COVERED = 0.9995
+ALPHABET_SHARE = 0.75
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
 LONGEST_WORD = 100  # characters; a longer word is [UNK]
+# Share of the characters in longer words from which a new tokenizer divides such words. Scripts
+# without spaces between words, such as Thai, have it; other texts keep BERT's rule.
+LONG_WORDS = 0.001
 # Total length of the distinct words that a vocabulary is trained on; the library takes about 150
 # bytes a character. English text has few distinct words, but a script without spaces has nearly as
 # many characters in distinct words as in the whole text.
@@ -42,6 +50,9 @@ NORMALIZER = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
+DIVIDES = "divides_long_words"  # a key of tokenizer_config.json; absent: false
+
+_LONG = re.compile(rf"(?<!\S)\S{{{LONGEST_WORD + 1},}}")
 
 
 class SpecialIds(NamedTuple):
@@ -70,11 +81,16 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     return SpecialIds(*(vocabulary[token] for token in SPECIAL_TOKENS))
 
 
-def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> Tokenizer:
+def train_tokenizer(
+    texts: Iterable[str], vocab_size: int, lowercase: bool, strip_accents: bool | None = None
+) -> Tokenizer:
     """Train a WordPiece vocabulary; equal texts give equal vocabularies.
 
+    strip_accents: whether to remove all marks above, below and beside letters; None: as lowercase.
+
     Characters beyond the most common ones (ALPHABET) become [UNK]: otherwise each character of many
-    rare scripts would take two entries of the vocabulary.
+    rare scripts would take two entries of the vocabulary. In a text of words that WordPiece is too
+    short for (LONG_WORDS), the tokenizer divides them.
 
     The tokenizers library numbers continuations of one character (`##a`) in the order of a hash
     table, which differs between runs, and breaks ties between merges by these numbers
@@ -85,24 +101,28 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int, lowercase: bool) -> T
     The library's memory grows with the number of distinct words, so WORD_CHARACTERS limits these.
     The number of texts has no limit.
     """
-    normalizer = normalizers.BertNormalizer(lowercase=lowercase)
+    settings = {"lowercase": lowercase}
+    if strip_accents is not None:
+        settings["strip_accents"] = strip_accents
+    normalizer = normalizers.BertNormalizer(**settings)
     with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
         normalized = (normalizer.normalize_str(text) for text in texts)
-        at_least, at_most = ALPHABET
-        rare = _beyond(min(at_most, max(at_least, vocab_size // 20)), _keep(normalized, kept))
+        rare = _beyond(vocab_size, _keep(normalized, kept))
         words = _words(_without(rare, kept))
+        divides = _has_long_words(_without(rare, kept))
         # Each word once has the same characters as the text, a tenth of the work.
-        tokens = _learn(words, 0, lowercase, SPECIAL_TOKENS).keys() - set(SPECIAL_TOKENS)
+        blank = _bert(_wordpiece({}), settings, divides)
+        tokens = _learn(words, 0, SPECIAL_TOKENS, blank).keys() - set(SPECIAL_TOKENS)
         in_order = sorted(tokens, key=lambda token: (token.startswith(CONTINUATION), token))
         texts = (
             " ".join(filter(words.__contains__, text.split())) for text in _without(rare, kept)
         )
-        vocabulary = _learn(texts, vocab_size, lowercase, [*SPECIAL_TOKENS, *in_order])
-    return _finish(_bert(_wordpiece(vocabulary), {"lowercase": lowercase}))
+        vocabulary = _learn(texts, vocab_size, [*SPECIAL_TOKENS, *in_order], blank)
+    return _finish(_bert(_wordpiece(vocabulary), settings, divides))
 
 
-def _beyond(commonest: int, texts: Iterable[str]) -> str:
-    """Return all characters of the texts but white space and the `commonest` most common ones."""
+def _beyond(vocab_size: int, texts: Iterable[str]) -> str:
+    """Return all characters of the texts but white space and the alphabet of the vocabulary."""
     counts: Counter[int] = Counter()
     for text in texts:
         points, n = np.unique(
@@ -112,7 +132,37 @@ def _beyond(commonest: int, texts: Iterable[str]) -> str:
     ranked = sorted(
         (p for p in counts if not chr(p).isspace()), key=lambda point: (-counts[point], point)
     )
-    return "".join(map(chr, ranked[commonest:]))
+    at_least, at_most = ALPHABET
+    usual = min(at_most, max(at_least, vocab_size // 20))
+    uncovered = sum(counts[point] for point in ranked) * (1 - COVERED)
+    uncovered -= sum(counts[point] for point in ranked[usual:])
+    entries = sum(map(_entries, ranked[:usual]))
+    size = usual
+    for point in ranked[usual:]:
+        entries += _entries(point)
+        if uncovered >= 0 or entries > vocab_size * ALPHABET_SHARE:
+            break
+        uncovered += counts[point]
+        size += 1
+    return "".join(map(chr, ranked[size:]))
+
+
+def _entries(point: int) -> int:
+    """Return the entries of a character: 1 where it is a word of its own, as Chinese, else 2."""
+    normalized = normalizers.BertNormalizer(lowercase=False).normalize_str(chr(point))
+    return 1 if normalized.startswith(" ") else 2
+
+
+def _has_long_words(texts: Iterable[str]) -> bool:
+    """Whether more than LONG_WORDS of the characters are in words that WordPiece does not read."""
+    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
+    characters = in_long_words = 0
+    for text in texts:
+        for match in _LONG.finditer(text):
+            lengths = (end - start for _, (start, end) in split(match[0]))
+            in_long_words += sum(length for length in lengths if length > LONGEST_WORD)
+        characters += len(text)
+    return in_long_words > characters * LONG_WORDS
 
 
 def _without(rare: str, file: TextIO) -> Iterator[str]:
@@ -152,10 +202,13 @@ def _commonest(counts: dict[str, int], characters: int) -> dict[str, int]:
 
 
 def _learn(
-    texts: Iterable[str], vocab_size: int, lowercase: bool, first: Sequence[str]
+    texts: Iterable[str], vocab_size: int, first: Sequence[str], blank: Tokenizer
 ) -> dict[str, int]:
-    """Return tokens and their ids: `first`, all characters, then merges up to `vocab_size`."""
-    tokenizer = _bert(_wordpiece({}), {"lowercase": lowercase})
+    """Return tokens and their ids: `first`, all characters, then merges up to `vocab_size`.
+
+    blank: the tokenizer without its vocabulary.
+    """
+    tokenizer = Tokenizer.from_str(blank.to_str())
     trainer = trainers.WordPieceTrainer(
         vocab_size=vocab_size,
         special_tokens=list(first),
@@ -226,12 +279,28 @@ def save_tokenizer(tokenizer: Tokenizer, folder: Path, max_length: int) -> None:
     write_json(
         folder / "tokenizer_config.json",
         {
-            "tokenizer_class": "BertTokenizer",
+            **_class_for_transformers(tokenizer),
             **{key: getattr(tokenizer.normalizer, name) for key, name in NORMALIZER.items()},
             "model_max_length": max_length,
             **dict(zip(names, SPECIAL_TOKENS, strict=True)),
         },
     )
+
+
+def _class_for_transformers(tokenizer: Tokenizer) -> dict[str, Any]:
+    """Return the keys of tokenizer_config.json that choose transformers' class.
+
+    Its BertTokenizer takes only the vocabulary from tokenizer.json, and makes the rest as BERT has
+    it. The general class takes the whole file.
+    """
+    if not _divides(tokenizer):
+        return {"tokenizer_class": "BertTokenizer"}
+    inputs = ["input_ids", "token_type_ids", "attention_mask"]
+    return {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_input_names": inputs,
+        DIVIDES: True,
+    }
 
 
 def _from_vocabulary(path: Path, lowercase: bool | None) -> Tokenizer:
@@ -246,19 +315,44 @@ def _from_vocabulary(path: Path, lowercase: bool | None) -> Tokenizer:
         settings["lowercase"] = lowercase
     own_tokens = [token for token in tokens if token not in SPECIAL_TOKENS]
     settings.setdefault("lowercase", all(token == token.lower() for token in own_tokens))
-    return _bert(_wordpiece(vocabulary), settings)
+    return _bert(_wordpiece(vocabulary), settings, stored.get(DIVIDES) is True)
 
 
 def _wordpiece(vocabulary: dict[str, int]) -> models.WordPiece:
     return models.WordPiece(vocab=vocabulary, unk_token=UNK, max_input_chars_per_word=LONGEST_WORD)
 
 
-def _bert(model: models.WordPiece, settings: dict[str, bool]) -> Tokenizer:
+def _bert(model: models.WordPiece, settings: dict[str, bool], divides: bool) -> Tokenizer:
+    """Return BERT's tokenizer around a model, without the template for special tokens.
+
+    settings: of the normalizer, by their names in the tokenizers library.
+    divides: whether words over LONGEST_WORD characters are divided.
+    """
     tokenizer = Tokenizer(model)
     tokenizer.normalizer = normalizers.BertNormalizer(**settings)
-    tokenizer.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
+    tokenizer.pre_tokenizer = _dividing() if divides else pre_tokenizers.BertPreTokenizer()
     tokenizer.decoder = decoders.WordPiece(prefix=CONTINUATION)
     return tokenizer
+
+
+def _dividing() -> pre_tokenizers.PreTokenizer:
+    """Return BERT's pre-tokenizer with a limit on the length of words.
+
+    A piece does not end before a mark that belongs to its last letter. A higher limit of WordPiece
+    itself, in place of pieces, would take time by the square of a word's length.
+    """
+    pieces = Regex(rf".{{1,{LONGEST_WORD}}}(?!\p{{M}})")
+    return pre_tokenizers.Sequence(
+        [pre_tokenizers.BertPreTokenizer(), pre_tokenizers.Split(pieces, "isolated")]
+    )
+
+
+def _divides(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer divides words over LONGEST_WORD characters."""
+    kind = tokenizer.pre_tokenizer
+    return isinstance(kind, pre_tokenizers.Sequence) and (
+        kind.__getstate__() == _dividing().__getstate__()
+    )
 
 
 def _check(tokenizer: Tokenizer) -> None:
@@ -271,7 +365,8 @@ def _check(tokenizer: Tokenizer) -> None:
         raise ValueError("its model is not BERT's WordPiece")
     if not isinstance(normalizer, normalizers.BertNormalizer) or not normalizer.clean_text:
         raise ValueError("its normalizer is not BERT's")
-    if not isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer):
+    is_bert = isinstance(tokenizer.pre_tokenizer, pre_tokenizers.BertPreTokenizer)
+    if not is_bert and not _divides(tokenizer):
         raise ValueError("its pre-tokenizer is not BERT's")
     vocabulary = tokenizer.get_vocab()
     gap = min(set(range(len(vocabulary) + 1)) - set(vocabulary.values()))

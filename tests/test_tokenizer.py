@@ -4,8 +4,10 @@ do.
 
 import json
 import os
+import random
 import subprocess
 import sys
+import unicodedata
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
@@ -32,6 +34,8 @@ TEXTS = [
     "Die Straße nach Zürich, ÀÉÎ, 日本語 and 中文, ελληνικά, Ещё раз!",
     "unaffable words are worded wordily by the wordy affable",
 ] * 3
+# Thai, without spaces between the words of a clause: more than 100 characters each.
+CLAUSES = ["นักเรียนกำลังอ่านหนังสือในห้องสมุด" * n for n in range(2, 7)]
 CASED = [
     *SPECIAL_TOKENS,
     "The",
@@ -97,6 +101,9 @@ KINDS: dict[str, Callable[[Path], Tokenizer]] = {
         CASED, {"do_lower_case": True, "strip_accents": False}
     ),
     "BERT's own": berts,
+    "long words divided": lambda folder: train_tokenizer(
+        [*TEXTS, *CLAUSES], 300, lowercase=True, strip_accents=False
+    ),
 }
 
 
@@ -121,6 +128,9 @@ words = st.sampled_from(
         "##é",
         "e" * 100,
         "e" * 101,
+        "affable" * 40,
+        *CLAUSES,
+        "\u0e31" * 150,
         "e\u0301",
         "İ",
         "ß",
@@ -151,7 +161,9 @@ def test_transformers_sees_the_same_vocabulary_and_limits(pair: Pair) -> None:
     assert theirs.get_vocab() == ours.get_vocab()
     assert len(theirs) == ours.get_vocab_size()
     assert theirs.model_max_length == 64
-    assert type(theirs).__name__ == "BertTokenizer"
+    # transformers' BertTokenizer knows no divided words.
+    divides = "Split" in json.loads(ours.to_str())["pre_tokenizer"].__repr__()
+    assert type(theirs).__name__ == ("TokenizersBackend" if divides else "BertTokenizer")
     ids = special_ids(ours)
     names = ("pad_token_id", "unk_token_id", "cls_token_id", "sep_token_id", "mask_token_id")
     assert tuple(getattr(theirs, name) for name in names) == tuple(ids)
@@ -175,7 +187,7 @@ def test_what_is_saved_is_opened_alike_from_any_of_its_files(pair: Pair, tmp_pat
     for name in ("", "tokenizer.json", "vocab.txt"):
         opened = load_tokenizer(tmp_path / name)
         assert opened.get_vocab() == ours.get_vocab()
-        for text in (*TEXTS, "e" * 101, "[MASK] e\u0301"):
+        for text in (*TEXTS, *CLAUSES, "e" * 101, "[MASK] e\u0301"):
             assert opened.encode(text, "the end").ids == ours.encode(text, "the end").ids
     lines = (tmp_path / "vocab.txt").read_text(encoding="utf-8").split("\n")
     assert {token: number for number, token in enumerate(lines[:-1])} == ours.get_vocab()
@@ -409,11 +421,74 @@ def test_a_tokenizer_without_berts_frame_around_texts_gets_it(tmp_path: Path) ->
 def test_rare_characters_do_not_fill_the_vocabulary() -> None:
     rare = [chr(0x0400 + n) for n in range(200)]
     common = set("thecatsonm")
+    # The rare characters beyond 100 are 1 in 3,000, which is less than 1 - COVERED.
     trained = train_tokenizer(
-        ["the cat sat on the mat " * 50, *rare], 500, lowercase=False
+        ["the cat sat on the mat " * 20_000, *rare], 500, lowercase=False
     ).get_vocab()
     assert sum(character in trained for character in rare) == 100 - len(common)
     assert trained.keys() >= common | {"the", "cat", "sat", "on", "mat"}
+
+
+def share_unknown(tokenizer: Tokenizer, text: str) -> float:
+    tokens = tokenizer.encode(text, add_special_tokens=False).tokens
+    return tokens.count("[UNK]") / len(tokens)
+
+
+@pytest.mark.parametrize(("first", "letters"), [("\u4e00", 1), ("\uac00", 3)], ids=str)
+def test_the_alphabet_grows_with_the_script(first: str, letters: int) -> None:
+    """1,200 characters, with the frequencies of 1/rank: 250, as in BERT, cover 80 % of them."""
+    draw = random.Random(0)
+    characters = [chr(ord(first) + n) for n in range(1200)]
+    weights = [1 / rank for rank in range(1, 1201)]
+    texts = []
+    for _ in range(200):
+        words = ["".join(draw.choices(characters, weights, k=letters)) for _ in range(100)]
+        texts.append(" ".join(words))
+    tokenizer = train_tokenizer(texts, 5000, lowercase=True, strip_accents=False)
+    assert share_unknown(tokenizer, " ".join(texts)) < 0.002
+    # In a small vocabulary, the alphabet leaves room for words.
+    small = train_tokenizer(texts[:100], 1000, lowercase=True, strip_accents=False).get_vocab()
+    assert len(small) <= 1000 and len([token for token in small if len(token) == 1]) < 760
+
+
+@given(counts=st.lists(st.integers(1, 300), min_size=1, max_size=300), size=st.integers(100, 900))
+@settings(max_examples=40)
+def test_an_alphabet_is_as_small_as_its_coverage_allows(counts: list[int], size: int) -> None:
+    characters = [chr(0xAC00 + n) for n in range(len(counts))]
+    text = "".join(character * n for character, n in zip(characters, counts, strict=True))
+    beyond = tokenizer_module._beyond(size, [text])
+    kept = len(counts) - len(beyond)
+    ranked = sorted(counts, reverse=True)
+    assert sum(text.count(character) for character in beyond) == sum(ranked[kept:])
+    if kept > 100:  # not one more than needed
+        assert sum(ranked[kept - 1 :]) > (1 - tokenizer_module.COVERED) * sum(counts)
+        assert 2 * kept <= max(size * tokenizer_module.ALPHABET_SHARE, 200)
+    elif len(counts) > 100:
+        full = 2 * 101 > size * tokenizer_module.ALPHABET_SHARE
+        assert full or sum(ranked[100:]) <= (1 - tokenizer_module.COVERED) * sum(counts)
+
+
+def test_words_of_a_script_without_spaces_are_divided_and_not_unknown() -> None:
+    tokenizer = train_tokenizer(CLAUSES, 300, lowercase=True, strip_accents=False)
+    assert all(len(clause) > 2 * 33 for clause in CLAUSES)
+    for clause in CLAUSES:
+        encoding = tokenizer.encode(clause, add_special_tokens=False)
+        assert "[UNK]" not in encoding.tokens
+        ends = [end for token, (_, end) in zip(encoding.tokens, encoding.offsets, strict=True)]
+        assert ends[-1] == len(clause)
+    # No piece starts with a mark that belongs to the letter before it.
+    for piece, _ in tokenizer.pre_tokenizer.pre_tokenize_str(CLAUSES[-1]):
+        assert len(piece) <= 100 and unicodedata.category(piece[0]) != "Mn"
+    plain = train_tokenizer(TEXTS, 300, lowercase=True)
+    assert plain.encode("affable" * 40, add_special_tokens=False).tokens == ["[UNK]"]
+
+
+def test_accents_are_kept_where_it_is_asked() -> None:
+    texts = ["Tiếng Việt là ngôn ngữ", "हिन्दी भाषा में"]
+    for strip, due in ((False, "tiếng"), (True, "tieng"), (None, "tieng")):
+        tokenizer = train_tokenizer(texts * 3, 300, lowercase=True, strip_accents=strip)
+        tokens = tokenizer.encode("Tiếng", add_special_tokens=False).ids
+        assert unicodedata.normalize("NFC", tokenizer.decode(tokens)) == due
 
 
 @pytest.mark.parametrize("new_first", [True, False])
