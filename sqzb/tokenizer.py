@@ -43,6 +43,9 @@ LONG_WORDS = 0.001
 # many characters in distinct words as in the whole text.
 WORD_CHARACTERS = 4_000_000
 
+# Share of unknown tokens, or of characters in them, from which a warning is printed.
+MANY_UNKNOWN = 0.03
+
 # How BERT's normalizer is set: the keys of tokenizer_config.json, and the names in the tokenizers
 # library.
 NORMALIZER = {
@@ -79,6 +82,13 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
             f"{SPECIAL_TOKENS}."
         )
     return SpecialIds(*(vocabulary[token] for token in SPECIAL_TOKENS))
+
+
+def strips_accents(tokenizer: Tokenizer) -> bool:
+    """Whether a tokenizer removes accents; where nothing else is set, a lower-casing one does."""
+    settings = tokenizer.normalizer
+    strips: bool | None = settings.strip_accents
+    return bool(settings.lowercase if strips is None else strips)
 
 
 def train_tokenizer(

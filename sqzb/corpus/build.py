@@ -304,7 +304,9 @@ def _vocabulary(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> Tokeniz
     else:
         console.out.print(f"Training a vocabulary of {vocabulary.size:,} WordPieces.")
         sample = _sample(recipe, work)
-        tokenizer = train_tokenizer(sample, vocabulary.size, vocabulary.lowercase)
+        tokenizer = train_tokenizer(
+            sample, vocabulary.size, vocabulary.lowercase, vocabulary.strip_accents
+        )
     save_tokenizer(tokenizer, folder, max(recipe.sequence_lengths))
     return tokenizer
 

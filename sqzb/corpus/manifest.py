@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sqzb import console
+from sqzb.corpus import seen
 from sqzb.corpus.chunks import SPECIAL_PLACES
 from sqzb.corpus.shards import BAD_NAMED, Counts, ShardRecord, record_path, shard_path
 from sqzb.corpus.sources import Unit
@@ -83,7 +84,9 @@ def make_manifest(
         "sequence_lengths": recipe.sequence_lengths,
         "lengths": lengths,
         "heldout_unigram_nats": _unigram_nats(frequencies),
+        "seen": seen.total(records.values(), frequencies, special_ids(tokenizer).unk),
         "vocab_size": vocab_size,
+        "vocab_asked": recipe.vocabulary.size if recipe.vocabulary.path is None else None,
         "special_ids": special_ids(tokenizer)._asdict(),
         "files": _files(folder, records, tables),
         "marks": _record_files(folder, records),
@@ -251,9 +254,12 @@ def _problem(path: Path, due: dict[str, Any]) -> str | None:
 
 
 def report(corpus: Corpus) -> None:
-    """Print what each rule took away, and the number of chunks and tokens."""
+    """Print what each rule took away, the number of chunks and tokens, and what is not seen."""
     manifest = corpus.manifest
     _print_counts(manifest)
+    seen_rows = seen.rows(manifest)
+    if seen_rows:
+        console.table("From documents to tokens", ("", "count", "share"), seen_rows)
     _print_chunks(manifest)
 
     tokens = manifest["tokens"]
@@ -265,6 +271,7 @@ def report(corpus: Corpus) -> None:
         f"{corpus.folder / MANIFEST}: {tokens[TRAIN]:,} tokens for training, "
         f"{tokens[HELDOUT]:,} held out, vocabulary of {manifest['vocab_size']:,}{loss}",
     )
+    seen.warn(manifest)
 
 
 def _print_counts(manifest: dict[str, Any]) -> None:

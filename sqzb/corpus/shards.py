@@ -17,6 +17,7 @@ from sqzb import console
 from sqzb.corpus.encode import Encoder
 from sqzb.corpus.formats.common import Row, UnreadableDocument
 from sqzb.corpus.near import Bands
+from sqzb.corpus.seen import SeenCounter
 from sqzb.corpus.sources import Unit, documents
 from sqzb.corpus.store import SHARDS, write_arrays
 from sqzb.corpus.text import Cleaner, Document
@@ -135,7 +136,8 @@ class ShardWriter:
         self._folder = folder
         self._recipe = recipe
         self._source = source
-        self._encoder = Encoder(load_tokenizer(folder))
+        self._tokenizer = load_tokenizer(folder)
+        self._encoder = Encoder(self._tokenizer)
         self._bands: Bands | None = None
         if recipe.near_duplicates is not None:
             self._bands = Bands(recipe.near_duplicates, recipe.seed)
@@ -147,7 +149,8 @@ class ShardWriter:
             UserError: there are more unreadable documents than the recipe allows.
         """
         cleaner = Cleaner(self._recipe, self._recipe.sources[self._source])
-        arrays = _ShardArrays(self._encoder, self._bands)
+        seen = SeenCounter(self._tokenizer)
+        arrays = _ShardArrays(self._encoder, self._bands, seen)
         unreadable: list[str] = []
         while arrays.n_tokens < SHARD_TOKENS and (batch := rows.batch()):
             kept: list[Document] = []
@@ -169,6 +172,7 @@ class ShardWriter:
             "sha256": sha256(path),
             "tokens": arrays.n_tokens,
             "counts": cleaner.counts,
+            "seen": seen.counts,
             "bad": {"documents": len(unreadable), "named": unreadable[:BAD_NAMED]},
         }
         write_json(record_path(self._folder, name), record)
@@ -178,9 +182,10 @@ class ShardWriter:
 class _ShardArrays:
     """The arrays of a shard, which grow with each batch of documents; `store` describes them."""
 
-    def __init__(self, encoder: Encoder, bands: Bands | None) -> None:
+    def __init__(self, encoder: Encoder, bands: Bands | None, seen: SeenCounter) -> None:
         self._encoder = encoder
         self._bands = bands
+        self._seen = seen
         self.n_tokens = 0
         self._batches: dict[str, list[NDArray[Any]]] = {}
         self.add([])  # so that a shard without documents has all arrays, too
@@ -191,6 +196,7 @@ class _ShardArrays:
         for document in documents:
             sentences += document.sentences
         tokens, lengths = self._encoder.encode(sentences)
+        self._seen.add(sentences, tokens, lengths)
 
         # `offsets[i]` is where sentence i starts, and `offsets[i + 1]` where it ends.
         offsets = self.n_tokens + np.append(0, np.cumsum(lengths))

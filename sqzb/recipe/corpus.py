@@ -5,7 +5,8 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from sqzb.errors import Problem
-from sqzb.recipe.values import LocalPath, Section
+from sqzb.recipe.languages import unknown_language
+from sqzb.recipe.values import LocalPath, Section, changed_keys
 
 
 class Source(Section):
@@ -61,12 +62,22 @@ class Vocabulary(Section):
         description="tokenizer.json, vocab.txt, or a folder or Hub id with one; null: train one",
     )
     size: int = Field(30522, ge=100, description="entries of a trained vocabulary")
-    lowercase: bool = Field(True, description="lower-case all text, and strip accents")
+    lowercase: bool = Field(True, description="lower-case all text")
+    strip_accents: bool | None = Field(
+        None,
+        description="remove accents, and with them vowel signs and tone marks of many scripts; "
+        "null: as lowercase",
+    )
     sample_characters: int = Field(
         50_000_000,
         ge=1,
         description="amount of text, from all parts of all sources, to train it on",
     )
+
+    def problems(self) -> list[Problem]:
+        """Return the keys that have no effect because a vocabulary is loaded."""
+        reason = "has no effect beside vocabulary.path: a loaded vocabulary has its own"
+        return [] if self.path is None else [(key, reason) for key in changed_keys(self, "path")]
 
 
 class CorpusRecipe(Section):
@@ -121,11 +132,16 @@ class CorpusRecipe(Section):
         )
 
     def problems(self) -> list[Problem]:
-        """Return a problem if there are no sources, and one for each length that is too short."""
-        missing: list[Problem] = (
-            [] if self.sources else [("sources", "missing: where documents come from")]
-        )
-        return missing + [
+        """Return values that are impossible together, as (key, problem); empty if none are."""
+        found: list[Problem] = []
+        if not self.sources:
+            found.append(("sources", "missing: where documents come from"))
+        unknown = unknown_language(self.language)
+        if unknown is not None:
+            found.append(("language", unknown))
+        if self.english_only and self.language.partition("-")[0] not in ("en", "simple"):
+            found.append(("english_only", f"drops all documents of language {self.language!r}"))
+        return found + [
             (
                 "sequence_lengths",
                 f"{length} is too short: three places are special tokens, and 8 is the least",

@@ -24,6 +24,16 @@ class Section(BaseModel):
         return []
 
 
+def changed_keys(section: BaseModel, *without: str) -> list[str]:
+    """Return the keys whose values are not the defaults, except those in `without`."""
+    keys = type(section).model_fields
+    return [
+        key
+        for key, field in keys.items()
+        if key not in without and getattr(section, key) != field.get_default()
+    ]
+
+
 def _or_auto(noun: str, kind: type, least: float) -> PlainValidator:
     """Return a validator of numbers from `least` on and of `auto`.
 

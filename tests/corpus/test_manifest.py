@@ -176,7 +176,7 @@ def test_what_is_known_of_the_sources(mixed: Corpus) -> None:
 
 def test_nothing_is_said_of_when_where_and_by_how_many(made: Corpus) -> None:
     keys = "format sources counts bad documents tokens sequence_lengths lengths vocab_size"
-    others = {"heldout_unigram_nats", "special_ids", "files", "marks"}
+    others = {"heldout_unigram_nats", "special_ids", "files", "marks", "seen", "vocab_asked"}
     assert made.manifest.keys() == {*keys.split(), *others}
     assert str(made.folder) not in (made.folder / "manifest.json").read_text()
 

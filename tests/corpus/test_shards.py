@@ -115,6 +115,7 @@ def test_a_shard_is_its_cleaned_documents(case: Case) -> None:
     assert joined(case) == {**expected, "sizes": [len(text) for text in raw]}
     path = shard_path(case.folder, "00007-000")
     assert read_arrays(path)["tokens"].dtype == np.uint16
+    characters = sum(len(s.replace(" ", "")) for document in kept for s in document.sentences)
     assert read_record(case.folder, "00007-000") == {
         "source": "a",
         "documents_end": 40,
@@ -123,6 +124,7 @@ def test_a_shard_is_its_cleaned_documents(case: Case) -> None:
         "sha256": hashlib.sha256(path.read_bytes()).hexdigest(),
         "tokens": len(tokens),
         "counts": cleaner.counts,
+        "seen": {"characters": characters, "unknown": 0, "outside": 0, "stripped": 0},
         "bad": {"documents": 0, "named": []},
     }
 
