@@ -105,6 +105,7 @@ def recipes() -> dict[str, str]:
     """Return the tiny recipes by file name."""
     corpus = ["sources.wikipedia.path=wikipedia/", "sources.bookcorpus.path=books/"]
     corpus += ["sources.bookcorpus.sentences_per_document=null", "vocabulary.size=150"]
+    corpus += ["sources.wikipedia.config=null", "sources.wikipedia.revision=null"]
     corpus += ["heldout=0.2", "min_characters=100"]
     model = [f"model.{key}={value}" for key, value in TINY_MODEL.items()]
     made = {

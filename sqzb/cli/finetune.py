@@ -161,8 +161,15 @@ def finetune(
             changes.append(f"data.{key}={_listed(value)}")
     if train and recipe is None:
         recipe = Path("own_data")
-    folders = {"glue_dir": text_of(glue_dir), "output": text_of(output)}
-    wanted = load_recipe(SweepRecipe, recipe, changes, task=task, model=model, **folders)
+    wanted = load_recipe(
+        SweepRecipe,
+        recipe,
+        changes,
+        task=task,
+        model=model,
+        glue_dir=text_of(glue_dir),
+        output=text_of(output),
+    )
     from sqzb.finetuning.sweep.plan import check_tasks, is_sweep
 
     check_tasks(wanted)  # before anything heavy is imported

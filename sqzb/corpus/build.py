@@ -28,6 +28,7 @@ from sqzb.corpus.shards import (
     shard_path,
     write_unit,
 )
+from sqzb.corpus.source_keys import check_keys
 from sqzb.corpus.sources import Unit, documents, units
 from sqzb.corpus.store import MANIFEST, SHARDS, Corpus, read_manifest, relative
 from sqzb.corpus.tables import Table, find_repeated, write_table
@@ -157,6 +158,9 @@ def _check_folder(folder: Path) -> None:
 def _units(folder: Path, recipe: CorpusRecipe) -> list[Unit]:
     """Return all units of all sources.
 
+    Raises:
+        RecipeError: a source has a key without effect.
+
     The units of a Hub data set are those of the commit with which the work in the folder began.
     """
     begun: dict[str, str | None] = {}
@@ -167,7 +171,9 @@ def _units(folder: Path, recipe: CorpusRecipe) -> list[Unit]:
     work: list[Unit] = []
     for name, source in recipe.sources.items():
         revision = begun.get(name) or source.revision
-        work += units(name, source.model_copy(update={"revision": revision}))
+        of_source = units(name, source.model_copy(update={"revision": revision}))
+        check_keys(name, source, {unit.kind for unit in of_source})
+        work += of_source
     return work
 
 
@@ -238,7 +244,7 @@ def _changed_keys(folder: Path, recipe: CorpusRecipe) -> set[str]:
 
 def _recipe_of(folder: Path) -> CorpusRecipe:
     try:
-        return load_recipe(CorpusRecipe, folder / RECIPE)
+        return load_recipe(CorpusRecipe, folder / RECIPE, stored=True)
     except RecipeError as error:
         problem = "holds no corpus that this version can resume"
         raise UserError(f"{folder} {problem}. Give another --output.") from error

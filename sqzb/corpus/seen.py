@@ -143,15 +143,15 @@ def rows(manifest: Mapping[str, Any]) -> list[tuple[str, str, str]]:
         "accents, vowels, tones stripped": ("stripped", "characters"),
         "tokens that are [UNK]": ("unknown_tokens", "tokens"),
     }
-    found = [("characters", f"{seen['characters']:,}", "")]
+    table = [("characters", f"{seen['characters']:,}", "")]
     for name, (part, whole) in named.items():
         share = f"{seen[part] / max(1, seen[whole]):.2%}"
-        found.append((name, f"{seen[part]:,}", share))
+        table.append((name, f"{seen[part]:,}", share))
     asked = manifest.get("vocab_asked")
     if asked is not None:
         share = f"{manifest['vocab_size'] / asked:.0%}"
-        found.append((f"tokens made of {asked:,} asked", f"{manifest['vocab_size']:,}", share))
-    return found
+        table.append((f"tokens made of {asked:,} asked", f"{manifest['vocab_size']:,}", share))
+    return table
 
 
 def warn(manifest: Mapping[str, Any]) -> None:

@@ -135,7 +135,7 @@ def _made_up(recipe: PretrainRecipe, n: int, device: torch.device) -> MicroBatch
 def _recorded(folder: Path) -> int | None:
     """Return the micro-batch in the recipe of the folder's run, if there is one."""
     try:
-        recorded = load_recipe(PretrainRecipe, folder / RECIPE).micro_batch
+        recorded = load_recipe(PretrainRecipe, folder / RECIPE, stored=True).micro_batch
     except RecipeError:
         return None
     return recorded if isinstance(recorded, int) else None

@@ -74,7 +74,7 @@ class Vocabulary(Section):
         description="amount of text, from all parts of all sources, to train it on",
     )
 
-    def problems(self) -> list[Problem]:
+    def unread_keys(self) -> list[Problem]:
         """Return the keys that have no effect because a vocabulary is loaded."""
         reason = "has no effect beside vocabulary.path: a loaded vocabulary has its own"
         return [] if self.path is None else [(key, reason) for key in changed_keys(self, "path")]
@@ -133,15 +133,10 @@ class CorpusRecipe(Section):
 
     def problems(self) -> list[Problem]:
         """Return values that are impossible together, as (key, problem); empty if none are."""
-        found: list[Problem] = []
+        problems: list[Problem] = []
         if not self.sources:
-            found.append(("sources", "missing: where documents come from"))
-        unknown = unknown_language(self.language)
-        if unknown is not None:
-            found.append(("language", unknown))
-        if self.english_only and self.language.partition("-")[0] not in ("en", "simple"):
-            found.append(("english_only", f"drops all documents of language {self.language!r}"))
-        return found + [
+            problems.append(("sources", "missing: where documents come from"))
+        return problems + [
             (
                 "sequence_lengths",
                 f"{length} is too short: three places are special tokens, and 8 is the least",
@@ -149,3 +144,13 @@ class CorpusRecipe(Section):
             for length in self.sequence_lengths
             if length < 8
         ]
+
+    def unread_keys(self) -> list[Problem]:
+        """Return an unknown language, and the rule for English at another language."""
+        unread: list[Problem] = []
+        unknown = unknown_language(self.language)
+        if unknown is not None:
+            unread.append(("language", unknown))
+        elif self.english_only and self.language.partition("-")[0] not in ("en", "simple"):
+            unread.append(("english_only", f"drops all documents in language={self.language}"))
+        return unread

@@ -26,12 +26,17 @@ _SPACED = re.compile(r"(?:^|\0)(?P<key>[^\0=]+)(?:\0=\0?|=\0)(?P<value>[^\0=]+)(
 
 
 def load_recipe(
-    kind: type[Recipe], path: Path | None, overrides: Sequence[str] = (), **given: Any
+    kind: type[Recipe],
+    path: Path | None,
+    overrides: Sequence[str] = (),
+    stored: bool = False,
+    **given: Any,
 ) -> Recipe:
     """Read and validate a recipe, with `KEY=VALUE` overrides and `given` values on top of its file.
 
     path: a file, or the name of a recipe that comes with sqzb; None: all defaults.
     overrides: keys reach into sections by dots, as in `optimizer.lr=1e-3`.
+    stored: whether the file is that of a run or corpus, which may have keys without effect.
     given: values by key; None leaves a key as it is.
 
     In a sweep, a key from `overrides` or `given` also replaces the file's values in `sweep`,
@@ -49,7 +54,7 @@ def load_recipe(
     for text in overrides:
         problems += _override(kind, values, text)
     values |= {key: value for key, value in given.items() if value is not None}
-    recipe, invalid = _validate(kind, values)
+    recipe, invalid = _validate(kind, values, stored)
     problems += invalid
     if problems:
         listed = "".join(f"\n  {problem}" for problem in problems)
@@ -203,7 +208,7 @@ def _takes_text(annotation: Any) -> bool:
     return get_origin(annotation) is not Literal and any(map(_takes_text, inner))
 
 
-def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[str]]:
+def _validate(kind: type[Recipe], values: dict[str, Any], stored: bool) -> tuple[Recipe, list[str]]:
     """Return the recipe and its problems.
 
     Every key has a default. Where single values are wrong, the rest is still checked without them,
@@ -211,7 +216,7 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
     """
     try:
         recipe = kind.model_validate(values)
-        return recipe, list(_combined(recipe))
+        return recipe, list(_combined(recipe, stored))
     except ValidationError as error:
         details = error.errors()
     problems = explain(kind, details)
@@ -221,14 +226,23 @@ def _validate(kind: type[Recipe], values: dict[str, Any]) -> tuple[Recipe, list[
     except ValidationError:
         # A key that is not text, such as null, cannot be removed by its location.
         return kind(), problems
-    return recipe, problems + list(_combined(recipe, removed))
+    return recipe, problems + list(_combined(recipe, stored, removed))
 
 
 def _combined(
-    section: Section | SqueezeBertConfig, removed: Set[str] = frozenset(), prefix: str = ""
+    section: Section | SqueezeBertConfig,
+    stored: bool,
+    removed: Set[str] = frozenset(),
+    prefix: str = "",
 ) -> Iterator[str]:
-    """Yield values that are impossible together, but none that mention a key in `removed`."""
-    for field, problem in section.problems():
+    """Yield values that are impossible together, but none that mention a key in `removed`.
+
+    Of a recipe that is not stored, also yield the keys without effect.
+    """
+    problems = section.problems()
+    if isinstance(section, Section) and not stored:
+        problems = problems + section.unread_keys()
+    for field, problem in problems:
         mentioned = {f"{prefix}{word}" for word in re.findall(r"\w+", f"{field} {problem}")}
         if not mentioned & removed:
             yield f"{prefix}{field}: {problem}"
@@ -238,7 +252,7 @@ def _combined(
         for key, value in sections.items():
             if isinstance(value, Section | SqueezeBertConfig):
                 inside = f"{prefix}{name}." if key is None else f"{prefix}{name}.{key}."
-                yield from _combined(value, removed, inside)
+                yield from _combined(value, stored, removed, inside)
 
 
 def _remove(values: dict[str, Any], location: Sequence[int | str]) -> str:

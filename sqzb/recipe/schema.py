@@ -6,7 +6,7 @@ from typing import Any, ClassVar, Literal
 from pydantic import Field, field_validator, model_validator
 
 from sqzb.errors import Problem
-from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.config import OF_LABELS, SqueezeBertConfig
 from sqzb.recipe.values import (
     Columns,
     Count,
@@ -17,9 +17,13 @@ from sqzb.recipe.values import (
     Section,
     Switch,
     at_home,
+    changed_keys,
 )
 
 Masking = Literal["token", "word", "ngram"]
+
+# Keys of a model that pretraining does not read: they are for finetuned models, or the corpus's.
+OF_FINETUNED = frozenset([*OF_LABELS, "id2label"])
 
 # Keys that the recipes of older runs have. At 0, their default, they had no effect.
 REMOVED = frozenset(["distillation.hidden", "distillation.attention"])
@@ -113,6 +117,12 @@ class TrainingRecipe(Section):
         "warn", description="rollback: return to the last checkpoint and skip the spike's data"
     )
 
+    def unread_keys(self) -> list[Problem]:
+        """Return the keys that have no effect beside the others, as (key, reason)."""
+        if self.on_spike == "warn" or self.spike_factor is not None:
+            return []
+        return [("on_spike", f"{self.on_spike} has no effect without spike_factor")]
+
 
 class SoftTargets(Section):
     """A teacher's outputs as targets beside the labels (Hinton et al. 2015)."""
@@ -128,7 +138,7 @@ class SoftTargets(Section):
 class MaskedLMDistillation(SoftTargets):
     """A pretrained teacher's probabilities at the masked positions as targets.
 
-    Without a teacher, the loss is that of the labels alone, and the other keys have no effect.
+    Without a teacher, the loss is that of the labels alone, and the other keys are errors.
     """
 
     teacher: LocalPath | None = Field(
@@ -136,6 +146,12 @@ class MaskedLMDistillation(SoftTargets):
         min_length=1,
         description="a run, a saved model or a Hub id, with the corpus's vocabulary; null: none",
     )
+
+    def unread_keys(self) -> list[Problem]:
+        """Return the keys that have no effect because there is no teacher."""
+        if self.teacher is not None:
+            return []
+        return [(key, "has no effect without distillation.teacher") for key in changed_keys(self)]
 
 
 class PretrainRecipe(TrainingRecipe):
@@ -220,12 +236,21 @@ class PretrainRecipe(TrainingRecipe):
             )
         return problems
 
+    def unread_keys(self) -> list[Problem]:
+        """Return the keys that have no effect beside the others, as (key, reason)."""
+        unread = super().unread_keys()
+        for key in changed_keys(self.model) if self.model is not None else []:
+            if key in OF_FINETUNED:
+                unread.append((f"model.{key}", "has no effect: it is for finetuned models"))
+            elif key == "pad_token_id":
+                unread.append((f"model.{key}", "has no effect: the corpus's vocabulary has it"))
+        return unread
+
 
 class Distillation(SoftTargets):
     """A finetuned teacher's outputs as targets.
 
-    Without a teacher, the loss is that of the labels alone; temperature, alpha and cache have no
-    effect, and augment and unlabelled are errors.
+    Without a teacher, the loss is that of the labels alone, and the other keys are errors.
     """
 
     teacher: tuple[str, ...] = Field(
@@ -316,6 +341,18 @@ class OwnData(Section):
                 if value != OwnData.model_fields[key].default
             ]
         return problems
+
+    def unread_keys(self) -> list[Problem]:
+        """Return the keys that have no effect on the kind of files and labels, as (key, reason)."""
+        unread: list[Problem] = []
+        files = (*self.train, *self.validation, *self.test)
+        if files and not any(file.startswith("hub:") for file in files):
+            reason = "has no effect on files: it is for hub:OWNER/NAME"
+            of_hub = {"split", "revision"}
+            unread += [(key, reason) for key in changed_keys(self) if key in of_hub]
+        if self.kind not in (None, "labels") and "separator" in changed_keys(self):
+            unread.append(("separator", f"has no effect with data.kind={self.kind}"))
+        return unread
 
 
 class FinetuneRecipe(TrainingRecipe):
@@ -411,3 +448,13 @@ class FinetuneRecipe(TrainingRecipe):
             reason = "is for GLUE, and data.train (--train) is data of your own: give one of them"
             problems.append(("task", reason))
         return problems
+
+    def unread_keys(self) -> list[Problem]:
+        """Return the keys that have no effect beside the others, as (key, reason)."""
+        unread = super().unread_keys()
+        if self.data.train and self.glue_dir is not None:
+            unread.append(("glue_dir", "has no effect on data of your own (data.train)"))
+        is_number = self.data.kind == "number" or (not self.data.train and self.task == "stsb")
+        if is_number and "temperature" in changed_keys(self.distillation):
+            unread.append(("distillation.temperature", "has no effect on numbers"))
+        return unread

@@ -23,7 +23,7 @@ from pydantic_core import PydanticCustomError
 from sqzb.errors import Problem
 from sqzb.glue.tasks import FINETUNED, NINE
 from sqzb.recipe.schema import FinetuneRecipe
-from sqzb.recipe.values import LocalPath, Section, flat
+from sqzb.recipe.values import LocalPath, Section, changed_keys, flat
 
 ALL = "all"
 
@@ -230,6 +230,26 @@ class SweepRecipe(FinetuneRecipe):
             for problem in self._problems_of_stage(name, bool(circles))
         ]
         return [*twice, *dict.fromkeys(of_runs), *of_stages]
+
+    def unread_keys(self) -> list[Problem]:
+        """Return the keys that no run of the sweep reads, as (key, reason)."""
+        runs: list[FinetuneRecipe] = [self]
+        for task in (None, *self.tasks):
+            for stage in self.stages or ("",):
+                runs += self.recipes(task, stage)
+        unread = [key for run in runs for key in FinetuneRecipe.unread_keys(run)]
+
+        reason = "has no effect without a teacher (--teacher MODEL)"
+        has_teacher = {name for name, stage in self.stages.items() if stage.teacher is not None}
+        if not has_teacher and not any(run.distillation.teacher for run in runs):
+            for run in runs:
+                keys = changed_keys(run.distillation, "teacher")
+                unread += [(f"distillation.{key}", reason) for key in keys]
+        elif has_teacher:
+            for name in self.stages.keys() - has_teacher:
+                keys = self.stages[name].settings().get("distillation", {})
+                unread += [(f"stages.{name}.distillation.{key}", reason) for key in keys]
+        return list(dict.fromkeys(unread))
 
     def _problems_of_stage(self, name: str, circles: bool) -> Iterator[Problem]:
         key, teacher = f"stages.{name}.teacher", self.stages[name].teacher

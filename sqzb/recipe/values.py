@@ -23,6 +23,14 @@ class Section(BaseModel):
         """Return values that are impossible together, as (key, problem); none by default."""
         return []
 
+    def unread_keys(self) -> list[Problem]:
+        """Return the keys that have no effect beside the others, as (key, reason).
+
+        Only recipes that a user gives are checked: a run or corpus of an older version may have
+        such keys, and is still opened.
+        """
+        return []
+
 
 def changed_keys(section: BaseModel, *without: str) -> list[str]:
     """Return the keys whose values are not the defaults, except those in `without`."""

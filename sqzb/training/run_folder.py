@@ -229,7 +229,7 @@ def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
 
 def _run_recipe(kind: type[Recipe], path: Path) -> Recipe:
     removed = [f"{key}=0" for key in sorted(REMOVED)] if kind is FinetuneRecipe else []
-    return load_recipe(kind, path, removed)
+    return load_recipe(kind, path, removed, stored=True)
 
 
 def _is_recipe_of_another_kind(kind: type[Recipe], path: Path) -> bool:

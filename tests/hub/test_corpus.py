@@ -63,6 +63,8 @@ def test_a_corpus_from_the_hub_is_that_of_its_files(person: Any, download: bool)
     files = [
         f"sources.wikipedia.path={wikipedia}/20231101.en",
         f"sources.bookcorpus.path={books}/data",
+        "sources.wikipedia.config=null",
+        NEWEST,
     ]
     person.prepares("local", *files, HF_HUB_OFFLINE="1")
     found, local = (manifest(person.folder / name) for name in ("corpus", "local"))

@@ -12,7 +12,7 @@ from sqzb.recipe.reference import WIDTH, keys, reference, section_in
 
 NEEDED = {
     "prepare-corpus": ["sources.NAME.path=texts"],
-    "pretrain": ["model.id2label={0: a, 1: b}"],
+    "pretrain": ["model.hidden_size=768"],
     "finetune": [],
 }
 

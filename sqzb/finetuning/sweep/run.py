@@ -71,7 +71,7 @@ def _check_folders(output: Path, runs: Sequence[Run]) -> None:
         if not (run.folder / RECIPE).exists():
             refuse_used(run.folder)
             continue
-        before = flat(load_recipe(FinetuneRecipe, run.folder / RECIPE).model_dump())
+        before = flat(load_recipe(FinetuneRecipe, run.folder / RECIPE, stored=True).model_dump())
         problems += [
             f"{run.folder}: {key} was {before[key]}, is {value}"
             for key, value in flat(run.recipe.model_dump()).items()

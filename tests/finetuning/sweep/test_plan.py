@@ -343,7 +343,8 @@ def test_the_command_line_stands_over_stages_but_not_over_what_a_teacher_says_of
 ) -> None:
     path = tmp_path / "recipe.yaml"
     path.write_text(
-        "{task: rte, stages: {t: {model: large, epochs: 3, distillation: {alpha: 0.3}}, "
+        "{task: rte, stages: {"
+        "t: {teacher: {rte: other}, model: large, epochs: 3, distillation: {alpha: 0.3}}, "
         "s: {teacher: t, model: x, epochs: 4, distillation: {alpha: 0.4, temperature: 4.0}}}, "
         "tasks: {rte: {epochs: 5, distillation: {alpha: 0.5}}}, "
         "sweep: {distillation: {alpha: [0.6, 0.7]}}}"
