@@ -17,16 +17,17 @@ from sqzb.data.texts import check, choose_texts
 from sqzb.files import check_output
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.predict import EVALUATION_BATCH
+from sqzb.finetuning.texts import Unseen, count_unseen, unseen_warnings
 from sqzb.model.open import Opened, model_folder, open_encoder
 from sqzb.training.engine import start_accelerator
-from sqzb.using import count_cut, cut_warning, longest_input, text_columns, windows
+from sqzb.using import longest_input, text_columns, windows
 
 
 class Embedded(NamedTuple):
-    """Vectors float32 (texts, width), and the number of texts that were cut."""
+    """Vectors float32 (texts, width), and counts of what the model did not see of the texts."""
 
     vectors: NDArray[np.float32]
-    cut: int
+    unseen: Unseen
 
 
 class Embedder:
@@ -63,7 +64,8 @@ class Embedder:
             mask = batch["attention_mask"][:, :, None].to(hidden.dtype)
             mean = (hidden * mask).sum(1) / mask.sum(1)
             vectors[rows] = mean.float().cpu().numpy()
-        return Embedded(vectors, count_cut(examples, encoded, self._tokenizer, self.max_length))
+        unseen = count_unseen(examples, encoded, self._tokenizer, self.max_length)
+        return Embedded(vectors, unseen)
 
 
 def load_encoder(path: str) -> Embedder:
@@ -102,7 +104,7 @@ def embed_file(
     is_stream = given == STANDARD_INPUT
     total = 0 if is_stream else check(texts, types=False).rows
     empty: Text = "" if len(texts.columns) == 1 else ("", "")
-    done = cut = 0
+    done, unseen = 0, Unseen()
     with (
         open_array(output, encoder.width) as writer,
         console.bar(Path(given).name, total, show=not is_stream) as bar,
@@ -111,9 +113,9 @@ def embed_file(
             row_texts = [texts.text(row) or empty for row in rows]
             embedded = encoder.embed(row_texts)
             writer.write(embedded.vectors)
-            cut += embedded.cut
+            unseen += embedded.unseen
             done += len(rows)
             bar.advance(len(rows))
     console.out.print(f"{output} has {done:,} vectors of {encoder.width} numbers, in float32.")
-    if cut:
-        console.warn(f"{table.path}: {cut_warning(cut, done, encoder.max_length)}")
+    for sentence in unseen_warnings(unseen, encoder.max_length):
+        console.warn(f"{table.path}: {sentence}")

@@ -3,7 +3,7 @@
 import os
 import sys
 from collections.abc import Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from sqzb.data.texts import COUNTS, Checked, TextTable, check, choose_texts
 from sqzb.data.writing import PARQUET, has_ending, json_line, open_writer, output_ending
 from sqzb.errors import UserError
 from sqzb.files import check_output
+from sqzb.finetuning.texts import Unseen, unseen_warnings
 from sqzb.using import (
     WINDOW,
     ClassPrediction,
@@ -26,7 +27,6 @@ from sqzb.using import (
     NumberPrediction,
     Prediction,
     TokensPrediction,
-    cut_warning,
     load,
     windows,
 )
@@ -39,12 +39,12 @@ FILE_OPTION = "--file"
 class PredictedRows(NamedTuple):
     """A window of rows with their predictions, which are None for rows without a text.
 
-    cut  number of texts that are longer than the model reads
+    unseen  counts of what the model did not see of the texts
     """
 
     rows: list[Row]
     predictions: list[Prediction | None]
-    cut: int
+    unseen: Unseen
 
 
 @dataclass
@@ -53,13 +53,13 @@ class Counts:
 
     rows   that were predicted so far, those without a text too
     empty  rows without a text; `first` is the number of the first of them
-    cut    texts that are longer than the model reads
+    unseen  counts of what the model did not see of the texts
     """
 
     rows: int = 0
     empty: int = 0
     first: int = 0
-    cut: int = 0
+    unseen: Unseen = field(default_factory=Unseen)
 
     def add(self, window: PredictedRows) -> None:
         """Count the rows of a window."""
@@ -68,7 +68,7 @@ class Counts:
                 self.first = self.first or row.number
                 self.empty += 1
         self.rows += len(window.rows)
-        self.cut += window.cut
+        self.unseen += window.unseen
 
     def warnings(self, table: Table, max_length: int) -> list[str]:
         """Return sentences about rows without a prediction, or with one for a part of the text."""
@@ -77,8 +77,8 @@ class Counts:
             others = f" and {self.empty - 1:,} more" if self.empty > 1 else ""
             where = table.where(self.first)
             sentences.append(f"Rows without a text have no prediction: {where}{others}.")
-        if self.cut:
-            sentences.append(f"{table.path}: {cut_warning(self.cut, self.rows, max_length)}")
+        for sentence in unseen_warnings(self.unseen, max_length):
+            sentences.append(f"{table.path}: {sentence}")
         return sentences
 
 
@@ -288,7 +288,7 @@ def predict_rows(
         window = model.predict_window(given)
         results = iter(window.predictions)
         predictions = [None if text is None else next(results) for text in row_texts]
-        yield PredictedRows(rows, predictions, window.cut)
+        yield PredictedRows(rows, predictions, window.unseen)
 
 
 # Columns for predictions

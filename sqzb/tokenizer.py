@@ -84,6 +84,16 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     return SpecialIds(*(vocabulary[token] for token in SPECIAL_TOKENS))
 
 
+def unknown_characters(
+    ids: Sequence[int], offsets: Sequence[tuple[int, int]], unknown: int | None
+) -> int:
+    """Return the number of characters in unknown tokens, from tokens and their offsets."""
+    total = 0
+    for token, (start, end) in zip(ids, offsets, strict=True):
+        total += end - start if token == unknown else 0
+    return total
+
+
 def strips_accents(tokenizer: Tokenizer) -> bool:
     """Whether a tokenizer removes accents; where nothing else is set, a lower-casing one does."""
     settings = tokenizer.normalizer

@@ -19,7 +19,6 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
-from tokenizers import Tokenizer
 
 from sqzb.data.dataset import Classes, Example, Kind, Labels, Number, Tags, Text
 from sqzb.data.metrics.calibration import sigmoid, softmax
@@ -27,9 +26,10 @@ from sqzb.data.metrics.entities import Scheme, entities, scheme_of
 from sqzb.data.texts import COUNTS
 from sqzb.errors import UserError
 from sqzb.finetuning.data import open_data, read_known
-from sqzb.finetuning.encode import Encoded, encode
+from sqzb.finetuning.encode import encode
 from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.predict import EVALUATION_BATCH, predict
+from sqzb.finetuning.texts import Unseen, count_unseen, unseen_warnings
 from sqzb.model.open import Classifier, ModelFolder, Opened, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe, number
 from sqzb.training.engine import start_accelerator
@@ -102,10 +102,10 @@ Prediction = ClassPrediction | NumberPrediction | LabelsPrediction | TokensPredi
 
 
 class Window(NamedTuple):
-    """The predictions for a window of texts, and the number of texts that were cut."""
+    """The predictions for a window of texts, and what the model did not see of these."""
 
     predictions: list[Prediction]
-    cut: int
+    unseen: Unseen
 
 
 class FinetunedModel:
@@ -169,10 +169,8 @@ class FinetunedModel:
         first = 0
         for together in windows(texts, window):
             window_of_texts = self.predict_window(together, first)
-            if window_of_texts.cut:
-                warnings.warn(
-                    cut_warning(window_of_texts.cut, len(together), self.max_length), stacklevel=2
-                )
+            for sentence in unseen_warnings(window_of_texts.unseen, self.max_length):
+                warnings.warn(sentence, stacklevel=2)
             yield from window_of_texts.predictions
             first += len(together)
 
@@ -186,19 +184,19 @@ class FinetunedModel:
         """
         examples = [self._example(text, row) for row, text in enumerate(texts, first)]
         if not examples:
-            return Window([], 0)
+            return Window([], Unseen())
         encoded = encode(examples, self._tokenizer, self.max_length, self.kind)
         with torch.inference_mode():
             logits = predict(self._model, encoded, self._accelerator)
-        cut = count_cut(examples, encoded, self._tokenizer, self.max_length)
+        unseen = count_unseen(examples, encoded, self._tokenizer, self.max_length)
         if encoded.words is None:
-            return Window(self._predictions(logits), cut)
+            return Window(self._predictions(logits), unseen)
         found: list[Prediction] = []
         best = logits.argmax(1)
         for row, (text, example) in enumerate(zip(texts, examples, strict=True)):
             tags = [self.labels[tag] for tag in best[encoded.words.of(row)]]
             found.append(_of_tokens(text, example.words or (), tags, scheme_of(self.labels)))
-        return Window(found, cut)
+        return Window(found, unseen)
 
     def _example(self, text: Text, row: int) -> Example:
         if isinstance(self.kind, Tags):
@@ -287,33 +285,6 @@ def windows(items: Iterable[Item], largest: int = WINDOW) -> Iterator[list[Item]
     while window := list(islice(stream, size)):
         yield window
         size = min(2 * size, largest)
-
-
-def count_cut(
-    examples: Sequence[Example], encoded: Encoded, tokenizer: Tokenizer, max_length: int
-) -> int:
-    """Return the number of examples with more tokens than `max_length`.
-
-    encoded: the examples, cut to that length
-    """
-    cut = 0
-    for example, ids in zip(examples, encoded.ids, strict=True):
-        if len(ids) < max_length:
-            continue
-        if example.words is None:
-            whole = tokenizer.encode(example.text_a, example.text_b)
-        else:
-            whole = tokenizer.encode(list(example.words), is_pretokenized=True)
-        cut += len(whole.ids) > max_length
-    return cut
-
-
-def cut_warning(cut: int, of: int, max_length: int) -> str:
-    """Return the sentence that tells how many texts were cut."""
-    return (
-        f"{cut:,} of {of:,} texts have more than {max_length} tokens, as many as the model was "
-        "trained with; their ends were cut off."
-    )
 
 
 def _words_example(text: Text, row: int) -> Example:

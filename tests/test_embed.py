@@ -43,7 +43,7 @@ def test_a_vector_is_the_mean_over_the_tokens_as_transformers_has_them(
     model = transformers.AutoModel.from_pretrained(run / "final").eval()
     tokenizer = transformers.AutoTokenizer.from_pretrained(run / "final")
     found = encoder.embed(TEXTS)
-    assert found.cut == 1 and found.vectors.dtype == np.float32
+    assert found.unseen.cut == 1 and found.vectors.dtype == np.float32
     for text, vector in zip(TEXTS, found.vectors, strict=True):
         inputs = tokenizer(text, return_tensors="pt", truncation=True, max_length=16)
         with torch.no_grad():

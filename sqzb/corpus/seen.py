@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sqzb import console
-from sqzb.tokenizer import CONTINUATION, MANY_UNKNOWN, UNK, strips_accents
+from sqzb.tokenizer import CONTINUATION, MANY_UNKNOWN, UNK, strips_accents, unknown_characters
 
 MAX_WORDS = 100_000  # words with unknown tokens to remember
 MANY_STRIPPED = 0.01  # share of stripped characters from which a warning is printed
@@ -98,16 +98,6 @@ def has_mark(character: str) -> bool:
     """Whether BERT's stripping of accents removes the character or a part of it."""
     decomposed = unicodedata.normalize("NFD", character)
     return any(unicodedata.category(part) == "Mn" for part in decomposed)
-
-
-def unknown_characters(
-    ids: Sequence[int], offsets: Sequence[tuple[int, int]], unknown: int | None
-) -> int:
-    """Return the number of characters in unknown tokens, from tokens and their offsets."""
-    total = 0
-    for token, (start, end) in zip(ids, offsets, strict=True):
-        total += end - start if token == unknown else 0
-    return total
 
 
 # In the manifest

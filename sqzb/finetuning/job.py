@@ -39,7 +39,15 @@ from sqzb.finetuning.report import (
     print_validation_report,
 )
 from sqzb.finetuning.start import build_model
-from sqzb.finetuning.texts import TextFigures, common_texts, measure_texts, unseen_words
+from sqzb.finetuning.texts import (
+    TextFigures,
+    common_texts,
+    count_unseen,
+    measure_texts,
+    unseen_concerns,
+    unseen_rows,
+    unseen_words,
+)
 from sqzb.finetuning.weights import Weighted, balanced_weights, check_weights
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
@@ -433,6 +441,23 @@ class Finetuning:
                 f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {self.lr:g}, "
                 f"seed {recipe.seed}"
             )
+            self._print_unseen()
+
+    def _print_unseen(self) -> None:
+        """Print what the model does not see of each split, and warn where it is much."""
+        encoded = {str(self.data.train_split): self.train_set, **self.validation}
+        unseen = {
+            split: count_unseen(self._splits[split], of_split, self.tokenizer, self.max_length)
+            for split, of_split in encoded.items()
+        }
+        title = f"Text that the model does not see, at max_length {self.max_length}"
+        console.table(title, *unseen_rows(unseen))
+        for split, of_split in unseen.items():
+            # The overview of own data warns about the training examples.
+            if isinstance(self.data, OwnData) and split == self.data.train_split:
+                continue
+            for concern in unseen_concerns(split, of_split, self.max_length):
+                console.warn(concern)
 
 
 def _comparable(score: object) -> float:

@@ -15,10 +15,9 @@ from sqzb.data.overview import concerns, label_rows, overview, sentences, split_
 from sqzb.data.own import OwnData
 from sqzb.finetuning.encode import Encoded
 from sqzb.finetuning.evaluation import Logits, decide, majority, tags_by_text, together
-from sqzb.finetuning.texts import TextFigures
+from sqzb.finetuning.texts import MANY_CUT, TextFigures
 from sqzb.tokenizer import MANY_UNKNOWN
 
-MANY_CUT = 0.1  # share of cut examples from which a warning is printed
 MOST_ROWS = 50  # in a table
 WHAT: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
 
