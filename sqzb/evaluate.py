@@ -59,6 +59,9 @@ def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -
     }
     examples = {name: _load(data, name) for name in names}
     encoded = {name: finetuned.encode(examples[name]) for name in names}
+    for name in names:
+        for warning in finetuned.unseen_warnings(examples[name], encoded[name]):
+            console.warn(f"{data.name}, {name}: {warning}")
     logits = {name: finetuned.logits(encoded[name]) for name in names}
     thresholds = finetuned.thresholds
     if split == "test":

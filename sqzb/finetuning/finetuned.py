@@ -17,6 +17,7 @@ from sqzb.finetuning.encode import Encoded, encode
 from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.labels import check_kind, outputs_of
 from sqzb.finetuning.predict import predict
+from sqzb.finetuning.texts import count_unseen, unseen_warnings
 from sqzb.model.open import Classifier, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, number
 from sqzb.training.engine import start_accelerator
@@ -40,6 +41,11 @@ class Finetuned(NamedTuple):
     def encode(self, examples: Sequence[Example]) -> Encoded:
         """Return the examples as the model reads them, cut to its run's `max_length`."""
         return encode(examples, self.tokenizer, self.max_length, self.data.kind)
+
+    def unseen_warnings(self, examples: Sequence[Example], encoded: Encoded) -> list[str]:
+        """Return sentences about what the model does not see of examples."""
+        unseen = count_unseen(examples, encoded, self.tokenizer, self.max_length)
+        return unseen_warnings(unseen, self.max_length)
 
     def logits(self, encoded: Encoded) -> NDArray[np.float32]:
         """Return logits (examples, labels) or (words, tags), in the order of the data set's names.

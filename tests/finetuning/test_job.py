@@ -185,6 +185,22 @@ def test_what_is_odd_about_the_data_is_told(
     )
 
 
+def test_what_the_model_does_not_see_is_in_the_plan(
+    pretrained: Path, glue: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with (glue / "MRPC" / "train.tsv").open("a", encoding="utf-8") as train:
+        for _ in range(40):
+            train.write(f"1\t0\t0\t{'a b ' * 20}\t日本語 日本語\n")
+    finetune(recipe(pretrained, tmp_path / "run", epochs=1, max_length=16), glue)
+    printed = capsys.readouterr()
+    rows = [line for line in printed.out.splitlines() if line.startswith("│ train")]
+    assert len(rows) == 1 and rows[0].split("│")[2].strip() == "50.0%"
+    told = " ".join(printed.err.split())
+    assert "50.0% of the train examples are cut to 16 tokens" in told
+    assert "of the characters of the train examples are [UNK]" in told
+    assert "of the validation examples are cut" not in told
+
+
 def test_ax_is_refused_with_the_model_that_predicts_it(
     pretrained: Path, glue: Path, tmp_path: Path
 ) -> None:
