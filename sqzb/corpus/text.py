@@ -1,15 +1,14 @@
 """Documents, cleaned and split into sentences by rules that count what they take away."""
 
 import hashlib
-import html
 import re
-import unicodedata
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
-from sentencex import segment
 
+from sqzb.corpus.linear import normalized, unescaped
+from sqzb.corpus.sentences import split_sentences
 from sqzb.draws import uniform
 from sqzb.recipe import CorpusRecipe, Source
 
@@ -42,12 +41,18 @@ _TAGS = (
     "ref|references|nowiki|noinclude|includeonly|onlyinclude|gallery|math|poem|br|hr|small|big|sup|"
     "sub|span|div|center|font|blockquote|code|tt|var|table|tr|td|th|ul|ol|li|b|i|u|s|p"
 )
-_WIKI_MARKS = re.compile(
-    rf"<ref\b[^<>]*/>|<ref\b.*?</ref>|</?(?:{_TAGS})(?: [^<>]*)? ?/?>"  # notes and tags
+_NOTE_END = "</ref>"
+_LONG_NOTE = rf"<ref\b.*?{_NOTE_END}|"
+_OTHER_MARKS = (
+    rf"</?(?:{_TAGS})(?: [^<>]*)? ?/?>"
     r"|\[ ?\[ ?update\]\]|\[\[|\]\]|\[\d{1,3}\]"  # links and the numbers of notes
     r"|\( ?\)|(?<=\()(?: ?[,;])+ ?"  # brackets that lost all or the first of their content
-    r"|^=+ ?| ?=+$|(?<=\bformula)_\d+"
+    r"|(?<=\bformula)_\d+"
 )
+_SHORT_NOTE = r"<ref\b[^<>]*/>|"
+# Behind the last </ref>, each <ref would be searched for it in vain, up to the paragraph's end.
+_MARKS_WITH_NOTES = re.compile(_SHORT_NOTE + _LONG_NOTE + _OTHER_MARKS)
+_MARKS_WITHOUT_NOTES = re.compile(_SHORT_NOTE + _OTHER_MARKS)
 
 _COPIES = 3  # distinguishes these draws from others under a document's key
 
@@ -121,7 +126,7 @@ class Cleaner:
 
         sentences: list[str] = []
         for paragraph in paragraphs:
-            for sentence in segment(self._recipe.language, paragraph):
+            for sentence in split_sentences(self._recipe.language, paragraph):
                 if stripped := sentence.strip():
                     sentences.append(stripped)
 
@@ -165,10 +170,13 @@ def without_wiki_leftovers(paragraph: str) -> str:
         return paragraph
     if _WIKI_DEBRIS.match(paragraph):
         return ""
-    without_marks = html.unescape(_WIKI_MARKS.sub("", paragraph))
-    return " ".join(_without_invisible(without_marks).split())
+    text = paragraph.strip("=")  # the signs of a heading
+    notes_end = text.rfind(_NOTE_END)
+    end = 0 if notes_end < 0 else notes_end + len(_NOTE_END)
+    without_marks = _MARKS_WITH_NOTES.sub("", text[:end]) + _MARKS_WITHOUT_NOTES.sub("", text[end:])
+    return " ".join(_without_invisible(unescaped(without_marks)).split())
 
 
 def _without_invisible(text: str) -> str:
     """Return a text in Unicode's normal form C, with spaces in place of invisible characters."""
-    return _INVISIBLE.sub(" ", unicodedata.normalize("NFC", text))
+    return _INVISIBLE.sub(" ", normalized(text))

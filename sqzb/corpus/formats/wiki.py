@@ -4,7 +4,6 @@ With --json, wikiextractor writes a JSON object a line. Without, it writes for e
 `<doc ...>`, the title, the text and `</doc>`, each on lines of their own.
 """
 
-import html
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ from sqzb.corpus.formats.lines import (
     open_text,
     read_lines,
 )
+from sqzb.corpus.linear import unescaped
 from sqzb.recipe import Source
 
 FILE_NAME = re.compile(r"wiki_\d+")  # wikiextractor's files have no suffix
@@ -82,5 +82,5 @@ def _without_title(page: Row) -> Row:
         return page
     tag, _, text = page.partition("\n")
     first_line, _, rest = text.partition("\n")
-    is_title = f'title="{first_line.strip()}"' in html.unescape(tag)
+    is_title = f'title="{first_line.strip()}"' in unescaped(tag)
     return rest if is_title else text
