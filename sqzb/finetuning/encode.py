@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +18,9 @@ from sqzb.training.engine import MicroBatch
 
 LOST = -1  # position of a word that is behind the cut, or that has no token
 
+AT_ONCE = 1024  # examples to encode at once: their whole encodings are in memory
+
+Value = TypeVar("Value")
 Rows = Sequence[int] | NDArray[np.int64]
 
 
@@ -133,24 +136,78 @@ def encode(
     padding = tokenizer.padding
     pad = padding["pad_id"] if padding else special_ids(tokenizer).pad
     tokenizer.no_padding()  # batches are padded when they are made
-    tokenizer.enable_truncation(max_length, strategy="longest_first")
-    if isinstance(kind, Tags):
-        encodings = tokenizer.encode_batch(
-            [list(example.words or ()) for example in examples], is_pretokenized=True
-        )
-    else:
-        texts = [e.text_a if e.text_b is None else (e.text_a, e.text_b) for e in examples]
-        encodings = tokenizer.encode_batch(texts)
+    # The library's own truncation keeps the parts that it cuts off: for a pair, each part of one
+    # text with each part of the other, which takes memory as the product of their lengths.
     tokenizer.no_truncation()
+
+    ids: list[list[int]] = []
+    types: list[list[int]] = []
+    places: list[NDArray[np.int64]] = []
+    for start in range(0, len(examples), AT_ONCE):
+        chunk = examples[start : start + AT_ONCE]
+        for example, encoding in zip(chunk, _encodings(chunk, tokenizer, kind), strict=True):
+            kept = _kept_positions(encoding, max_length)
+            ids.append(_at(encoding.ids, kept))
+            types.append(_at(encoding.type_ids, kept))
+            if isinstance(kind, Tags):
+                places.append(_first_tokens(example, _at(encoding.word_ids, kept)))
+
     if padding:
         tokenizer.enable_padding(**padding)
-    return Encoded(
-        [encoding.ids for encoding in encodings],
-        [encoding.type_ids for encoding in encodings],
-        _labels(examples, kind),
-        pad,
-        _words(examples, encodings) if isinstance(kind, Tags) else None,
-    )
+    words = None
+    if isinstance(kind, Tags):
+        ends = np.cumsum([0, *map(len, places)])
+        words = Words(ends, np.concatenate([*places, np.zeros(0, np.int64)]))
+    return Encoded(ids, types, _labels(examples, kind), pad, words)
+
+
+def _encodings(examples: Sequence[Example], tokenizer: Tokenizer, kind: Kind) -> list[Encoding]:
+    """Return the whole encodings of examples."""
+    if isinstance(kind, Tags):
+        lists = [list(example.words or ()) for example in examples]
+        return list(tokenizer.encode_batch(lists, is_pretokenized=True))
+    texts = [e.text_a if e.text_b is None else (e.text_a, e.text_b) for e in examples]
+    return list(tokenizer.encode_batch(texts))
+
+
+def _kept_positions(encoding: Encoding, max_length: int) -> list[int] | None:
+    """Return the positions of the tokens that fit `max_length`; None if all fit.
+
+    Special tokens are always kept.
+    """
+    if len(encoding.ids) <= max_length:
+        return None
+    segments = encoding.sequence_ids  # 0 and 1, and None for a special token
+    sizes = segments.count(0), segments.count(1)
+    left = list(longest_first(*sizes, max(0, max_length - segments.count(None))))
+    kept: list[int] = []
+    for position, segment in enumerate(segments):
+        if segment is None:
+            kept.append(position)
+        elif left[segment]:
+            left[segment] -= 1
+            kept.append(position)
+    return kept
+
+
+def longest_first(first: int, second: int, room: int) -> tuple[int, int]:
+    """Return how many tokens of each segment are kept, as transformers' rule of this name does.
+
+    Tokens are taken from the end of the longer segment, until both together fit `room`.
+    """
+    if first + second <= room:
+        return first, second
+    shorter, longer = sorted((first, second))
+    longer = shorter if shorter > room else max(shorter, room - shorter)
+    if shorter + longer > room:
+        shorter = room // 2
+        longer = room - shorter
+    return (longer, shorter) if first > second else (shorter, longer)
+
+
+def _at(values: list[Value], positions: list[int] | None) -> list[Value]:
+    """Return the values at the positions; None stands for all."""
+    return values if positions is None else [values[position] for position in positions]
 
 
 def on_scale(kind: Kind, encoded: Encoded) -> Encoded:
@@ -179,14 +236,11 @@ def _labels(examples: Sequence[Example], kind: Kind) -> NDArray[Any]:
     return np.array(labels, np.float32 if isinstance(kind, Number) else np.int64)
 
 
-def _words(examples: Sequence[Example], encodings: Sequence[Encoding]) -> Words:
-    places: list[NDArray[np.int64]] = []
-    for example, encoding in zip(examples, encodings, strict=True):
-        of_words = np.full(len(example.words or ()), LOST)
-        # From the end, so that the first token of a word is the one that stays.
-        for position, word in reversed([*enumerate(encoding.word_ids)]):
-            if word is not None:
-                of_words[word] = position
-        places.append(of_words)
-    ends = np.cumsum([0, *map(len, places)])
-    return Words(ends, np.concatenate([*places, np.zeros(0, np.int64)]))
+def _first_tokens(example: Example, word_ids: list[int | None]) -> NDArray[np.int64]:
+    """Return the position of each word's first token, or LOST."""
+    of_words = np.full(len(example.words or ()), LOST)
+    # From the end, so that the first token of a word is the one that stays.
+    for position, word in reversed([*enumerate(word_ids)]):
+        if word is not None:
+            of_words[word] = position
+    return of_words

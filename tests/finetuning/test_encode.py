@@ -1,5 +1,6 @@
 """Words and several labels as token numbers, batches and logits."""
 
+import resource
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ from accelerate import Accelerator
 from hypothesis import given
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
+from tokenizers.processors import RobertaProcessing, TemplateProcessing
 from torch import nn
 
 from sqzb.data.dataset import Example, Labels, Number, Tags
@@ -108,6 +110,41 @@ def test_a_number_that_looks_like_no_label_counts_on_its_scale(tokenizer: Tokeni
     scaled = on_scale(kind, encoded)
     assert scaled.batch([0, -1])["labels"].tolist() == [-2.0, IGNORED]
     assert encoded.labels.tolist() == [-100.0]
+
+
+pieces = st.lists(st.text("abcdefgh", min_size=1, max_size=6), max_size=60).map(" ".join)
+TEMPLATES = [
+    TOKENIZER.post_processor,
+    RobertaProcessing(("[SEP]", 3), ("[CLS]", 2)),
+    TemplateProcessing("$A [SEP]", "[CLS] $B:1 [SEP]:1 $A", [("[CLS]", 2), ("[SEP]", 3)]),
+]
+
+
+@given(
+    st.lists(st.tuples(pieces, pieces | st.none()), max_size=4),
+    st.integers(8, 40),
+    st.sampled_from(TEMPLATES),
+)
+def test_a_cut_is_that_of_the_library(
+    texts: list[tuple[str, str | None]], max_length: int, template: Any
+) -> None:
+    tokenizer = Tokenizer.from_str(TOKENIZER.to_str())
+    tokenizer.post_processor = template
+    examples = [Example(first, second, 0, row) for row, (first, second) in enumerate(texts)]
+    encoded = encode(examples, tokenizer, max_length, Number(0, 1, 0.5, 0.5))
+    tokenizer.enable_truncation(max_length, strategy="longest_first")
+    for row, (first, second) in enumerate(texts):
+        due = tokenizer.encode(first, second)
+        assert (encoded.ids[row], encoded.types[row]) == (due.ids, due.type_ids)
+
+
+def test_a_pair_of_long_texts_takes_memory_by_the_sum_of_their_lengths() -> None:
+    tracked = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    pair = [Example("a " * 30_000, "b " * 30_000, 0.0, 0)]
+    encoded = encode(pair, TOKENIZER, 64, Number(0, 1, 0.5, 0.5))
+    assert len(encoded.ids[0]) == 64
+    more = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - tracked
+    assert more < 300_000  # kB; all pairs of the parts cut off would take 6 GB
 
 
 class Echo(nn.Module):
