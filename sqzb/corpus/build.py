@@ -188,7 +188,7 @@ def _listed(folder: Path) -> list[Any] | None:
         return listed
     except FileNotFoundError:
         return None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         advice = f"Remove {folder} to start from scratch."
         raise UserError(f"{folder / UNITS} is damaged ({error}). {advice}") from error
 

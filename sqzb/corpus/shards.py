@@ -59,7 +59,7 @@ def read_record(folder: Path, name: str) -> ShardRecord | None:
     try:
         record: ShardRecord = json.loads(record_path(folder, name).read_text(encoding="utf-8"))
         is_whole = shard_path(folder, name).stat().st_size == record["bytes"]
-    except (FileNotFoundError, ValueError, KeyError):
+    except (FileNotFoundError, ValueError, KeyError, RecursionError):
         return None
     return record if is_whole else None
 

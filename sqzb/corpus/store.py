@@ -64,6 +64,10 @@ def write_arrays(path: Path, arrays: dict[str, NDArray[Any]]) -> None:
         aside.write_bytes(save(arrays))
 
 
+# Errors that a damaged file raises.
+_DAMAGE = (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError, RecursionError)
+
+
 def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of a file, mapped into memory and not loaded. No file is kept open.
 
@@ -78,7 +82,7 @@ def read_arrays(path: Path) -> dict[str, NDArray[Any]]:
         header = json.loads(mapped[8:header_end].tobytes())
         data = mapped[header_end:]
         return {name: _view(data, entry) for name, entry in header.items()}
-    except (OSError, ValueError, IndexError, KeyError, TypeError, AttributeError) as error:
+    except _DAMAGE as error:
         advice = _verify(path.parent.parent)
         raise UserError(
             f"The corpus file {path} is damaged or missing ({error}). {advice}"
@@ -129,7 +133,7 @@ def read_manifest(folder: Path) -> dict[str, Any]:
             f"The corpus {folder} {state}. Prepare it with `sqzb prepare-corpus RECIPE --output "
             f"{folder}`. If it was moved, give its new folder (pretrain: corpus=FOLDER)."
         ) from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         advice = "Remove it and prepare the corpus again."
         raise UserError(f"{folder / MANIFEST} is damaged ({error}). {advice}") from error
 

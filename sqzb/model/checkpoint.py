@@ -111,7 +111,14 @@ class SavedModel(StoredModel):
             tensors = {
                 name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)
             }
-        model = cls(SqueezeBertConfig(**config.model_dump() | changes))
+        try:
+            model = cls(SqueezeBertConfig(**config.model_dump() | changes))
+        except (RuntimeError, MemoryError) as error:
+            raise UserError(
+                f"A model of the sizes in {folder / CONFIG} does not fit into memory "
+                f"({str(error).splitlines()[0]:.200}). Give a folder whose config.json and weights "
+                "belong together."
+            ) from error
         model._load(tensors, folder, fresh)
         return model
 
@@ -221,7 +228,7 @@ def read_config(folder: Path) -> SqueezeBertConfig:
             f"{folder} is no saved model: it has no {CONFIG}. Give a folder written by sqzb or "
             "transformers, such as the final/ folder of a run."
         ) from None
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError, AttributeError, RecursionError) as error:
         raise UserError(
             f"{path} does not describe a SqueezeBERT: {error}. Give the folder of another model."
         ) from error

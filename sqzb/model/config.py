@@ -10,6 +10,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqzb.errors import Problem
 
 MODEL_TYPE = "squeezebert"
+# No model comes near these sizes: a larger number is a slip, and would ask for terabytes.
+LARGEST_SIZE, MOST_LAYERS = 2**24, 2**10
 # Fields of the old classifier that a new one does not keep.
 OF_LABELS: dict[str, None] = dict.fromkeys(
     ("problem_type", "thresholds", "calibration_temperature", "label_scale")
@@ -26,14 +28,19 @@ class SqueezeBertConfig(BaseModel):
     model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
 
     vocab_size: int = Field(
-        30522, ge=6, description="entries of the vocabulary; pretrain takes the corpus's"
+        30522,
+        ge=6,
+        le=LARGEST_SIZE,
+        description="entries of the vocabulary; pretrain takes the corpus's",
     )
-    hidden_size: int = Field(768, ge=1, description="width of the model")
-    num_hidden_layers: int = Field(12, ge=1, description="number of layers")
+    hidden_size: int = Field(768, ge=1, le=LARGEST_SIZE, description="width of the model")
+    num_hidden_layers: int = Field(12, ge=1, le=MOST_LAYERS, description="number of layers")
     num_attention_heads: int = Field(
         12, ge=1, description="attention heads in a layer; divides hidden_size"
     )
-    intermediate_size: int = Field(3072, ge=1, description="width inside the feed-forward part")
+    intermediate_size: int = Field(
+        3072, ge=1, le=LARGEST_SIZE, description="width inside the feed-forward part"
+    )
     hidden_act: Literal["gelu", "gelu_new", "relu"] = Field(
         "gelu", description="activation function"
     )
@@ -44,9 +51,9 @@ class SqueezeBertConfig(BaseModel):
         0.1, ge=0, lt=1, description="dropout of attention weights"
     )
     max_position_embeddings: int = Field(
-        512, ge=4, description="longest sequence that the model can read"
+        512, ge=4, le=LARGEST_SIZE, description="longest sequence that the model can read"
     )
-    type_vocab_size: int = Field(2, ge=2, description="number of segments")
+    type_vocab_size: int = Field(2, ge=2, le=LARGEST_SIZE, description="number of segments")
     initializer_range: float = Field(
         0.02, gt=0, description="standard deviation of the initial weights"
     )
@@ -155,7 +162,10 @@ class SqueezeBertConfig(BaseModel):
         if "id2label" in known:
             known["id2label"] = _labels(known["id2label"])
         elif isinstance(values.get("num_labels"), int):
-            known["id2label"] = {index: f"LABEL_{index}" for index in range(values["num_labels"])}
+            n = values["num_labels"]
+            if n > LARGEST_SIZE:
+                raise ValueError(f"num_labels: should be at most {LARGEST_SIZE}, not {n}")
+            known["id2label"] = {index: f"LABEL_{index}" for index in range(n)}
         try:
             config = cls(**known)
         except ValidationError as error:
@@ -201,7 +211,7 @@ def architectures(folder: Path) -> list[str]:
 def _values(folder: Path) -> dict[str, Any]:
     try:
         values = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
     return values if isinstance(values, dict) else {}
 
@@ -220,4 +230,4 @@ def _labels(id2label: Any) -> Any:
 
 def _explain(detail: Mapping[str, Any]) -> str:
     key = ".".join(str(part) for part in detail["loc"] if part != "[key]")
-    return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r}"
+    return f"{key}: {detail['msg'].removeprefix('Input ')}, not {detail['input']!r:.100}"

@@ -2,25 +2,73 @@
 
 import math
 import re
+from collections.abc import Hashable
 from typing import Any
 
 import yaml
+
+# Characters of a text, and of its values with every alias written out. A recipe has a few thousand.
+MOST_CHARACTERS = 2**18
+MOST_DIGITS = 100
 
 
 class _Loader(yaml.SafeLoader):
     """A loader with YAML 1.2's numbers (`1e-3` is a number), which rejects duplicate keys."""
 
+    def get_single_node(self) -> Any:
+        """Return the root node, unless its aliases stand for too much or for themselves."""
+        root = super().get_single_node()
+        if root is not None:
+            _check_size(root, {})
+        return root
+
     def construct_mapping(self, node: Any, deep: bool = False) -> dict[Any, Any]:
         pairs = node.value if isinstance(node, yaml.MappingNode) else []  # others fail below
-        keys: list[Any] = []
+        keys: set[Hashable] = set()
         for node_of_key, _ in pairs:
             key = self.construct_object(node_of_key, deep=True)
+            if not isinstance(key, Hashable):
+                continue  # fails below
             if key in keys:
                 problem, mark = f"{key} is set twice", node_of_key.start_mark
                 raise yaml.constructor.ConstructorError(None, None, problem, mark)
-            keys.append(key)
+            keys.add(key)
         mapping: dict[Any, Any] = super().construct_mapping(node, deep)
         return mapping
+
+
+def _check_size(node: Any, sizes: dict[int, int]) -> int:
+    """Return the characters of a node with every alias written out.
+
+    sizes: of the nodes that were measured; 0 for a node around this one.
+
+    Raises:
+        yaml.constructor.ConstructorError: There are more than MOST_CHARACTERS, or an alias stands
+            for a value that holds the alias.
+    """
+    known = sizes.get(id(node))
+    if known is not None:
+        if not known:
+            raise _refused("an alias stands for a value that holds the alias", node)
+        return known
+    sizes[id(node)] = 0
+    size = 1
+    if isinstance(node, yaml.ScalarNode):
+        size += len(node.value)
+        if node.tag == "tag:yaml.org,2002:int" and size > MOST_DIGITS:
+            raise _refused(f"a number of over {MOST_DIGITS} digits", node)
+    else:
+        for value in node.value:
+            parts = value if isinstance(node, yaml.MappingNode) else [value]
+            size += sum(_check_size(part, sizes) for part in parts)
+            if size > MOST_CHARACTERS:
+                raise _refused(f"aliases stand for over {MOST_CHARACTERS:,} characters", node)
+    sizes[id(node)] = size
+    return size
+
+
+def _refused(problem: str, node: Any) -> yaml.YAMLError:
+    return yaml.constructor.ConstructorError(None, None, problem, node.start_mark)
 
 
 class _Dumper(yaml.SafeDumper):
@@ -30,7 +78,7 @@ class _Dumper(yaml.SafeDumper):
 for _side in (_Loader, _Dumper):
     _side.add_implicit_resolver(
         "tag:yaml.org,2002:float",
-        re.compile(r"[-+]?(\d[\d_]*\.?\d*|\.\d+)[eE][-+]?\d+$"),
+        re.compile(r"[-+]?(\d[\d_]*(\.\d*)?|\.\d+)[eE][-+]?\d+$"),
         list("-+.0123456789"),
     )
 
@@ -41,6 +89,8 @@ def parse(text: str) -> Any:
     Raises:
         yaml.YAMLError: the text cannot be read, for whatever reason.
     """
+    if len(text) > MOST_CHARACTERS:
+        raise yaml.YAMLError(f"it has over {MOST_CHARACTERS:,} characters")
     try:
         return yaml.load(text, _Loader)
     except yaml.YAMLError:

@@ -508,6 +508,10 @@ def test_a_folder_without_config_or_weights_says_so(
         b"\xff\xfe",
         b'{"model_type": "bert"}',
         b'{"model_type": "squeezebert", "q_groups": 5}',
+        b"[" * 200_000,
+        b'{"model_type": "squeezebert", "vocab_size": 1099511627776}',
+        b'{"model_type": "squeezebert", "num_hidden_layers": 1099511627776}',
+        b'{"model_type": "squeezebert", "num_labels": 1099511627776}',
     ],
 )
 def test_a_broken_or_foreign_config_is_refused(content: bytes, tmp_path: Path) -> None:
