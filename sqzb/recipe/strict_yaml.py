@@ -7,7 +7,7 @@ from typing import Any
 
 import yaml
 
-# Characters of a text, and of its values with every alias written out. A recipe has a few thousand.
+# Characters of a text, and of its values with every alias written out. Recipes have a few thousand.
 MOST_CHARACTERS = 2**18
 MOST_DIGITS = 100
 

@@ -1,5 +1,7 @@
 """YAML texts that stand for too much are refused before they take time or memory."""
 
+from itertools import pairwise
+
 import pytest
 import yaml
 from hypothesis import given
@@ -13,7 +15,7 @@ LETTERS = "abcdefghij"
 def bomb(value: str, one: str) -> str:
     """Nine aliases of nine aliases of nine ...; `one` makes a value of nine aliases."""
     lines = [f"a: &a {value}"]
-    for before, name in zip(LETTERS, LETTERS[1:], strict=False):
+    for before, name in pairwise(LETTERS):
         lines.append(f"{name}: &{name} {one % ','.join([f'*{before}'] * 9)}")
     return "\n".join(lines)
 
