@@ -29,10 +29,10 @@ from sqzb.corpus.shards import (
     write_unit,
 )
 from sqzb.corpus.source_keys import check_keys
-from sqzb.corpus.sources import Unit, documents, units
-from sqzb.corpus.store import MANIFEST, SHARDS, Corpus, read_manifest, relative
+from sqzb.corpus.sources import Unit, about_files, documents, local_files, units
+from sqzb.corpus.store import HELDOUT, MANIFEST, SHARDS, TRAIN, Corpus, read_manifest, relative
 from sqzb.corpus.tables import Table, find_repeated, write_table
-from sqzb.corpus.text import DROPPING, READ, Cleaner
+from sqzb.corpus.text import DROPPING, NO_ENDS, READ, Cleaner
 from sqzb.draws import Permutation
 from sqzb.errors import RecipeError, UserError
 from sqzb.files import ASIDE, locked, sha256, whole_file, write_json
@@ -171,7 +171,10 @@ def _units(folder: Path, recipe: CorpusRecipe) -> list[Unit]:
     work: list[Unit] = []
     for name, source in recipe.sources.items():
         revision = begun.get(name) or source.revision
-        of_source = units(name, source.model_copy(update={"revision": revision}))
+        listing = local_files(source)
+        for line in about_files(name, source, listing):
+            console.out.print(line)
+        of_source = units(name, source.model_copy(update={"revision": revision}), listing)
         check_keys(name, source, {unit.kind for unit in of_source})
         work += of_source
     return work
@@ -485,6 +488,12 @@ def _check_kept(folder: Path, recipe: CorpusRecipe, records: dict[str, ShardReco
         because += f"; {unreadable[0]}"
     paths = ", ".join(source.path for source in recipe.sources.values())
     shutil.rmtree(folder)
+    if dropped[NO_ENDS]:
+        because += (
+            f". Stretches of over {recipe.max_sentence_characters:,} characters without a sentence "
+            "end were dropped: put sentences on lines with blank lines between, raise "
+            "max_sentence_characters, or set `language`"
+        )
     raise UserError(
         f"No document of {paths} could be used. Documents read: {read:,}; {because}. Check the "
         f"sources and the limits min_characters={recipe.min_characters} and "
@@ -524,4 +533,28 @@ def _tables(
     # Tables come in any order; the manifest has the order of the shards.
     in_order = {name: tables[name] for name in names}
     manifest = make_manifest(folder, recipe, work, records, in_order, repeated, tokenizer)
+    _check_heldout(recipe, manifest["documents"])
     write_json(folder / MANIFEST, manifest)
+
+
+def _check_heldout(recipe: CorpusRecipe, documents: dict[str, int]) -> None:
+    """Check that a held-out part that was asked for is not empty; warn about an empty default.
+
+    documents: their number by split.
+
+    Raises:
+        UserError: the recipe sets `heldout`, and no document is held out.
+    """
+    if not recipe.heldout or documents[HELDOUT]:
+        return
+    of = f"heldout={recipe.heldout:g} of {console.counted(documents[TRAIN], 'document')}"
+    problem = f"No document is held out for evaluation: {of} is none."
+    advice = "Raise heldout, add documents, or set heldout=0."
+    if any(source.txt_documents == "file" for source in recipe.sources.values()):
+        advice += (
+            " A txt file is one document unless its source has `txt_documents: blank-lines`; for "
+            "that, give another --output."
+        )
+    if "heldout" in recipe.model_fields_set:
+        raise UserError(f"{problem} {advice}")
+    console.warn(f"{problem} {advice}")

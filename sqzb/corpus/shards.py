@@ -152,14 +152,16 @@ class ShardWriter:
         seen = SeenCounter(self._tokenizer)
         arrays = _ShardArrays(self._encoder, self._bands, seen)
         unreadable: list[str] = []
+        lost = 0  # documents, of which one reason may explain many
         while arrays.n_tokens < SHARD_TOKENS and (batch := rows.batch()):
             kept: list[Document] = []
             for row in batch:
                 if isinstance(row, UnreadableDocument):
                     unreadable.append(f"{row.where} {row.why}")
+                    lost += row.documents
                 elif (document := cleaner.document(row)) is not None:
                     kept.append(document)
-            check_bad(len(unreadable), unreadable, self._recipe)
+            check_bad(lost, unreadable, self._recipe)
             arrays.add(kept)
 
         path = shard_path(self._folder, name)
@@ -173,7 +175,7 @@ class ShardWriter:
             "tokens": arrays.n_tokens,
             "counts": cleaner.counts,
             "seen": seen.counts,
-            "bad": {"documents": len(unreadable), "named": unreadable[:BAD_NAMED]},
+            "bad": {"documents": lost, "named": unreadable[:BAD_NAMED]},
         }
         write_json(record_path(self._folder, name), record)
         return record

@@ -4,11 +4,12 @@ Units depend on the source alone, so the result does not depend on the number of
 share the work.
 """
 
-import glob
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from sqzb import console
 from sqzb.corpus.formats import hub, jsonl, parquet, python_docs, txt, wiki
 from sqzb.corpus.formats.common import (
     HALF_CHARACTER,
@@ -21,6 +22,7 @@ from sqzb.corpus.formats.common import (
 )
 from sqzb.corpus.formats.lines import COMPRESSED
 from sqzb.errors import UserError
+from sqzb.folders import Listing, expand, walk
 from sqzb.hub import HUB_ID
 from sqzb.recipe import Source
 
@@ -35,6 +37,7 @@ READABLE = (
     f"({' and '.join(TEXT)} also with {', '.join(COMPRESSED)}) and wikiextractor's wiki_NN"
 )
 UNIT_BYTES = 32 * 2**20
+ASSUMED_BYTES = 100  # of a document in a file of which none could be read
 
 
 class Unit(NamedTuple):
@@ -51,8 +54,10 @@ class Unit(NamedTuple):
     revision: str | None = None
 
 
-def units(name: str, source: Source) -> list[Unit]:
+def units(name: str, source: Source, listing: Listing | None = None) -> list[Unit]:
     """Return all units of the source called `name`, in order.
+
+    listing: the local files of the source, if they are found already.
 
     Raises:
         UserError: the source's path is no local path, no Hub id and not python-docs; a file
@@ -62,7 +67,7 @@ def units(name: str, source: Source) -> list[Unit]:
         piece = python_docs.divide()
         return [Unit(name, python_docs.NAME, [piece.part], piece.size)]
 
-    files = _files(source.path)
+    files = (listing or local_files(source)).files
     if files:
         return _units_of_files(name, files, source)
 
@@ -102,15 +107,39 @@ def _read(kind: str, part: Part, source: Source) -> Iterator[Row]:
 
 
 def _until_damage(rows: Iterator[Row], part: Part) -> Iterator[Row]:
-    """Yield the rows up to where the file is damaged or ends too early, and then the reason."""
-    count = 0
+    """Yield the rows up to where the file is damaged or ends too early, and then the reason.
+
+    The reason counts as the documents that are lost, estimated from the part's bytes.
+    """
+    count = characters = 0
     try:
         for row in rows:
             count += 1
+            if isinstance(row, str):
+                characters += len(row)
             yield row
     except UNREADABLE as error:
+        lost = _documents_lost(part, count, characters)
         where = f"{part.path}, behind row {count}"
-        yield UnreadableDocument(where, f"cannot be read further ({error})")
+        about = f"cannot be read further ({error}); about {lost:,} documents are lost"
+        yield UnreadableDocument(where, about, lost)
+
+
+def _documents_lost(part: Part, count: int, characters: int) -> int:
+    """Estimate how many documents are in a part behind the first `count` ones.
+
+    Of a compressed file and of parquet, the bytes that were read are not known: the file's own
+    size stands for its rest.
+    """
+    try:
+        size = os.stat(part.path).st_size
+    except OSError:
+        size = 0
+    suffix = Path(part.path).suffix.lower()
+    if suffix not in COMPRESSED and suffix.removeprefix(".") not in BINARY:
+        size = min(size, part.end) - part.start - characters
+    mean = characters // count if characters else ASSUMED_BYTES
+    return max(1, size // max(1, mean))
 
 
 def _joined(rows: Iterator[Row], sentences_per_document: int) -> Iterator[Row]:
@@ -131,39 +160,68 @@ def _joined(rows: Iterator[Row], sentences_per_document: int) -> Iterator[Row]:
 # Files
 
 
-def _files(path: str) -> list[Path]:
-    """Return the files that a path or glob names, in order; none if nothing matches.
+def local_files(source: Source) -> Listing:
+    """Return the files that a source's path or glob names, and the entries that are passed over.
 
-    A folder stands for all readable files in it, at any depth.
+    A folder stands for all readable files in it, at any depth. There are no files if the path is
+    none of these.
 
     Raises:
-        UserError: a folder has no readable files, or a file cannot be used.
+        UserError: a folder has no readable files or cannot be read, or a file cannot be used.
     """
-    is_path = Path(path).exists()
-    matches = [path] if is_path else glob.glob(path, recursive=True)
+    if source.path == python_docs.NAME:
+        return Listing([], [], [])
+    path = Path(source.path)
+    # os.path answers no where pathlib raises: a name that is too long, a folder without rights.
+    if os.path.isfile(path):
+        given = Listing([path], [], [])
+    elif os.path.exists(path):
+        given = Listing([], [path], [])
+    else:
+        given = expand(source.path)
 
-    files: set[Path] = set()  # a glob with ** matches a folder and also the files in it
-    for match in map(Path, matches):
-        if match.is_file():
-            files.add(match)
-            continue
-        inside = [file for file in match.rglob("*") if _kind(file) and file.is_file()]
-        if not inside:
+    files = set(given.files)
+    passed = set(given.passed)
+    for folder in given.folders:
+        inside = walk(folder).chosen(lambda file: _kind(file) is not None)
+        if not inside.files:
+            about = inside.about_passed()
+            there = f" It holds {about}." if about else ""
             advice = "Give the folder or glob that holds the text."
-            raise UserError(f"{match} has no {READABLE} files. {advice}")
-        files.update(inside)
+            raise UserError(f"{folder} has no {READABLE} files.{there} {advice}")
+        files.update(inside.files)
+        passed.update(inside.passed)
 
     in_order = sorted(files)
     for file in in_order:
         _check_file(file)
-    return in_order
+    return Listing(in_order, [], sorted(passed))
+
+
+def about_files(name: str, source: Source, listing: Listing) -> Iterator[str]:
+    """Yield sentences about the files of the source called `name`; none if it has no local files.
+
+    The sentences name the entries that are passed over, and the boundary of documents in txt files.
+    """
+    if not listing.files:
+        return
+    size = sum(file.stat().st_size for file in listing.files)
+    about = f"{console.counted(len(listing.files), 'file')}, {console.size(size)}"
+    passed = f" Passed over: {listing.about_passed()}." if listing.passed else ""
+    yield f"Source {name}: {about} in {source.path}.{passed}"
+
+    n_txt = sum(_kind(file) == "txt" for file in listing.files)
+    if n_txt and source.txt_documents == "file" and source.sentences_per_document is None:
+        each = "The txt file is" if n_txt == 1 else f"Each of the {n_txt:,} txt files is"
+        yield f"{each} one document. `txt_documents: blank-lines` divides txt files at blank lines."
 
 
 def _check_file(file: Path) -> None:
     """Check that a file can be used.
 
     Raises:
-        UserError: the file is of no known format or empty, or its name is not UTF-8.
+        UserError: the file is of no known format or empty, cannot be opened, or its name is not
+            UTF-8.
     """
     if not _kind(file):
         raise UserError(f"{file} has an unknown format; sources are {READABLE} files.")
@@ -171,15 +229,17 @@ def _check_file(file: Path) -> None:
         raise UserError(f"{file} is empty. Remove the file, or add text.")
     if HALF_CHARACTER.search(str(file)):
         raise UserError(f"The name of the file {str(file)!r} is not UTF-8. Rename it.")
+    if not os.access(file, os.R_OK):
+        raise UserError(f"{file} cannot be read. Get the right to read it, or leave it out.")
 
 
 def _kind(file: Path) -> str | None:
     """Return the key of the file's format in FILE_FORMATS; None if there is no such format."""
-    is_compressed = file.suffix in COMPRESSED
+    is_compressed = file.suffix.lower() in COMPRESSED
     plain = file.with_suffix("") if is_compressed else file
     if wiki.FILE_NAME.fullmatch(plain.name):
         return WIKI
-    suffix = plain.suffix.removeprefix(".")
+    suffix = plain.suffix.lower().removeprefix(".")
     if suffix in TEXT or (suffix in BINARY and not is_compressed):
         return suffix
     return None

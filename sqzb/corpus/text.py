@@ -17,8 +17,8 @@ from sqzb.recipe import CorpusRecipe, Source
 CHANGING = ("unicode", "white space", "wiki leftovers", "endless sentences")
 UNICODE, WHITE_SPACE, WIKI, ENDLESS = CHANGING
 # Rules that drop documents:
-DROPPING = ("too short", "not English", "not sampled")
-SHORT, NOT_ENGLISH, SAMPLED = DROPPING
+DROPPING = ("too short", "no sentence ends", "not English", "not sampled")
+SHORT, NO_ENDS, NOT_ENGLISH, SAMPLED = DROPPING
 READ, KEPT = "read", "kept"
 
 _BLANK_LINES = re.compile(r"\n\s*\n")
@@ -85,22 +85,26 @@ class Cleaner:
     def document(self, text: str) -> Document | None:
         """Return the cleaned document of a text; None if a rule drops it."""
         self._count(READ, size_of(text))
-        sentences = self._clean(text)
+        sentences, endless = self._clean(text)
         cleaned = "\n".join(sentences)
         raw = cleaned.encode()
         key = int.from_bytes(hashlib.blake2b(raw, digest_size=8).digest(), "big")
 
-        rule = self._dropped_by(cleaned, key)
+        rule = self._dropped_by(cleaned, endless, key)
         if rule is not None:
             self._count(rule, len(raw))
             return None
         self._count(KEPT, len(raw))
         return Document(key, len(raw), sentences)
 
-    def _dropped_by(self, cleaned: str, key: int) -> str | None:
-        """Return the rule that drops a document; None if the document is kept."""
-        if len(cleaned) < self._recipe.min_characters:
-            return SHORT
+    def _dropped_by(self, cleaned: str, endless: int, key: int) -> str | None:
+        """Return the rule that drops a document; None if the document is kept.
+
+        endless: characters that the rule ENDLESS took from the document.
+        """
+        least = self._recipe.min_characters
+        if len(cleaned) < least:
+            return SHORT if len(cleaned) + endless < least else NO_ENDS
         if self._recipe.english_only:
             words = cleaned.lower().split()
             if len(_ENGLISH.intersection(words)) < 2:
@@ -110,8 +114,11 @@ class Cleaner:
             return SAMPLED
         return None
 
-    def _clean(self, text: str) -> list[str]:
-        """Return the cleaned sentences of a text, and count what each rule changed."""
+    def _clean(self, text: str) -> tuple[list[str], int]:
+        """Return the cleaned sentences of a text, and count what each rule changed.
+
+        The second value is the number of characters that the rule ENDLESS took.
+        """
         visible = _without_invisible(text.replace("\r\n", "\n"))
         self._count_change(UNICODE, text, visible)
 
@@ -133,12 +140,13 @@ class Cleaner:
         limit = self._recipe.max_sentence_characters
         kept = [sentence for sentence in sentences if len(sentence) <= limit]
         one_a_line = "\n".join(sentences)
-        self._count_change(ENDLESS, one_a_line, "\n".join(kept))
+        kept_lines = "\n".join(kept)
+        self._count_change(ENDLESS, one_a_line, kept_lines)
 
         # A line for each sentence may take more bytes than the white space that was there.
         between = size_of("\n".join(paragraphs)) - size_of(one_a_line)
         self._count_change(WHITE_SPACE, visible, spaced, between)
-        return kept
+        return kept, len(one_a_line) - len(kept_lines)
 
     def _count_change(self, rule: str, before: str, after: str, extra_bytes: int = 0) -> None:
         """Count a document and the bytes that a rule took away, if it took any."""

@@ -438,6 +438,32 @@ def test_no_usable_document(
     assert not output.exists()
 
 
+def test_a_heldout_part_that_was_asked_for_is_not_empty(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    blocks = "\n\n".join(f"The river number {n} is long and wide. It is." for n in range(40))
+    (tmp_path / "a.txt").write_text(blocks)
+    values: dict[str, Any] = {
+        "output": str(tmp_path / "out"),
+        "sources": {"mine": {"path": str(tmp_path / "a.txt")}},
+        "vocabulary": {"size": 120},
+        "sequence_lengths": [16],
+        "min_characters": 10,
+    }
+    asked = CorpusRecipe.model_validate(values | {"heldout": 0.1})
+    with pytest.raises(UserError, match=r"heldout=0\.1 of 1 document is none.*blank-lines"):
+        build(asked, workers=1)
+    assert not (tmp_path / "out" / "manifest.json").exists()
+
+    # The same folder continues with another share, and the default only warns.
+    assert build(CorpusRecipe.model_validate(values), workers=1).manifest["documents"]["train"] == 1
+    assert "No document is held out" in capsys.readouterr().err
+    divided = values | {"output": str(tmp_path / "divided"), "heldout": 0.1}
+    divided["sources"] = {"mine": {"path": str(tmp_path / "a.txt"), "txt_documents": "blank-lines"}}
+    made = build(CorpusRecipe.model_validate(divided), workers=1)
+    assert made.manifest["documents"]["heldout"] > 0
+
+
 def test_sources_without_a_row(corpus_recipe: CorpusRecipe, tmp_path: Path) -> None:
     with pq.ParquetWriter(tmp_path / "none.parquet", pa.schema([("text", pa.string())])):
         pass

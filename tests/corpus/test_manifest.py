@@ -32,7 +32,8 @@ def mixed(
     odd = [f"{text}\ufeff  \n\n{{{{Infobox}}}}\n\n{'river ' * 60}." for text in texts[:20]]
     foreign = ["Das Wasser steht im Winter unter der alten Brücke. " * 6] * 2
     rows = [json.dumps({"text": text}) for text in [*odd, *foreign, *odd[:3]]] + [
-        '{"text": "Too short."}'
+        '{"text": "Too short."}',
+        json.dumps({"text": "river " * 60}),
     ]
     (folder / "wiki.jsonl").write_text("\n".join([*rows[:5], "torn", *rows[5:], "torn"]))
     (folder / "lines.txt").write_text(
@@ -103,7 +104,7 @@ def test_bad_documents_are_counted_and_named(mixed: Corpus, corpus: Corpus) -> N
     assert bad["documents"] == 2
     assert [name.partition(" ")[0].rpartition("/")[2] for name in bad["named"]] == [
         "wiki.jsonl:6",
-        "wiki.jsonl:28",
+        "wiki.jsonl:29",
     ]
     assert corpus.manifest["bad"] == {"documents": 0, "named": []}
 

@@ -10,7 +10,7 @@ import pytest
 
 from sqzb.corpus import sources
 from sqzb.corpus.formats.common import UnreadableDocument
-from sqzb.corpus.sources import units
+from sqzb.corpus.sources import about_files, local_files, units
 from sqzb.recipe import Source
 from text_files import TEXTS, json_lines, parquet, read, refusal, rows, written
 
@@ -142,3 +142,77 @@ def test_a_local_path_goes_before_the_hub(
     written(tmp_path / "owner" / "name.txt", b"local")
     assert read(Source(path="owner/name.txt")) == ["local"]
     assert not made.loads
+
+
+# What a folder holds
+
+
+def test_links_are_followed_and_the_listing_says_what_is_passed_over(tmp_path: Path) -> None:
+    folder, other = tmp_path / "s", tmp_path / "other"
+    jsonl(folder / "a.JSONL", ["a"])
+    jsonl(folder / "x" / "b.jsonl", ["b"])
+    jsonl(other / "c.jsonl", ["c"])
+    written(folder / "d.TXT.GZ", gzip.compress(b"d"))
+    written(folder / "notes.md", b"no text")
+    jsonl(folder / ".ipynb_checkpoints" / "a-checkpoint.jsonl", ["hidden"])
+    (folder / "linked").symlink_to("../other")
+    (folder / "again").symlink_to("x")
+    (folder / "loop").symlink_to(".")
+    source = Source(path=str(folder))
+    assert read(source) == ["a", "d", "c", "b"]
+    about = " ".join(about_files("s", source, local_files(source)))
+    assert about.startswith("Source s: 4 files, ") and "The txt file is one document." in about
+    for passed in (
+        f"{folder}/.ipynb_checkpoints (hidden)",
+        f"{folder}/again (a link to {folder}/x)",
+        f"{folder}/loop (a link to {folder})",
+        f"{folder}/notes.md (another format)",
+    ):
+        assert passed in about
+    assert read(Source(path=f"{folder}/**/*.jsonl")) == ["c", "b"]
+
+
+def test_a_link_that_leads_nowhere_is_named(tmp_path: Path) -> None:
+    jsonl(tmp_path / "a.jsonl", ["a"])
+    (tmp_path / "b.jsonl").symlink_to("gone.jsonl")
+    for path in (tmp_path, tmp_path / "**"):
+        assert f"{tmp_path}/b.jsonl is a link to gone.jsonl" in refusal(Source(path=str(path)))
+
+
+def test_a_file_and_a_folder_without_rights_are_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Replaced, because root may read everything."""
+    jsonl(tmp_path / "a.jsonl", ["a"])
+    locked = tmp_path / "locked"
+    jsonl(locked / "b.jsonl", ["b"])
+    scandir = os.scandir
+
+    def refuse(path: Any) -> Any:
+        if Path(path) == locked:
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(os, "scandir", refuse)
+        for path in (str(tmp_path), f"{tmp_path}/**/*.jsonl"):
+            said = refusal(Source(path=path))
+            assert f"folder {locked} cannot be read (Permission denied)" in said
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path).parent != locked)
+    assert f"{locked}/b.jsonl cannot be read" in refusal(Source(path=str(tmp_path)))
+
+
+def test_a_damaged_rest_counts_with_its_documents(tmp_path: Path) -> None:
+    whole = gzip.compress(json_lines([f"{n} {os.urandom(40).hex()}" for n in range(600)]))
+    bad = the_last(Source(path=str(written(tmp_path / "a.jsonl.gz", whole[: len(whole) // 2]))))
+    assert bad.documents > 100 and "documents are lost" in bad.why
+    bad = the_last(Source(path=str(written(tmp_path / "b.parquet", b"PAR1" + b"x" * 60_000))))
+    assert bad.documents == 600
+    several = parquet(tmp_path / "c.parquet", [1] * 50, row_group_size=10)
+    assert the_last(Source(path=str(several))).documents == 50
+
+
+def the_last(source: Source) -> UnreadableDocument:
+    *_, last = rows(source)
+    assert isinstance(last, UnreadableDocument)
+    return last

@@ -12,6 +12,7 @@ from sqzb.corpus.text import (
     DROPPING,
     ENDLESS,
     KEPT,
+    NO_ENDS,
     NOT_ENGLISH,
     READ,
     SAMPLED,
@@ -178,6 +179,14 @@ def test_the_least_length_is_kept() -> None:
     of = cleaner(least=5)
     assert sentences(of, "abcde") and not sentences(of, " abcd ")
     assert counted(of)[SHORT] == (1, 4)
+
+
+def test_a_document_without_sentence_ends_is_dropped_by_that_rule() -> None:
+    of = cleaner(least=50, max_sentence_characters=100)
+    assert not sentences(of, "word " * 40)
+    assert counted(of)[NO_ENDS][0] == 1 and SHORT not in counted(of)
+    assert not sentences(of, "A short one.")
+    assert counted(of)[SHORT][0] == 1 and counted(of)[NO_ENDS][0] == 1
 
 
 def test_the_longest_sentence_is_kept() -> None:

@@ -39,10 +39,14 @@ class Piece(NamedTuple):
 
 
 class UnreadableDocument(NamedTuple):
-    """A row that could not be read as a document, with its location and the reason."""
+    """A row that could not be read as a document, with its location and the reason.
+
+    It may also stand for all rows to the end of a part that cannot be read further.
+    """
 
     where: str
     why: str
+    documents: int = 1  # that are lost; an estimate where a part cannot be read further
 
 
 Row = str | UnreadableDocument

@@ -23,7 +23,10 @@ def divide(file: Path, source: Source, unit_bytes: int) -> Iterator[Piece]:
 
 
 def read(part: Part, source: Source) -> Iterator[Row]:
-    """Yield the text of each line that starts in the part. Blank lines are skipped."""
+    """Yield the text of each line that starts in the part. Blank lines are skipped.
+
+    A null is an empty document, as in parquet.
+    """
     for line in read_lines(part):
         if line.start >= part.end:
             return
@@ -43,17 +46,17 @@ def read(part: Part, source: Source) -> Iterator[Row]:
 
         reason = _why_unreadable(row, source.text)
         if reason is None:
-            yield HALF_CHARACTER.sub("\ufffd", row[source.text])
+            yield HALF_CHARACTER.sub("\ufffd", row[source.text] or "")
         else:
             yield UnreadableDocument(location(part, line), reason)
 
 
 def _why_unreadable(row: Any, column: str) -> str | None:
-    """Return why a line's JSON value holds no text; None if it holds text."""
+    """Return why a line's JSON value holds no text; None if it holds text or null."""
     if not isinstance(row, dict):
         return f"is no JSON object with the key {column}"
     if column not in row:
         return missing_column(column, list(row))
-    if not isinstance(row[column], str):
+    if not isinstance(row[column], str | None):
         return f"{column} holds {str(row[column])[:100]!r}, not text"
     return None

@@ -10,7 +10,8 @@ import pyarrow as pa
 
 from sqzb.corpus.formats.common import LONGEST_DOCUMENT, Part, Piece, Row, UnreadableDocument
 
-COMPRESSED = (".gz", ".zst", ".bz2")
+COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # by suffix, in Arrow's terms
+COMPRESSED = tuple(COMPRESSIONS)
 TO_THE_END = 2**62  # the end of a part that is a whole file
 
 BLOCK_BYTES = 2**20  # bytes to read at once where lines are only skipped or counted
@@ -54,7 +55,7 @@ def byte_ranges(file: Path, unit_bytes: int) -> Iterator[Piece]:
 
     A compressed file can be read only from its start, so it is one piece.
     """
-    if file.suffix in COMPRESSED:
+    if file.suffix.lower() in COMPRESSED:
         yield whole_file(file)
         return
 
@@ -69,8 +70,9 @@ def byte_ranges(file: Path, unit_bytes: int) -> Iterator[Piece]:
 
 def open_text(path: str) -> io.BufferedIOBase:
     """Open a file for reading bytes; decompress it if its name says that it is compressed."""
-    if path.endswith(COMPRESSED):
-        return io.BufferedReader(pa.input_stream(path, compression="detect"))
+    compression = COMPRESSIONS.get(Path(path).suffix.lower())
+    if compression is not None:
+        return io.BufferedReader(pa.input_stream(path, compression=compression))
     return open(path, "rb")
 
 

@@ -37,10 +37,10 @@ def read(part: Part, source: Source) -> Iterator[Row]:
     """Yield the rows of the part's row groups. A null is an empty document."""
     opened = _open(part.path)
     reason = _why_unreadable(opened.schema_arrow, source.text)
-    if reason is not None:
-        yield UnreadableDocument(part.path, reason)
-        return
     rows = _rows_of_groups(opened)
+    if reason is not None:
+        yield UnreadableDocument(part.path, reason, max(1, sum(rows[part.start : part.end])))
+        return
     for group in range(part.start, part.end):
         first = sum(rows[:group])
         yield from _read_group(opened, part.path, group, source.text, first, first + rows[group])
@@ -71,6 +71,8 @@ def _why_unreadable(schema: Any, column: str) -> str | None:
     if schema.names.count(column) > 1:
         return f"has several columns {column}"
     kind = schema.field(column).type
+    if pa.types.is_dictionary(kind):  # a categorical column of pandas
+        kind = kind.value_type
     tests = (pa.types.is_string, pa.types.is_large_string, pa.types.is_string_view)
     is_text = any(test(kind) for test in tests)
     if not is_text:
@@ -98,15 +100,18 @@ def _read_group(
                 row += 1
                 yield _decode(raw, f"{path}, row {row:,}")
     except UNREADABLE as error:
-        yield UnreadableDocument(f"{where} {row:,}", f"cannot be read further ({error})")
+        reason = f"cannot be read further ({error})"
+        yield UnreadableDocument(f"{where} {row:,}", reason, max(1, end - row))
     else:
         if row != end:  # a page's header has no checksum
             reason = f"cannot be read further (its end should be row {end:,})"
-            yield UnreadableDocument(f"{where} {row:,}", reason)
+            yield UnreadableDocument(f"{where} {row:,}", reason, max(1, end - row))
 
 
 def _as_bytes(texts: Any) -> list[bytes | None]:
     """Return an array of texts as bytes: pyarrow's strings may hold bytes that are not UTF-8."""
+    if pa.types.is_dictionary(texts.type):
+        texts = texts.dictionary_decode()
     as_bytes: list[bytes | None] = texts.cast(pa.large_string()).cast(pa.large_binary()).to_pylist()
     return as_bytes
 

@@ -1,6 +1,5 @@
 """Tables of labelled data: files of several formats, folders of them, and data sets of the Hub."""
 
-import glob
 import os
 import re
 import sys
@@ -8,9 +7,11 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import chain
 from pathlib import Path
 
+from sqzb import console
 from sqzb.data.formats import conll, csv, hub, jsonl, lines, parquet, text
 from sqzb.data.formats.common import UNREADABLE, Row, Table, damaged, listed
 from sqzb.errors import UserError
+from sqzb.folders import expand, walk
 
 # A new format is a module like these and a line here: from the file's ending to the function
 # that opens it. Each but parquet is also read compressed.
@@ -137,7 +138,7 @@ def _files(name: str, option: str) -> list[str]:
         return _shards(Path(name), option)
     if os.path.exists(name):
         return [name]
-    matches = sorted(filter(os.path.isfile, glob.glob(name, recursive=True)))
+    matches = [str(file) for file in expand(name).files]
     if not matches:
         hint = ""
         if name.count("/") == 1 and not Path(name).suffix:
@@ -150,12 +151,18 @@ def _files(name: str, option: str) -> list[str]:
 
 
 def _shards(folder: Path, option: str) -> list[str]:
-    """Return the readable files of a folder, which must have one format and one split."""
-    inside = [path for path in sorted(folder.rglob("*")) if os.path.isfile(path)]
-    visible = [path for path in inside if not path.name.startswith((".", "_"))]
-    shards = [path for path in visible if _ending(path.name) in IN_FOLDERS]
+    """Return the readable files of a folder, which must have one format and one split.
+
+    Entries that are passed over are printed to standard error.
+
+    Raises:
+        UserError: The folder or one in it cannot be read, there is no readable file, or the files
+            have several formats or splits.
+    """
+    listing = walk(folder).chosen(lambda path: _ending(path.name) in IN_FOLDERS)
+    shards = listing.files
     if not shards:
-        names = [str(path.relative_to(folder)) for path in inside]
+        names = [str(path.relative_to(folder)) for path, _ in listing.passed]
         raise UserError(
             f"The folder {folder} has no file that can be read; there is: {listed(names)}. "
             f"Give with {option} a file or a folder of files with an ending of "
@@ -174,4 +181,8 @@ def _shards(folder: Path, option: str) -> list[str]:
             f"The folder {folder} has files of several splits: {listed(names)}. Give the files of "
             f"one split: {option} '{folder}/train*'"
         )
+    if listing.passed:
+        read = console.counted(len(shards), "file")
+        about = f"{read} of {folder} for {option}; passed over: {listing.about_passed()}."
+        console.err.print(about)
     return [str(path) for path in shards]

@@ -35,7 +35,7 @@ def test_half_a_character_in_jsonl_is_no_obstacle(tmp_path: Path) -> None:
         (b"null", "is no JSON object"),
         (b'{"body": "a", "id": 1}', "has no column text; it has body, id. "),
         (b'{"\\ud83d": "a"}', "has no column text; it has \ufffd. "),
-        (b'{"text": null}', "text holds 'None', not text"),
+        (b'{"text": 5}', "text holds '5', not text"),
         (b'{"text": ["a"]}', "not text"),
         (b'{"text": %s1%s}' % (b"[" * 900, b"]" * 900), ""),
     ],
@@ -49,3 +49,8 @@ def test_a_bad_json_line_is_named_in_its_place(tmp_path: Path, line: bytes, why:
     assert isinstance(bad, UnreadableDocument) and bad.where == f"{path}:4" and why in bad.why
     assert [one, two, three] == ["one", "two", "three"]
     assert len(bad.why.encode()) < 1000
+
+
+def test_a_null_is_an_empty_document_as_in_parquet(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.jsonl", b'{"text": null}\n{"text": "a"}\n')
+    assert read(Source(path=str(path))) == ["", "a"]

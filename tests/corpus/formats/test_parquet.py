@@ -15,8 +15,10 @@ from sqzb.corpus.sources import units
 from sqzb.recipe import Source
 from text_files import TEXTS, parquet, read, rows, the_unreadable, written
 
+CATEGORICAL = pa.dictionary(pa.int32(), pa.string())
 
-@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view()])
+
+@pytest.mark.parametrize("kind", [pa.string(), pa.large_string(), pa.string_view(), CATEGORICAL])
 @pytest.mark.parametrize("compression", ["none", "zstd"])
 def test_parquet_rows_are_documents(tmp_path: Path, kind: Any, compression: str) -> None:
     values = pa.array([*TEXTS, None, "", *TEXTS * 30], kind)  # more than are read at once

@@ -86,6 +86,25 @@ def test_text_is_conll_where_words_have_tags(tmp_path: Path) -> None:
     assert open_table(path, tokens=True).columns == ("words", "tags")
 
 
+def test_a_folder_follows_links_and_names_what_it_passes_over(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "s"
+    for path in ("s/a.csv", "other/b.CSV", "s/.ipynb_checkpoints/a-checkpoint.csv"):
+        (tmp_path / path).parent.mkdir(exist_ok=True)
+        (tmp_path / path).write_text("text,label\na,b\n")
+    (folder / "notes.md").touch()
+    (folder / "linked").symlink_to("../other")
+    (folder / "loop").symlink_to(".")
+    assert paths(tables([str(folder)]), folder) == ["a.csv", "linked/b.CSV"]
+    said = " ".join(capsys.readouterr().err.split())
+    assert "2 files of " in said and "/notes.md (another format)" in said and "(hidden)" in said
+    assert paths(tables([f"{folder}/**/*.csv"]), folder) == ["a.csv"]
+    (folder / "gone.csv").symlink_to("nowhere.csv")
+    with pytest.raises(UserError, match="gone.csv is a link to nowhere.csv"):
+        tables([str(folder)])
+
+
 def test_what_a_folder_may_not_be(tmp_path: Path) -> None:
     def said() -> str:
         with pytest.raises(UserError) as caught:
