@@ -139,8 +139,8 @@ def expand(pattern: str) -> Listing:
     parts = Path(pattern).parts
     if SUBFOLDERS not in parts:
         matches = [Path(match) for match in sorted(glob.glob(pattern))]
-        files = [match for match in matches if match.is_file()]
-        return Listing(files, [match for match in matches if match.is_dir()], [])
+        regular = [match for match in matches if match.is_file()]
+        return Listing(regular, [match for match in matches if match.is_dir()], [])
 
     number = parts.index(SUBFOLDERS)
     top = str(Path(*parts[:number])) if number else "."
