@@ -30,6 +30,7 @@ from sqzb.finetuning.distillation.teachers import (
 )
 from sqzb.finetuning.encode import Encoded, encode, on_scale
 from sqzb.finetuning.evaluation import measure_splits, predict_splits
+from sqzb.finetuning.mistakes import write_evaluation
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.report import (
     count_examples,
@@ -398,6 +399,8 @@ class Finetuning:
             self.model.update_config(**calibration.fields)
             with scale_taken_up(self.model):
                 checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
+            # It comes before the figures in the log, which mark the run as finished.
+            write_evaluation(self.folder, data, logits, splits, calibration.thresholds)
 
         measured = measure_splits(data, logits, splits, calibration.thresholds)
         if isinstance(data, OwnData):

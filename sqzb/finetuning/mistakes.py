@@ -1,17 +1,20 @@
 """Predictions by name, and where a model is wrong: confusion, figures by class, worst mistakes."""
 
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from sqzb import console
-from sqzb.data.dataset import Classes, Example, Kind, Labels, Number
+from sqzb.data.dataset import Classes, DataSet, Example, Kind, Labels, Number
+from sqzb.files import write_json
 from sqzb.finetuning.encode import Encoded
 from sqzb.finetuning.evaluation import Logits, decide, losses, tags_by_text
 from sqzb.finetuning.labels import confusion, under_chance
 from sqzb.finetuning.report import figures_by_name
+from sqzb.training.run_folder import EVALUATION
 
 WORST = 10  # mistakes to show
 SHOWN = 60  # characters of a text on the terminal
@@ -34,6 +37,39 @@ def by_name(kind: Kind, values: NDArray[Any], encoded: Encoded) -> list[Any]:
     return tags_by_text(kind, values, encoded)
 
 
+def by_label(kind: Kind, predictions: NDArray[Any], encoded: Encoded) -> dict[str, Any]:
+    """Return the number of examples, the confusion matrix of classes, and each label's figures.
+
+    predictions: in the form of encoded labels.
+    """
+    found: dict[str, Any] = {"examples": len(encoded.ids)}
+    if isinstance(kind, Classes):
+        found["confusion"] = confusion(kind, predictions, encoded).tolist()
+    if not isinstance(kind, Number):
+        figures = figures_by_name(kind, predictions, encoded)
+        found["by_label"] = {name: figure._asdict() for name, figure in figures.items()}
+    return found
+
+
+def write_evaluation(
+    run: Path,
+    data: DataSet,
+    logits: Mapping[str, Logits],
+    splits: Mapping[str, Encoded],
+    thresholds: Sequence[float] | None,
+) -> None:
+    """Write the figures of each label to the run's evaluation.json, in the form of `sqzb eval`.
+
+    logits, splits: by split. thresholds: of several labels.
+    """
+    kind = data.kind
+    details = {
+        name: by_label(kind, decide(kind, logits[name], thresholds), encoded)
+        for name, encoded in splits.items()
+    }
+    write_json(run / EVALUATION, {"task": data.name, "labels": list(kind.names), "splits": details})
+
+
 def find_mistakes(
     kind: Kind,
     examples: Sequence[Example],
@@ -43,13 +79,7 @@ def find_mistakes(
 ) -> dict[str, Any]:
     """Return where the model is wrong: confusion, figures by label, and its worst mistakes."""
     predictions = decide(kind, logits, thresholds)
-    found: dict[str, Any] = {"examples": len(examples)}
-    if isinstance(kind, Classes):
-        counts = confusion(kind, predictions, encoded)
-        found["confusion"] = counts.tolist()
-    if not isinstance(kind, Number):
-        figures = figures_by_name(kind, predictions, encoded)
-        found["by_label"] = {name: figure._asdict() for name, figure in figures.items()}
+    found = by_label(kind, predictions, encoded)
 
     loss = losses(kind, logits, encoded)
     labels, given = (by_name(kind, values, encoded) for values in (encoded.labels, predictions))

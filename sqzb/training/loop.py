@@ -80,7 +80,8 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
 
         peak_flops = engine.totals({"peak": own_peak_flops(accelerator, recipe.precision)})["peak"]
         device, processes = str(accelerator.device), accelerator.num_processes
-        log.start(job.recipe, recipe.seed, device, by_kernels(job.model), processes, peak_flops)
+        kernels = by_kernels(job.model)
+        log.start(job.recipe, recipe.seed, device, kernels, processes, peak_flops, state.step)
         if state.step >= recipe.log_every and not log.exists():
             warn(
                 accelerator, f"{job.folder} has lost {METRICS}: figures of earlier steps are gone."

@@ -29,6 +29,7 @@ from sqzb.recipe import (
 
 METRICS, RECIPE, RUN, CHECKPOINTS = "metrics.jsonl", "recipe.yaml", "run.json", "checkpoints"
 KNOWN = "data.json"  # the facts about the user's own data
+EVALUATION = "evaluation.json"  # figures of each label, of the model in final/
 EVALUATED = {"heldout_mlm_loss", "validation_score"}
 UNREADABLE = math.inf  # in place of a line's step
 PACKAGE = Path(__file__).parents[1]
@@ -53,22 +54,29 @@ class RunLog:
         kernels: bool,
         processes: int,
         peak_flops: float,
+        step: int = 0,
     ) -> None:
         """Write recipe.yaml and run.json; call it once the inputs have been checked.
 
         kernels: whether the model runs model/kernels/.
         peak_flops: FLOP/s of the devices of all processes.
+        step: number of finished steps; run.json keeps the steps at which the run was resumed.
         """
         if not self._write:
             return
         self.folder.mkdir(parents=True, exist_ok=True)
+        started = datetime.now(timezone.utc).isoformat(timespec="seconds")
+        resumes = [mark for mark in resumes_of(self.folder) if mark["step"] <= step]
+        if step:
+            resumes.append({"step": step, "started": started})
         with whole_file(self.folder / RECIPE) as aside:
             aside.write_text(dump_recipe(recipe), encoding="utf-8")
         write_json(
             self.folder / RUN,
             {
                 "command": sys.argv,
-                "started": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+                "started": started,
+                "resumes": resumes,
                 "seed": seed,
                 "git": git_state(PACKAGE),
                 "versions": _versions(),
@@ -158,6 +166,15 @@ def git_state(package: Path) -> dict[str, Any] | None:
     commits = [line.split()[-1] for line in headers if line.startswith("# branch.oid ")]
     changes = len(status.stdout.splitlines()) - len(headers)
     return {"commit": commits[0], "changed": changes > 0} if commits else None
+
+
+def resumes_of(folder: Path) -> list[dict[str, Any]]:
+    """Return the steps at which the run was resumed, each with its time; empty if unknown."""
+    try:
+        known = json.loads((folder / RUN).read_text(encoding="utf-8"))["resumes"]
+        return [mark for mark in known if isinstance(mark["step"], int)]
+    except (OSError, ValueError, KeyError, TypeError, RecursionError):
+        return []
 
 
 def evaluations(folder: Path) -> list[dict[str, Any]]:

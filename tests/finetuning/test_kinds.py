@@ -26,6 +26,7 @@ from sqzb.model.open import open_classifier
 from sqzb.predict import write_predictions
 from sqzb.recipe import FinetuneRecipe
 from sqzb.tokenizer import train_tokenizer
+from sqzb.training.run_folder import EVALUATION
 
 SCORES = {"classes": 0.7, "number": 0.7, "labels": 0.7, "tokens": 0.9}
 
@@ -109,6 +110,10 @@ def test_the_saved_model_has_the_figures_that_were_logged(
     assert ("validation_ece" in measured) == (kind == "classes")
     for name in measured:
         assert figures[name.removeprefix("validation_")] == pytest.approx(logged[name], rel=1e-4)
+    written = json.loads((runs[kind] / EVALUATION).read_text(encoding="utf-8"))
+    assert written["labels"] == figures["labels"]
+    for split, details in written["splits"].items():
+        assert details == {key: figures["splits"][split][key] for key in details}
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -24,6 +24,7 @@ from sqzb.training.run_folder import (
     git_state,
     recipe_of,
     refuse_used,
+    resumes_of,
 )
 
 
@@ -133,6 +134,25 @@ def test_a_run_records_how_it_was_made(tmp_path: Path) -> None:
     )
     assert run["hardware"]["device"] == "cpu" and run["hardware"]["processes"] == 2
     assert run["hardware"]["peak_flops"] == 1e12 and run["hardware"]["kernels"] is False
+
+
+@given(st.lists(st.integers(0, 50), max_size=6))
+def test_a_run_keeps_the_steps_at_which_it_was_resumed(folder: Path, steps: list[int]) -> None:
+    """A mark goes with its steps where the run is resumed from an earlier checkpoint."""
+    (folder / RUN).unlink(missing_ok=True)
+    expected: list[int] = []
+    for step in steps:
+        RunLog(folder, write=True).start(FinetuneRecipe(), 0, "cpu", False, 1, 1e12, step)
+        expected = [*(mark for mark in expected if mark <= step), *([step] if step else [])]
+        assert [mark["step"] for mark in resumes_of(folder)] == expected
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", '{"resumes": 1}', '{"resumes": [1]}', "[" * 50_000]
+)
+def test_a_damaged_run_json_has_no_resumes(tmp_path: Path, content: str) -> None:
+    (tmp_path / RUN).write_text(content)
+    assert resumes_of(tmp_path) == []
 
 
 def test_other_processes_write_nothing(tmp_path: Path) -> None:
