@@ -21,7 +21,7 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"pretraining", "finetuning"},
     {"using"},
-    {"evaluate", "predict", "embed", "fill_mask", "bench"},
+    {"evaluate", "predict", "embed", "fill_mask", "bench", "report"},
     {"cli"},
     {"__main__"},
 ]

@@ -22,6 +22,7 @@ from sqzb.cli.predict import predict
 from sqzb.cli.prepare_corpus import prepare_corpus
 from sqzb.cli.pretrain import pretrain
 from sqzb.cli.recipes import recipes
+from sqzb.cli.report import compare, report
 from sqzb.errors import PeerLost, Stopped, UserError, WrongArgument, explain
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
@@ -56,24 +57,31 @@ def _options(
 
 
 # --help lists the commands in this order.
-_ADDED: list[tuple[str, Callable[..., None], type[Command], str]] = [
-    ("prepare-corpus", prepare_corpus, RecipeCommand, "demo_corpus --output data/demo"),
-    ("inspect-corpus", inspect_corpus, Command, "data/corpus --n 3"),
-    ("pretrain", pretrain, RecipeCommand, "phase1_128 --output runs/trial steps=1000"),
+# --help lists the commands in this order, by panel: the class, and the example behind the name.
+TRAIN, USE = "Train", "Measure and use"
+_ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
+    ("prepare-corpus", prepare_corpus, TRAIN, RecipeCommand, "demo_corpus --output data/demo"),
+    ("inspect-corpus", inspect_corpus, TRAIN, Command, "data/corpus --n 3"),
+    ("pretrain", pretrain, TRAIN, RecipeCommand, "phase1_128 --output runs/trial steps=1000"),
     (
         "finetune",
         finetune,
+        TRAIN,
         RecipeCommand,
         "--task mrpc,rte --seeds 1,2,3 --output runs/two lr=2e-5",
     ),
-    ("eval", evaluate, Command, "runs/mrpc --json mrpc.json"),
-    ("predict", predict, Command, "runs/reviews --file new.csv --output out.csv"),
-    ("embed", embed, Command, "runs/phase2_512 --file new.csv --output vectors.npy"),
-    ("fill-mask", fill_mask, Command, 'runs/phase2_512 "Paris is the [MASK] of France."'),
+    ("eval", evaluate, USE, Command, "runs/mrpc --json mrpc.json"),
+    ("predict", predict, USE, Command, "runs/reviews --file new.csv --output out.csv"),
+    ("embed", embed, USE, Command, "runs/phase2_512 --file new.csv --output vectors.npy"),
+    ("fill-mask", fill_mask, USE, Command, 'runs/phase2_512 "Paris is the [MASK] of France."'),
+    ("report", report, USE, Command, "runs/phase1 runs/phase2 --output report.html"),
+    ("compare", compare, USE, Command, "runs/mrpc runs/mrpc_lr2e-5"),
 ]
-for _name, _function, _kind, _example in _ADDED:
-    app.command(_name, cls=_kind, epilog=f"Example: sqzb {_name} {_example}")(_function)
-app.add_typer(recipes, name="recipes")
+for _name, _function, _panel, _kind, _example in _ADDED:
+    app.command(
+        _name, cls=_kind, epilog=f"Example: sqzb {_name} {_example}", rich_help_panel=_panel
+    )(_function)
+app.add_typer(recipes, name="recipes", rich_help_panel=TRAIN)
 
 
 def main() -> None:
