@@ -176,6 +176,16 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     out.print(drawn)
 
 
+def facts(rows: Sequence[tuple[str, str]]) -> None:
+    """Print names with their facts, which wrap at words."""
+    drawn = Table.grid(padding=(0, 2, 0, 0))
+    drawn.add_column(style="bold", no_wrap=True)
+    drawn.add_column()
+    for name, fact in rows:
+        drawn.add_row(Text(visible(name)), Text(visible(fact)))
+    out.print(drawn)
+
+
 def visible(text: str) -> str:
     r"""Return text with escapes such as \x1b for control characters, which a terminal obeys.
 

@@ -13,6 +13,7 @@ import typer
 from sqzb.cli import app
 from sqzb.recipe import load_recipe
 from sqzb.recipe.commands import COMMANDS, command_of
+from sqzb.recipe.reading import command_for
 from sqzb.recipe.shipped import names
 from sqzb.recipe.strict_yaml import parse
 
@@ -124,7 +125,8 @@ def test_a_shown_command_exists(shown: Shown) -> None:
     if recipe is not None:
         in_checkout = ROOT / recipe
         path = in_checkout if in_checkout.exists() else recipe  # else the name of a recipe
-        load_recipe(COMMANDS[name], path, given.get("overrides") or ())
+        kind = COMMANDS[command_for(Path(path)) if name == "plan" else name]
+        load_recipe(kind, path, given.get("overrides") or ())
     if name in ("show", "copy"):
         assert given["name"] in names()
 

@@ -18,6 +18,7 @@ FLOORS: list[set[str]] = [
     {"model.config", "glue"},
     {"recipe", "tokenizer"},
     {"model", "corpus"},
+    {"plan"},
     {"training"},
     {"pretraining", "finetuning"},
     {"using"},

@@ -18,6 +18,7 @@ from sqzb.cli.fill_mask import fill_mask
 from sqzb.cli.finetune import finetune
 from sqzb.cli.inspect_corpus import inspect_corpus
 from sqzb.cli.options import Command, RecipeCommand
+from sqzb.cli.plan import plan
 from sqzb.cli.predict import predict
 from sqzb.cli.prepare_corpus import prepare_corpus
 from sqzb.cli.pretrain import pretrain
@@ -62,6 +63,7 @@ TRAIN, USE = "Train", "Measure and use"
 _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
     ("prepare-corpus", prepare_corpus, TRAIN, RecipeCommand, "demo_corpus --output data/demo"),
     ("inspect-corpus", inspect_corpus, TRAIN, Command, "data/corpus --n 3"),
+    ("plan", plan, TRAIN, Command, 'phase1_128 --hardware "8x H100"'),
     ("pretrain", pretrain, TRAIN, RecipeCommand, "phase1_128 --output runs/trial steps=1000"),
     (
         "finetune",

@@ -18,7 +18,6 @@ from sqzb.data.own import OwnData
 from sqzb.errors import UserError
 from sqzb.finetuning.calibration import calibrate, calibration_errors
 from sqzb.finetuning.data import write_known
-from sqzb.finetuning.defaults import resolve
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import (
     DistillationModel,
@@ -55,6 +54,7 @@ from sqzb.model.layers import by_kernels
 from sqzb.model.open import model_folder
 from sqzb.model.scale import scale_taken_up, to_scale
 from sqzb.recipe import FinetuneRecipe, number
+from sqzb.recipe.automatic import resolve
 from sqzb.training import checkpoints, loop
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.graphs import choose_graphs

@@ -11,6 +11,14 @@ from sqzb.files import sha256
 from sqzb.model.costs import costs, total
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
+from sqzb.plan.report import rows_of
+from sqzb.plan.workloads import (
+    Planned,
+    epochs_text,
+    epochs_warnings,
+    optimizer_text,
+    pretraining_workload,
+)
 from sqzb.pretraining.auto_micro_batch import auto_micro_batch
 from sqzb.pretraining.batches import Examples, batch_layout
 from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
@@ -100,7 +108,7 @@ class Pretraining:
             self.recipe = self.recipe.model_copy(update={"micro_batch": micro_batch})
             self._divide(micro_batch)
             if self.accelerator.is_main_process:
-                console.out.print(self._plan_of_batch())
+                console.facts([self._plan_of_batch()])
 
     def input_hashes(self) -> dict[str, str]:
         """Return the SHA-256 of each input of the run, by its name in messages."""
@@ -199,34 +207,36 @@ class Pretraining:
         """Print every number that follows from the recipe, before anything runs."""
         if not self.accelerator.is_main_process:
             return
-        recipe, config, n_train = self.recipe, self.model.config, len(self.examples.train)
-        parameters = sum(p.numel() for p in self.model.parameters())
-        tokens = recipe.global_batch * recipe.sequence_length
-        lines = [
-            f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, {parameters:,} "
-            f"parameters, {f'from {recipe.start_from}' if recipe.start_from else 'from scratch'}, "
-            f"{device_summary(self)}",
-            f"{recipe.steps:,} steps of {tokens:,} token positions: {recipe.steps * tokens:,} in "
-            f"total, "
-            f"{recipe.steps * recipe.global_batch / n_train:,.2f} epochs of {n_train:,} chunks; "
-            f"{len(self.examples.heldout):,} held out",
-            f"LAMB, rate {recipe.optimizer.lr:g} after "
-            f"{round(recipe.optimizer.warmup * recipe.steps):,} warmup steps",
-        ]
+        recipe, chunks = self.recipe, len(self.examples.train)
+        sequences = recipe.steps * recipe.global_batch
+        planned = Planned(
+            pretraining_workload(recipe, self.model.config),
+            f"from {recipe.start_from}" if recipe.start_from else "from scratch",
+            f"{epochs_text(sequences, chunks)}; {len(self.examples.heldout):,} held out",
+            optimizer_text(recipe),
+            [],
+            epochs_warnings(sequences, chunks),
+        )
+        rows = [*rows_of(planned), ("Device", device_summary(self))]
         if isinstance(recipe.micro_batch, int):
-            lines.insert(1, self._plan_of_batch())
+            rows.append(self._plan_of_batch())
         if self.distillation_model is not None:
             settings, teacher = recipe.distillation, self.distillation_model.teacher
-            lines.append(
-                f"taught by {settings.teacher} ({teacher.parameters:,} parameters): alpha "
-                f"{settings.alpha:g}, temperature {settings.temperature:g}"
+            rows.append(
+                (
+                    "Teacher",
+                    f"{settings.teacher}, {teacher.parameters:,} parameters: alpha "
+                    f"{settings.alpha:g}, temperature {settings.temperature:g}",
+                )
             )
-        console.out.print("\n".join(lines))
+        console.facts(rows)
+        for warning in planned.warnings:
+            console.warn(warning)
 
-    def _plan_of_batch(self) -> str:
+    def _plan_of_batch(self) -> tuple[str, str]:
         layout = self.layout
         return (
-            f"global batch {layout.global_batch:,} = {layout.micro_batch} x "
-            f"{len(layout.micro_batches)} accumulation x {layout.processes} "
-            f"{'processes' if layout.processes > 1 else 'process'}"
+            "Batch",
+            f"{layout.global_batch:,} = {layout.micro_batch} x {len(layout.micro_batches)} "
+            f"accumulation x {console.counted(layout.processes, 'process', 'processes')}",
         )

@@ -70,8 +70,26 @@ def dump_recipe(recipe: Section) -> str:
     return dump(recipe.model_dump())
 
 
+def command_for(recipe: Path) -> str:
+    """Return the command that the recipe's keys belong to.
+
+    Raises:
+        RecipeError: the file cannot be read, or is no recipe.
+    """
+    return command_of(_values(recipe))
+
+
 def _read(kind: type[Section], recipe: Path) -> dict[str, Any]:
     """Return the values of a recipe's file, which must not be a recipe of another command."""
+    values = _values(recipe)
+    command = _other_command(kind, values.keys())
+    if command is not None:
+        raise RecipeError(f"{recipe} is {NOUNS[command]}: use {command_line(command, str(recipe))}")
+    return values
+
+
+def _values(recipe: Path) -> dict[str, Any]:
+    """Return the values of a recipe's file, of whatever command."""
     path = find(recipe)
     try:
         text = path.read_text(encoding="utf-8")
@@ -89,9 +107,6 @@ def _read(kind: type[Section], recipe: Path) -> dict[str, Any]:
         raise RecipeError(
             f"The recipe {recipe} holds no keys. A recipe is a list of `key: value` lines."
         )
-    command = _other_command(kind, values.keys())
-    if command is not None:
-        raise RecipeError(f"{recipe} is {NOUNS[command]}: use {command_line(command, str(recipe))}")
     return values
 
 

@@ -1,6 +1,5 @@
 """The speed of a run, absolute and as a fraction of its devices' peak."""
 
-import re
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,36 +11,18 @@ from accelerate import Accelerator
 from torch.nn.functional import linear
 from torch.utils.benchmark import Timer
 
+from sqzb.plan.hardware import by_cuda_name
 from sqzb.training.processes import warn
 
-# Peak FLOP/s of dense matrix products by CUDA's name of the device: in bf16 (None if the device has
-# no bf16) and in fp32, which torch does not compute in TF32 by default. The numbers are from
-# NVIDIA's data sheets and, for GeForce, its white papers (halved if they give the sparse rate). A
-# part of a device (MIG) has another name, and is measured.
-PEAKS: dict[str, tuple[float | None, float]] = {
-    r"NVIDIA H200": (989.5e12, 67e12),
-    r"NVIDIA H200 NVL": (835.5e12, 60e12),
-    r"NVIDIA H100 80GB HBM3": (989.5e12, 67e12),
-    r"NVIDIA H100 PCIe": (756.5e12, 51e12),
-    r"NVIDIA H100 NVL": (835.5e12, 60e12),
-    r"(NVIDIA )?A100[- ](SXM4-\d+GB|PCIE-\d+GB|80GB PCIe)": (312e12, 19.5e12),
-    r"NVIDIA L4": (121e12, 30.3e12),
-    r"NVIDIA A10": (125e12, 31.2e12),
-    r"(NVIDIA |Tesla )T4": (None, 8.1e12),
-    r"(NVIDIA |Tesla )V100-SXM2-\d+GB": (None, 15.7e12),
-    r"(NVIDIA |Tesla )V100-PCIE-\d+GB": (None, 14e12),
-    r"NVIDIA GeForce RTX 4090": (165.2e12, 82.6e12),
-    r"NVIDIA GeForce RTX 3090": (71e12, 35.6e12),
-}
 SECONDS = 0.05  # duration of a measurement, at least
 
 
 def peak_flops(device: torch.device, precision: str) -> float:
-    """Return the device's peak FLOP/s in matrix products, from PEAKS or measured."""
-    name = torch.cuda.get_device_name(device) if device.type == "cuda" else ""
-    rates = (rates for pattern, rates in PEAKS.items() if re.fullmatch(pattern, name))
-    in_bf16, in_fp32 = next(rates, (None, None))
-    rate = in_bf16 if precision == "bf16" else in_fp32
+    """Return the device's peak FLOP/s in matrix products, from hardware.yaml or measured."""
+    known = by_cuda_name(torch.cuda.get_device_name(device)) if device.type == "cuda" else None
+    rate = None
+    if known is not None:
+        rate = known.peak.bf16 if precision == "bf16" else known.peak.fp32
     return rate or _measured(device, torch.bfloat16 if precision == "bf16" else torch.float32)
 
 

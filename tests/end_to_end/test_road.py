@@ -243,8 +243,8 @@ def test_a_dry_run_shows_the_plan_and_writes_nothing(road: Path) -> None:
         "global_batch=8192",
         "steps=56000",
     )
-    assert "global batch 8,192 = 32 x 256 accumulation x 1 process" in shown
-    assert "56,000 steps" in shown
+    assert "8,192 = 32 x 256 accumulation x 1 process" in shown
+    assert "56,000 of 8,192 sequences" in shown
     assert not (road / "dry").exists()
 
 

@@ -358,7 +358,7 @@ def test_a_dry_run_writes_nothing(
 ) -> None:
     pretrain(at(recipe, tmp_path / "run"), dry_run=True)
     assert not (tmp_path / "run").exists()
-    assert "global batch 64 = 32 x 2 accumulation x 1 process" in capsys.readouterr().out
+    assert "64 = 32 x 2 accumulation x 1 process" in capsys.readouterr().out
 
 
 def test_without_sop_there_is_one_segment_and_its_weights_stay(

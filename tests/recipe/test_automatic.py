@@ -2,8 +2,8 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sqzb.finetuning.defaults import epochs_for, length_for, rate_for, resolve
 from sqzb.recipe import FinetuneRecipe
+from sqzb.recipe.automatic import epochs_for, length_for, rate_for, resolve
 
 AUTO = FinetuneRecipe(epochs="auto", lr="auto", max_length="auto")
 LENGTHS = st.lists(st.integers(2, 2000), min_size=1, max_size=300)

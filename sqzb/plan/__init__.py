@@ -1,0 +1,1 @@
+"""What a run takes: steps, memory, disk, hours and money, computed without torch or a GPU."""

@@ -1,0 +1,122 @@
+"""What a run computes, holds and writes, from its sizes alone."""
+
+from typing import NamedTuple
+
+from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.costs import TRAINING, Cost, costs, total
+from sqzb.plan.hardware import Machine, Measured, speed
+
+WEIGHT, GRADIENT, MOMENTS = 4, 4, 8  # bytes of a parameter: fp32, and two moments of the optimizer
+REST_OF_CHECKPOINT = 2**21  # bytes of vocabulary, recipe and state
+USUAL = SqueezeBertConfig()  # the model of the measurements in hardware.yaml
+GB = 10**9
+
+
+class Workload(NamedTuple):
+    """A run, as far as its cost goes.
+
+    batch: sequences of a step, over all devices.
+    length: tokens of a sequence, padding included.
+    predictions: masked positions of a sequence, for the MLM head; 0 for none.
+    labels: classes of the head on the pooler; 0 for none.
+    micro_batch: sequences that a device computes at once; None: as many as fit.
+    checkpoints: number that is kept.
+    """
+
+    config: SqueezeBertConfig
+    steps: int
+    batch: int
+    length: int
+    predictions: int
+    labels: int
+    precision: str
+    micro_batch: int | None
+    checkpoints: int
+
+    @property
+    def positions(self) -> int:
+        """Positions of the run, padding included."""
+        return self.steps * self.batch * self.length
+
+    @property
+    def parameters(self) -> int:
+        """Parameters of the model with its heads."""
+        return self._forward(1).parameters
+
+    @property
+    def flops(self) -> int:
+        """Floating-point operations of the run."""
+        return TRAINING * self.steps * self._forward(self.batch).flops
+
+    @property
+    def is_usual(self) -> bool:
+        """Whether the model has the sizes for which speeds were measured."""
+        sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
+        return all(getattr(self.config, size) == getattr(USUAL, size) for size in sizes)
+
+    def _forward(self, sequences: int) -> Cost:
+        return total(costs(self.config, sequences, self.length, self.predictions, self.labels))
+
+    def seconds(self, machine: Machine) -> tuple[float, Measured | None]:
+        """Return the time of all steps on a machine, and the measurement behind it, if any.
+
+        Several devices are expected to be as many times as fast as one.
+        """
+        flops = self.flops / self.positions
+        positions, measured = speed(
+            machine.device, self.length, self.precision, flops, self.is_usual
+        )
+        return self.positions / positions / machine.number, measured
+
+    def activations(self, micro_batch: int, fused: bool = False) -> int:
+        """Return the bytes that a forward of a micro-batch keeps for its backward.
+
+        fused: whether the attention keeps no scores, as the Triton kernels do.
+
+        The factors count the tensors that autograd saves, with dropout: a test compares them.
+        """
+        number = 2 if self.precision == "bf16" else 4
+        config, positions = self.config, micro_batch * self.length
+        width, layers = config.hidden_size, config.num_hidden_layers
+        scores = 0 if fused else 3 * config.num_attention_heads * self.length
+        in_layers = layers * positions * number * (10 * width + config.intermediate_size + scores)
+        in_embeddings = positions * 12 * width
+        # Logits and their gradient are in fp32.
+        in_head = micro_batch * self.predictions * (8 * config.vocab_size + 16 * width)
+        return in_layers + in_embeddings + in_head
+
+    def memory(self, micro_batch: int, fused: bool = False) -> dict[str, int]:
+        """Return the bytes of a device by part."""
+        weights = WEIGHT * self.parameters
+        if self.precision == "bf16":
+            weights += 2 * self.parameters  # the copies of autocast
+        return {
+            "weights": weights,
+            "gradients": GRADIENT * self.parameters,
+            "moments": MOMENTS * self.parameters,
+            "activations": self.activations(micro_batch, fused),
+        }
+
+    def fitting(self, machine: Machine) -> int:
+        """Return the micro-batch of a device: the recipe's, or the largest that fits."""
+        if self.micro_batch is not None:
+            return self.micro_batch
+        share = max(1, self.batch // machine.number)
+        fused = is_fused(machine)
+        room = 0.9 * machine.device.memory * GB
+        sizes = [size for size in range(1, share + 1) if share % size == 0]
+        fit = [size for size in sizes if sum(self.memory(size, fused).values()) <= room]
+        return max(fit, default=1)
+
+    def checkpoint_bytes(self) -> int:
+        """Return the bytes of a checkpoint."""
+        return (WEIGHT + MOMENTS) * self.parameters + REST_OF_CHECKPOINT
+
+    def disk_bytes(self) -> int:
+        """Return the bytes of all checkpoints, one that is being written, and the final model."""
+        return (self.checkpoints + 1) * self.checkpoint_bytes() + WEIGHT * self.parameters
+
+
+def is_fused(machine: Machine) -> bool:
+    """Return whether the Triton kernels run on the machine, whose attention keeps no scores."""
+    return machine.device.name.startswith(("H100", "H200"))

@@ -1,0 +1,139 @@
+"""The workload of a recipe, with as much of its data and models as there is."""
+
+import json
+from pathlib import Path
+from typing import NamedTuple
+
+from sqzb import console
+from sqzb.corpus.store import TRAIN, read_manifest
+from sqzb.errors import UserError
+from sqzb.model.config import MODEL_TYPE, SqueezeBertConfig, model_type
+from sqzb.plan.estimates import Workload
+from sqzb.recipe import FinetuneRecipe, PretrainRecipe
+from sqzb.recipe.automatic import LONGEST, epochs_for, rate_for
+
+CONFIG = "config.json"
+MANY_EPOCHS = 200  # BERT saw its corpus 40 times, and small experiments are repeated more often
+CLASSES = 3  # of a classifier whose labels are not known: their number hardly matters
+
+
+class Planned(NamedTuple):
+    """A workload, with sentences on its data and its optimizer, and on what was not there."""
+
+    workload: Workload
+    start: str
+    data: str
+    optimizer: str
+    notes: list[str]
+    warnings: list[str]
+
+
+def of_pretraining(recipe: PretrainRecipe) -> Planned:
+    """Return the workload of a pretraining recipe. Corpus and start model may be missing."""
+    notes: list[str] = []
+    warnings: list[str] = []
+    config = _start_config(recipe.start_from, notes) if recipe.model is None else recipe.model
+    data = f"{recipe.corpus} is not there, so its epochs are not known"
+    sequences = recipe.steps * recipe.global_batch
+    if Path(recipe.corpus).exists():
+        manifest = read_manifest(Path(recipe.corpus))
+        if recipe.model is None or "vocab_size" not in recipe.model.model_fields_set:
+            config = config.model_copy(update={"vocab_size": manifest["vocab_size"]})
+        lengths = manifest["lengths"]
+        of_length = lengths.get(str(recipe.sequence_length))
+        if of_length is None:
+            raise UserError(
+                f"The corpus {recipe.corpus} has no chunks of length {recipe.sequence_length}, "
+                f"only of {', '.join(lengths)}. Set sequence_length, or prepare the corpus with "
+                f"sequence_lengths=[{recipe.sequence_length}]."
+            )
+        chunks = of_length["chunks"][TRAIN]
+        data = epochs_text(sequences, chunks)
+        warnings += epochs_warnings(sequences, chunks)
+    if recipe.distillation.teacher is not None:
+        teacher = recipe.distillation.teacher
+        notes.append(f"Without the operations and the memory of the teacher {teacher}.")
+    workload = pretraining_workload(recipe, config)
+    start = f"from {recipe.start_from}" if recipe.start_from else "from scratch"
+    return Planned(workload, start, data, optimizer_text(recipe), notes, warnings)
+
+
+def pretraining_workload(recipe: PretrainRecipe, config: SqueezeBertConfig) -> Workload:
+    """Return the workload of a pretraining recipe with this model."""
+    return Workload(
+        config,
+        recipe.steps,
+        recipe.global_batch,
+        recipe.sequence_length,
+        recipe.max_predictions,
+        2 if recipe.sop else 0,
+        recipe.precision,
+        recipe.micro_batch if isinstance(recipe.micro_batch, int) else None,
+        recipe.keep_checkpoints + (recipe.steps // recipe.keep_every if recipe.keep_every else 0),
+    )
+
+
+def of_finetuning(recipe: FinetuneRecipe, examples: int) -> Planned:
+    """Return the workload of a finetuning recipe on this number of training examples.
+
+    Positions are counted at the recipe's max_length, so that they are an upper bound.
+    """
+    notes: list[str] = []
+    config = _start_config(recipe.model, notes)
+    epochs = recipe.epochs if isinstance(recipe.epochs, int) else epochs_for(examples)
+    lr = recipe.lr if isinstance(recipe.lr, float) else rate_for(config.hidden_size)
+    length = min(
+        recipe.max_length if isinstance(recipe.max_length, int) else LONGEST,
+        config.max_position_embeddings,
+    )
+    steps = epochs * -(-examples // recipe.batch)
+    notes.append(f"Every text is counted with max_length {length} tokens, so this is the most.")
+    if recipe.distillation.teacher:
+        notes.append("Without the operations and the memory of the teachers.")
+    workload = Workload(
+        config,
+        steps,
+        recipe.batch,
+        length,
+        0,
+        CLASSES,
+        recipe.precision,
+        recipe.batch,
+        recipe.keep_checkpoints * (2 if recipe.keep_best else 1),
+    )
+    data = f"{console.counted(examples, 'training example')}, {console.counted(epochs, 'epoch')}"
+    start = "with random weights" if recipe.from_scratch else f"from {recipe.model}"
+    return Planned(workload, start, data, f"AdamW, rate {lr:g}", notes, [])
+
+
+def optimizer_text(recipe: PretrainRecipe) -> str:
+    """Return the optimizer with its rate and warmup."""
+    settings = recipe.optimizer
+    warmup = round(settings.warmup * recipe.steps)
+    return f"LAMB, rate {settings.lr:g} after {console.counted(warmup, 'warmup step')}"
+
+
+def epochs_text(sequences: int, chunks: int) -> str:
+    """Return the epochs in which `sequences` are drawn from `chunks`."""
+    return f"{sequences / max(1, chunks):,.2f} epochs of {console.counted(chunks, 'chunk')}"
+
+
+def epochs_warnings(sequences: int, chunks: int) -> list[str]:
+    """Return a warning if the corpus is far too small for the run."""
+    epochs = sequences / max(1, chunks)
+    if epochs <= MANY_EPOCHS:
+        return []
+    return [
+        f"The run sees each chunk {epochs:,.0f} times: the corpus is too small for so many steps. "
+        "Prepare a larger one, or lower steps or global_batch."
+    ]
+
+
+def _start_config(start: str | None, notes: list[str]) -> SqueezeBertConfig:
+    """Return the configuration of a model on this disk, or the published one with a note."""
+    for folder in (Path(start or ""), Path(start or "") / "final"):
+        path = folder / CONFIG
+        if start is not None and path.is_file() and model_type(folder) == MODEL_TYPE:
+            return SqueezeBertConfig.from_hf(json.loads(path.read_text(encoding="utf-8")))
+    notes.append(f"{start} is not on this disk: the sizes are those of SqueezeBERT.")
+    return SqueezeBertConfig()
