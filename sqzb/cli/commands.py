@@ -57,7 +57,6 @@ def _options(
     pass
 
 
-# --help lists the commands in this order.
 # --help lists the commands in this order, by panel: the class, and the example behind the name.
 TRAIN, USE = "Train", "Measure and use"
 _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [

@@ -20,7 +20,7 @@ def plan(
     ] = None,
     price: Annotated[
         float | None,
-        typer.Option(min=0, metavar="X", help="US dollars for an hour of a device."),
+        typer.Option(min=0, metavar="AMOUNT", help="US dollars for an hour of a device."),
     ] = None,
     examples: Annotated[
         int | None,

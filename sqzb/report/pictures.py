@@ -30,7 +30,7 @@ MARKS = {RESUMED: ("^", "▲"), SKIPPED: ("x", "✕"), LEFT_OUT: ("o", "●"), R
 # Stand-ins for the page's colours, which differ in the dark.
 INK, MUTED, GRID, SERIES = "#0a0c01", "#0a0c02", "#0a0c03", "#0a0b{:02x}"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
-STYLE = {
+STYLE: Any = {
     "svg.fonttype": "none",  # text stays text
     "font.size": 9.5,
     "text.color": INK,
@@ -361,7 +361,7 @@ def _axes(subject: _Subject) -> Iterator[tuple[Any, io.StringIO]]:
     from matplotlib.figure import Figure
 
     svg = io.StringIO()
-    with matplotlib.rc_context({**STYLE, "svg.hashsalt": subject.name}):
+    with matplotlib.rc_context(STYLE | {"svg.hashsalt": subject.name}):
         figure = Figure(figsize=(4.9, 2.9), layout="constrained")
         axes = figure.add_subplot()
         yield axes, svg

@@ -92,7 +92,7 @@ class RunRecord:
         for line in reversed(self.evaluations):
             epoch = number(line.get("epoch"))
             if epochs and epoch:
-                return round(line["step"] / epoch * epochs)
+                return int(line["step"] / epoch * epochs + 0.5)
         return None
 
     @property
