@@ -14,16 +14,19 @@ import sys
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from datetime import datetime
 from typing import IO, Any
 
-from rich.console import Console
+from rich.cells import cell_len
+from rich.console import Console, ConsoleOptions
 from rich.filesize import decimal
-from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.live import Live
 from rich.table import Table
 from rich.text import Text
 
 PLAIN_SECONDS = 30.0
-_TEXT_FIELDS = ("description", "fields[count]", "fields[text]")
+REFRESHES = 8  # of a terminal's bar in a second
+TITLE_WIDTH, LEAST_BAR, MOST_BAR = 12, 10, 40  # columns
 
 # Control characters but the line end, and characters that reorder or break a line of a terminal, or
 # that no encoding has.
@@ -98,38 +101,38 @@ class Bar:
     title: name of the work.
     done: units that are finished at the start.
     unit: formats a count.
-    progress: rich's progress on a terminal; None prints a line every PLAIN_SECONDS.
+    live: whether a terminal shows the bar; otherwise a line is printed every PLAIN_SECONDS.
     """
 
-    def __init__(
-        self, title: str, total: int, done: int, unit: Unit, progress: Progress | None
-    ) -> None:
-        title = visible(title)
-        self._title, self._total, self._done, self._unit = title, total, done, unit
-        self._progress, self._text = progress, ""
+    def __init__(self, title: str, total: int, done: int, unit: Unit, live: bool) -> None:
+        self._title, self._total, self._done, self._unit = visible(title), total, done, unit
+        self._live, self._texts = live, list[str]()
         self._started, self._printed, self._first = time.monotonic(), time.monotonic(), done
-        if progress is not None:
-            self._task = progress.add_task(
-                title, total=total, completed=done, text="", count=self._count()
-            )
 
-    def advance(self, by: int = 1, text: str | None = None) -> None:
-        """Move the bar by `by` units and show `text` behind it."""
-        self.to(self._done + by, text)
+    def advance(self, by: int = 1, *texts: str) -> None:
+        """Move the bar by `by` units and show `texts` behind it."""
+        self.to(self._done + by, *texts)
 
-    def to(self, done: int, text: str | None = None) -> None:
-        """Move the bar to `done` units and show `text` behind it."""
+    def to(self, done: int, *texts: str) -> None:
+        """Move the bar to `done` units and show `texts` behind it, the most important first.
+
+        Without texts, the texts of the last call stay.
+        """
         finished = done == self._total != self._done
         self._done = done
-        if self._progress is not None:
-            self._text = self._text if text is None else visible(text)
-            self._progress.update(self._task, completed=done, count=self._count(), text=self._text)
-        elif finished or time.monotonic() - self._printed >= PLAIN_SECONDS:
+        if texts:
+            self._texts = [visible(text) for text in texts if text]
+        is_due = finished or time.monotonic() - self._printed >= PLAIN_SECONDS
+        if is_due and not self._live:
             self._printed = time.monotonic()
-            out.print(f"{self._title} {self._count()}  {text or ''}  {self._left()} left")
+            stamp = datetime.now().isoformat(sep=" ", timespec="seconds")
+            out.print("  ".join([stamp, self._title, *self._items()]))
 
-    def _count(self) -> str:
-        return f"{self._unit(self._done)}/{self._unit(self._total)}"
+    def _items(self) -> list[str]:
+        """Return what the bar says behind its title, the most important first."""
+        share = [f"{self._done / self._total:.0%}"] if self._total else []
+        count = f"{self._unit(self._done)}/{self._unit(self._total)}"
+        return [*share, count, f"{self._left()} left", *self._texts]
 
     def _left(self) -> str:
         moved, missing = self._done - self._first, self._total - self._done
@@ -137,6 +140,28 @@ class Bar:
             return "unknown time"
         elapsed = time.monotonic() - self._started
         return duration(elapsed / max(1, moved) * missing)
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        """Yield the bar as one line, without the last items where the terminal is narrow.
+
+        No item is cut, because half a number is another number.
+        """
+        width = options.max_width
+        shown = Text(self._title, no_wrap=True)
+        shown.truncate(max(TITLE_WIDTH, width // 4), overflow="ellipsis")
+        title_end = len(shown)
+        for item in self._items():
+            if shown.cell_len + 2 + cell_len(item) > width:
+                break
+            shown.append(f"  {item}")
+
+        room = min(MOST_BAR, width - shown.cell_len - 2)
+        if room >= LEAST_BAR and self._total:
+            filled = round(room * min(1.0, self._done / self._total))
+            mark = "-" if options.ascii_only else "\u2501"
+            bar = Text.assemble("  ", (mark * filled, "green"), (mark * (room - filled), "dim"))
+            shown = shown[:title_end] + bar + shown[title_end:]
+        yield shown
 
 
 @contextmanager
@@ -150,19 +175,17 @@ def bar(
     unit: formats a count.
     """
     if not show or not out.is_terminal:
-        yield (Bar if show else _Silent)(title, total, done, unit, None)
+        yield (Bar if show else _Silent)(title, total, done, unit, False)
         return
-    name, count, text = (TextColumn(f"{{task.{field}}}", markup=False) for field in _TEXT_FIELDS)
-    with Progress(
-        name, BarColumn(), count, TimeElapsedColumn(), TimeRemainingColumn(), text, console=out
-    ) as progress:
-        yield Bar(title, total, done, unit, progress)
+    drawn = Bar(title, total, done, unit, True)
+    with Live(drawn, console=out, refresh_per_second=REFRESHES):
+        yield drawn
 
 
 class _Silent(Bar):
     """A bar that prints nothing."""
 
-    def to(self, done: int, text: str | None = None) -> None:
+    def to(self, done: int, *texts: str) -> None:
         pass
 
 

@@ -60,6 +60,6 @@ def lines(run: Path) -> list[dict[str, Any]]:
         if line
     ]
     return [
-        {key: value for key, value in line.items() if key not in Throughput._fields}
+        {key: value for key, value in line.items() if key not in {*Throughput._fields, "time"}}
         for line in found
     ]

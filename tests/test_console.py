@@ -4,6 +4,7 @@ import codecs
 import json
 import logging
 import os
+import re
 import subprocess
 import sys
 import unicodedata
@@ -16,6 +17,7 @@ import pytest
 from huggingface_hub.utils import _http as http_client
 from hypothesis import given
 from hypothesis import strategies as st
+from rich.console import Console
 
 from sqzb import console
 
@@ -39,6 +41,12 @@ class Screen:
     @property
     def out(self) -> list[str]:
         return self._out.getvalue().splitlines()
+
+    def unstamped(self) -> list[str]:
+        """The lines without their time stamps."""
+        lines = self.out
+        assert all(re.match(r"20\d\d-\d\d-\d\d \d\d:\d\d:\d\d  ", line) for line in lines)
+        return [line[21:] for line in lines]
 
     @property
     def err(self) -> list[str]:
@@ -71,10 +79,12 @@ def test_a_line_every_30_seconds_and_at_the_end(
                     bar.advance(by, "text")
                 if screen.now - said >= console.PLAIN_SECONDS or done == total:
                     said = screen.now
-                    due.append(f"Reading {done}/{total}  text  ")
-        assert len(screen.out) == len(due)
-        assert all(line.startswith(start) for line, start in zip(screen.out, due, strict=True))
-        assert not (whole and moves) or screen.out[-1].endswith("  0 s left")
+                    due.append(f"Reading  {done / total:.0%}  {done}/{total}  ")
+        lines = screen.unstamped()
+        assert len(lines) == len(due)
+        assert all(line.startswith(start) for line, start in zip(lines, due, strict=True))
+        assert all(line.endswith(" left  text") for line in lines)
+        assert not (whole and moves) or lines[-1].endswith("  0 s left  text")
 
 
 def test_bytes_are_counted_with_their_unit(screen: Screen) -> None:
@@ -83,17 +93,17 @@ def test_bytes_are_counted_with_their_unit(screen: Screen) -> None:
         bar.to(1_000_000)
         screen.now += 30
         bar.to(4_000_000)
-    assert screen.out == [
-        "Preparing 1.0 MB/4.0 MB    1 min 30 s left",
-        "Preparing 4.0 MB/4.0 MB    0 s left",
+    assert screen.unstamped() == [
+        "Preparing  25%  1.0 MB/4.0 MB  1 min 30 s left",
+        "Preparing  100%  4.0 MB/4.0 MB  0 s left",
     ]
 
 
 def test_the_time_left_counts_from_where_it_began(screen: Screen) -> None:
     with console.bar("Training", 1500, done=1000) as bar:
         screen.now += 100
-        bar.advance(100, "loss 2")
-    assert screen.out == ["Training 1,100/1,500  loss 2  6 min 40 s left"]
+        bar.advance(100, "loss 2", "", "9 tok/s")
+    assert screen.unstamped() == ["Training  73%  1,100/1,500  6 min 40 s left  loss 2  9 tok/s"]
 
 
 def test_without_a_move_the_time_left_is_unknown(screen: Screen) -> None:
@@ -101,7 +111,7 @@ def test_without_a_move_the_time_left_is_unknown(screen: Screen) -> None:
         for _ in range(4):
             screen.now += 20
             bar.to(4)
-    assert screen.out == ["Reading 4/10    unknown time left"] * 2
+    assert screen.unstamped() == ["Reading  40%  4/10  unknown time left"] * 2
 
 
 def test_the_end_is_said_once(screen: Screen) -> None:
@@ -110,7 +120,7 @@ def test_the_end_is_said_once(screen: Screen) -> None:
             bar.to(done)
     with console.bar("Nothing", 0) as bar:
         bar.to(0)
-    assert screen.out == ["Reading 3/3    0 s left"]
+    assert screen.unstamped() == ["Reading  100%  3/3  0 s left"]
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -131,6 +141,36 @@ def test_a_terminal_shows_title_count_and_text(monkeypatch: pytest.MonkeyPatch) 
     assert "Check[/x]ing" in shown and "4.0 kB/4.0 kB" in shown and "file[/a]" in shown
 
 
+IMPORTANT = ["98%", "55,000/56,000", "1 h 22 min left", "loss 2.345", "1,364,000 tok/s"]
+
+
+@given(st.integers(20, 200), st.text("ab\u4e2d [", max_size=60), st.booleans())
+def test_a_terminals_line_fits_and_cuts_no_item(width: int, title: str, ascii_only: bool) -> None:
+    """The most important items stay; what does not fit is left out whole."""
+    bar = console.Bar(title, 56_000, 0, "{:,}".format, live=True)
+    bar._started -= 270_600
+    bar.to(55_000, *IMPORTANT[3:], "mlm_accuracy 3.4%")
+    screen = Console(file=StringIO(), width=width, legacy_windows=False)
+    options = screen.options.update(width=width)
+    options.encoding = "ascii" if ascii_only else "utf-8"
+    (line,) = bar.__rich_console__(screen, options)
+    assert line.cell_len <= width
+    assert line.plain.isascii() or not ascii_only or not title.isascii() or "\u2026" in line.plain
+    shown = [item for item in re.split(r"  +", line.plain) if item in IMPORTANT]
+    assert shown == IMPORTANT[: len(shown)]
+    if len(shown) < len(IMPORTANT):
+        assert line.cell_len + 2 + len(IMPORTANT[len(shown)]) > width
+
+
+@pytest.mark.parametrize(("width", "items"), [(80, 5), (120, 6)])
+def test_a_run_at_the_widths_of_terminals(width: int, items: int) -> None:
+    bar = console.Bar("Pretraining", 56_000, 0, "{:,}".format, live=True)
+    bar._started -= 270_600
+    bar.to(55_000, *IMPORTANT[3:], "mlm_accuracy 3.4%")
+    (line,) = bar.__rich_console__(Console(), Console().options.update(width=width))
+    assert sum(item in line.plain for item in [*IMPORTANT, "mlm_accuracy 3.4%"]) == items
+
+
 @given(printable | markup)
 def test_text_is_printed_as_it_is(text: str) -> None:
     with pytest.MonkeyPatch.context() as patch:
@@ -140,7 +180,7 @@ def test_text_is_printed_as_it_is(text: str) -> None:
         with console.bar(text, 1) as bar:
             bar.to(1, text)
         assert screen.err == [f"error: {text}", f"warning: {text}"]
-        assert screen.out == [f"{text} 1/1  {text}  0 s left"]
+        assert screen.unstamped() == [f"{text}  100%  1/1  0 s left" + f"  {text}" * bool(text)]
 
 
 def test_a_table_has_all_cells(screen: Screen) -> None:

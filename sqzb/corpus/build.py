@@ -373,7 +373,7 @@ def _shards(
             for number in changed:
                 if progress.look(number):
                     unfinished.discard(number)
-            bar.to(progress.done, progress.text())
+            bar.to(progress.done, *progress.texts())
             check_bad(*progress.unreadable(), recipe)
     return progress.records()
 
@@ -389,7 +389,7 @@ class _Progress:
         self._work = work
         self._records_of: dict[int, dict[str, ShardRecord]] = {}  # by unit and name
         self._started = time.monotonic()
-        self._first_bytes: int | None = None  # bytes read when `text` was called first
+        self._first_bytes: int | None = None  # bytes read when `texts` was called first
         self.total = sum(unit.size for unit in work)
         self.done = 0
 
@@ -428,8 +428,8 @@ class _Progress:
             named += record["bad"]["named"]
         return documents, named
 
-    def text(self) -> str:
-        """Return documents, tokens and speed for the progress bar."""
+    def texts(self) -> tuple[str, str, str]:
+        """Return speed, documents and tokens for the progress bar."""
         documents = tokens = bytes_read = 0
         for record in self.records().values():
             documents += record["counts"][READ]["documents"]
@@ -440,7 +440,7 @@ class _Progress:
             self._first_bytes = bytes_read
         seconds = max(1e-9, time.monotonic() - self._started)
         speed = (bytes_read - self._first_bytes) / seconds
-        return f"{documents:,} documents  {tokens:,} tokens  {speed / 1e6:.1f} MB/s"
+        return f"{speed / 1e6:.1f} MB/s", f"{documents:,} documents", f"{tokens:,} tokens"
 
 
 def _is_finished(records: dict[str, ShardRecord]) -> bool:

@@ -107,7 +107,8 @@ def train(
         Stopped: a signal came; the last step is saved.
         Diverged: too many consecutive steps were not finite.
     """
-    recipe, speed = job.recipe, ""
+    recipe = job.recipe
+    speed, shares = "", ""
     with console.bar(job.title, job.steps, state.step, job.accelerator.is_main_process) as bar:
         if state.step and job.evaluation_due(state.step) and not log.evaluated(state.step):
             with meter.paused():
@@ -121,8 +122,9 @@ def train(
             if is_logged or not result.finite:
                 throughput = meter.read()
                 log_step(job, log, launched, throughput)
-                speed = f"  {throughput}"
-            bar.to(launched.step, f"loss {result.loss:.3f}  {job.progress_text(result)}{speed}")
+                speed, shares = throughput.texts()
+            figures = job.progress_text(result)
+            bar.to(launched.step, f"loss {result.loss:.3f}", speed, figures, shares)
 
             with meter.paused():
                 is_spike = state.monitor.note(result.loss, result.finite)

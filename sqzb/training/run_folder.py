@@ -8,6 +8,7 @@ import os
 import platform
 import subprocess
 import sys
+import time
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -32,6 +33,7 @@ KNOWN = "data.json"  # the facts about the user's own data
 EVALUATION = "evaluation.json"  # figures of each label, of the model in final/
 EVALUATED = {"heldout_mlm_loss", "validation_score"}
 UNREADABLE = math.inf  # in place of a line's step
+LAST_BYTES = 2**16  # of metrics.jsonl, which hold its last line
 PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("torch", "accelerate", "tokenizers", "safetensors", "numpy")
 
@@ -45,6 +47,7 @@ class RunLog:
     def __init__(self, folder: Path, write: bool) -> None:
         self.folder = folder
         self._write = write
+        self._before, self._started = 0.0, time.monotonic()
 
     def start(
         self,
@@ -92,7 +95,10 @@ class RunLog:
         )
 
     def log(self, step: int, **figures: Any) -> None:
-        """Append an object to metrics.jsonl, with null for figures that are not finite."""
+        """Append an object to metrics.jsonl, with null for figures that are not finite.
+
+        Its `time` is the seconds since the run began, without pauses and steps that were repeated.
+        """
         if not self._write:
             return
         for name, figure in figures.items():
@@ -100,7 +106,8 @@ class RunLog:
                 figures[name] = None
         path = self.folder / METRICS
         with naming(path), path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps({"step": step} | figures) + "\n")
+            seconds = round(self._before + time.monotonic() - self._started, 1)
+            file.write(json.dumps({"step": step, "time": seconds} | figures) + "\n")
 
     def exists(self) -> bool:
         """Return whether metrics.jsonl exists."""
@@ -129,6 +136,21 @@ class RunLog:
         if path.exists():
             with whole_file(path) as aside:
                 aside.write_bytes(b"".join(line + b"\n" for line in kept))
+            self._before = (last_logged(self.folder) or {}).get("time", 0.0)
+
+
+def last_logged(folder: Path) -> dict[str, Any] | None:
+    """Return the last whole line of the run's metrics.jsonl, or None if there is none."""
+    try:
+        with (folder / METRICS).open("rb") as file:
+            file.seek(max(0, file.seek(0, os.SEEK_END) - LAST_BYTES))
+            lines = file.read().split(b"\n")[:-1]
+    except OSError:
+        return None
+    if not lines or _step(lines[-1]) == UNREADABLE:
+        return None
+    line: dict[str, Any] = json.loads(lines[-1])
+    return line
 
 
 @functools.cache

@@ -68,8 +68,10 @@ class Throughput(NamedTuple):
     mfu: float
     data_wait: float
 
-    def __str__(self) -> str:
-        return f"{self.tokens_per_second:,} tok/s  mfu {self.mfu:.0%}  data {self.data_wait:.0%}"
+    def texts(self) -> tuple[str, str]:
+        """Return the speed, and the shares, for a progress bar."""
+        speed = f"{self.tokens_per_second:,} tok/s"
+        return speed, f"mfu {self.mfu:.0%}  data {self.data_wait:.0%}"
 
 
 class ThroughputMeter:

@@ -53,7 +53,7 @@ PHASE_2 = {
 }
 METRICS = {
     *("step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy"),
-    *("lr", "grad_norm", "tokens_per_second", "mfu", "data_wait"),
+    *("lr", "grad_norm", "tokens_per_second", "mfu", "data_wait", "time"),
 }
 
 

@@ -44,7 +44,7 @@ SPIKES: dict[str, Any] = {
 }
 KEYS = {
     "step", "tokens", "loss", "mlm_loss", "mlm_accuracy", "sop_loss", "sop_accuracy", "lr",
-    "grad_norm", "tokens_per_second", "mfu", "data_wait",
+    "grad_norm", "tokens_per_second", "mfu", "data_wait", "time",
 }  # fmt: skip
 
 
@@ -485,10 +485,9 @@ def test_the_throughput_is_that_of_training_alone(
         json.loads((tmp_path / "run" / "run.json").read_text())["hardware"]["peak_flops"] == 2.5e7
     )
     last = lines[-1]
-    assert (
-        f"{last['tokens_per_second']:,} tok/s  mfu {last['mfu']:.0%}  data 20%"
-        in capsys.readouterr().out
-    )
+    shown = capsys.readouterr().out
+    assert f"{last['tokens_per_second']:,} tok/s" in shown
+    assert f"mfu {last['mfu']:.0%}  data 20%" in shown
 
 
 def test_a_corpus_without_a_heldout_part_is_enough(

@@ -45,7 +45,7 @@ def test_a_reading_tells_of_the_steps_since_the_last(
 
 
 def test_it_reads_as_a_line() -> None:
-    assert str(Throughput(9012, 0.314, 0.0)) == "9,012 tok/s  mfu 31%  data 0%"
+    assert Throughput(9012, 0.314, 0.0).texts() == ("9,012 tok/s", "mfu 31%  data 0%")
 
 
 @pytest.mark.parametrize(

@@ -16,7 +16,7 @@ from sqzb.files import naming, whole_file
 from sqzb.finetuning.sweep.plan import Run
 from sqzb.recipe import dump_recipe
 from sqzb.training.guards import SIGNALS, Signals
-from sqzb.training.run_folder import final_figures
+from sqzb.training.run_folder import final_figures, last_logged
 
 LAST_LINES = 3  # of a failed run's output, to show
 WAIT = 0.1  # seconds between two looks at the processes
@@ -66,10 +66,10 @@ def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
                     if not signals.received:  # otherwise the run has stopped and saved itself
                         failed[run] = reason
 
-                names = ", ".join(run.name for run in working)
-                if not names and waiting.ready() and not signals.received:
-                    names = "waiting for the runs of a killed sweep"
-                bar.to(len(waiting.finished) + len(failed), names)
+                texts = [_progress(run) for run in working]
+                if not texts and waiting.ready() and not signals.received:
+                    texts = ["waiting for the runs of a killed sweep"]
+                bar.to(len(waiting.finished) + len(failed), *texts)
                 time.sleep(WAIT)
         finally:  # no process is left behind where the sweep itself fails
             for work in working.values():
@@ -85,6 +85,14 @@ def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
             signals.received,
         )
     return Outcome(failed, _skipped(unfinished, {run.folder for run in (*failed, *unfinished)}))
+
+
+def _progress(run: Run) -> str:
+    """Return the run's name with the last step and loss of its log."""
+    logged = last_logged(run.folder)
+    if logged is None or not isinstance(logged.get("loss"), float):
+        return run.name
+    return f"{run.name} step {logged['step']:,} loss {logged['loss']:.3f}"
 
 
 class _Waiting:
