@@ -208,8 +208,10 @@ def claimed(path: Path, number: int) -> Iterator[bool]:
 
 def write_json(path: Path, value: Any) -> None:
     """Write `value` to `path` atomically, as indented JSON in UTF-8."""
+    text = json.dumps(value, indent=2, ensure_ascii=False) + "\n"
     with whole_file(path) as aside:
-        aside.write_text(json.dumps(value, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+        # Only the surrogates of file names that are not UTF-8 are replaced, by JSON's own escapes.
+        aside.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def read_json_object(path: Path) -> dict[str, Any]:

@@ -115,7 +115,7 @@ def test_folders_above_are_made(tmp_path: Path, whole: Whole) -> None:
 
 
 def test_json_keeps_every_character(tmp_path: Path) -> None:
-    value = {"ключ": ["é", 1.5, None, "line\nbreak"]}
+    value = {"ключ": ["é", 1.5, None, "line\nbreak", os.fsdecode(b"caf\xe9")]}
     write_json(tmp_path / "value.json", value)
     text = (tmp_path / "value.json").read_text(encoding="utf-8")
     assert json.loads(text) == value and "ключ" in text and text.endswith("}\n")
