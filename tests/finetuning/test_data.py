@@ -15,7 +15,7 @@ from conftest import WORDS
 from glue_runs import finetune as finetune_glue
 from glue_runs import tiny
 from sqzb.cli import app
-from sqzb.errors import UserError
+from sqzb.errors import UserError, explain
 from sqzb.evaluate import evaluate_task
 from sqzb.finetuning import job
 from sqzb.finetuning.data import open_data, read_known
@@ -118,7 +118,8 @@ def test_a_run_remembers_its_data_and_eval_needs_nothing_more(
 
     inside_a_file = str(folder / "recipe.yaml" / "figures.json")
     ended = CliRunner().invoke(app, ["eval", str(folder), "--json", inside_a_file])
-    assert isinstance(ended.exception, UserError) and "Give another file" in str(ended.exception)
+    assert isinstance(ended.exception, OSError)
+    assert "recipe.yaml cannot be used: a file" in explain(ended.exception)
 
     figures = evaluate_task(str(folder), data_for(str(folder), None, None), "validation")
     final = final_figures(folder)
