@@ -28,14 +28,21 @@ def whole_file(path: Path) -> Iterator[Path]:
 
     Raises:
         OSError: the file cannot be written; the error names `path`.
+        UserError: the reader of a pipe has ended.
     """
     if _is_stream(path):
         with TemporaryDirectory() as folder, naming(path):
             aside = Path(folder) / path.name
             aside.touch()
             yield aside
-            with aside.open("rb") as source, path.open("wb") as stream:
-                shutil.copyfileobj(source, stream)
+            try:
+                with aside.open("rb") as source, path.open("wb") as stream:
+                    shutil.copyfileobj(source, stream)
+            except BrokenPipeError as error:  # which would end a command of typer without a word
+                raise UserError(
+                    f"{path} cannot be written: the reader of this pipe has ended. Give a file, or "
+                    "a reader that reads to the end."
+                ) from error
         return
     if path.is_dir():
         raise _os_error(errno.EISDIR, path)

@@ -271,6 +271,12 @@ def test_a_pipe_and_a_device_stay_what_they_are(tmp_path: Path) -> None:
     reader.join()
     assert found == ['"text"\n'] and pipe.is_fifo() and list(tmp_path.iterdir()) == [pipe]
 
+    reading = threading.Thread(target=lambda: pipe.open("rb").close())
+    reading.start()
+    with pytest.raises(UserError, match="the reader of this pipe has ended"):
+        write_json(pipe, "text" * 10**6)
+    reading.join()
+
     link = tmp_path / "device"
     link.symlink_to("/dev/full")
     check_output(link)

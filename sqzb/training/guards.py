@@ -10,7 +10,7 @@ import statistics
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import FrameType
 from typing import Any
@@ -85,7 +85,9 @@ class Signals:
             f"{name}: the run ends after this step, which is saved. "
             "A second signal ends the run at once."
         )
-        os.write(2, f"\n{note}\n".encode())
+        # Ctrl-C also ends the reader of a pipe, such as tee. The step is saved all the same.
+        with suppress(OSError):
+            os.write(2, f"\n{note}\n".encode())
 
 
 class LossMonitor:

@@ -1,5 +1,6 @@
 """Guards: a second signal ends at once, and what must not count does not."""
 
+import os
 import shutil
 import signal
 import subprocess
@@ -43,6 +44,22 @@ def test_one_signal_is_noted_and_a_second_ends_at_once(number: signal.Signals) -
     process.send_signal(number)
     assert process.wait(30) == 128 + number  # it would sleep for 60 seconds
     assert f"{number.name}: the run ends after this step" in process.stderr.read()
+
+
+def test_a_signal_is_received_though_nobody_reads_the_note() -> None:
+    """Ctrl-C in `sqzb pretrain ... 2>&1 | tee log` ends tee first."""
+    script = (
+        "import os, signal; from sqzb.training.guards import Signals\n"
+        "signals = Signals()\n"
+        "with signals.caught():\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    print(signals.received)"
+    )
+    reader, writer = os.pipe()
+    os.close(reader)
+    ended = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, stderr=writer)
+    os.close(writer)
+    assert (ended.returncode, ended.stdout) == (0, b"2\n")
 
 
 def test_handlers_are_put_back() -> None:
