@@ -35,7 +35,7 @@ from sqzb.corpus.tables import Table, find_repeated, write_table
 from sqzb.corpus.text import DROPPING, NO_ENDS, READ, Cleaner
 from sqzb.draws import Permutation
 from sqzb.errors import RecipeError, UserError
-from sqzb.files import ASIDE, locked, sha256, whole_file, write_json
+from sqzb.files import ASIDE, check_output_folder, locked, sha256, whole_file, write_json
 from sqzb.hub import local_folder
 from sqzb.recipe import CorpusRecipe, dump_recipe, load_recipe
 from sqzb.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, train_tokenizer
@@ -144,8 +144,12 @@ def _check_folder(folder: Path) -> None:
 
     Raises:
         UserError: the folder holds something else.
+        OSError: the folder cannot be made.
     """
-    if not folder.exists() or (folder / RECIPE).exists():
+    if (folder / RECIPE).exists():
+        return
+    if not folder.exists():
+        check_output_folder(folder)  # before the sources are listed, which may take long
         return
     # If the command was killed while it wrote its first file, that file is alone in the folder.
     first_file = f"{RECIPE}{ASIDE}"
