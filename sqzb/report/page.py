@@ -10,7 +10,7 @@ from typing import Any
 
 from sqzb import __version__, console
 from sqzb.errors import UserError
-from sqzb.files import whole_file
+from sqzb.files import check_output, whole_file
 from sqzb.finetuning.report import MOST_ROWS
 from sqzb.report.pictures import (
     COLOURS,
@@ -51,22 +51,17 @@ def write_report(paths: Sequence[str], output: Path, price: float | None = None)
 
     Raises:
         UserError: a path is no run, the output is another file, or matplotlib is missing.
+        OSError: the page cannot be written.
     """
     check_matplotlib()
     _check_output(output)
     records = read_runs(paths)
     drawn = pictures(records)
     beside = output.with_name(f"{output.stem}_files")
-    try:
-        for picture in (picture for section in drawn.values() for picture in section):
-            _write_csv(beside / f"{picture.name}.csv", picture)
-        with whole_file(output) as aside:
-            aside.write_text(page(records, drawn, beside.name, price), encoding="utf-8")
-    except OSError as error:
-        raise UserError(
-            f"{output} cannot be written ({error.strerror}: {error.filename}). Give another "
-            "--output."
-        ) from error
+    for picture in (picture for section in drawn.values() for picture in section):
+        _write_csv(beside / f"{picture.name}.csv", picture)
+    with whole_file(output) as aside:
+        aside.write_text(page(records, drawn, beside.name, price), encoding="utf-8")
     n = sum(map(len, drawn.values()))
     console.out.print(
         console.visible(
@@ -77,7 +72,7 @@ def write_report(paths: Sequence[str], output: Path, price: float | None = None)
 
 
 def _check_output(output: Path) -> None:
-    """Raise UserError if the output is there and is no report of ours."""
+    """Raise UserError if the output is there and is no report of ours, OSError if it is refused."""
     if output.is_dir():
         raise UserError(f"{output} is a folder. Give a file, such as --output report.html.")
     if output.exists():
@@ -89,6 +84,7 @@ def _check_output(output: Path) -> None:
             raise UserError(
                 f"{output} exists and is no report of sqzb. Give another --output, or remove it."
             )
+    check_output(output, overwrite=True)
 
 
 def _write_csv(path: Path, picture: Picture) -> None:

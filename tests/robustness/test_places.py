@@ -84,6 +84,8 @@ COMMANDS = [
     ("predict RUN --file ROWS --file MORE --text text --output", FOLDER),
     ("embed RUN --file ROWS --text text --output", ".npy"),
     ("recipes copy phase1_128", ".yaml"),
+    ("plan phase1_128 --json", ".json"),
+    ("report RUN --output", ".html"),
 ]
 
 
