@@ -7,6 +7,8 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 MAX_WORDS = 400_000  # words to remember: about 100 MB
+# Their characters. Ordinary words have eight; what stands between two spaces may have a million.
+MAX_CHARACTERS = 20_000_000
 
 
 class Encoder:
@@ -24,6 +26,7 @@ class Encoder:
         fits_16_bits = tokenizer.get_vocab_size() <= 2**16
         self.dtype = np.dtype(np.uint16 if fits_16_bits else np.uint32)
         self._tokens_of: dict[str, bytes] = {}
+        self._characters = 0  # of these words
 
     def encode(
         self,
@@ -42,9 +45,14 @@ class Encoder:
         """Encode and remember the words that are new; forget all others if they are too many."""
         wanted = set(chain.from_iterable(words))
         new = wanted.difference(self._tokens_of)
-        if len(self._tokens_of) + len(new) > MAX_WORDS:
+        characters = sum(map(len, new))
+        are_too_many = len(self._tokens_of) + len(new) > MAX_WORDS
+        if are_too_many or self._characters + characters > MAX_CHARACTERS:
             self._tokens_of.clear()
+            self._characters = 0
             new = wanted
+            characters = sum(map(len, new))
+        self._characters += characters
 
         batch = list(new)
         encodings = self._tokenizer.encode_batch_fast(batch, add_special_tokens=False)

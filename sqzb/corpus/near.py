@@ -15,6 +15,7 @@ from sqzb.errors import UserError
 
 PERMUTATIONS = 128
 WORDS = 5
+AT_ONCE = 100_000  # n-grams in memory
 
 
 class Bands:
@@ -54,9 +55,13 @@ class Bands:
 
     def _bands_of(self, text: str) -> list[int]:
         words = re.findall(r"\w+", text.lower())
-        starts = range(max(1, len(words) - WORDS + 1))
+        end = max(1, len(words) - WORDS + 1)
         signature = self._minhash(num_perm=PERMUTATIONS, seed=self._seed)
-        signature.update([" ".join(words[start : start + WORDS]) for start in starts])
+        # A signature is a minimum, so the n-grams may come in parts. All of a long document would
+        # take many times its memory.
+        for first in range(0, end, AT_ONCE):
+            starts = range(first, min(first + AT_ONCE, end))
+            signature.update([" ".join(words[start : start + WORDS]) for start in starts])
 
         used = np.array(signature.digest(), np.uint32)[: self._n_bands * self._rows]
         return [_hash(band) for band in used.reshape(self._n_bands, self._rows)]

@@ -157,7 +157,8 @@ class ShardWriter:
             kept: list[Document] = []
             for row in batch:
                 if isinstance(row, UnreadableDocument):
-                    unreadable.append(f"{row.where} {row.why}")
+                    if len(unreadable) < BAD_NAMED:
+                        unreadable.append(f"{row.where} {row.why}")
                     lost += row.documents
                 elif (document := cleaner.document(row)) is not None:
                     kept.append(document)
@@ -175,7 +176,7 @@ class ShardWriter:
             "tokens": arrays.n_tokens,
             "counts": cleaner.counts,
             "seen": seen.counts,
-            "bad": {"documents": lost, "named": unreadable[:BAD_NAMED]},
+            "bad": {"documents": lost, "named": unreadable},
         }
         write_json(record_path(self._folder, name), record)
         return record

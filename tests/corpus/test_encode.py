@@ -89,11 +89,12 @@ def test_sentences_have_the_tokens_of_the_tokenizer(
 def test_what_was_learnt_or_forgotten_does_not_matter(
     tokenizer: Tokenizer, plain: Tokenizer, said: list[list[str]]
 ) -> None:
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(encode, "MAX_WORDS", 5)
-        encoder = Encoder(tokenizer)
-        for sentences in [*said, *said]:
-            check(encoder, plain, sentences)
+    for limit in ("MAX_WORDS", "MAX_CHARACTERS"):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(encode, limit, 5)
+            encoder = Encoder(tokenizer)
+            for sentences in [*said, *said]:
+                check(encoder, plain, sentences)
 
 
 def test_names_of_special_tokens_are_words(tokenizer: Tokenizer, encoder: Encoder) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sqzb.corpus import near
 from sqzb.corpus.near import PERMUTATIONS, WORDS, Bands
 from sqzb.errors import UserError
 
@@ -103,3 +104,12 @@ def test_without_rensa_it_says_how_to_get_it(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setitem(sys.modules, "rensa", None)
     with pytest.raises(UserError, match=r"pip install 'sqzb\[dedup\]'"):
         Bands(0.8, 0)
+
+
+def test_the_bands_of_a_long_document_do_not_depend_on_its_parts(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    texts = [" ".join(str(number) for number in range(n)) for n in (1, 4, 5, 6, 23, 24, 50)]
+    whole = Bands(0.8, 0).of(texts)
+    monkeypatch.setattr(near, "AT_ONCE", 7)
+    assert (Bands(0.8, 0).of(texts) == whole).all()

@@ -41,9 +41,11 @@ def read(part: Part, source: Source) -> Iterator[Row]:
     if reason is not None:
         yield UnreadableDocument(part.path, reason, max(1, sum(rows[part.start : part.end])))
         return
+    first = sum(rows[: part.start])
     for group in range(part.start, part.end):
-        first = sum(rows[:group])
-        yield from _read_group(opened, part.path, group, source.text, first, first + rows[group])
+        end = first + rows[group]
+        yield from _read_group(opened, part.path, group, source.text, first, end)
+        first = end
 
 
 def _open(file: str | Path) -> Any:

@@ -95,9 +95,10 @@ def check_columns(path: str, columns: Sequence[str], line: int | None = 1) -> No
         UserError: Two columns have one name.
     """
     where = path if line is None else f"{path}:{line}"
+    first_of: dict[str, int] = {}
     for index, name in enumerate(columns):
-        if name in columns[:index]:
-            first = columns.index(name) + 1
+        first = first_of.setdefault(name, index) + 1
+        if first <= index:
             both = f"columns {first} and {index + 1} are both called {name!r}"
             if not name:
                 both = f"columns {first} and {index + 1} have no name"
