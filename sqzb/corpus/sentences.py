@@ -7,7 +7,9 @@ marks that have no partner.
 """
 
 import re
+import string
 import unicodedata
+from functools import cache
 
 from sentencex import segment
 
@@ -32,10 +34,13 @@ _PAIRS = [
     *((pair[0], pair[1], _PLAIN) for pair in ("‟‟", "\u2039\u203a", "《》", "「」")),
 ]
 _SAME_AT_BOTH_ENDS = '"\u201a\u201b‟'
-_MARKS = re.compile("[`'\"«»\u2018\u2019\u201a“”\u201b„‟\u2039\u203a《》「」]")
+_ASCII_MARKS = "`'\""
+_ALL_MARKS = _ASCII_MARKS + "«»\u2018\u2019\u201a“”\u201b„‟\u2039\u203a《》「」"
+_MARKS = re.compile(f"[{_ALL_MARKS}]")
 # Quotation marks without a partner in a window. Each costs the library a search of the window,
 # which is 50 times slower where the text is not ASCII.
 _MOST_UNPAIRED_ASCII, _MOST_UNPAIRED = 100, 16
+_ASCII_PUNCTUATION = string.punctuation.encode()
 _NEUTRAL = "~"  # no letter, no space and no end of a sentence, as quotation marks are
 
 
@@ -46,6 +51,9 @@ def split_sentences(language: str, paragraph: str) -> list[str]:
     windows, a quotation that is longer than a margin does not always hold its sentences together.
     Where many quotation marks have no partner, quotation marks hold no sentences together.
     """
+    if len(paragraph) ** 2 <= MOST_WORK:  # most paragraphs
+        return _segment(language, paragraph)
+
     sentences: list[str] = []
     begun: list[str] = []  # parts of a sentence that is longer than a window
     start = 0
@@ -98,12 +106,15 @@ def _without_half_a_pair(window: str, margin: int) -> str:
 
 def _punctuation(text: str) -> int:
     """Count the characters that may end sentences, quotations or brackets."""
-    marks = [
-        character
-        for character in set(text)
-        if character == "`" or unicodedata.category(character).startswith("P")
-    ]
-    return sum(map(text.count, marks))
+    if text.isascii():
+        raw = text.encode()
+        return len(raw) - len(raw.translate(None, _ASCII_PUNCTUATION))
+    return sum(map(text.count, filter(_is_punctuation, set(text))))
+
+
+@cache
+def _is_punctuation(character: str) -> bool:
+    return character == "`" or unicodedata.category(character).startswith("P")
 
 
 def _number_of_whole(found: list[str], margin: int) -> int:
@@ -122,19 +133,27 @@ def _number_of_whole(found: list[str], margin: int) -> int:
 
 def _segment(language: str, text: str) -> list[str]:
     """Return the sentences of a window."""
-    most = _MOST_UNPAIRED_ASCII if text.isascii() else _MOST_UNPAIRED
-    is_hostile = len(_MARKS.findall(text)) > most and _unpaired(text) > most
-    found = segment(language, _MARKS.sub(_NEUTRAL, text) if is_hostile else text)
-    if not is_hostile:
-        return list(found)
+    if not _is_hostile(text):
+        return list(segment(language, text))
 
+    # The sentences have the lengths of those of the text without quotation marks.
     sentences: list[str] = []
     start = 0
-    for sentence in found:
+    for sentence in segment(language, _MARKS.sub(_NEUTRAL, text)):
         end = start + len(sentence)
         sentences.append(text[start:end])
         start = end
     return sentences
+
+
+def _is_hostile(text: str) -> bool:
+    """Return whether too many quotation marks have no partner."""
+    is_ascii = text.isascii()
+    most = _MOST_UNPAIRED_ASCII if is_ascii else _MOST_UNPAIRED
+    if len(text) <= most:
+        return False
+    marks = sum(map(text.count, _ASCII_MARKS if is_ascii else _ALL_MARKS))
+    return marks > most and _unpaired(text) > most
 
 
 def _unpaired(text: str) -> int:
