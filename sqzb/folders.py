@@ -46,11 +46,12 @@ class Listing(NamedTuple):
         return ", ".join(some) + (f" and {more:,} more" if more > 0 else "")
 
 
-def walk(top: Path) -> Listing:
+def walk(top: Path, hidden: tuple[str, ...] = HIDDEN) -> Listing:
     """List a folder at any depth.
 
-    A link to a folder is followed, unless the folder is read already. Entries whose names begin
-    as HIDDEN are passed over.
+    A link to a folder is followed, unless the folder is read already.
+
+    hidden: beginnings of the names of entries that are passed over.
 
     Raises:
         UserError: A folder cannot be read, or a link leads nowhere.
@@ -58,7 +59,7 @@ def walk(top: Path) -> Listing:
     listing = Listing([], [], [])
     seen: dict[str, Path] = {}  # real path: the path by which it was read
     links: list[Path] = []
-    _walk(top, listing, seen, links)
+    _walk(top, hidden, listing, seen, links)
 
     # A folder that is there itself goes before links to it. Links found on the way come last.
     while links:
@@ -67,12 +68,18 @@ def walk(top: Path) -> Listing:
         if real in seen:
             listing.passed.append(PassedOver(link, f"a link to {seen[real]}"))
         else:
-            _walk(link, listing, seen, links)
+            _walk(link, hidden, listing, seen, links)
     files = _once(sorted(listing.files), listing.passed)
     return Listing(files, sorted(listing.folders), sorted(listing.passed))
 
 
-def _walk(top: Path, listing: Listing, seen: dict[str, Path], links: list[Path]) -> None:
+def _walk(
+    top: Path,
+    hidden: tuple[str, ...],
+    listing: Listing,
+    seen: dict[str, Path],
+    links: list[Path],
+) -> None:
     """Add a folder's content to a listing; links to folders are put off."""
     waiting = [top]
     while waiting:
@@ -84,7 +91,7 @@ def _walk(top: Path, listing: Listing, seen: dict[str, Path], links: list[Path])
         listing.folders.append(folder)
         for entry in _entries(folder):
             path = folder / entry.name
-            if entry.name.startswith(HIDDEN):
+            if entry.name.startswith(hidden):
                 listing.passed.append(PassedOver(path, "hidden"))
             elif entry.is_dir(follow_symlinks=False):
                 waiting.append(path)

@@ -1,7 +1,6 @@
 """GLUE's submission from the best finetuned run of each task."""
 
 from collections.abc import Callable, Sequence
-from glob import escape, glob
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +8,7 @@ from sqzb import console
 from sqzb.data.dataset import DataSet
 from sqzb.errors import UserError
 from sqzb.finetuning.finetuned import by_index, open_finetuned
+from sqzb.folders import walk
 from sqzb.glue import submission
 from sqzb.glue.data import differing_count
 from sqzb.glue.tasks import NINE, TASKS
@@ -78,10 +78,9 @@ def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
     """Return by task the best validation score of the finished runs, and the first run with it."""
     found: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
     for path in paths:
-        # Not rglob, which skips the links of a sweep to runs that are in two of its stages.
-        runs = sorted(
-            Path(recipe).parent for recipe in glob(f"{escape(path)}/**/{RECIPE}", recursive=True)
-        )
+        # With links, because a sweep has links to runs that are in two of its stages.
+        files = walk(Path(path), hidden=()).files if Path(path).is_dir() else []
+        runs = [file.parent for file in files if file.name == RECIPE]
         finished = [(run, figures) for run in runs if (figures := final_figures(run)) is not None]
         if not finished:
             raise UserError(
