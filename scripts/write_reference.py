@@ -35,7 +35,11 @@ def lines() -> Iterator[str]:
 
 def command_lines(name: str, command: Any) -> Iterator[str]:
     """Yield a command's heading, help, example and parameters, then those of its subcommands."""
-    parameters = [parameter for parameter in command.params if parameter.name != "help"]
+    parameters = [
+        parameter
+        for parameter in command.params
+        if parameter.name != "help" and not getattr(parameter, "hidden", False)
+    ]
     yield f"\n### {name}\n"
     yield paragraphs(command.help)
     if "Example: " in (command.epilog or ""):

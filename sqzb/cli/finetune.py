@@ -130,6 +130,9 @@ def finetune(
             "--extend", help="Resume with another number of epochs.", rich_help_panel=FOLDER
         ),
     ] = False,
+    of_sweep: Annotated[
+        bool, typer.Option("--of-sweep", help="The recipe is a sweep's.", hidden=True)
+    ] = False,
 ) -> None:
     """Train a pretrained model on your own data, on a GLUE task, or on several tasks and seeds.
 
@@ -165,6 +168,7 @@ def finetune(
         SweepRecipe,
         recipe,
         changes,
+        stored=of_sweep,
         task=task,
         model=model,
         glue_dir=text_of(glue_dir),

@@ -225,6 +225,8 @@ def _start(run: Run, environment: Mapping[str, str]) -> subprocess.Popen[bytes] 
             str(run.beside(".yaml")),
             "--resume",
             "auto",
+            # A stage without a teacher may inherit keys of distillation from the sweep.
+            "--of-sweep",
         ]
         return subprocess.Popen(
             command, env=environment, stdin=subprocess.DEVNULL, stdout=log, stderr=log
