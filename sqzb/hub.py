@@ -61,7 +61,9 @@ def _refuse_folder_of_runs(folder: Path) -> None:
     """
     if (folder / "config.json").exists():
         return
-    runs = sorted(path.parent for path in folder.glob("*/metrics.jsonl"))
+    # The runs of a sweep are in SWEEP/TASK/SETTINGS, with stages in SWEEP/STAGE/TASK/SETTINGS.
+    logs = [log for depth in (1, 2, 3) for log in folder.glob("*/" * depth + "metrics.jsonl")]
+    runs = sorted(log.parent for log in logs)
     if runs:
         shown = ", ".join(map(str, runs[:5]))
         others = f" and {len(runs) - 5} others" if len(runs) > 5 else ""

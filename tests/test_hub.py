@@ -52,6 +52,10 @@ def test_a_folder_of_runs_is_answered_with_its_runs(tmp_path: Path) -> None:
     for name in ("b", "a"):
         (tmp_path / "runs" / name / "final").mkdir(parents=True)
         (tmp_path / "runs" / name / "metrics.jsonl").touch()
+    (tmp_path / "sweep" / "base" / "mrpc" / "seed=0").mkdir(parents=True)
+    (tmp_path / "sweep" / "base" / "mrpc" / "seed=0" / "metrics.jsonl").touch()
+    with pytest.raises(UserError, match=r"sweep is a folder of runs.*: .*sweep/base/mrpc/seed=0\."):
+        local_folder(str(tmp_path / "sweep"))
     with pytest.raises(UserError, match=r"runs is a folder of runs.*: runs/a, runs/b\."):
         local_folder("runs")
 

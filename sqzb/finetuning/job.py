@@ -51,7 +51,7 @@ from sqzb.finetuning.texts import (
 from sqzb.finetuning.weights import Weighted, balanced_weights, check_weights
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
-from sqzb.model.open import model_folder
+from sqzb.model.open import ModelFolder, model_folder
 from sqzb.model.scale import scale_taken_up, to_scale
 from sqzb.recipe import FinetuneRecipe, number
 from sqzb.recipe.automatic import resolve
@@ -61,7 +61,7 @@ from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.optimizers import learning_rate, parameter_groups
 from sqzb.training.processes import warn
-from sqzb.training.resume import NEVER, check_folder
+from sqzb.training.resume import NEVER, check_folder, start_or_checkpoint
 from sqzb.training.run_folder import RunLog, evaluations, write_card
 
 LABELS = {"task": "labels"}
@@ -93,7 +93,8 @@ def finetune(
         )
     folder = Path(recipe.output or f"runs/{data.name}")
     check_folder(folder, resume)
-    job = Finetuning(recipe, data, folder)
+    start = start_or_checkpoint(recipe.model, folder, resume)
+    job = Finetuning(recipe, data, folder, start)
     loop.run(job, resume, extend)
     return folder
 
@@ -104,12 +105,14 @@ class Finetuning:
     title = "Finetuning"
     losses = tuple(LABELS)
 
-    def __init__(self, recipe: FinetuneRecipe, data: DataSet, folder: Path) -> None:
+    def __init__(
+        self, recipe: FinetuneRecipe, data: DataSet, folder: Path, start: ModelFolder | None = None
+    ) -> None:
         self.recipe, self.data, self.folder = recipe, data, folder
         self.accelerator = start_accelerator(recipe.precision)
         assert data.train_split is not None  # as `finetune` checks
         self.texts: TextFigures | None = None  # where they are shown or decide
-        self._source = model_folder(recipe.model)
+        self._source = start or model_folder(recipe.model)
         augmentation.check(recipe.distillation, self._source, data.kind)
         check_weights(recipe.class_weights, data)
         self._teachers = find_teachers(recipe.distillation, data, folder)

@@ -11,6 +11,7 @@ from sqzb.files import sha256
 from sqzb.model.costs import costs, total
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
+from sqzb.model.open import ModelFolder
 from sqzb.plan.report import rows_of
 from sqzb.plan.workloads import (
     Planned,
@@ -32,7 +33,7 @@ from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.lamb import Lamb
 from sqzb.training.optimizers import learning_rate, parameter_groups
-from sqzb.training.resume import NEVER, check_folder
+from sqzb.training.resume import NEVER, check_folder, start_or_checkpoint
 from sqzb.training.run_folder import RunLog, write_card
 
 
@@ -55,7 +56,10 @@ def pretrain(
     folder = Path(recipe.output)
     if not dry_run:
         check_folder(folder, resume)
-    job = Pretraining(recipe, folder)
+    start = None
+    if recipe.start_from is not None:
+        start = start_or_checkpoint(recipe.start_from, folder, resume)
+    job = Pretraining(recipe, folder, start)
     if dry_run:
         job.print_plan()
         job.prepare()
@@ -71,12 +75,14 @@ class Pretraining:
     losses = tuple(LABELS)
     needs_older_checkpoints = False
 
-    def __init__(self, recipe: PretrainRecipe, folder: Path) -> None:
+    def __init__(
+        self, recipe: PretrainRecipe, folder: Path, start: ModelFolder | None = None
+    ) -> None:
         self.folder = folder
         self.accelerator = start_accelerator(recipe.precision)
         self.corpus = Corpus(recipe.corpus)
         self.tokenizer = self.corpus.tokenizer
-        self.model = build_model(recipe, self.corpus)
+        self.model = build_model(recipe, self.corpus, start)
         # The kernels are chosen first, because they change how large a micro-batch fits.
         choose_kernels(recipe, self.model, self.accelerator.device)
         self.distillation_model = build_distillation_model(

@@ -6,12 +6,16 @@ from tokenizers import Tokenizer
 from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.model.open import open_for_pretraining
+from sqzb.model.open import ModelFolder, open_for_pretraining
 from sqzb.recipe import PretrainRecipe
 
 
-def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTraining:
+def build_model(
+    recipe: PretrainRecipe, corpus: Corpus, start: ModelFolder | None = None
+) -> SqueezeBertForPreTraining:
     """Return a new model with the corpus's vocabulary, or the model of `start_from`.
+
+    start: the folder of that model, or of a checkpoint in its place.
 
     Raises:
         UserError: the vocabulary or the positions of the model do not fit the corpus and the
@@ -19,7 +23,7 @@ def build_model(recipe: PretrainRecipe, corpus: Corpus) -> SqueezeBertForPreTrai
     """
     vocab_size, pad = corpus.manifest["vocab_size"], corpus.manifest["special_ids"]["pad"]
     if recipe.start_from is not None:
-        opened = open_for_pretraining(recipe.start_from)
+        opened = open_for_pretraining(start or recipe.start_from)
         check_fit(opened.model.config, recipe, corpus, recipe.start_from)
         check_vocabulary(opened.tokenizer, corpus, recipe.start_from)
         return opened.model

@@ -5,6 +5,7 @@ from typing import Any
 
 from sqzb.errors import UserError
 from sqzb.files import ASIDE
+from sqzb.model.open import ModelFolder, model_folder
 from sqzb.recipe import REMOVED, flat, without_removed
 from sqzb.training import checkpoints
 from sqzb.training.job import Job
@@ -55,6 +56,28 @@ def _is_begun(folder: Path) -> bool:
     return folder.is_dir() and all(
         path.name == KNOWN or path.suffix == ASIDE for path in folder.iterdir()
     )
+
+
+def start_or_checkpoint(start: str, folder: Path, resume: str) -> ModelFolder:
+    """Return the model that a run starts from; if it is gone, the checkpoint to resume from.
+
+    start: path or Hub id of the model. A checkpoint has all of a run's weights, so a resumed run
+    needs only the sizes and the tokenizer.
+
+    Raises:
+        UserError: there is no such model, and no undamaged checkpoint in its place.
+    """
+    try:
+        return model_folder(start)
+    except UserError:
+        checkpoint = None
+        if resume == AUTO:
+            checkpoint = checkpoints.newest(folder, lambda message: None)  # warned of later
+        elif resume != NEVER and not checkpoints.damage(Path(resume)):
+            checkpoint = Path(resume)
+        if checkpoint is None:
+            raise
+        return ModelFolder(checkpoint)
 
 
 def find_checkpoint(job: Job, resume: str) -> Path | None:

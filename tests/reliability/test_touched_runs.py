@@ -13,14 +13,24 @@ from hypothesis import strategies as st
 
 from conftest import WORDS
 from glue_runs import finetune, tiny
+from pretraining_runs import at, equal, weights
+from sqzb.corpus.store import Corpus
 from sqzb.errors import UserError
 from sqzb.files import locked
 from sqzb.model import SqueezeBertForPreTraining
-from sqzb.recipe import FinetuneRecipe
+from sqzb.pretraining.job import pretrain
+from sqzb.recipe import FinetuneRecipe, PretrainRecipe
 from sqzb.tokenizer import train_tokenizer
 from stopped_runs import lines
 
 STEPS = 8
+SIZES = {
+    "hidden_size": 16,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 4,
+    "intermediate_size": 32,
+    "max_position_embeddings": 16,
+}
 Touch = Callable[[Path], object]
 
 
@@ -157,6 +167,47 @@ def test_touches_together_lead_to_the_same_end(place: Path, names: list[str]) ->
             continue  # an earlier touch has taken its file away
     run(place, folder, "auto")
     same_end(folder, place / "whole")
+
+
+def test_a_run_resumes_without_the_model_that_it_started_from(place: Path) -> None:
+    folder, model = stopped(place, place / "alone"), place / "model"
+    model.rename(place / "moved")
+    try:
+        run(place, folder, "auto")
+        same_end(folder, place / "whole")
+        assert lines(folder) == lines(place / "whole")
+        folder = stopped(place, place / "alone")
+        run(place, folder, str(step(folder, 4)))
+        same_end(folder, place / "whole")
+        with pytest.raises(UserError, match="There is no folder"):
+            run(place, place / "new", "auto")
+        for checkpoint in (folder / "checkpoints").iterdir():
+            (checkpoint / "config.json").unlink()
+        with pytest.raises(UserError, match="There is no folder"):
+            run(place, folder, "auto")
+    finally:
+        (place / "moved").rename(model)
+
+
+def test_a_pretraining_resumes_without_the_model_that_it_started_from(
+    corpus: Corpus, tmp_path: Path
+) -> None:
+    recipe = PretrainRecipe.model_validate(
+        {
+            **{"corpus": str(corpus.folder), "sequence_length": 16, "max_predictions": 3},
+            **{"steps": 2, "global_batch": 8, "micro_batch": 8, "checkpoint_every": 1},
+            "model": SIZES,
+        }
+    )
+    start = pretrain(at(recipe, tmp_path / "start"))
+    second = recipe.model_copy(update={"model": None, "start_from": str(start)})
+    whole = pretrain(at(second, tmp_path / "whole"))
+    shutil.copytree(whole, tmp_path / "run")
+    shutil.rmtree(step(tmp_path / "run", 2))
+    shutil.rmtree(tmp_path / "run" / "final")
+    start.rename(tmp_path / "moved")
+    pretrain(at(second, tmp_path / "run"), "auto")
+    assert equal(weights(tmp_path / "run"), weights(whole))
 
 
 # Copies of checkpoints and of runs

@@ -13,7 +13,7 @@ from sqzb.finetuning.sweep.processes import run_all
 from sqzb.finetuning.sweep.tables import report, summary
 from sqzb.hub import local_folder
 from sqzb.recipe import FinetuneRecipe, SweepRecipe, flat, load_recipe
-from sqzb.training.run_folder import RECIPE, final_figures, refuse_used
+from sqzb.training.run_folder import CHECKPOINTS, RECIPE, final_figures, refuse_used
 
 OUTPUT, RESULTS = "runs/glue", "results.json"
 
@@ -95,7 +95,10 @@ def _check_models(runs: Sequence[Run]) -> None:
     unfinished = _unfinished(runs)
     made_here = {folder for run in unfinished for folder in run.needs}
     for run in unfinished:
-        for path in (run.recipe.model, *run.recipe.distillation.teacher):
+        needed = [run.recipe.model, *run.recipe.distillation.teacher]
+        if any((run.folder / CHECKPOINTS).glob("step-*")):
+            needed.remove(run.recipe.model)  # a run resumes without it
+        for path in needed:
             if Path(path) not in made_here:
                 local_folder(path)
 
