@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
+from sqzb.corpus.hashes import HashCheck
 from sqzb.errors import UserError
 from sqzb.files import whole_file
 from sqzb.tokenizer import load_tokenizer
@@ -162,6 +163,16 @@ class Corpus:
         """The tokenizer of the corpus."""
         return load_tokenizer(self.folder)
 
+    @cached_property
+    def hash_check(self) -> HashCheck:
+        """The comparison of shards and tables with their hashes, which begins at first use."""
+        read = {
+            name: file
+            for name, file in self.manifest["files"].items()
+            if Path(name).parent.name in (SHARDS, CHUNKS)
+        }
+        return HashCheck(self.folder, read, _verify(self.folder))
+
     def split(self, split: str, length: int) -> "Chunks":
         """Return the chunks of one split and sequence length.
 
@@ -236,7 +247,7 @@ class Chunks:
         """Return the chunks `numbers`.
 
         Raises:
-            IndexError: there is no such chunk.
+            IndexError: there is no such chunk, or the files are damaged.
         """
         rows_of, bounds = self._locate(numbers)
 
@@ -247,6 +258,8 @@ class Chunks:
             # Numbers of another type would make numpy convert all sentences each time.
             first_and_end = (bounds[rows] + (1, 0)).astype(starts.dtype)
             sentence_bounds[rows] = np.searchsorted(starts, first_and_end)
+            if (np.diff(sentence_bounds[rows]) < 0).any():
+                raise IndexError("the sentences of a shard are not in order")  # it is damaged
 
         tokens, sizes = _gather(self._tokens, rows_of, bounds)
         offsets, counts = _gather(self._sentences, rows_of, sentence_bounds)
@@ -270,6 +283,9 @@ class Chunks:
         for shard, rows in rows_of.items():
             of_shard = self._bounds[shard]
             bounds[rows] = of_shard[numbers[rows] - self._ends[shard] + len(of_shard)]
+            starts, ends = bounds[rows].T
+            if (starts < 0).any() or (ends < starts).any() or ends.max() > len(self._tokens[shard]):
+                raise IndexError("a chunk lies outside of its shard")  # of a damaged table
         return rows_of, bounds
 
 

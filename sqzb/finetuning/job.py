@@ -336,6 +336,9 @@ class Finetuning:
     # The best model is a checkpoint that is never removed. Each checkpoint holds the scores of the
     # evaluations before it, so that a resumed run picks the same one, whatever became of the log.
 
+    def check_inputs(self) -> None:
+        """Do nothing, because the data is in memory since its hash was taken."""
+
     def results(self) -> dict[str, Any]:
         """Return the scores of the evaluations so far, by step; null for one that is not finite."""
         scores = {

@@ -60,6 +60,7 @@ class Examples:
         self._continuing = np.zeros(corpus.manifest["vocab_size"], bool)
         continuing = [number for token, number in tokens if token.startswith(CONTINUATION)]
         self._continuing[continuing] = True
+        self._check = corpus.hash_check
         self.train = _chunks(corpus, TRAIN, recipe.sequence_length)
         self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
         self._objectives = self._objectives_with(recipe.seed)
@@ -83,9 +84,10 @@ class Examples:
         effect.
         """
         epochs, numbers = self.chunks_of_step(step)
-        rows = self._layout.of(_by_length(self.train, numbers))
-        examples = self.batch(epochs[rows], numbers[rows])
-        return list(self._micro_batches(self._objectives, examples, self._unit))
+        with self._check.explaining():
+            rows = self._layout.of(_by_length(self.train, numbers))
+            examples = self.batch(epochs[rows], numbers[rows])
+            return list(self._micro_batches(self._objectives, examples, self._unit))
 
     def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
         """Yield this process's part of the held-out examples, in micro-batches of similar lengths.
@@ -98,10 +100,21 @@ class Examples:
         objectives = self._objectives_with(EVALUATION_SEED)
         size = POOL * self._layout.micro_batch
         for start in range(0, len(mine), size):
-            pool = mine[start : start + size]
-            pool = pool[_by_length(self.heldout, pool)]
-            examples = objectives.batch(self.heldout, np.zeros_like(pool), pool)
-            yield from self._micro_batches(objectives, examples, 1)
+            with self._check.explaining():
+                pool = mine[start : start + size]
+                pool = pool[_by_length(self.heldout, pool)]
+                examples = objectives.batch(self.heldout, np.zeros_like(pool), pool)
+                micro_batches = list(self._micro_batches(objectives, examples, 1))
+            yield from micro_batches
+        self.check_corpus()
+
+    def check_corpus(self) -> None:
+        """Wait until the corpus is compared with its hashes.
+
+        Raises:
+            UserError: files are damaged.
+        """
+        self._check.wait()
 
     def _micro_batches(
         self, objectives: Objectives, examples: Batch, unit: int

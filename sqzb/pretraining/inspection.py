@@ -25,7 +25,9 @@ def inspect(folder: Path, n: int, length: int | None, seed: int) -> None:
     recipe = PretrainRecipe(sequence_length=length, max_predictions=predictions, seed=seed)
     examples = Examples(recipe, corpus, BatchLayout(n, n, 1, 0))
     epochs, chunks = examples.chunks_of_step(0)
-    batch = examples.batch(epochs, chunks)
+    with corpus.hash_check.explaining():
+        batch = examples.batch(epochs, chunks)
+    examples.check_corpus()
     vocabulary = corpus.tokenizer.get_vocab()
     names = sorted(vocabulary, key=vocabulary.__getitem__)
     for row, chunk in enumerate(chunks):

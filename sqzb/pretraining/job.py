@@ -185,6 +185,14 @@ class Pretraining:
         """Return None: no checkpoint but the last is needed."""
         return None
 
+    def check_inputs(self) -> None:
+        """Wait until the corpus is compared with its hashes.
+
+        Raises:
+            UserError: files of the corpus are damaged.
+        """
+        self.examples.check_corpus()
+
     def results(self) -> dict[str, Any]:
         """Return nothing, because no result decides how training continues."""
         return {}

@@ -118,6 +118,13 @@ class Job(Protocol):
     def needed_checkpoint(self, step: int) -> int | None:
         """Return the step of an older checkpoint that a run resumed at `step` needs, or None."""
 
+    def check_inputs(self) -> None:
+        """Wait for checks of the inputs that run beside the training; called before each save.
+
+        Raises:
+            UserError: an input is damaged.
+        """
+
     def results(self) -> dict[str, Any]:
         """Return the results so far that a resumed run needs, for the checkpoint, as JSON."""
 

@@ -23,9 +23,14 @@ class TrainingState:
 
 
 def save(job: Job, engine: Engine, state: TrainingState) -> None:
-    """Write the checkpoint of this step in the first process, and remove unneeded checkpoints."""
+    """Write the checkpoint of this step in the first process, and remove unneeded checkpoints.
+
+    Raises:
+        UserError: an input of the run is damaged.
+    """
     if not job.accelerator.is_main_process:
         return
+    job.check_inputs()  # no checkpoint holds what was learnt from damaged inputs
     content = {
         "tokens": state.tokens,
         "seed": job.recipe.seed,
