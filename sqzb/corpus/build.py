@@ -19,7 +19,7 @@ from tokenizers import Tokenizer
 
 from sqzb import console
 from sqzb.corpus.executors import Run, open_executor
-from sqzb.corpus.manifest import damaged, make_manifest, report
+from sqzb.corpus.manifest import UNITS, damaged, make_manifest, recipe_sha256, report
 from sqzb.corpus.shards import (
     ShardRecord,
     check_bad,
@@ -40,7 +40,7 @@ from sqzb.hub import local_folder
 from sqzb.recipe import CorpusRecipe, dump_recipe, load_recipe
 from sqzb.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, train_tokenizer
 
-RECIPE, UNITS, VOCABULARY = "recipe.yaml", "units.json", "vocab.txt"
+RECIPE, VOCABULARY = "recipe.yaml", "vocab.txt"
 
 # The manifest of a finished corpus, while the corpus is repaired or cut to other lengths.
 BEFORE = "manifest.before.json"
@@ -131,9 +131,28 @@ def verify(folder: Path) -> None:
             f"`{command}` rebuilds only these."
         )
     manifest = read_manifest(folder)
+    _check_recipe(folder, manifest)
     n = len(manifest["files"] | manifest["marks"])
     console.out.print(f"All {n:,} files of {folder} are intact.")
     report(Corpus(folder))
+
+
+def _check_recipe(folder: Path, manifest: dict[str, Any]) -> None:
+    """Compare the recipe in the folder with its hash, which manifests of older versions lack.
+
+    Raises:
+        UserError: the recipe is damaged, missing or edited.
+    """
+    due = manifest.get("recipe_sha256")
+    try:
+        is_whole = due is None or recipe_sha256(_recipe_of(folder)) == due
+    except UserError:
+        is_whole = False
+    if not is_whole:
+        raise UserError(
+            f"{folder / RECIPE} is not the recipe that the corpus was made with. The other files "
+            "are intact, and runs can use them. Restore the recipe from a copy."
+        )
 
 
 # The folder

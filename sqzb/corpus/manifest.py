@@ -1,5 +1,6 @@
 """The manifest of a corpus: its content, printed as tables, and checked against its files."""
 
+import hashlib
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -26,8 +27,10 @@ from sqzb.corpus.store import (
 from sqzb.corpus.tables import Repeated, Table, table_path
 from sqzb.corpus.text import CHANGING, DROPPING, KEPT, READ
 from sqzb.files import sha256
-from sqzb.recipe import CorpusRecipe, Source
+from sqzb.recipe import CorpusRecipe, Source, dump_recipe
 from sqzb.tokenizer import TOKENIZER_FILES, special_ids
+
+UNITS = "units.json"  # the list of the units of all sources
 
 # Making
 
@@ -90,7 +93,14 @@ def make_manifest(
         "special_ids": special_ids(tokenizer)._asdict(),
         "files": _files(folder, records, tables),
         "marks": _record_files(folder, records),
+        "recipe_sha256": recipe_sha256(recipe),
     }
+
+
+def recipe_sha256(recipe: CorpusRecipe) -> str:
+    """Return the SHA-256 of the recipe, less the keys without effect on a finished corpus."""
+    text = dump_recipe(recipe.model_copy(update={"output": "", "max_bad_documents": 0}))
+    return hashlib.sha256(text.encode()).hexdigest()
 
 
 def _about(source: Source, work: Sequence[Unit], name: str) -> dict[str, Any]:
@@ -204,8 +214,8 @@ def _files(
 
 
 def _record_files(folder: Path, records: dict[str, ShardRecord]) -> dict[str, dict[str, Any]]:
-    """Return size and sha256 of each record, by its path in the folder."""
-    files: dict[str, dict[str, Any]] = {}
+    """Return size and sha256 of each record and of the list of units, by path in the folder."""
+    files: dict[str, dict[str, Any]] = {UNITS: _of_file(folder / UNITS)}
     for name in records:
         path = record_path(folder, name)
         files[relative(path)] = _of_file(path)

@@ -91,9 +91,21 @@ def test_what_is_damaged_is_named_and_made_again_alone(
     assert content(copied) == content(whole.folder)
     assert f"{name} is damaged or missing" in capsys.readouterr().err
     verify(copied)
-    assert (
-        f"All {len(content(copied)) - 2} files" in capsys.readouterr().out
-    )  # less manifest and units
+    assert f"All {len(content(copied)) - 1} files" in capsys.readouterr().out  # less the manifest
+
+
+def test_a_recipe_and_a_list_of_units_that_changed_are_told(copied: Path) -> None:
+    path = copied / "recipe.yaml"
+    recipe = path.read_text()
+    for changed in (recipe.replace("seed: 0", "seed: 1"), "seed: [", ""):
+        assert changed != recipe
+        path.write_text(changed)
+        with pytest.raises(UserError, match=f"{path} is not the recipe"):
+            verify(copied)
+    path.write_text(re.sub("output: .*", "output: moved", recipe))
+    verify(copied)
+    (copied / "units.json").write_text("[]")
+    assert faults(copied) == {"units.json"}
 
 
 @pytest.mark.usefixtures("small_shards")

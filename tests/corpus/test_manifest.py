@@ -148,7 +148,7 @@ def test_every_file_has_its_size_and_sha256(made: Corpus) -> None:
         for p in made.folder.rglob("*")
         if p.is_file()
     }
-    assert content.keys() - listed.keys() == {"manifest.json", "recipe.yaml", "units.json"}
+    assert content.keys() - listed.keys() == {"manifest.json", "recipe.yaml"}
     for name, about in listed.items():
         assert about == {
             "bytes": len(content[name]),
@@ -178,6 +178,7 @@ def test_what_is_known_of_the_sources(mixed: Corpus) -> None:
 def test_nothing_is_said_of_when_where_and_by_how_many(made: Corpus) -> None:
     keys = "format sources counts bad documents tokens sequence_lengths lengths vocab_size"
     others = {"heldout_unigram_nats", "special_ids", "files", "marks", "seen", "vocab_asked"}
+    others |= {"recipe_sha256"}
     assert made.manifest.keys() == {*keys.split(), *others}
     assert str(made.folder) not in (made.folder / "manifest.json").read_text()
 
