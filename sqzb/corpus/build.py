@@ -15,11 +15,20 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import yaml
 from tokenizers import Tokenizer
 
 from sqzb import console
 from sqzb.corpus.executors import Run, open_executor
-from sqzb.corpus.manifest import UNITS, damaged, make_manifest, recipe_sha256, report
+from sqzb.corpus.manifest import (
+    RECIPE,
+    UNITS,
+    WITHOUT_EFFECT,
+    damaged,
+    make_manifest,
+    recipe_sha256,
+    report,
+)
 from sqzb.corpus.shards import (
     ShardRecord,
     check_bad,
@@ -40,7 +49,7 @@ from sqzb.hub import local_folder
 from sqzb.recipe import CorpusRecipe, dump_recipe, load_recipe
 from sqzb.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, train_tokenizer
 
-RECIPE, VOCABULARY = "recipe.yaml", "vocab.txt"
+VOCABULARY = "vocab.txt"
 
 # The manifest of a finished corpus, while the corpus is repaired or cut to other lengths.
 BEFORE = "manifest.before.json"
@@ -54,8 +63,6 @@ STAGE_TWO = {
     "drop_duplicates",
     "max_bad_documents",
 }
-# Keys whose change leaves a finished corpus as it is.
-WITHOUT_EFFECT = {"output", "max_bad_documents"}
 
 # Bytes of a corpus for a byte of its text, with 16 and with 32 bits a token, and some to spare:
 # English with 16 bits takes 0.5 to 0.65.
@@ -145,8 +152,8 @@ def _check_recipe(folder: Path, manifest: dict[str, Any]) -> None:
     """
     due = manifest.get("recipe_sha256")
     try:
-        is_whole = due is None or recipe_sha256(_recipe_of(folder)) == due
-    except UserError:
+        is_whole = due is None or recipe_sha256(folder / RECIPE) == due
+    except (OSError, ValueError, TypeError, yaml.YAMLError):
         is_whole = False
     if not is_whole:
         raise UserError(

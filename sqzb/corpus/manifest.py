@@ -1,6 +1,7 @@
 """The manifest of a corpus: its content, printed as tables, and checked against its files."""
 
 import hashlib
+import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -27,10 +28,13 @@ from sqzb.corpus.store import (
 from sqzb.corpus.tables import Repeated, Table, table_path
 from sqzb.corpus.text import CHANGING, DROPPING, KEPT, READ
 from sqzb.files import sha256
-from sqzb.recipe import CorpusRecipe, Source, dump_recipe
+from sqzb.recipe import CorpusRecipe, Source
+from sqzb.recipe.strict_yaml import parse
 from sqzb.tokenizer import TOKENIZER_FILES, special_ids
 
-UNITS = "units.json"  # the list of the units of all sources
+RECIPE, UNITS = "recipe.yaml", "units.json"  # the recipe, and the units of all its sources
+# Keys whose change leaves a finished corpus as it is.
+WITHOUT_EFFECT = {"output", "max_bad_documents"}
 
 # Making
 
@@ -93,14 +97,23 @@ def make_manifest(
         "special_ids": special_ids(tokenizer)._asdict(),
         "files": _files(folder, records, tables),
         "marks": _record_files(folder, records),
-        "recipe_sha256": recipe_sha256(recipe),
+        "recipe_sha256": recipe_sha256(folder / RECIPE),
     }
 
 
-def recipe_sha256(recipe: CorpusRecipe) -> str:
-    """Return the SHA-256 of the recipe, less the keys without effect on a finished corpus."""
-    text = dump_recipe(recipe.model_copy(update={"output": "", "max_bad_documents": 0}))
-    return hashlib.sha256(text.encode()).hexdigest()
+def recipe_sha256(path: Path) -> str:
+    """Return the SHA-256 of a recipe's values, less those without effect on a finished corpus.
+
+    The values are those in the file, so that a key of a later version does not change them.
+
+    Raises:
+        OSError: the file cannot be read.
+        ValueError, yaml.YAMLError: the file is not YAML in UTF-8.
+    """
+    values = parse(path.read_text(encoding="utf-8"))
+    if isinstance(values, dict):
+        values = {key: value for key, value in values.items() if key not in WITHOUT_EFFECT}
+    return hashlib.sha256(json.dumps(values, default=str).encode()).hexdigest()
 
 
 def _about(source: Source, work: Sequence[Unit], name: str) -> dict[str, Any]:
