@@ -35,9 +35,9 @@ def _print(table: Table, runs: int) -> None:
             title = f"{table.title}, continued" if number else table.title
             console.table(title, block.header, block.rows)
     else:
-        console.out.print(console.visible(table.title))
+        console.out.print(table.title)
     if table.note:
-        console.out.print(console.visible(textwrap.fill(table.note, console.out.width)))
+        console.out.print(textwrap.fill(table.note, console.out.width))
 
 
 def _blocks(table: Table, width: int) -> Iterator[Table]:

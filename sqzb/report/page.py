@@ -12,12 +12,11 @@ from sqzb import __version__, console
 from sqzb.errors import UserError
 from sqzb.files import check_output, whole_file
 from sqzb.finetuning.report import MOST_ROWS
+from sqzb.report.curves import COLOURS, colour_of
 from sqzb.report.pictures import (
-    COLOURS,
     MARKS,
     Picture,
     check_matplotlib,
-    colour_of,
     pictures,
 )
 from sqzb.report.runs import RunRecord, number, read_runs
@@ -51,40 +50,35 @@ def write_report(paths: Sequence[str], output: Path, price: float | None = None)
 
     Raises:
         UserError: a path is no run, the output is another file, or matplotlib is missing.
-        OSError: the page cannot be written.
+        OSError: the output cannot be written.
     """
     check_matplotlib()
     _check_output(output)
     records = read_runs(paths)
     drawn = pictures(records)
     beside = output.with_name(f"{output.stem}_files")
-    for picture in (picture for section in drawn.values() for picture in section):
+    all_pictures = [picture for section in drawn.values() for picture in section]
+    for picture in all_pictures:
         _write_csv(beside / f"{picture.name}.csv", picture)
     with whole_file(output) as aside:
         aside.write_text(page(records, drawn, beside.name, price), encoding="utf-8")
-    n = sum(map(len, drawn.values()))
-    console.out.print(
-        console.visible(
-            f"Written: {output}, {console.counted(len(records), 'run')}, "
-            f"{console.counted(n, 'picture')}" + (f" with their data in {beside}." if n else ".")
-        )
-    )
+    runs, n = console.counted(len(records), "run"), len(all_pictures)
+    data = f" with their data in {beside}" if n else ""
+    console.out.print(f"Written: {output}, {runs}, {console.counted(n, 'picture')}{data}.")
 
 
 def _check_output(output: Path) -> None:
-    """Raise UserError if the output is there and is no report of ours, OSError if it is refused."""
-    if output.is_dir():
-        raise UserError(f"{output} is a folder. Give a file, such as --output report.html.")
-    if output.exists():
-        try:
-            is_report = GENERATOR.encode() in output.read_bytes()[:1000]
-        except OSError:
-            is_report = False
-        if not is_report:
-            raise UserError(
-                f"{output} exists and is no report of sqzb. Give another --output, or remove it."
-            )
+    """Check that the output can be written; a report that is there is replaced.
+
+    Raises:
+        UserError: another file is there.
+        OSError: the output cannot be written.
+    """
     check_output(output, overwrite=True)
+    if output.is_file() and GENERATOR.encode() not in output.read_bytes()[:1000]:
+        raise UserError(
+            f"{output} exists and is no report of sqzb. Give another --output, or remove it."
+        )
 
 
 def _write_csv(path: Path, picture: Picture) -> None:
@@ -315,8 +309,8 @@ def _matrix(split: str, labels: Sequence[str], counts: Sequence[Sequence[int]]) 
         lines.append(f'<tr><th scope="row">{text(label)}</th>{"".join(cells)}</tr>\n')
     head = "".join(f'<th scope="col">{text(name)}</th>' for name in header)
     return (
-        f"<div><h3>{text(split)}: true labels (rows), predicted labels (columns)</h3>"
-        f'<div class="scroll"><table class="confusion"><thead><tr><th></th>{head}</tr></thead>'
+        f'<div><h3>{text(split)}, confusion</h3><div class="scroll"><table class="confusion">'
+        f"<thead><tr><th>true ↓ predicted →</th>{head}</tr></thead>"
         f"<tbody>\n{''.join(lines)}</tbody></table></div></div>\n"
     )
 

@@ -2,7 +2,7 @@
 
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from sqzb.errors import UserError
+from sqzb.report.curves import COLOURS, Curve, colour_of, offsets, thinned
 from sqzb.report.runs import (
     FINETUNE,
     LEFT_OUT,
@@ -20,17 +21,15 @@ from sqzb.report.runs import (
     RunRecord,
     Series,
     number,
-    starts_from,
 )
 from sqzb.report.tables import is_error
 
-COLOURS = 8  # of the page; more runs share the colour of their data
 MOST_POINTS, FEW_POINTS = 90, 50  # of a curve, with up to COLOURS runs and with more
 MARKS = {RESUMED: ("^", "▲"), SKIPPED: ("x", "✕"), LEFT_OUT: ("o", "●"), ROLLED_BACK: ("v", "▼")}
 # Stand-ins for the page's colours, which differ in the dark.
 INK, MUTED, GRID, SERIES = "#0a0c01", "#0a0c02", "#0a0c03", "#0a0b{:02x}"
 VARIABLES = {INK: "var(--ink)", MUTED: "var(--muted)", GRID: "var(--grid)"}
-STYLE: Any = {
+STYLE: dict[Any, Any] = {
     "svg.fonttype": "none",  # text stays text
     "font.size": 9.5,
     "text.color": INK,
@@ -55,18 +54,6 @@ STYLE: Any = {
     "lines.linewidth": 1.6,
     "lines.solid_capstyle": "round",
 }
-
-
-class Curve(NamedTuple):
-    """A curve that was thinned; all arrays are (points).
-
-    lowest, highest: among the figures that a point stands for.
-    """
-
-    steps: NDArray[np.float64]
-    means: NDArray[np.float64]
-    lowest: NDArray[np.float64]
-    highest: NDArray[np.float64]
 
 
 class Picture(NamedTuple):
@@ -108,45 +95,6 @@ BOTH = (
     _Subject("gradient-norm", "Gradient norm", ("grad_norm",), form="log"),
     _Subject("speed", "Tokens per second", ("tokens_per_second",)),
 )
-
-
-def thinned(series: Series, most: int) -> Curve:
-    """Return at most `most` points, each the mean of equally many neighbours, with their bounds."""
-    n = len(series.steps)
-    if n == 0:
-        return Curve(*[np.zeros(0)] * 4)
-    starts = np.unique(np.linspace(0, n, min(n, most) + 1).astype(np.int64)[:-1])
-    counts = np.diff(np.append(starts, n))
-    # The mean of shares: a sum of large figures would not be finite.
-    shares = series.values / np.repeat(counts, counts)
-    return Curve(
-        np.add.reduceat(series.steps, starts) / counts,
-        np.add.reduceat(shares, starts),
-        np.minimum.reduceat(series.values, starts),
-        np.maximum.reduceat(series.values, starts),
-    )
-
-
-def colour_of(records: Sequence[RunRecord]) -> dict[str, int]:
-    """Return each run's colour by its name: one each, or one for all runs of a data set."""
-    if len(records) <= COLOURS:
-        return {run.name: index for index, run in enumerate(records)}
-    groups = list(dict.fromkeys((run.kind, run.data) for run in records))
-    return {run.name: groups.index((run.kind, run.data)) % COLOURS for run in records}
-
-
-def offsets(records: Sequence[RunRecord]) -> dict[str, int]:
-    """Return by name how many steps the earlier phases of a pretraining run had."""
-    found: dict[str, int] = {}
-    for run in records:
-        earlier, current = [run.name], starts_from(run, records)
-        before = 0
-        while current is not None and current.kind == PRETRAIN and current.name not in earlier:
-            before += current.last_step
-            earlier.append(current.name)
-            current = starts_from(current, records)
-        found[run.name] = before if run.kind == PRETRAIN else 0
-    return found
 
 
 def pictures(records: Sequence[RunRecord]) -> dict[str, list[Picture]]:
@@ -216,32 +164,26 @@ def _picture(
 ) -> Picture | None:
     """Return the picture; None if no run has such figures."""
     many = len(runs) > COLOURS
-    rows: list[list[str | float]] = []
-    phases = len({before[run.name] for run in runs}) > 1
+    most = FEW_POINTS if many else MOST_POINTS
+    curves = [(run, _training(subject, run, most), _evaluated(subject, run)) for run in runs]
+    rows = [row for curve in curves for row in _rows(*curve)]
+    if not rows:
+        return None
+    if subject.baseline:
+        levels = [(run.name, run.baseline) for run in runs if run.baseline is not None]
+        rows += [[name, "unigram baseline", 0, *[level] * 3] for name, level in levels]
+
     with _axes(subject) as (axes, svg):
-        for run in runs:
+        for run, training, evaluated in curves:
             colour, shift = SERIES.format(colours[run.name]), before[run.name]
-            curve = _training(subject, run, FEW_POINTS if many else MOST_POINTS)
-            if curve is not None:
-                _draw_training(axes, curve, shift, colour, many, bool(subject.evaluation))
-                rows += _rows(run, "training", curve)
-            points = _evaluated(subject, run)
-            if points is not None:
-                steps = points.steps + shift
-                size = 0 if many else 3.5
-                axes.plot(steps, points.means, color=colour, marker="o", markersize=size,
-                          alpha=0.5 if many else 1, linewidth=1.2)  # fmt: skip
-                rows += _rows(run, "held out", points)
-            if subject.baseline and run.baseline is not None:
-                rows.append([run.name, "unigram baseline", 0, *[run.baseline] * 3])
-        if not rows:
-            return None
+            if training is not None:
+                _draw_training(axes, training, shift, colour, many, bool(subject.evaluation))
+            if evaluated is not None:
+                _draw_evaluated(axes, evaluated, shift, colour, many)
+            _draw_marks(axes, run, shift, colour)
         if subject.baseline:
             _draw_baselines(axes, runs)
-        if phases:
-            _draw_phases(axes, runs, before)
-        for run in runs:
-            _draw_marks(axes, run, before[run.name], SERIES.format(colours[run.name]))
+        _draw_phases(axes, {before[run.name] for run in runs})
         _set_scales(axes, subject, rows)
     return Picture(subject.name, subject.title, _inline(svg.getvalue(), subject.name), rows)
 
@@ -267,16 +209,20 @@ def _evaluated(subject: _Subject, run: RunRecord) -> Curve | None:
     return thinned(Series(steps, values), MOST_POINTS)
 
 
-def _rows(run: RunRecord, series: str, curve: Curve) -> list[list[str | float]]:
-    points = np.stack(curve, axis=1).tolist()
-    return [[run.name, series, *point] for point in points]
+def _rows(
+    run: RunRecord, training: Curve | None, evaluated: Curve | None
+) -> Iterator[list[str | float]]:
+    for series, curve in (("training", training), ("held out", evaluated)):
+        if curve is not None:
+            for point in np.stack(curve, axis=1).tolist():
+                yield [run.name, series, *point]
 
 
 def _draw_training(
     axes: Any, curve: Curve, shift: int, colour: str, many: bool, behind: bool
 ) -> None:
     """Draw the means and, of few runs, the bounds; `behind`: paler than the held-out figures."""
-    alpha = 0.35 if many else 0.6 if behind else 1
+    alpha = 0.35 if many else 0.45 if behind else 1
     marker = "o" if len(curve.steps) == 1 else ""
     steps = curve.steps + shift
     if not many:
@@ -284,20 +230,38 @@ def _draw_training(
     axes.plot(steps, curve.means, color=colour, alpha=alpha, marker=marker, markersize=4)
 
 
+def _draw_evaluated(axes: Any, curve: Curve, shift: int, colour: str, many: bool) -> None:
+    dots = {"marker": "o", "markersize": 1.5 if many else 3.5}
+    alpha = 0.5 if many else 1
+    axes.plot(curve.steps + shift, curve.means, color=colour, alpha=alpha, linewidth=1.2, **dots)
+
+
 def _draw_baselines(axes: Any, runs: Sequence[RunRecord]) -> None:
     levels = sorted({round(run.baseline, 6) for run in runs if run.baseline is not None})
     for level in levels:
         axes.axhline(level, color=MUTED, linewidth=1, linestyle=(0, (4, 3)))
     if levels:
-        axes.annotate("unigram baseline", (1, levels[-1]), (0, 3), ha="right", color=MUTED,
-                      xycoords=("axes fraction", "data"), textcoords="offset points")  # fmt: skip
+        _note(axes, "unigram baseline", (1, levels[-1]), ("axes fraction", "data"), (0, 3), "right")
 
 
-def _draw_phases(axes: Any, runs: Sequence[RunRecord], before: dict[str, int]) -> None:
-    for step in sorted({before[run.name] for run in runs} - {0}):
+def _draw_phases(axes: Any, begins: set[int]) -> None:
+    for step in sorted(begins - {0}):
         axes.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-        axes.annotate("next phase", (step, 1), (3, -2), va="top", color=MUTED, size=8.5,
-                      xycoords=("data", "axes fraction"), textcoords="offset points")  # fmt: skip
+        _note(axes, "next phase", (step, 1), ("data", "axes fraction"), (3, -8), "left")
+
+
+def _note(
+    axes: Any,
+    words: str,
+    at: tuple[float, float],
+    units: tuple[str, str],
+    shift: tuple[int, int],
+    side: str,
+) -> None:
+    """Write on the picture, `shift` points beside `at`."""
+    axes.annotate(
+        words, at, shift, xycoords=units, textcoords="offset points", ha=side, color=MUTED, size=8.5
+    )
 
 
 def _draw_marks(axes: Any, run: RunRecord, shift: int, colour: str) -> None:
@@ -305,9 +269,9 @@ def _draw_marks(axes: Any, run: RunRecord, shift: int, colour: str) -> None:
     width = max(1.0, run.last_step / 200)
     seen = {(event.what, round(event.step / width)): event for event in run.events}
     for event in seen.values():
-        axes.plot([event.step + shift], [0], color=colour, marker=MARKS[event.what][0],
-                  markersize=6, linestyle="", clip_on=False, zorder=5,
-                  transform=axes.get_xaxis_transform())  # fmt: skip
+        on_axis = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
+        marker = MARKS[event.what][0]
+        axes.plot([event.step + shift], [0], color=colour, marker=marker, markersize=6, **on_axis)
 
 
 def _set_scales(axes: Any, subject: _Subject, rows: Sequence[Sequence[Any]]) -> None:
@@ -361,9 +325,13 @@ def _axes(subject: _Subject) -> Iterator[tuple[Any, io.StringIO]]:
     from matplotlib.figure import Figure
 
     svg = io.StringIO()
-    with matplotlib.rc_context(STYLE | {"svg.hashsalt": subject.name}):
-        figure = Figure(figsize=(4.9, 2.9), layout="constrained")
-        axes = figure.add_subplot()
+    # The page looks the same whatever the user's matplotlibrc says.
+    with matplotlib.rc_context():
+        matplotlib.rcdefaults()
+        matplotlib.rcParams.update(STYLE | {"svg.hashsalt": subject.name})
+        figure = Figure(figsize=(4.9, 2.9))
+        # The margins hold an axis label of 8 characters; a layout engine would draw twice.
+        axes = figure.add_axes((0.14, 0.17, 0.845, 0.78))
         yield axes, svg
         figure.savefig(svg, format="svg", metadata={"Date": None, "Creator": None})
 
@@ -389,5 +357,7 @@ def _inline(svg: str, name: str) -> str:
     svg = re.sub(r' (?:d|x|y|transform)="[^"]*"', _rounded, svg)
     for colour, variable in VARIABLES.items():
         svg = svg.replace(colour, variable)
-    replaced: Callable[[re.Match[str]], str] = lambda found: f"var(--series-{int(found[1], 16)})"  # noqa: E731
-    return re.sub(r"#0a0b([0-9a-f]{2})", replaced, svg)
+    for number_of_colour in range(COLOURS):
+        colour = SERIES.format(number_of_colour)
+        svg = svg.replace(colour, f"var(--series-{number_of_colour})")
+    return svg

@@ -1,6 +1,5 @@
 """What a run folder tells: recipe, curves, evaluations, and the hours that the run took."""
 
-import json
 import math
 import os
 from array import array
@@ -16,6 +15,8 @@ from numpy.typing import NDArray
 from sqzb import console
 from sqzb.corpus.store import MANIFEST
 from sqzb.errors import UserError
+from sqzb.files import parse_json_object
+from sqzb.plan.hardware import Device, by_cuda_name
 from sqzb.recipe import flat
 from sqzb.recipe.commands import command_of
 from sqzb.recipe.strict_yaml import parse
@@ -47,7 +48,7 @@ class RunRecord:
     name: short name of the run, unique in the report.
     sweep: folder under which the run was found; None if the run itself was given.
     kind: PRETRAIN or FINETUNE.
-    recipe: the resolved recipe, by dotted keys.
+    recipe: the resolved recipe, by dotted keys; values: the same, section in section.
     about: the content of run.json.
     training: figures of the training steps, by name.
     evaluations: lines of the evaluations, in the order of the log.
@@ -61,6 +62,7 @@ class RunRecord:
     name: str = ""
     kind: str = PRETRAIN
     recipe: dict[str, Any] = field(default_factory=dict)
+    values: dict[str, Any] = field(default_factory=dict)
     recipe_text: str = ""
     about: dict[str, Any] = field(default_factory=dict)
     training: dict[str, Series] = field(default_factory=dict)
@@ -92,12 +94,14 @@ class RunRecord:
         for line in reversed(self.evaluations):
             epoch = number(line.get("epoch"))
             if epochs and epoch:
-                return int(line["step"] / epoch * epochs + 0.5)
+                return round(float(line["step"]) / epoch * epochs)
         return None
 
     @property
     def finished(self) -> bool:
-        """Whether final/ is that of the last step."""
+        """Whether final/ is that of the last step, or the folder is a final/ that was moved."""
+        if (self.folder / "config.json").is_file():
+            return True
         if not (self.folder / "final").is_dir():
             return False
         if self.kind == FINETUNE:
@@ -126,6 +130,15 @@ class RunRecord:
         moved = np.maximum(0, np.diff(tokens.values, prepend=0))
         seconds = np.divide(moved, speeds.values, where=speeds.values > 0, out=np.zeros_like(moved))
         return float(seconds.sum()) or None
+
+    @property
+    def devices(self) -> tuple[Device | None, int]:
+        """The device as the table of hardware knows it, if it does, and the number of devices."""
+        hardware = self.about.get("hardware")
+        hardware = hardware if isinstance(hardware, dict) else {}
+        name, processes = hardware.get("device_name"), number(hardware.get("processes"))
+        device = by_cuda_name(name) if isinstance(name, str) else None
+        return device, int(processes or 1)
 
     @property
     def tokens(self) -> float | None:
@@ -186,8 +199,8 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
             sweep = None if run == folder else folder
             records.setdefault(os.path.abspath(run), RunRecord(run, sweep))
     found = list(records.values())
-    for record, name in zip(found, _short_names([record.folder for record in found]), strict=True):
-        record.name = name
+    _name(found)
+    for record in found:
         _read(record)
     return found
 
@@ -212,24 +225,30 @@ def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
             yield from _runs_below(path, depth - 1)
 
 
-def _short_names(folders: Sequence[Path]) -> list[str]:
-    """Return the folders' paths without the part that all of them share."""
-    absolute = [Path(os.path.abspath(folder)) for folder in folders]
-    if not absolute:
-        return []
-    shared = os.path.commonpath([folder.parent for folder in absolute])
-    return [str(folder.relative_to(shared)) or str(folder) for folder in absolute]
+def _name(records: Sequence[RunRecord]) -> None:
+    """Name each run by the last parts of its path, as many as tell it from the others.
+
+    A run of a sweep is named by its whole path in the sweep: MRPC's seed 1, not only seed 1.
+    """
+    paths = [Path(os.path.abspath(record.folder)).parts for record in records]
+    for record, parts in zip(records, paths, strict=True):
+        n = 1
+        if record.sweep is not None:
+            n = len(record.folder.relative_to(record.sweep).parts)
+        while n < len(parts) and sum(other[-n:] == parts[-n:] for other in paths) > 1:
+            n += 1
+        record.name = "/".join(parts[-n:])
 
 
 def _read(record: RunRecord) -> None:
     folder = record.folder
-    record.recipe_text, values = _recipe(folder / RECIPE)
-    record.recipe = flat(values)
+    record.recipe_text, record.values = _recipe(folder / RECIPE)
+    record.recipe = flat(record.values)
     record.about = json_object(_content(folder / RUN))
     record.details = json_object(_content(folder / EVALUATION))
     _read_metrics(record)
-    if values:
-        record.kind = FINETUNE if command_of(values) == FINETUNE else PRETRAIN
+    if record.values:
+        record.kind = FINETUNE if command_of(record.values) == FINETUNE else PRETRAIN
     elif any("validation_score" in line for line in record.evaluations):
         record.kind = FINETUNE
     marks = (mark["step"] for mark in resumes_of(folder))
@@ -326,10 +345,9 @@ def places(record: RunRecord, path: Any) -> list[Path]:
 def json_object(content: bytes) -> dict[str, Any]:
     """Return the JSON object in `content`; empty if there is none."""
     try:
-        value = json.loads(content)
-    except (ValueError, RecursionError):
+        return parse_json_object(content)
+    except ValueError:
         return {}
-    return value if isinstance(value, dict) else {}
 
 
 def _content(path: Path) -> bytes:

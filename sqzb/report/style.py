@@ -66,6 +66,9 @@ figure svg * {{ stroke-linejoin: round; }}
   text-align: right; padding: .42rem .8rem; white-space: nowrap; border: 0;
 }}
 .confusion tbody th {{ border: 0; padding-right: .9rem; }}
+.confusion thead th:first-child {{
+  text-align: left; font-weight: normal; color: var(--muted); padding-left: 0;
+}}
 .matrices {{ display: flex; flex-wrap: wrap; gap: .5rem 3rem; align-items: flex-start; }}
 .matrices table {{ min-width: 0; }}
 .matrices h3 {{ margin-top: .5rem; }}

@@ -5,14 +5,15 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from pydantic import ValidationError
+
 from sqzb import console
 from sqzb.data.metrics import LOWER_IS_BETTER, shown
-from sqzb.errors import UserError
 from sqzb.finetuning.sweep.plan import Run
 from sqzb.finetuning.sweep.tables import AVERAGES, summary
+from sqzb.plan.hardware import Price
 from sqzb.recipe import FinetuneRecipe
 from sqzb.report.runs import FINETUNE, PRETRAIN, RunRecord, number, starts_from
-from sqzb.training.run_folder import recipe_of
 
 NONE = "-"
 # Keys that say where a run is and how it was watched, not what it learnt.
@@ -86,8 +87,10 @@ def results(records: Sequence[RunRecord], price: float | None = None) -> Table:
         "tokens/s, median": lambda run: _text(run.tokens_per_second, "{:,.0f}"),
         "time": lambda run: NONE if run.seconds is None else console.duration(run.seconds),
     }
-    if price is not None:
-        shown_by_row[f"cost at {price:g} an hour"] = lambda run: _money(run, price)
+    if price is None:
+        shown_by_row["cost, US dollars"] = _list_cost
+    else:
+        shown_by_row[f"cost at {price:g} an hour"] = lambda run: _cost(run, price)
     shown_by_row |= {
         "skipped steps": lambda run: _count(run, "skipped"),
         "rolled back": lambda run: _count(run, "rolled back"),
@@ -98,9 +101,12 @@ def results(records: Sequence[RunRecord], price: float | None = None) -> Table:
         row = [label, *map(value, records)]
         if set(row[1:]) - {NONE}:
             rows.append(row)
-    note = ""
+    notes = []
     if any(run.seconds is not None and "time" not in run.training for run in records):
-        note = "Time is that of the training steps, from the logged speeds, without evaluations."
+        notes.append("Time is that of the training steps, from the logged speeds alone.")
+    if price is None:
+        notes += dict.fromkeys(filter(None, map(_price_note, records)))
+    note = " ".join(notes)
     return Table("Results", ["", *(run.name for run in records)], rows, note)
 
 
@@ -128,8 +134,28 @@ def _score(run: RunRecord) -> str:
     return NONE if value is None else shown("score", value, [str(run.recipe.get("best_metric"))])
 
 
-def _money(run: RunRecord, price: float) -> str:
+def _cost(run: RunRecord, price: float) -> str:
+    """Return what a run cost. price: of an hour of all its devices."""
     return NONE if run.seconds is None else f"{run.seconds / 3600 * price:,.2f}"
+
+
+def _list_price(run: RunRecord) -> Price | None:
+    """Return the lowest price of the run's device in the table of hardware."""
+    device, _ = run.devices
+    prices = () if device is None else device.prices
+    return min(prices, key=lambda price: price.hour, default=None)
+
+
+def _list_cost(run: RunRecord) -> str:
+    price, (_, number_of_devices) = _list_price(run), run.devices
+    return NONE if price is None else _cost(run, price.hour * number_of_devices)
+
+
+def _price_note(run: RunRecord) -> str:
+    price, (device, _) = _list_price(run), run.devices
+    if price is None or device is None:
+        return ""
+    return f"An hour of {device.name} is {price.hour:g} dollars at {price.where}, {price.date}."
 
 
 def _count(run: RunRecord, what: str) -> str:
@@ -203,11 +229,11 @@ def _as_sweep_run(record: RunRecord, setting: str) -> Run | None:
 
     setting: that of a run which is in no sweep.
     """
-    try:
-        recipe = recipe_of(str(record.folder), FinetuneRecipe)
-    except UserError:
+    if "score" not in record.final_figures:
         return None
-    if recipe is None or "score" not in record.final_figures:
+    try:
+        recipe = FinetuneRecipe.model_validate(record.values)
+    except ValidationError:  # of another version, with keys that are no more
         return None
     stage = ""
     if record.sweep is not None and record.folder.name.rpartition(",")[2].startswith("seed="):

@@ -14,6 +14,8 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
+import torch
+
 from sqzb import __version__, console
 from sqzb.errors import RecipeError, UserError
 from sqzb.files import ASIDE, naming, parse_json_object, whole_file, write_json
@@ -85,6 +87,7 @@ class RunLog:
                 "versions": _versions(),
                 "hardware": {
                     "device": device,
+                    "device_name": _device_name(device),
                     "kernels": kernels,
                     "processes": processes,
                     "peak_flops": round(peak_flops),
@@ -151,6 +154,11 @@ def last_logged(folder: Path) -> dict[str, Any] | None:
         return None
     line: dict[str, Any] = json.loads(lines[-1])
     return line
+
+
+def _device_name(device: str) -> str | None:
+    """Return CUDA's name of a device such as cuda:0; None for other devices."""
+    return torch.cuda.get_device_name(device) if device.startswith("cuda") else None
 
 
 @functools.cache

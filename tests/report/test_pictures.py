@@ -1,0 +1,41 @@
+"""Pictures are whole, small, and take the colours of the page."""
+
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+
+from report_runs import finetuned, pretrained
+from sqzb.report.pictures import MOST_POINTS, pictures
+from sqzb.report.runs import read_runs
+
+
+def test_a_long_run_gives_a_short_curve(tmp_path: Path) -> None:
+    folder = pretrained(tmp_path / "one", steps=1)
+    lines = (f'{{"step": {step}, "loss": {step % 7}}}\n' for step in range(1, 30_001))
+    (folder / "metrics.jsonl").write_text("".join(lines))
+    [run] = read_runs([str(folder)])
+    [picture] = pictures([run])["Pretraining"]
+    assert len(picture.rows) == MOST_POINTS
+    assert {row[4] for row in picture.rows} == {0.0} and {row[5] for row in picture.rows} == {6.0}
+    assert len(picture.svg) < 40_000
+
+
+def test_every_picture_is_whole_and_takes_the_pages_colours(tmp_path: Path) -> None:
+    paths = [str(pretrained(tmp_path / "one")), str(finetuned(tmp_path / "two"))]
+    drawn = [picture for section in pictures(read_runs(paths)).values() for picture in section]
+    assert len({picture.name for picture in drawn}) == len(drawn) == 9
+    for picture in drawn:
+        ElementTree.fromstring(picture.svg.replace("<svg", '<svg xmlns="s"', 1))
+        assert "var(--series-" in picture.svg and "var(--muted)" in picture.svg
+        assert "#0a0" not in picture.svg and "#000000" not in picture.svg
+        assert "font-family" not in picture.svg and "mathdefault" not in picture.svg
+
+
+@pytest.mark.parametrize("value", [0.0, -3.0, 1e-300, 1e300, 5.0])
+def test_figures_of_any_size_are_drawn(tmp_path: Path, value: float) -> None:
+    folder = pretrained(tmp_path / "one", steps=1)
+    (folder / "metrics.jsonl").write_text(
+        "".join(f'{{"step": {step}, "grad_norm": {value}, "loss": {value}}}\n' for step in (1, 2))
+    )
+    assert len(pictures(read_runs([str(folder)]))["Pretraining"]) == 2
