@@ -3,6 +3,7 @@ do.
 """
 
 import os
+import re
 import subprocess
 import sys
 from importlib import import_module
@@ -15,8 +16,9 @@ from huggingface_hub import errors
 from hypothesis import given
 from hypothesis import strategies as st
 
+from sqzb import hub
 from sqzb.errors import UserError
-from sqzb.hub import HUB_ID, local_folder
+from sqzb.hub import HUB_ID, hub_id, local_folder
 
 HUB = "squeezebert/squeezebert-uncased"
 # The library's own HTTP client: httpx, or its successor.
@@ -106,7 +108,7 @@ def test_a_hub_id_is_downloaded_without_what_the_model_does_not_need(
 ) -> None:
     asked = []
 
-    def snapshot_download(repo_id: str, *, allow_patterns: list[str]) -> str:
+    def snapshot_download(repo_id: str, *, revision: None, allow_patterns: list[str]) -> str:
         asked.append(repo_id)
         names = [
             "config.json",
@@ -150,6 +152,7 @@ def answer(status: int) -> Any:
             errors.OfflineModeIsEnabled("HF_HUB_OFFLINE=1"),
             "Connect to the network, or give a local folder",
         ),
+        (errors.RevisionNotFoundError("404", response=answer(404)), "no revision"),
         (
             errors.HfHubHTTPError("500", response=answer(500)),
             "Connect to the network, or give a local folder",
@@ -181,3 +184,67 @@ def test_offline_the_real_library_ends_in_advice_too(tmp_path: Path) -> None:
     )
     assert "sqzb.errors.UserError" in ended.stderr.splitlines()[-1]
     assert "give a local folder" in ended.stderr.splitlines()[-1]
+    assert "because HF_HUB_OFFLINE=1 is set: unset it" in ended.stderr.splitlines()[-1]
+
+
+@given(
+    st.from_regex(HUB_ID, fullmatch=True),
+    st.from_regex(re.compile(r"[\w./-]{1,20}", re.ASCII), fullmatch=True),
+)
+def test_a_revision_follows_an_at_sign(name: str, revision: str) -> None:
+    assert hub_id(name) == (name, None)
+    assert hub_id(f"{name}@{revision}") == (name, revision)
+
+
+@pytest.mark.parametrize(
+    "given",
+    ["a/b@", "a/b@x y", "a@b", "a/b/c", "a/b..c", "a--b/c", "a/b.git", "a/b-", f"a/{'b' * 97}", ""],
+)
+def test_what_the_hub_cannot_have_is_no_id(given: str) -> None:
+    assert hub_id(given) is None
+
+
+def test_the_revision_is_asked_for_and_its_commit_is_remembered(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    commit = "0123456789" * 4
+
+    def snapshot_download(repo_id: str, *, revision: str, allow_patterns: list[str]) -> str:
+        assert (repo_id, revision) == (HUB, "v1.0")
+        (tmp_path / commit).mkdir()
+        return str(tmp_path / commit)
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", snapshot_download)
+    monkeypatch.setattr(hub, "_taken", {})
+    assert local_folder(f"{HUB}@v1.0") == tmp_path / commit
+    assert hub.taken() == {HUB: commit}
+
+
+@pytest.mark.usefixtures("no_hub")
+def test_a_mistyped_path_is_answered_with_the_nearest_folder(tmp_path: Path) -> None:
+    (tmp_path / "reviews" / "final").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"no folder reviws\. Did you mean reviews\?"):
+        local_folder("reviws")
+
+
+def test_the_hub_is_asked_once_where_nothing_answers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without a network, `datasets` looks into its cache at once, and only then."""
+    import datasets
+    from huggingface_hub import HfApi, constants
+
+    asked = []
+
+    def dataset_info(self: HfApi, name: str, timeout: float) -> None:
+        asked.append(name)
+        raise client.ConnectError("no network")
+
+    monkeypatch.setattr(HfApi, "dataset_info", dataset_info)
+    for module in (datasets.config, constants):
+        monkeypatch.setattr(module, "HF_HUB_OFFLINE", False)
+    with pytest.raises(ConnectionError, match="the Hub does not answer"), hub.asked_once(HUB):
+        raise ConnectionError("Couldn't reach (OfflineModeIsEnabled)")
+    asked.clear()
+    with hub.asked_once(HUB):
+        assert datasets.config.HF_HUB_OFFLINE and constants.HF_HUB_OFFLINE
+    assert not datasets.config.HF_HUB_OFFLINE and not constants.HF_HUB_OFFLINE
+    assert asked == [HUB]

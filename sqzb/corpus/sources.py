@@ -23,7 +23,7 @@ from sqzb.corpus.formats.common import (
 from sqzb.corpus.formats.lines import COMPRESSED
 from sqzb.errors import UserError
 from sqzb.folders import Listing, expand, walk
-from sqzb.hub import HUB_ID
+from sqzb.hub import hub_id
 from sqzb.recipe import Source
 
 # A new format of files is a module like these and a line in one of the first two tables.
@@ -71,14 +71,20 @@ def units(name: str, source: Source, listing: Listing | None = None) -> list[Uni
     if files:
         return _units_of_files(name, files, source)
 
-    if HUB_ID.fullmatch(source.path):
+    if hub_id(source.path) and not _looks_like_a_file(source.path):
         pieces, revision = hub.divide(source, UNIT_BYTES)
         return [Unit(name, hub.NAME, [piece.part], piece.size, revision) for piece in pieces]
 
     raise UserError(
         f"Source {name}: there is no file, folder or glob {source.path}. Give a path to {READABLE} "
-        f"files, a Hub id (owner/name), or {python_docs.NAME}."
+        f"files, a Hub id (owner/name, owner/name@revision), or "
+        f"{python_docs.NAME}."
     )
+
+
+def _looks_like_a_file(path: str) -> bool:
+    """Return whether a path that does not exist has the ending of a file, so is no Hub id."""
+    return _kind(Path(path)) is not None
 
 
 def documents(unit: Unit, source: Source) -> Iterator[Row]:

@@ -22,7 +22,7 @@ from sqzb.data.dataset import (
 )
 from sqzb.data.formats import tables
 from sqzb.data.formats.common import Table
-from sqzb.data.formats.hub import COMMIT, PREFIX
+from sqzb.data.formats.hub import PREFIX, without_split
 from sqzb.data.holdout import held_out
 from sqzb.data.known import Known, KnownFile
 from sqzb.data.labels import LabelReader
@@ -31,6 +31,7 @@ from sqzb.data.recognition import learn_kind
 from sqzb.data.records import Record, check_no_numbers, is_no_label, read_records
 from sqzb.errors import UserError
 from sqzb.files import sha256
+from sqzb.hub import COMMIT
 
 KindName = Literal["classes", "number", "labels", "tokens"]
 
@@ -47,7 +48,8 @@ METRICS: dict[type[Kind], tuple[str, ...]] = {
 class OwnFiles:
     """Files of labelled data, and how to read them.
 
-    train, validation, test  files, folders of shards, globs, or hub:owner/name[:config]
+    train, validation, test  files, folders of shards, globs, or
+        hub:owner/name[@revision][:config[:split]]
     text       columns of the texts: one, or two for pairs; empty: they are recognised
     label      column of the labels; None: it is recognised
     kind       of the labels; None: it is recognised
@@ -194,17 +196,19 @@ def _read(split: str, files: OwnFiles, known: Known) -> list[Example]:
 
 def _tables(files: OwnFiles, split: str, known: Known | None) -> list[Table]:
     """Open the files of a split."""
-    revision = files.revision
-    if known is not None and revision is None:
-        hashes = [file.sha256 for file in known.files.get(split, ()) if _is_hub(file.path)]
-        revision = next(filter(COMMIT.fullmatch, hashes), None)
+    commits = {}
+    if known is not None and files.revision is None:
+        for file in known.files.get(split, ()):
+            if _is_hub(file.path) and COMMIT.fullmatch(file.sha256):
+                commits[without_split(file.path)] = file.sha256
     is_tags = files.kind == "tokens" or (known is not None and isinstance(known.kind, Tags))
     return tables(
         files.of(split),
         option=_option(files, split, known),
         split=files.split if split == "train" else split,
-        revision=revision,
+        revision=files.revision,
         tokens=is_tags,
+        commits=commits,
     )
 
 
@@ -293,7 +297,7 @@ def _warnings(name: str, split: str, examples: Sequence[Example]) -> list[str]:
 
 def data_set_name(given: str) -> str:
     """Return a name for the data set of a file, which can be that of a folder."""
-    name = given.removeprefix(PREFIX).partition(":")[0] if _is_hub(given) else given
+    name = re.split("[:@]", given.removeprefix(PREFIX))[0] if _is_hub(given) else given
     stem = Path(name).name if _is_hub(given) else Path(name).name.partition(".")[0]
     return re.sub(r"[^\w.-]+", "_", stem).strip("_.") or "data"
 

@@ -5,10 +5,11 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from sqzb.console import brief_retries, counted
+from sqzb.console import counted
 from sqzb.data.dataset import DataSet, Example, Split, empty_texts
 from sqzb.errors import UserError
 from sqzb.glue.tasks import HUB_DATASET, SCORE_RANGE, Task, is_test, task
+from sqzb.hub import asked_once, hub_id, note, offline
 
 MSR_FILES = {
     "train": "msr_paraphrase_train.txt",
@@ -24,7 +25,8 @@ ABOVE = ("glue_data", "glue")  # folders that may lie between --glue-dir and the
 def open_task(name: str, folder: Path | None) -> DataSet:
     """Return a GLUE task as a data set, which reads a split when it is first needed.
 
-    folder: GLUE's own files, as `load_split` takes it; None: the Hub's copy.
+    folder: GLUE's own files or a revision of the Hub's copy, as `load_split` takes it; None: the
+    Hub's newest copy.
 
     Raises:
         UserError: there is no such task. Reading a split raises it as `load_split` does.
@@ -39,7 +41,7 @@ def open_task(name: str, folder: Path | None) -> DataSet:
         train_split="train" if "train" in chosen.files else None,
         validation_splits=chosen.validation_splits,
         test_splits=chosen.test_splits,
-        on_disk=folder is not None,
+        on_disk=folder is not None and not _is_on_hub(folder),
         model_of=chosen.model_of,
     )
 
@@ -55,7 +57,7 @@ def load_split(task: Task, split: str, folder: Path | None = None) -> list[Examp
 
     split: a key of `task.files`, such as "train", "validation" or "test".
     folder: the folder with GLUE's own files of the task, its parent, or the parent of a glue_data
-    folder. None: the Hub's nyu-mll/glue.
+    folder. None: the Hub's nyu-mll/glue; nyu-mll/glue@revision: a revision of it.
 
     Labels of a test split are never returned, even if a file has them. Quotes have no meaning.
     Accepted are a byte order mark, CRLF, extra columns, empty sentences and any number of examples
@@ -70,8 +72,8 @@ def load_split(task: Task, split: str, folder: Path | None = None) -> list[Examp
             f"GLUE's {task.name} has no split {split!r}. Its splits are "
             f"{', '.join(task.files)}.{instead}"
         )
-    if folder is None:
-        return _from_hub(task, split)
+    if folder is None or _is_on_hub(folder):
+        return _from_hub(task, split, None if folder is None else str(folder))
     folder = _task_folder(task, folder)
     if _is_msr(task, folder):
         return _from_msr(task, split, folder)
@@ -388,20 +390,37 @@ def _validation_rows(table: _Table, ids: _Table) -> set[int]:
 _CHANGED = "The dataset on the Hub has changed: give --glue-dir with GLUE's own files."
 
 
-def _from_hub(task: Task, split: str) -> list[Example]:
+def _is_on_hub(folder: Path) -> bool:
+    """Return whether the path is no folder but a revision of GLUE on the Hub."""
+    asked = hub_id(str(folder))
+    return asked is not None and asked.name == HUB_DATASET and not folder.exists()
+
+
+def _from_hub(task: Task, split: str, given: str | None) -> list[Example]:
+    """Return the examples of the Hub's data set.
+
+    given: nyu-mll/glue@revision; None: the newest.
+    """
     import datasets
 
+    asked = hub_id(given or HUB_DATASET)
+    assert asked is not None
     try:
-        with brief_retries():
-            data = datasets.load_dataset(HUB_DATASET, task.hub_config, split=split)
+        with asked_once(HUB_DATASET):
+            builder = datasets.load_dataset_builder(
+                HUB_DATASET, task.hub_config, revision=asked.revision
+            )
+            builder.download_and_prepare()
+            data = builder.as_dataset(split=split)
     # Errors of datasets, the Hub's client and HTTP have no common base class, and one remedy.
     except Exception as error:
         reason = f"{type(error).__name__}: {' '.join(str(error).split())}"
         raise UserError(
-            f"{task.name}'s {split} split could not be loaded from {HUB_DATASET} on the Hub, nor "
-            f"from its local cache ({reason}). Connect to the network once (with HF_HUB_OFFLINE "
-            f"unset), or give --glue-dir. {_layout(task)}"
+            f"{task.name}'s {split} split could not be loaded from {given or HUB_DATASET} on the "
+            f"Hub, nor from its local cache ({reason}){offline()}. Connect to the network once "
+            f"(with HF_HUB_OFFLINE unset), or give --glue-dir. {_layout(task)}"
         ) from error
+    note(HUB_DATASET, str(builder.hash or ""))
     missing = [column for column in (*task.columns, "label") if column not in data.column_names]
     if missing:
         raise UserError(

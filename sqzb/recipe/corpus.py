@@ -5,6 +5,7 @@ from typing import Any, Literal
 from pydantic import Field, field_validator
 
 from sqzb.errors import Problem
+from sqzb.hub import hub_id
 from sqzb.recipe.languages import unknown_language
 from sqzb.recipe.values import LocalPath, Section, changed_keys
 
@@ -13,7 +14,9 @@ class Source(Section):
     """The origin of documents, and how they are read."""
 
     path: LocalPath = Field(
-        "", description="required: a local file, folder or glob; a Hub id (owner/name); python-docs"
+        "",
+        description="required: a local file, folder or glob; a Hub id (owner/name or "
+        "owner/name@revision); python-docs",
     )
     licence: str | None = Field(None, description="licence of the text, for the manifest")
     text: str = Field(
@@ -47,8 +50,13 @@ class Source(Section):
     )
 
     def problems(self) -> list[Problem]:
-        """Return a problem if there is no path."""
-        return [] if self.path else [("path", "missing: a local file, folder or glob, or a Hub id")]
+        """Return a problem if there is no path, or two revisions."""
+        if not self.path:
+            return [("path", "missing: a local file, folder or glob, or a Hub id")]
+        asked = hub_id(self.path)
+        if asked is not None and asked.revision and self.revision:
+            return [("revision", f"{self.path} has one already")]
+        return []
 
 
 class Vocabulary(Section):

@@ -12,7 +12,7 @@ class OwnData(Section):
     """Labelled data of the user's own, in place of a GLUE task.
 
     A file is CSV, TSV, JSONL, JSON, parquet or CoNLL, also compressed. A folder or a glob stands
-    for its files, and hub:OWNER/NAME or hub:OWNER/NAME:CONFIG for a data set on the Hub.
+    for its files, and hub:OWNER/NAME[@REVISION][:CONFIG[:SPLIT]] for a data set on the Hub.
     """
 
     train: Files = Field((), description="files, folders, globs or hub:OWNER/NAME to train on")
@@ -54,6 +54,9 @@ class OwnData(Section):
         ]
         if self.validation and self.holdout != OwnData.model_fields["holdout"].default:
             problems.append(("holdout", "has no effect beside data.validation"))
+        on_hub = [name for name in (*self.train, *self.validation, *self.test) if "hub:" in name]
+        if self.revision and any("@" in name for name in on_hub):
+            problems.append(("revision", "is given with hub:owner/name@revision already"))
         if not self.train:
             problems += [
                 (key, "has no effect without data.train (--train)")

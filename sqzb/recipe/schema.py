@@ -299,13 +299,14 @@ class FinetuneRecipe(TrainingRecipe):
         None, description="a GLUE task, such as mrpc; several with commas between; or all: all nine"
     )
     glue_dir: LocalPath | None = Field(
-        None, description="folder of GLUE's own files; null: they come from the Hub"
+        None,
+        description="folder of GLUE's own files, or nyu-mll/glue@REVISION; null: the Hub's newest",
     )
     data: OwnData = Field(OwnData(), description="labelled data of your own, in place of a task")
     model: LocalPath = Field(
         "squeezebert/squeezebert-uncased",
         min_length=1,
-        description="a run, a saved model or a Hub id to start from",
+        description="a run, a saved model or a Hub id (OWNER/NAME@REVISION) to start from",
     )
     from_scratch: bool = Field(
         False, description="start from random weights, with the model's sizes and vocabulary"

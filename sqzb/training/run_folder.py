@@ -19,6 +19,7 @@ import torch
 from sqzb import __version__, console
 from sqzb.errors import RecipeError, UserError
 from sqzb.files import ASIDE, naming, parse_json_object, whole_file, write_json
+from sqzb.hub import taken
 from sqzb.model.config import MODEL_TYPE, model_type
 from sqzb.recipe import (
     REMOVED,
@@ -85,6 +86,7 @@ class RunLog:
                 "seed": seed,
                 "git": git_state(PACKAGE),
                 "versions": _versions(),
+                "hub": taken(),
                 "hardware": {
                     "device": device,
                     "device_name": _device_name(device),

@@ -4,6 +4,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import datasets
@@ -166,6 +167,25 @@ def test_a_data_set_of_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     later = again(data)
     assert examples(later) == examples(data)
     assert loads[2] == ("owner/name", "small", Builder.hash, "train[:9]")  # the commit is kept
+
+
+def test_each_data_set_of_the_hub_keeps_its_own_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    loads = []
+
+    def builder(name: str, config: None, *, revision: str | None) -> Any:
+        def as_dataset(split: str) -> Any:
+            loads.append((name, revision))
+            return datasets.Dataset.from_dict(COLUMNS | {"label": ["no", "yes"] * (ROWS // 2)})
+
+        commit = {"a/b": "a", "c/d": "c"}[name] * 40
+        return SimpleNamespace(
+            hash=commit, download_and_prepare=lambda: None, as_dataset=as_dataset
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", builder)
+    data = own("hub:a/b", "hub:c/d@v2")
+    examples(again(data))
+    assert loads == [("a/b", None), ("c/d", "v2"), ("a/b", "a" * 40), ("c/d", "c" * 40)]
 
 
 def test_metrics_by_kind() -> None:

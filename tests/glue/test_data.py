@@ -7,11 +7,13 @@ import re
 import sys
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import datasets
 import huggingface_hub.errors
 import pytest
 
+from sqzb import hub
 from sqzb.data.dataset import Example, Label, in_common
 from sqzb.errors import UserError
 from sqzb.glue.data import differing_count, empty_sentences, load_split
@@ -22,6 +24,7 @@ MRPC, RTE, COLA, STSB, MNLI, AX = (
 )
 REAL = Path(os.environ.get("SQZB_DATA", "")) / "glue"
 MRPC_HEADER = "Quality\t#1 ID\t#2 ID\t#1 String\t#2 String"
+COMMIT = "0123456789" * 4
 RTE_HEADER = "index\tsentence1\tsentence2\tlabel"
 
 
@@ -598,11 +601,16 @@ def serve(
     data = datasets.Dataset.from_dict(columns, features=datasets.Features({**text, "label": label}))
     calls: list[tuple[object, ...]] = []
 
-    def load_dataset(path: str, name: str, *, split: str) -> datasets.Dataset:
-        calls.append((path, name, split))
-        return data
+    def load_dataset_builder(path: str, name: str, *, revision: str | None) -> SimpleNamespace:
+        def as_dataset(split: str) -> datasets.Dataset:
+            calls.append((path, name, split, revision))
+            return data
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+        return SimpleNamespace(
+            hash=COMMIT, download_and_prepare=lambda: None, as_dataset=as_dataset
+        )
+
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     return calls
 
 
@@ -616,7 +624,17 @@ def test_the_hub_by_label_name(monkeypatch: pytest.MonkeyPatch) -> None:
     }
     calls = serve(monkeypatch, columns, order)
     assert load_split(MRPC, "train") == [Example("a", "b", 1, 0), Example("c", "d", 0, 1)]
-    assert calls == [("nyu-mll/glue", "mrpc", "train")]
+    assert calls == [("nyu-mll/glue", "mrpc", "train", None)]
+
+
+def test_a_revision_of_the_hub_can_be_given(monkeypatch: pytest.MonkeyPatch) -> None:
+    order = datasets.ClassLabel(names=["equivalent", "not_equivalent"])
+    columns: dict[str, list[object]] = {"sentence1": ["a"], "sentence2": ["b"], "label": [0]}
+    calls = serve(monkeypatch, columns, order)
+    monkeypatch.setattr(hub, "_taken", {})
+    assert load_split(MRPC, "train", Path("nyu-mll/glue@v1")) == [Example("a", "b", 1, 0)]
+    assert calls == [("nyu-mll/glue", "mrpc", "train", "v1")]
+    assert hub.taken() == {"nyu-mll/glue": COMMIT}
 
 
 def test_the_hubs_test_labels_are_none(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -706,10 +724,10 @@ def test_a_regression_from_the_hub(monkeypatch: pytest.MonkeyPatch) -> None:
     ids=lambda error: type(error).__name__,
 )
 def test_no_network_and_no_cache(monkeypatch: pytest.MonkeyPatch, error: Exception) -> None:
-    def load_dataset(*_: object, **__: object) -> None:
+    def load_dataset_builder(*_: object, **__: object) -> None:
         raise error
 
-    monkeypatch.setattr(datasets, "load_dataset", load_dataset)
+    monkeypatch.setattr(datasets, "load_dataset_builder", load_dataset_builder)
     message = refusal(MRPC, "validation", None)
     assert message.startswith(
         "mrpc's validation split could not be loaded from nyu-mll/glue on the Hub"

@@ -1,18 +1,15 @@
 """Data sets of the Hugging Face Hub, as a stream or from the local cache of `datasets`."""
 
-import re
 from collections.abc import Iterator
 from itertools import pairwise
 from typing import Any
 
-from sqzb import console
 from sqzb.corpus.formats.common import Part, Piece, Row, UnreadableDocument, missing_column
 from sqzb.errors import UserError
+from sqzb.hub import COMMIT, HubId, asked_once, hub_id, note, offline
 from sqzb.recipe import Source
 
 NAME = "hub"  # in units.json
-
-COMMIT = re.compile("[0-9a-f]{40}")
 
 # Two tries take a minute, because the Hub's client retries within each. A connection that is not
 # back by then is gone for longer. The default of `datasets`, 20 tries, would be nine minutes, for
@@ -103,13 +100,12 @@ def _open(source: Source) -> tuple[Any, str]:
 
     datasets.config.STREAMING_OPEN_MAX_RETRIES = TRIES
     datasets.config.STREAMING_READ_MAX_RETRIES = TRIES
+    asked = hub_id(source.path) or HubId(source.path, None)
+    # The revision of the source is that of the path, or the commit where the work began.
+    revision = source.revision or asked.revision
     try:
-        with console.brief_retries():
-            builder = datasets.load_dataset_builder(
-                source.path,
-                source.config,
-                revision=source.revision,
-            )
+        with asked_once(asked.name):
+            builder = datasets.load_dataset_builder(asked.name, source.config, revision=revision)
         if source.streaming:
             data = builder.as_streaming_dataset(split=source.split)
         else:
@@ -118,17 +114,18 @@ def _open(source: Source) -> tuple[Any, str]:
     except Exception as error:  # datasets lets through whatever its network clients raise
         raise UserError(
             f"There is no local path {source.path}, and the Hub data set of that name cannot be "
-            f"opened ({type(error).__name__}: {error}). Check the network and the source's path, "
-            "config, split and revision, or set its `path` to local files."
+            f"opened ({type(error).__name__}: {error}){offline()}. Check the network and the "
+            "source's path, config, split and revision, or set its `path` to local files."
         ) from error
 
-    is_commit = COMMIT.fullmatch(source.revision or "")
-    if is_commit and builder.hash != source.revision:
+    is_commit = COMMIT.fullmatch(revision or "")
+    if is_commit and builder.hash != revision:
         raise UserError(
-            f"Commit {source.revision} of {source.path} could not be loaded from the Hub, and the "
+            f"Commit {revision} of {asked.name} could not be loaded from the Hub, and the "
             f"newest copy in the local cache is of commit {builder.hash}. Connect to the network, "
             "or set the source's `revision` to the commit in the cache."
         )
     if data.column_names is not None and source.text not in data.column_names:
         raise UserError(f"{source.path} {missing_column(source.text, data.column_names)}.")
+    note(asked.name, builder.hash)
     return data, builder.hash

@@ -3,7 +3,7 @@
 import os
 import re
 import sys
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import chain
 from pathlib import Path
 
@@ -106,6 +106,7 @@ def tables(
     split: str = "train",
     revision: str | None = None,
     tokens: bool = False,
+    commits: Mapping[str, str] | None = None,
 ) -> list[Table]:
     """Open everything that an option names: files, folders of shards, globs and Hub data sets.
 
@@ -114,6 +115,7 @@ def tables(
     option: the name of the option, for messages
     split, revision: of Hub data sets
     tokens: see `open_table`
+    commits: of Hub data sets, by what was given, where a run has begun with them
 
     Raises:
         UserError: Something cannot be read, or a folder has no readable file, files of several
@@ -122,7 +124,7 @@ def tables(
     opened: dict[str, Table] = {}  # a file that two globs match is read once
     for name in given:
         if name.startswith(hub.PREFIX):
-            opened[name] = hub.open_table(name, split, revision)
+            opened[name] = hub.open_table(name, split, (commits or {}).get(name, revision))
             continue
         for file in _files(name, option):
             real = os.path.realpath(file)

@@ -58,6 +58,27 @@ def test_numbers_of_classes_are_names(
     assert table.where(rows[2]) == "hub:owner/name:small, split validation, row 3"
 
 
+@pytest.mark.parametrize(
+    ("given", "load", "path"),
+    [
+        ("hub:a/b", ("a/b", None, None, "train"), "hub:a/b, split train"),
+        ("hub:a/b@v1", ("a/b", None, "v1", "train"), "hub:a/b@v1, split train"),
+        ("hub:a/b@v1:c:dev", ("a/b", "c", "v1", "dev"), "hub:a/b@v1:c:dev"),
+        ("hub:a/b::dev[:9]", ("a/b", None, None, "dev[:9]"), "hub:a/b::dev[:9]"),
+        (
+            "hub:a/b@refs/pr/1:c",
+            ("a/b", "c", "refs/pr/1", "train"),
+            "hub:a/b@refs/pr/1:c, split train",
+        ),
+    ],
+)
+def test_revision_config_and_split_in_a_name(
+    loads: list[tuple[str | None, ...]], given: str, load: tuple[str | None, ...], path: str
+) -> None:
+    [table] = tables([given])
+    assert loads == [load] and table.path == path
+
+
 def test_another_commit_than_the_wanted(loads: list[tuple[str | None, ...]]) -> None:
     assert tables(["hub:owner/name"], revision=COMMIT)
     with pytest.raises(UserError, match=f"newest copy in the local cache is of commit {COMMIT}"):
