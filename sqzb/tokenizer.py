@@ -324,7 +324,7 @@ def _class_for_transformers(tokenizer: Tokenizer) -> dict[str, Any]:
 
 
 def _from_vocabulary(path: Path, lowercase: bool | None) -> Tokenizer:
-    tokens = path.read_text(encoding="utf-8").split("\n")
+    tokens = path.read_text(encoding="utf-8-sig").split("\n")
     vocabulary = {token: number for number, token in enumerate(tokens) if token}
     config = path.with_name("tokenizer_config.json")
     stored = json.loads(config.read_text(encoding="utf-8")) if config.exists() else {}

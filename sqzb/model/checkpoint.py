@@ -7,8 +7,9 @@ the head.
 
 import hashlib
 import json
+import re
 from abc import ABC, abstractmethod
-from collections.abc import Container, Iterable, Iterator, Mapping
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, TypeVar
@@ -32,6 +33,7 @@ CONFIG, WEIGHTS, OLD_WEIGHTS, SOP_HEAD = (
     "pytorch_model.bin",
     "sop_head.safetensors",
 )
+INDEX = ".index.json"  # behind the name of weights that are divided among several files
 
 # Tensors of a file that are ignored: position ids of old releases, copies of tied weights, and the
 # head that BERT's code leaves beside its MLM head.
@@ -47,6 +49,8 @@ ENCODER = "transformer."
 HEADS = MLM, SOP, CLASSIFIER = ("cls.", "sop.", "classifier.")
 # Names of types in a safetensors header, and torch's names of them.
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64"}
+MOST_TIMES = 10  # the number of parameters without groups, over that with groups
+WEIGHT_TYPES = ("float64", "float32", "float16", "bfloat16")
 
 Stored = TypeVar("Stored", bound="StoredModel")
 Model = TypeVar("Model", bound="SavedModel")
@@ -111,14 +115,14 @@ class SavedModel(StoredModel):
             tensors = {
                 name: tensor for name, tensor in tensors.items() if not name.startswith(CLASSIFIER)
             }
-        try:
-            model = cls(SqueezeBertConfig(**config.model_dump() | changes))
-        except (RuntimeError, MemoryError) as error:
-            raise UserError(
-                f"A model of the sizes in {folder / CONFIG} does not fit into memory "
-                f"({str(error).splitlines()[0]:.200}). Give a folder whose config.json and weights "
-                "belong together."
-            ) from error
+        wanted = SqueezeBertConfig(**config.model_dump() | changes)
+        stored = sum(tensor.numel() for tensor in tensors.values())
+        if wanted.about_parameters() > MOST_TIMES * stored + 10_000_000:
+            # The memory for such a model may not exist, and its tensors do not fit.
+            with torch.device("meta"):
+                cls(wanted)._load(tensors, folder, fresh)
+        with enough_memory(folder):
+            model = cls(wanted)
         model._load(tensors, folder, fresh)
         return model
 
@@ -174,6 +178,7 @@ class SavedModel(StoredModel):
             for name in tensors
             if name not in own and not name.startswith(others)
         ]
+        problems += misfits({name: torch_name(tensor) for name, tensor in matching.items()})
         problems += [
             f"{name} has shape {tuple(tensor.shape)} instead of {tuple(own[name].shape)}"
             for name, tensor in matching.items()
@@ -182,10 +187,58 @@ class SavedModel(StoredModel):
         if problems:
             raise UserError(
                 f"The weights in {folder} do not fit {type(self).__name__} as {CONFIG} describes "
-                f"it: {'; '.join(problems)}. Is this the right folder, and were its files saved "
+                f"it: {first_of(problems)}. Is this the right folder, and were its files saved "
                 "together?"
             )
         self.load_state_dict(matching, strict=False)
+
+
+def first_of(problems: Sequence[str], most: int = 12) -> str:
+    """Return the first problems in a line, and the number of the others."""
+    others = len(problems) - most
+    return "; ".join(problems[:most]) + (f"; and {others:,} others" if others > 0 else "")
+
+
+@contextmanager
+def enough_memory(folder: Path) -> Iterator[None]:
+    """Raise UserError if the block cannot get the memory for a model of the sizes in `folder`."""
+    try:
+        yield
+    except (MemoryError, RuntimeError) as error:
+        if isinstance(error, RuntimeError) and "alloc" not in str(error):
+            raise
+        raise UserError(
+            f"There is not enough memory for a model of the sizes in {folder / CONFIG}. Check the "
+            "sizes there, or use a machine with more memory."
+        ) from error
+
+
+def misfits(types: Mapping[str, str]) -> list[str]:
+    """Return a problem for each weight or bias that is stored in a type of other numbers.
+
+    Bytes of a quantised model would be taken for the weights themselves.
+
+    types: torch's name of each tensor's type, by the tensor's name.
+    """
+    return [
+        f"{name} has type {dtype} instead of {', '.join(WEIGHT_TYPES[:-1])} or {WEIGHT_TYPES[-1]}"
+        for name, dtype in types.items()
+        if name.endswith(("weight", "bias")) and dtype not in WEIGHT_TYPES
+    ]
+
+
+def stored_types(folder: Path) -> dict[str, str]:
+    """Return torch's names of the types of all tensors in safetensors files, by tensor.
+
+    Raises:
+        UserError: there are no weights, or they cannot be read.
+    """
+    types: dict[str, str] = {}
+    with _readable(folder):
+        for path in _weight_files(folder):
+            if path.name != OLD_WEIGHTS:
+                types |= {name: stored.dtype for name, stored in _header_of(path).items()}
+    return types
 
 
 def _has_head(names: Iterable[str], head: str) -> bool:
@@ -274,16 +327,67 @@ def read_tensors(folder: Path) -> dict[str, Tensor]:
 
 
 def _weight_files(folder: Path) -> list[Path]:
-    """Return the file with the weights, and that of the SOP head if it exists."""
-    candidates = [folder / WEIGHTS, folder / OLD_WEIGHTS]
-    weights = next((file for file in candidates if file.exists()), None)
-    if weights is None:
-        raise UserError(
-            f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the "
-            "folder of a saved model."
-        )
+    """Return the files with the weights, and that of the SOP head if it exists."""
     sop_head = folder / SOP_HEAD
-    return [weights, sop_head] if sop_head.exists() else [weights]
+    heads = [sop_head] if sop_head.exists() else []
+    if (folder / WEIGHTS).exists():
+        return [folder / WEIGHTS, *heads]
+    if (folder / f"{WEIGHTS}{INDEX}").exists():
+        return [*shards(folder, WEIGHTS), *heads]
+    if (folder / OLD_WEIGHTS).exists():
+        return [folder / OLD_WEIGHTS, *heads]
+    if (folder / f"{OLD_WEIGHTS}{INDEX}").exists():
+        raise UserError(
+            f"{folder} has its weights in several files of the old form {OLD_WEIGHTS}. Save it as "
+            f"{WEIGHTS}: transformers' save_pretrained writes this form."
+        )
+    raise UserError(
+        f"{folder} has no weights: neither {WEIGHTS} nor {OLD_WEIGHTS} is there. Give the "
+        "folder of a saved model."
+    )
+
+
+def check_shards(folder: Path) -> None:
+    """Check the indices of weights in `folder`, before a library follows them.
+
+    Raises:
+        UserError: an index is damaged, or names a file that is not in the folder.
+    """
+    for weights in (WEIGHTS, OLD_WEIGHTS):
+        if (folder / f"{weights}{INDEX}").exists():
+            shards(folder, weights)
+
+
+def shards(folder: Path, weights: str) -> list[Path]:
+    """Return the files among which weights are divided, as their index names them, in order.
+
+    Raises:
+        UserError: the index is damaged, or names a file that is not in the folder.
+    """
+    path = folder / f"{weights}{INDEX}"
+    try:
+        names = set(json.loads(path.read_text(encoding="utf-8"))["weight_map"].values())
+        in_order = sorted(names)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(
+            f"{path} is no index of weights: it has no weight_map from tensors to files "
+            f"({type(error).__name__}: {error}). Save or download the model again."
+        ) from error
+    for name in in_order:
+        # A name with a folder in it could lead to any file of this machine.
+        if not isinstance(name, str) or name in ("", ".", "..") or re.search(r"[/\\\0]", name):
+            raise UserError(
+                f"{path} names the file {name!r}, and weights are read only from {folder} itself. "
+                "Get the model from somebody whom you trust."
+            )
+        if not (folder / name).is_file():
+            raise UserError(
+                f"{folder} lacks the file {name}, which {path.name} names. Save or download the "
+                "model again."
+            )
+    if not in_order:
+        raise UserError(f"{path} names no files. Save or download the model again.")
+    return [folder / name for name in in_order]
 
 
 @contextmanager
@@ -307,9 +411,14 @@ def _header_of(path: Path) -> dict[str, StoredTensor]:
     return entries
 
 
+def torch_name(tensor: Tensor) -> str:
+    """Return torch's name of a tensor's type, such as float32."""
+    return str(tensor.dtype).removeprefix("torch.")
+
+
 def _entries(tensors: Mapping[str, Tensor]) -> dict[str, StoredTensor]:
     return {
-        name: StoredTensor(str(tensor.dtype).removeprefix("torch."), tuple(tensor.shape))
+        name: StoredTensor(torch_name(tensor), tuple(tensor.shape))
         for name, tensor in tensors.items()
     }
 

@@ -12,6 +12,13 @@ from sqzb.errors import Problem
 MODEL_TYPE = "squeezebert"
 # No model comes near these sizes: a larger number is a slip, and would ask for terabytes.
 LARGEST_SIZE, MOST_LAYERS = 2**24, 2**10
+# The largest published encoders have half of this. More is a wrong digit, or a damaged file.
+MOST_PARAMETERS = 20_000_000_000
+SIZES = (
+    *("vocab_size", "hidden_size", "intermediate_size"),
+    *("max_position_embeddings", "type_vocab_size"),
+)
+MOST_LABELS = 1_000_000
 # Fields of the old classifier that a new one does not keep.
 OF_LABELS: dict[str, None] = dict.fromkeys(
     ("problem_type", "thresholds", "calibration_temperature", "label_scale")
@@ -25,7 +32,7 @@ class SqueezeBertConfig(BaseModel):
     because it always equals `hidden_size`, as in the published implementation.
     """
 
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True, allow_inf_nan=False)
 
     vocab_size: int = Field(
         30522,
@@ -57,7 +64,9 @@ class SqueezeBertConfig(BaseModel):
     initializer_range: float = Field(
         0.02, gt=0, description="standard deviation of the initial weights"
     )
-    layer_norm_eps: float = Field(1e-12, gt=0, description="added to the variance in layer norms")
+    layer_norm_eps: float = Field(
+        1e-12, gt=0, lt=1, description="added to the variance in layer norms"
+    )
     pad_token_id: int = Field(0, ge=0, description="number of the padding token")
     q_groups: int = Field(4, ge=1, description="groups of the query projection")
     k_groups: int = Field(4, ge=1, description="groups of the key projection")
@@ -115,6 +124,10 @@ class SqueezeBertConfig(BaseModel):
             width, parts = getattr(self, size), getattr(self, divisor)
             if width % parts:
                 problems.append((divisor, f"{parts} does not divide {size} = {width}"))
+        if self.about_parameters() > MOST_PARAMETERS:
+            fields = type(self).model_fields
+            largest = max(SIZES, key=lambda size: getattr(self, size) / fields[size].default)
+            problems.append((largest, f"{getattr(self, largest)} makes a model that is too large"))
         if self.pad_token_id >= self.vocab_size:
             problems.append(
                 (
@@ -136,6 +149,13 @@ class SqueezeBertConfig(BaseModel):
             if problem is not None:
                 problems.append(("thresholds", problem))
         return problems
+
+    def about_parameters(self) -> int:
+        """Return the number of parameters without groups, biases and heads."""
+        width = self.hidden_size
+        rows = self.vocab_size + self.max_position_embeddings + self.type_vocab_size
+        layer = 4 * width * width + 2 * width * self.intermediate_size
+        return rows * width + self.num_hidden_layers * layer
 
     def _problem_of_thresholds(self, thresholds: list[float]) -> str | None:
         if self.problem_type != "multi_label_classification":
@@ -162,10 +182,9 @@ class SqueezeBertConfig(BaseModel):
         if "id2label" in known:
             known["id2label"] = _labels(known["id2label"])
         elif isinstance(values.get("num_labels"), int):
-            n = values["num_labels"]
-            if n > LARGEST_SIZE:
-                raise ValueError(f"num_labels: should be at most {LARGEST_SIZE}, not {n}")
-            known["id2label"] = {index: f"LABEL_{index}" for index in range(n)}
+            if values["num_labels"] > MOST_LABELS:
+                raise ValueError(f"num_labels is {values['num_labels']}, over {MOST_LABELS:,}")
+            known["id2label"] = {index: f"LABEL_{index}" for index in range(values["num_labels"])}
         try:
             config = cls(**known)
         except ValidationError as error:
@@ -200,6 +219,12 @@ def model_type(folder: Path) -> str | None:
     """Return the type of the model in `folder` by its config.json; None if it cannot be read."""
     name = _values(folder).get("model_type")
     return name if isinstance(name, str) else None
+
+
+def label_count(folder: Path) -> int:
+    """Return the `num_labels` in `folder`'s config.json; 0 if there is no such number."""
+    count = _values(folder).get("num_labels")
+    return count if isinstance(count, int) else 0
 
 
 def architectures(folder: Path) -> list[str]:

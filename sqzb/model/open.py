@@ -24,6 +24,8 @@ from sqzb.model.checkpoint import (
     MLM,
     SOP,
     StoredTensor,
+    check_shards,
+    enough_memory,
     read_config,
     read_header,
     refuse_not_finite,
@@ -42,6 +44,8 @@ from sqzb.model.transformers_classifier import (
     TransformersClassifier,
     no_classifier,
     quiet_transformers,
+    read_sizes,
+    refuse_types,
 )
 from sqzb.tokenizer import load_tokenizer
 
@@ -180,7 +184,8 @@ def _open_squeezebert_classifier(
     if tokens:
         cls = SqueezeBertForTokenClassification
     if from_scratch:
-        model = cls(read_config(folder.path).model_copy(update=OF_LABELS | changes))
+        with enough_memory(folder.path):
+            model = cls(read_config(folder.path).model_copy(update=OF_LABELS | changes))
     else:
         model = cls.from_folder(folder.path, **changes)
     take_up_scale(model)
@@ -276,10 +281,10 @@ def _of_transformers(folder: Path, auto: str, name: str) -> Any:
 
     An encoder may lack a pooler, because no caller reads it.
     """
+    check_shards(folder)
     try:
         with quiet_transformers(folder) as transformers:
-            config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
-            config._attn_implementation = None  # a file could name one on the Hub, which is code
+            config = read_sizes(transformers, folder)
             model, about = getattr(transformers, auto).from_pretrained(
                 folder, config=config, output_loading_info=True, dtype=torch.float32, **LOCAL
             )
@@ -290,6 +295,7 @@ def _of_transformers(folder: Path, auto: str, name: str) -> Any:
             f"transformers does not open {folder} as {name} ({' '.join(str(error).split())}). Give "
             "another model."
         ) from error
+    refuse_types(folder)
     missing = sorted(key for key in about["missing_keys"] if not key.startswith("pooler."))
     if missing:
         others = f" and {len(missing) - 1} others" if len(missing) > 1 else ""

@@ -5,6 +5,7 @@ transformers is imported when a model is opened or saved, not with this module.
 
 import errno
 import inspect
+import json
 import re
 import sys
 from collections.abc import Iterator, Mapping
@@ -19,8 +20,8 @@ from torch import Tensor, nn
 
 from sqzb.errors import UserError
 from sqzb.hub import VOCABULARIES
-from sqzb.model.checkpoint import StoredModel
-from sqzb.model.config import OF_LABELS, model_type
+from sqzb.model.checkpoint import StoredModel, check_shards, first_of, misfits, stored_types
+from sqzb.model.config import MOST_LABELS, OF_LABELS, label_count, model_type
 from sqzb.model.heads import ClassificationOutput, classified
 
 
@@ -91,6 +92,7 @@ class TransformersClassifier(StoredModel):
             UserError: transformers cannot open the folder, it has no fast tokenizer that pads on
                 the right, or weights are missing or of another shape.
         """
+        check_shards(folder)
         with quiet_transformers(folder) as transformers:
             tokenizer = _fast_tokenizer(transformers, folder, tokens)
             with _told(folder):
@@ -103,6 +105,7 @@ class TransformersClassifier(StoredModel):
                     ignore_mismatched_sizes=True,  # _check_loaded reports them by name
                     **LOCAL,
                 )
+            refuse_types(folder)
             new_head = "id2label" in changes
             head = _head(model, folder)
             _check_loaded(loading_info, head, new_head, folder)
@@ -193,6 +196,8 @@ _PROBLEM_TYPES = {
     True: (None, "regression", "multi_label_classification"),
     False: (None, "single_label_classification", "multi_label_classification"),
 }
+MOST_LAYERS = 1000
+MOST_TOKENS = 10_000_000
 # The Hub is not asked again, and no file that is loaded can run code.
 LOCAL = {"local_files_only": True, "trust_remote_code": False}
 
@@ -215,7 +220,7 @@ def quiet_transformers(folder: Path) -> Iterator[Any]:
     The callers report the problems that matter.
 
     Raises:
-        UserError: transformers is not installed.
+        UserError: transformers is not installed, or config.json has a huge number of labels.
     """
     try:
         import transformers
@@ -224,6 +229,11 @@ def quiet_transformers(folder: Path) -> Iterator[Any]:
             f"{folder} holds a model of type {model_type(folder)}, which needs transformers: "
             "pip install 'sqzb[hf]'"
         ) from None
+    if label_count(folder) > MOST_LABELS:  # the library would make a name for each
+        raise UserError(
+            f"{folder / 'config.json'} has num_labels {label_count(folder)}, and {MOST_LABELS:,} "
+            "are the most. Correct the file, or get it again."
+        )
     logging: Any = transformers.utils.logging
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
@@ -251,9 +261,37 @@ def _told(folder: Path) -> Iterator[None]:
         ) from error
 
 
-def _config(transformers: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
+def read_sizes(transformers: Any, folder: Path) -> Any:
+    """Return the PretrainedConfig in `folder`.
+
+    Raises:
+        UserError: a size is so large that the model would take all memory, or all time.
+    """
     config = transformers.AutoConfig.from_pretrained(folder, **LOCAL)
     config._attn_implementation = None  # a file could name one on the Hub, which is code
+    for name, value in config.to_dict().items():
+        most = MOST_LAYERS if "layers" in name else MOST_TOKENS
+        is_size = "layers" in name or name.endswith(("_size", "_dim", "embeddings", "positions"))
+        if is_size and isinstance(value, int) and value > most:
+            raise UserError(
+                f"{folder / 'config.json'} has {name} {value}, and {most:,} are the most. "
+                "Correct the file, or get it again."
+            )
+    return config
+
+
+def refuse_types(folder: Path) -> None:
+    """Raise UserError if weights are stored in a type that holds no weights, such as int8."""
+    problems = misfits(stored_types(folder))
+    if problems:
+        raise UserError(
+            f"The weights in {folder} cannot be used: {first_of(problems)}. Give a model that is "
+            "not quantised."
+        )
+
+
+def _config(transformers: Any, folder: Path, changes: Mapping[str, Any]) -> Any:
+    config = read_sizes(transformers, folder)
     if "id2label" in changes:
         config.id2label = changes["id2label"]
         config.label2id = {label: number for number, label in changes["id2label"].items()}
@@ -324,6 +362,7 @@ def _fast_tokenizer(transformers: Any, folder: Path, tokens: bool) -> Any:
             f"{folder} has no tokenizer: none of {', '.join(VOCABULARIES)} is there. "
             "Save the model's tokenizer in the same folder."
         )
+    _refuse_huge_ids(folder / "tokenizer.json")
     with _told(folder):
         tokenizer = transformers.AutoTokenizer.from_pretrained(folder, **LOCAL)
         if tokens and '"add_prefix_space":false' in tokenizer.backend_tokenizer.to_str():
@@ -341,6 +380,20 @@ def _fast_tokenizer(transformers: Any, folder: Path, tokens: bool) -> Any:
                 "cannot be made. Give another model."
             )
     return tokenizer
+
+
+def _refuse_huge_ids(path: Path) -> None:
+    """Raise UserError if a token has an id up to which the library would allocate memory."""
+    try:
+        vocabulary = json.loads(path.read_text(encoding="utf-8"))["model"]["vocab"]
+        largest = max(vocabulary.values())
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError):
+        return  # there is no such table of ids; transformers reports damage
+    if isinstance(largest, int) and largest > MOST_TOKENS:
+        raise UserError(
+            f"{path} gives a token the id {largest}, and {MOST_TOKENS:,} are the most. Correct the "
+            "file, or get it again."
+        )
 
 
 def _positions(model: Any) -> int:
@@ -392,6 +445,6 @@ def _check_loaded(
     ]
     if problems:
         raise UserError(
-            f"The weights in {folder} do not fit its config.json: {'; '.join(problems)}. Is this "
+            f"The weights in {folder} do not fit its config.json: {first_of(problems)}. Is this "
             "the right folder, and were its files saved together?"
         )
