@@ -1,6 +1,7 @@
 """GLUE's examples, from GLUE's own files or from the Hub; labels in the order of `task.labels`."""
 
 import codecs
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -154,6 +155,13 @@ class _Table(NamedTuple):
                 )
 
     def _index(self, column: str) -> int:
+        if self.columns.count(column) > 1:
+            first = self.columns.index(column)
+            second = self.columns.index(column, first + 1)
+            raise UserError(
+                f"{self.path}:1: columns {first + 1} and {second + 1} are both called {column!r}. "
+                "Give each a name of its own, or get the file again."
+            )
         if column in self.columns:
             return self.columns.index(column)
         present = ", ".join(map(repr, self.columns))
@@ -187,7 +195,7 @@ def _read_table(task: Task, path: Path, header: Sequence[str] = ()) -> _Table:
     lines = raw.split(b"\n")
     while lines and lines[-1] in (b"", b"\r"):
         lines.pop()
-    first = _cells(lines[0], f"{path}:1") if lines else []
+    first = [name.strip() for name in _cells(lines[0], f"{path}:1")] if lines else []
     headed = not header or set(task.file_columns) <= set(first)
     columns, lines = (first, lines[1:]) if headed else (header, lines)
     if not lines:
@@ -203,9 +211,16 @@ def _cells(line: bytes, where: str) -> list[str]:
     try:
         return line.removesuffix(b"\r").decode("utf-8").split("\t")
     except UnicodeDecodeError as error:
+        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+            file = where.rpartition(":")[0]
+            raise UserError(
+                f"{file} is UTF-16. Convert the file (iconv -f UTF-16 -t UTF-8 {file} > NEW), or "
+                "get it again."
+            ) from error
         raise UserError(
             f"{where}: the file is not UTF-8 (byte {line[error.start]:#04x}, after {error.start} "
-            "others of the line). Get the file again, or convert it to UTF-8."
+            "others of the line). It is probably Windows-1252. Convert it (iconv -f WINDOWS-1252 "
+            f"-t UTF-8 {where.rpartition(':')[0]} > NEW), or get it again."
         ) from error
 
 
@@ -232,6 +247,7 @@ def _unlabelled(task: Task, table: _Table) -> Iterator[Example]:
     for row, (*sentences, index) in table.select(
         (*task.file_columns, task.file_index), task.skip_short
     ):
+        index = _whole(index)
         if not (index.isascii() and index.isdigit()):
             problem = "must be a whole number"
         elif index in lines:
@@ -252,8 +268,8 @@ def _label(task: Task, value: str, where: str) -> int | float:
     Labels are matched by what GLUE's files write, name or number, because code bases order the
     names differently.
     """
-    if value in task.file_labels:
-        return task.file_labels.index(value)
+    if _whole(value) in task.file_labels:
+        return task.file_labels.index(_whole(value))
     score = _score(value) if task.regression else None
     if score is not None:
         return score
@@ -266,6 +282,11 @@ def _label(task: Task, value: str, where: str) -> int | float:
         f"{where}: the label in column {task.file_label!r} is {value!r}, and must be {allowed}. "
         "Correct the row, or get the file again."
     )
+
+
+def _whole(value: str) -> str:
+    """Return a label or a number without spaces around it; 1.0, as spreadsheets have it, is 1."""
+    return re.sub(r"(?<=[0-9])\.0+$", "", value.strip())
 
 
 def _score(value: Any) -> float | None:
@@ -373,16 +394,15 @@ def _from_msr(task: Task, split: str, folder: Path) -> list[Example]:
 
 
 def _validation_rows(table: _Table, ids: _Table) -> set[int]:
-    rows = {tuple(pair): row for row, pair in table.select(MSR_ID_COLUMNS)}
-    unknown = next(
-        (row for row, pair in ids.select(MSR_ID_COLUMNS) if tuple(pair) not in rows), None
-    )
+    rows = {tuple(map(_whole, pair)): row for row, pair in table.select(MSR_ID_COLUMNS)}
+    listed = [(row, tuple(map(_whole, pair))) for row, pair in ids.select(MSR_ID_COLUMNS)]
+    unknown = next((row for row, pair in listed if pair not in rows), None)
     if unknown is not None:
         raise UserError(
             f"{ids.where(unknown)}: no row of {table.path.name} has this pair of ids. Get "
             f"{ids.path.name} (two columns of ids, no header) or the other file again."
         )
-    return {rows[tuple(pair)] for _, pair in ids.select(MSR_ID_COLUMNS)}
+    return {rows[pair] for _, pair in listed}
 
 
 # The Hub

@@ -742,3 +742,38 @@ def test_reading_files_does_not_load_datasets(
     monkeypatch.setitem(sys.modules, "datasets", None)  # an import of it would now fail
     write(tmp_path / "RTE/dev.tsv", RTE_HEADER, "0\ta\tb\tentailment")
     assert len(load_split(RTE, "validation", tmp_path)) == 1
+
+
+@pytest.mark.parametrize("end", ["", " ", "\t", "  "])
+@pytest.mark.parametrize("label", ["1", "1.0", " 1", "1 ", "1.00"])
+def test_spaces_and_decimals_of_a_label_are_harmless(tmp_path: Path, label: str, end: str) -> None:
+    header = MRPC_HEADER.replace("Quality", "Quality ")
+    write(tmp_path / "MRPC/dev.tsv", header, f"{label}\t5\t6\tone a \tb{end}")
+    [example] = load_split(MRPC, "validation", tmp_path)
+    assert (example.label, example.text_a) == (1, "one a ")
+
+
+@pytest.mark.parametrize("label", ["1.5", "2", "1.", "1,0", "one"])
+def test_other_labels_are_not(tmp_path: Path, label: str) -> None:
+    write(tmp_path / "MRPC/dev.tsv", MRPC_HEADER, f"{label}\t5\t6\ta\tb")
+    assert "must be 0 or 1" in refusal(MRPC, "validation", tmp_path)
+
+
+def test_ids_of_microsofts_files_may_have_spaces_and_decimals(tmp_path: Path) -> None:
+    write(tmp_path / "MRPC/msr_paraphrase_train.txt", MRPC_HEADER, "1\t5\t6\ta\tb", "0\t7\t8\tc\td")
+    write(tmp_path / "MRPC/dev_ids.tsv", "5.0\t6 ")
+    assert [example.text_a for example in load_split(MRPC, "validation", tmp_path)] == ["a"]
+
+
+def test_a_column_that_is_there_twice_is_refused(tmp_path: Path) -> None:
+    write(tmp_path / "RTE/dev.tsv", f"{RTE_HEADER}\tlabel", "0\ta\tb\tentailment\tentailment")
+    assert "columns 4 and 5 are both called 'label'" in refusal(RTE, "validation", tmp_path)
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "cp1252"])
+def test_the_encoding_is_recognised(tmp_path: Path, encoding: str) -> None:
+    text = f"{RTE_HEADER}\n0\tcafé\tb\tentailment\n"
+    (tmp_path / "RTE").mkdir()
+    (tmp_path / "RTE/dev.tsv").write_bytes(text.encode(encoding))
+    name = {"utf-16": "UTF-16", "cp1252": "WINDOWS-1252"}[encoding]
+    assert f"iconv -f {name} -t UTF-8" in refusal(RTE, "validation", tmp_path)
