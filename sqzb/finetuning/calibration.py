@@ -17,6 +17,7 @@ from sqzb.data.metrics.calibration import (
 from sqzb.finetuning.encode import Encoded
 from sqzb.finetuning.evaluation import Logits
 
+LEAST_EXAMPLES = 100  # to fit a temperature on
 ECE, ECE_CALIBRATED = "ece", "ece_calibrated"
 
 
@@ -48,6 +49,8 @@ def calibrate(
 ) -> Calibration:
     """Fit the settings that this kind of label has, on all validation examples together.
 
+    A temperature is fitted on LEAST_EXAMPLES or more.
+
     logits, validation: by split.
     """
     if not isinstance(kind, Classes | Labels) or not validation:
@@ -55,11 +58,19 @@ def calibrate(
     all_logits, labels = _all(logits, validation)
     if not np.isfinite(all_logits).all():
         return Calibration()  # of a model that has diverged
+    if too_few_to_calibrate(kind, validation):
+        return Calibration()
     if isinstance(kind, Classes):
         return Calibration(temperature=fit_temperature(all_logits, labels))
     probabilities = sigmoid(all_logits)
     columns = zip(probabilities.T, labels.T, strict=True)
     return Calibration(thresholds=[_inside(best_threshold(*column)) for column in columns])
+
+
+def too_few_to_calibrate(kind: Kind, validation: Mapping[str, Encoded]) -> bool:
+    """Return whether a temperature of classes would be that of a few examples by chance."""
+    n = sum(len(split.labels) for split in validation.values())
+    return isinstance(kind, Classes) and n < LEAST_EXAMPLES
 
 
 def calibration_errors(

@@ -16,7 +16,12 @@ from sqzb.data.dataset import DataSet, Example
 from sqzb.data.metrics import shown
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
-from sqzb.finetuning.calibration import calibrate, calibration_errors
+from sqzb.finetuning.calibration import (
+    LEAST_EXAMPLES,
+    calibrate,
+    calibration_errors,
+    too_few_to_calibrate,
+)
 from sqzb.finetuning.data import write_known
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import (
@@ -429,6 +434,10 @@ class Finetuning:
             title = f"Finetuned {self.folder}{which}"
             print_validation_report(title, data, self.figures, splits)
             print_details(data, logits, splits, calibration.thresholds)
+            if isinstance(data, OwnData) and too_few_to_calibrate(data.kind, splits):
+                console.out.print(
+                    f"No calibration: its temperature needs {LEAST_EXAMPLES} validation examples."
+                )
             print_next_commands(self.folder, data)
 
     # The plan

@@ -17,8 +17,8 @@ def drawn(examples: int, outputs: int, seed: int) -> NDArray[np.float32]:
 
 
 def test_the_temperature_is_of_all_splits() -> None:
-    logits = {split: drawn(40, 3, seed) for seed, split in enumerate(SPLITS)}
-    labels = {split: drawn(40, 3, seed + 9).argmax(1) for seed, split in enumerate(SPLITS)}
+    logits = {split: drawn(50, 3, seed) for seed, split in enumerate(SPLITS)}
+    labels = {split: drawn(50, 3, seed + 9).argmax(1) for seed, split in enumerate(SPLITS)}
     encoded = {split: Encoded([], [], labels[split], 0) for split in SPLITS}
     found = calibrate(Classes(("a", "b", "c")), logits, encoded)
     due = fit_temperature(np.concatenate([*logits.values()]), np.concatenate([*labels.values()]))
@@ -27,6 +27,15 @@ def test_the_temperature_is_of_all_splits() -> None:
     assert 0 <= errors["ece_calibrated"] < errors["ece"] <= 1
     assert found.changes_figures(shows_errors=True)
     assert not found.changes_figures(shows_errors=False)
+
+
+@pytest.mark.parametrize("n", [1, 2, 99, 100])
+def test_a_temperature_needs_a_hundred_examples(n: int) -> None:
+    logits = {"validation": drawn(n, 3, 0)}
+    labels = {"validation": Encoded([], [], drawn(n, 3, 1).argmax(1), 0)}
+    found = calibrate(Classes(("a", "b", "c")), logits, labels)
+    assert (found.temperature is None) == (n < 100)
+    assert bool(calibration_errors(found, logits, labels)) == (n >= 100)
 
 
 def test_each_label_has_a_threshold_of_its_own() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from sqzb.data.metrics.calibration import nll, sigmoid
 from sqzb.data.own import KindName, OwnData
 from sqzb.errors import UserError
 from sqzb.evaluate import evaluate_task
+from sqzb.finetuning import calibration
 from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.finetuned import open_finetuned
 from sqzb.finetuning.job import finetune
@@ -64,6 +66,14 @@ def recipe(pretrained: Path, output: Path, **changes: object) -> FinetuneRecipe:
         "keep_checkpoints": 9,
     }
     return FinetuneRecipe.model_validate(settings | changes)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def few_are_enough() -> Iterator[None]:
+    """Let a temperature be fitted on the 48 validation examples of these tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(calibration, "LEAST_EXAMPLES", 40)
+        yield
 
 
 @pytest.fixture(scope="module")
