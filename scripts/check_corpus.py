@@ -19,7 +19,8 @@ from tokenizers import Tokenizer
 
 from sqzb import console
 from sqzb.bench.report import parser
-from sqzb.corpus.build import RECIPE, verify
+from sqzb.corpus.build import verify
+from sqzb.corpus.manifest import RECIPE
 from sqzb.corpus.sources import documents, units
 from sqzb.corpus.store import TRAIN, Corpus
 from sqzb.corpus.text import Cleaner

@@ -114,7 +114,7 @@ def test_a_damaged_index_is_refused(folder: Path, index: str) -> None:
     assert (INDEX in message and "again" in message) or "read only from" in message
 
 
-VALUES = st.sampled_from(
+VALUES: st.SearchStrategy[Any] = st.sampled_from(
     [None, "x", "1", -1, 0, 1, 2**31, 2**40, 2**70, 1.5, 1e300, float("inf"), [], {}, True]
 )
 KEYS = (
