@@ -6,12 +6,8 @@ again each file that is damaged or missing.
 """
 
 import errno
-import json
-import math
 import os
 import shutil
-import time
-from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -19,50 +15,29 @@ import yaml
 from tokenizers import Tokenizer
 
 from sqzb import console
+from sqzb.corpus.claim import BEFORE, check_folder, check_mended, claim, list_units
 from sqzb.corpus.executors import Run, open_executor
 from sqzb.corpus.manifest import (
     RECIPE,
-    UNITS,
-    WITHOUT_EFFECT,
     damaged,
     make_manifest,
     recipe_sha256,
     report,
 )
+from sqzb.corpus.progress import Progress
 from sqzb.corpus.shards import (
     ShardRecord,
     check_bad,
-    record_path,
-    records_of,
-    shard_path,
     write_unit,
 )
-from sqzb.corpus.source_keys import check_keys
-from sqzb.corpus.sources import Unit, about_files, documents, local_files, units
-from sqzb.corpus.store import HELDOUT, MANIFEST, SHARDS, TRAIN, Corpus, read_manifest, relative
+from sqzb.corpus.sources import Unit
+from sqzb.corpus.store import HELDOUT, MANIFEST, TRAIN, Corpus, read_manifest
 from sqzb.corpus.tables import Table, find_repeated, write_table
-from sqzb.corpus.text import DROPPING, NO_ENDS, READ, Cleaner
-from sqzb.draws import Permutation
-from sqzb.errors import RecipeError, UserError
-from sqzb.files import ASIDE, check_output_folder, locked, sha256, whole_file, write_json
-from sqzb.hub import local_folder
-from sqzb.recipe import CorpusRecipe, dump_recipe, load_recipe
-from sqzb.tokenizer import TOKENIZER_FILES, load_tokenizer, save_tokenizer, train_tokenizer
-
-VOCABULARY = "vocab.txt"
-
-# The manifest of a finished corpus, while the corpus is repaired or cut to other lengths.
-BEFORE = "manifest.before.json"
-
-# Keys that stage one does not use: they may change between calls of the command.
-STAGE_TWO = {
-    "output",
-    "sequence_lengths",
-    "short_seq_prob",
-    "heldout",
-    "drop_duplicates",
-    "max_bad_documents",
-}
+from sqzb.corpus.text import DROPPING, NO_ENDS, READ
+from sqzb.corpus.vocabulary import vocabulary_of
+from sqzb.errors import UserError
+from sqzb.files import locked, write_json
+from sqzb.recipe import CorpusRecipe
 
 # Bytes of a corpus for a byte of its text, with 16 and with 32 bits a token, and some to spare:
 # English with 16 bits takes 0.5 to 0.65.
@@ -81,8 +56,8 @@ def build(recipe: CorpusRecipe, workers: int | None = None, executor: str = "pro
         UserError: the sources, the folder, the disk or a worker process prevent it.
     """
     folder = Path(recipe.output)
-    _check_folder(folder)
-    work = _units(folder, recipe)
+    check_folder(folder)
+    work = list_units(folder, recipe)
     if not work:
         raise UserError("The sources contain no documents. Check the paths of the sources.")
     try:
@@ -91,7 +66,7 @@ def build(recipe: CorpusRecipe, workers: int | None = None, executor: str = "pro
             if not is_ours:
                 advice = "Wait for it, or give another --output."
                 raise UserError(f"Another prepare-corpus is writing to {folder}. {advice}")
-            if _claim(folder, recipe, work):
+            if claim(folder, recipe, work):
                 with open_executor(executor, workers or _workers(work)) as run:
                     _run_stages(folder, recipe, work, run)
             else:
@@ -112,10 +87,10 @@ def _workers(work: list[Unit]) -> int:
 
 
 def _run_stages(folder: Path, recipe: CorpusRecipe, work: list[Unit], run: Run) -> None:
-    tokenizer = _vocabulary(folder, recipe, work)
+    tokenizer = vocabulary_of(folder, recipe, work)
 
     records = _shards(folder, recipe, work, tokenizer, run)
-    _check_mended(folder, records)
+    check_mended(folder, records)
     _check_kept(folder, recipe, records)
 
     _tables(folder, recipe, work, records, tokenizer, run)
@@ -162,218 +137,6 @@ def _check_recipe(folder: Path, manifest: dict[str, Any]) -> None:
         )
 
 
-# The folder
-
-
-def _check_folder(folder: Path) -> None:
-    """Check that the folder is new or empty, or holds a corpus that was begun.
-
-    Raises:
-        UserError: the folder holds something else.
-        OSError: the folder cannot be made.
-    """
-    if (folder / RECIPE).exists():
-        return
-    if not folder.exists():
-        check_output_folder(folder)  # before the sources are listed, which may take long
-        return
-    # If the command was killed while it wrote its first file, that file is alone in the folder.
-    first_file = f"{RECIPE}{ASIDE}"
-    if not folder.is_dir():
-        raise UserError(f"{folder} is a file, not a folder. Give another --output.")
-    if any(path.name != first_file for path in folder.iterdir()):
-        raise UserError(f"The folder {folder} holds other files. Give another --output.")
-
-
-def _units(folder: Path, recipe: CorpusRecipe) -> list[Unit]:
-    """Return all units of all sources.
-
-    Raises:
-        RecipeError: a source has a key without effect.
-
-    The units of a Hub data set are those of the commit with which the work in the folder began.
-    """
-    begun: dict[str, str | None] = {}
-    for row in _listed(folder) or []:
-        unit = Unit(*row)
-        begun[unit.source] = unit.revision
-
-    work: list[Unit] = []
-    for name, source in recipe.sources.items():
-        revision = begun.get(name) or source.revision
-        listing = local_files(source)
-        for line in about_files(name, source, listing):
-            console.out.print(line)
-        of_source = units(name, source.model_copy(update={"revision": revision}), listing)
-        check_keys(name, source, {unit.kind for unit in of_source})
-        work += of_source
-    return work
-
-
-def _listed(folder: Path) -> list[Any] | None:
-    """Return the units of the work that was begun, as lists; None if there are none.
-
-    Raises:
-        UserError: the file is damaged.
-    """
-    try:
-        listed: list[Any] = json.loads((folder / UNITS).read_text(encoding="utf-8"))
-        return listed
-    except FileNotFoundError:
-        return None
-    except (ValueError, RecursionError) as error:
-        advice = f"Remove {folder} to start from scratch."
-        raise UserError(f"{folder / UNITS} is damaged ({error}). {advice}") from error
-
-
-def _claim(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> bool:
-    """Prepare the folder for the recipe; return whether there is anything to do.
-
-    Damaged files of a finished corpus are removed, so that they are made again.
-
-    Raises:
-        UserError: the folder holds a corpus of another recipe or of other sources.
-    """
-    if (folder / RECIPE).exists():
-        changed = _changed_keys(folder, recipe)
-        as_listed = json.loads(json.dumps(work))
-        if _listed(folder) not in (None, as_listed):
-            raise UserError(
-                f"The sources have changed since the corpus in {folder} was started. "
-                "Restore them, or remove that folder to start from scratch."
-            )
-        if (folder / MANIFEST).exists():
-            (folder / BEFORE).unlink(missing_ok=True)
-            problems = damaged(folder)
-            if not problems and changed <= WITHOUT_EFFECT:
-                return False
-            _take_apart(folder, problems)
-
-    with whole_file(folder / RECIPE) as aside:
-        aside.write_text(dump_recipe(recipe), encoding="utf-8")
-    write_json(folder / UNITS, work)
-    return True
-
-
-def _changed_keys(folder: Path, recipe: CorpusRecipe) -> set[str]:
-    """Return the keys of the recipe that differ from the recipe in the folder.
-
-    Raises:
-        UserError: stage one uses such a key, or the folder's recipe is not valid.
-    """
-    before = _recipe_of(folder)
-    keys = type(recipe).model_fields
-    changed = [key for key in keys if getattr(before, key) != getattr(recipe, key)]
-
-    other = [key for key in changed if key not in STAGE_TWO]
-    if other:
-        differ = "differs" if len(other) == 1 else "differ"
-        raise UserError(
-            f"{folder} holds a corpus of another recipe: {', '.join(other)} {differ} from "
-            f"{folder / RECIPE}. Give another --output, or remove that folder."
-        )
-    return set(changed)
-
-
-def _recipe_of(folder: Path) -> CorpusRecipe:
-    try:
-        return load_recipe(CorpusRecipe, folder / RECIPE, stored=True)
-    except RecipeError as error:
-        problem = "holds no corpus that this version can resume"
-        raise UserError(f"{folder} {problem}. Give another --output.") from error
-
-
-def _take_apart(folder: Path, names: Iterable[str]) -> None:
-    """Remove the damaged files, and put the manifest aside until all files are there again."""
-    for name in names:
-        _remove(folder, name)
-        console.warn(f"{name} is damaged or missing and is rebuilt.")
-    (folder / MANIFEST).replace(folder / BEFORE)
-
-
-def _remove(folder: Path, name: str) -> None:
-    """Remove a file of the corpus; with a shard, also its record."""
-    path = folder / name
-    path.unlink(missing_ok=True)
-    if path.parent.name == SHARDS:
-        record_path(folder, path.stem).unlink(missing_ok=True)
-
-
-def _check_mended(folder: Path, records: dict[str, ShardRecord]) -> None:
-    """Check that files of a finished corpus that were made again are equal to the files before.
-
-    Raises:
-        UserError: files differ. They are removed, so that the next call makes them once more.
-    """
-    if not (folder / BEFORE).exists():
-        return
-    files = json.loads((folder / BEFORE).read_text(encoding="utf-8"))["files"]
-
-    due: dict[str, str] = {}
-    for name, file in files.items():
-        if name.startswith(f"{SHARDS}/") or name == VOCABULARY:
-            due[name] = file["sha256"]
-    made: dict[str, str] = {}
-    for name, record in records.items():
-        made[relative(shard_path(folder, name))] = record["sha256"]
-    made[VOCABULARY] = sha256(folder / VOCABULARY)
-
-    other = [name for name in due | made if due.get(name) != made.get(name)]
-    for name in other:
-        _remove(folder, name)
-    if other:
-        raise UserError(
-            f"{', '.join(other[:5])} could not be rebuilt with the same content: "
-            f"the sources have changed since the corpus in {folder} was made. "
-            "Restore them, or remove that folder to start from scratch."
-        )
-
-
-# The vocabulary
-
-
-def _vocabulary(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> Tokenizer:
-    """Return the tokenizer of the corpus. The first call loads or trains it and saves it."""
-    vocabulary = recipe.vocabulary
-    if all((folder / name).exists() for name in TOKENIZER_FILES):
-        tokenizer = load_tokenizer(folder)
-    elif vocabulary.path is not None:
-        path = Path(vocabulary.path)
-        tokenizer = load_tokenizer(path if path.is_file() else local_folder(vocabulary.path))
-    else:
-        console.out.print(f"Training a vocabulary of {vocabulary.size:,} WordPieces.")
-        sample = _sample(recipe, work)
-        tokenizer = train_tokenizer(
-            sample, vocabulary.size, vocabulary.lowercase, vocabulary.strip_accents
-        )
-    save_tokenizer(tokenizer, folder, max(recipe.sequence_lengths))
-    return tokenizer
-
-
-def _sample(recipe: CorpusRecipe, work: list[Unit]) -> Iterator[str]:
-    """Yield cleaned text from the start of each unit, in random order, the same amount of each."""
-    order = Permutation(len(work), recipe.seed)[range(len(work))]
-    share = math.ceil(recipe.vocabulary.sample_characters / len(work))
-    with console.bar("Reading a sample", len(work)) as bar:
-        for index in order:
-            left = share
-            for text in _cleaned(recipe, work[index]):
-                yield text[:left]
-                left -= len(text)
-                if left <= 0:
-                    break
-            bar.advance()
-
-
-def _cleaned(recipe: CorpusRecipe, unit: Unit) -> Iterator[str]:
-    """Yield the cleaned documents of a unit, a paragraph a sentence."""
-    source = recipe.sources[unit.source]
-    cleaner = Cleaner(recipe, source)
-    for row in documents(unit, source):
-        if isinstance(row, str) and (document := cleaner.document(row)) is not None:
-            yield "\n\n".join(document.sentences)
-
-
 # Stage one
 
 
@@ -389,7 +152,7 @@ def _shards(
     Raises:
         UserError: the disk has too little space, or too many documents are unreadable.
     """
-    progress = _Progress(folder, work)
+    progress = Progress(folder, work)
     left = [number for number in range(len(work)) if not progress.look(number)]
     _check_disk(folder, progress.total - progress.done, tokenizer)
 
@@ -406,75 +169,6 @@ def _shards(
             bar.to(progress.done, *progress.texts())
             check_bad(*progress.unreadable(), recipe)
     return progress.records()
-
-
-class _Progress:
-    """The progress of stage one, read from the records in the folder.
-
-    `total` and `done` are sizes of units.
-    """
-
-    def __init__(self, folder: Path, work: list[Unit]) -> None:
-        self._folder = folder
-        self._work = work
-        self._records_of: dict[int, dict[str, ShardRecord]] = {}  # by unit and name
-        self._started = time.monotonic()
-        self._first_bytes: int | None = None  # bytes read when `texts` was called first
-        self.total = sum(unit.size for unit in work)
-        self.done = 0
-
-    def look(self, number: int) -> bool:
-        """Read the records of a unit again; return whether the unit is finished."""
-        records: dict[str, ShardRecord] = {}
-        for name, record in records_of(self._folder, number):
-            if record is not None:
-                records[name] = record
-        before = self._records_of.get(number, {})
-        self.done += self._size(number, records) - self._size(number, before)
-        self._records_of[number] = records
-        return _is_finished(records)
-
-    def _size(self, number: int, records: dict[str, ShardRecord]) -> int:
-        """Return the finished part of a unit's size, which may be only an estimate of its text."""
-        size = self._work[number].size
-        if _is_finished(records):
-            return size
-        bytes_read: int = sum(record["counts"][READ]["bytes"] for record in records.values())
-        return min(size, bytes_read)
-
-    def records(self) -> dict[str, ShardRecord]:
-        """Return the records of all units, in order, by name."""
-        records: dict[str, ShardRecord] = {}
-        for number in sorted(self._records_of):
-            records |= self._records_of[number]
-        return records
-
-    def unreadable(self) -> tuple[int, list[str]]:
-        """Return the number of unreadable documents, and location and reason of some of them."""
-        documents = 0
-        named: list[str] = []
-        for record in self.records().values():
-            documents += record["bad"]["documents"]
-            named += record["bad"]["named"]
-        return documents, named
-
-    def texts(self) -> tuple[str, str, str]:
-        """Return speed, documents and tokens for the progress bar."""
-        documents = tokens = bytes_read = 0
-        for record in self.records().values():
-            documents += record["counts"][READ]["documents"]
-            tokens += record["tokens"]
-            bytes_read += record["counts"][READ]["bytes"]
-
-        if self._first_bytes is None:
-            self._first_bytes = bytes_read
-        seconds = max(1e-9, time.monotonic() - self._started)
-        speed = (bytes_read - self._first_bytes) / seconds
-        return f"{speed / 1e6:.1f} MB/s", f"{documents:,} documents", f"{tokens:,} tokens"
-
-
-def _is_finished(records: dict[str, ShardRecord]) -> bool:
-    return any(record["last"] for record in records.values())
 
 
 def _check_disk(folder: Path, text_bytes: int, tokenizer: Tokenizer) -> None:

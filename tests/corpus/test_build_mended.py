@@ -153,7 +153,7 @@ def test_sources_of_other_content_are_told_when_a_shard_is_made_again(
     (folder / lost).unlink()
     if stopped:
         with pytest.MonkeyPatch.context() as patched, pytest.raises(KeyboardInterrupt):
-            stops(patched, build_module, "_check_mended", 0, KeyboardInterrupt)
+            stops(patched, build_module, "check_mended", 0, KeyboardInterrupt)
             build(recipe, workers=1)
     for _ in range(2):  # calling it again does not make it right
         with pytest.raises(
