@@ -13,7 +13,7 @@ Runs = Annotated[
 Price = Annotated[
     float | None,
     typer.Option(
-        min=0, metavar="AMOUNT", help="Price of an hour of the hardware, to show what runs cost."
+        min=0, metavar="AMOUNT", help="Price of an hour of the hardware (default: list price)."
     ),
 ]
 
@@ -28,7 +28,7 @@ def report(
     """Write a page about runs: differences, results, curves, recipes, hardware.
 
     The page needs no network and no other file. The data of its pictures is beside it as CSV.
-    The pictures need matplotlib: pip install 'sqzb[report]'.
+    The pictures need matplotlib, which the extra `report` installs.
     """
     from sqzb.report.page import write_report
 

@@ -19,17 +19,16 @@ def print_comparison(paths: Sequence[str], price: float | None = None) -> None:
     """
     records = read_runs(paths)
     spread = scores(records)
-    tables = [*differences(records), results(records, price)]
-    tables += [spread] if spread is not None else []
-    tables += [table._replace(title=f"{table.title}: validation") for table in metrics(records)]
-    for table in tables:
-        _print(table, len(records))
+    for table in (*differences(records), *results(records, price)):
+        _print(table.narrowed(SIDE_BY_SIDE))
+    if spread is not None:
+        _print(spread)
+    for table in metrics(records):
+        named = table._replace(title=f"{table.title}: validation")
+        _print(named.narrowed(SIDE_BY_SIDE))
 
 
-def _print(table: Table, runs: int) -> None:
-    is_by_run = len(table.header) == runs + 1
-    if is_by_run and runs > SIDE_BY_SIDE and table.rows:
-        table = table.turned()
+def _print(table: Table) -> None:
     if table.rows:
         for number, block in enumerate(_blocks(table, console.out.width)):
             title = f"{table.title}, continued" if number else table.title

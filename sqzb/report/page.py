@@ -25,7 +25,7 @@ from sqzb.report.tables import NONE, Table, differences, hardware, metrics, resu
 
 MOST_COLUMNS = 6  # runs side by side; more are below one another
 MOST_CLASSES = 40  # in a confusion matrix
-SHORT_NAMES = 40  # characters of all class names in the header of a confusion matrix
+SHORT_NAMES = 20  # characters of all class names in the header of a confusion matrix
 MOST_STEPS = 8  # listed of a run's marks
 GENERATOR = '<meta name="generator" content="sqzb'
 COLUMNS = ("run", "series", "step", "mean", "lowest", "highest")
@@ -121,23 +121,22 @@ def page(
         f'<header><h1>{text(title)}</h1><p class="muted">Report of sqzb {__version__}, '
         f"{text(now)}</p></header>\n<main>\n",
     ]
-    parts += [_section(_narrow(table)) for table in differences(records)]
-    parts.append(_section(_narrow(results(records, price))))
+    parts += [_by_run(table) for table in differences(records)]
+    parts += [_by_run(table) for table in results(records, price)]
     spread = scores(records)
     parts += [_section(spread)] if spread is not None else []
     parts.append(_metrics(records))
     parts += [_pictures(section, shown, records, beside) for section, shown in drawn.items()]
-    parts += [_by_label(records), _recipes(records), _section(_narrow(hardware(records)))]
+    parts += [_by_label(records), _recipes(records), _by_run(hardware(records))]
     return "".join([*parts, "</main>\n</body>\n</html>\n"])
-
-
-def _narrow(table: Table) -> Table:
-    """Return the table with runs below one another if there are too many side by side."""
-    return table.turned() if len(table.header) > MOST_COLUMNS + 1 and table.rows else table
 
 
 def _section(table: Table) -> str:
     return f"<section><h2>{text(table.title)}</h2>\n{_table(table)}</section>\n"
+
+
+def _by_run(table: Table) -> str:
+    return _section(table.narrowed(MOST_COLUMNS))
 
 
 def _table(table: Table) -> str:
@@ -162,7 +161,7 @@ def _table(table: Table) -> str:
 
 
 def _metrics(records: Sequence[RunRecord]) -> str:
-    tables = [_narrow(table) for table in metrics(records)]
+    tables = [table.narrowed(MOST_COLUMNS) for table in metrics(records)]
     if not tables:
         return ""
     shown = [f"<h3>{text(table.title)}</h3>\n{_table(table)}" for table in tables]

@@ -33,7 +33,7 @@ ul.marks {{ display: block; margin-bottom: .8rem; }}
 .swatch {{
   display: inline-block; width: .7rem; height: .7rem; border-radius: 50%; margin-right: .45rem;
 }}
-.scroll {{ overflow-x: auto; border-top: 1px solid var(--grid); }}
+.scroll {{ overflow-x: auto; }}
 table {{
   border-collapse: collapse; font-size: .875rem; line-height: 1.4; min-width: min(100%, 34rem);
   font-variant-numeric: tabular-nums lining-nums;
@@ -43,7 +43,7 @@ th, td {{
   border-bottom: 1px solid var(--grid); min-width: 6rem; max-width: 22rem;
   overflow-wrap: anywhere;
 }}
-thead th {{ font-weight: 600; }}
+thead th {{ font-weight: 600; border-top: 1px solid var(--grid); }}
 tbody th {{
   color: var(--muted); min-width: 8.5rem; position: sticky; left: 0; background: var(--paper);
 }}
@@ -74,7 +74,6 @@ figure svg * {{ stroke-linejoin: round; }}
 .matrices h3 {{ margin-top: .5rem; }}
 .matrices {{ padding-bottom: 1.25rem; }}
 .matrices > div {{ max-width: 100%; }}
-.matrices .scroll {{ border: 0; }}
 details {{ border-top: 1px solid var(--grid); }}
 details:last-of-type {{ border-bottom: 1px solid var(--grid); }}
 summary {{ cursor: pointer; padding: .5rem 0; font-size: .9375rem; }}
@@ -93,6 +92,8 @@ pre {{
   h2, h3 {{ break-after: avoid; }}
   tr {{ break-inside: avoid; }}
   .scroll {{ overflow: visible; }}
+  table {{ font-size: 8.5pt; }}
+  th, td {{ min-width: 0; }}
   .grid {{ grid-template-columns: 1fr 1fr; }}
   figcaption a {{ display: none; }}
   details::details-content {{ content-visibility: visible; block-size: auto; }}

@@ -32,10 +32,12 @@ class Table(NamedTuple):
     rows: list[list[str]]
     note: str = ""
 
-    def turned(self) -> "Table":
-        """Return the table with rows in place of columns."""
+    def narrowed(self, most: int) -> "Table":
+        """Return the table with its columns as rows if it has over `most` columns of figures."""
+        if len(self.header) <= most + 1 or not self.rows:
+            return self
         columns = [list(column) for column in zip(self.header, *self.rows, strict=True)]
-        return Table(self.title, columns[0], columns[1:], self.note)
+        return Table(self.title, ["run", *columns[0][1:]], columns[1:], self.note)
 
 
 def differences(records: Sequence[RunRecord]) -> list[Table]:
@@ -68,13 +70,24 @@ def _value(recipe: Mapping[str, Any], key: str) -> str:
     return value if isinstance(value, str) else json.dumps(value, default=str, ensure_ascii=False)
 
 
-def results(records: Sequence[RunRecord], price: float | None = None) -> Table:
-    """Return what came of the runs, with a column for each.
+def results(records: Sequence[RunRecord], price: float | None = None) -> list[Table]:
+    """Return for each kind of run what came of the runs, with a column for each.
 
     price: of an hour of the hardware, in any currency.
     """
+    tables = []
+    for kind, noun in NOUNS.items():
+        runs = [record for record in records if record.kind == kind]
+        if runs:
+            tables.append(_results(f"Results of {noun}", runs, records, price))
+    return tables
+
+
+def _results(
+    title: str, runs: Sequence[RunRecord], records: Sequence[RunRecord], price: float | None
+) -> Table:
+    """Return the results of runs of one kind. records: all runs, to name those started from."""
     shown_by_row: dict[str, Callable[[RunRecord], str]] = {
-        "kind": lambda run: NOUNS[run.kind],
         "data": lambda run: run.data or NONE,
         "starts from": lambda run: _start(run, records),
         "state": lambda run: run.state,
@@ -98,16 +111,16 @@ def results(records: Sequence[RunRecord], price: float | None = None) -> Table:
     }
     rows = []
     for label, value in shown_by_row.items():
-        row = [label, *map(value, records)]
+        row = [label, *map(value, runs)]
         if set(row[1:]) - {NONE}:
             rows.append(row)
     notes = []
-    if any(run.seconds is not None and "time" not in run.training for run in records):
+    if any(run.seconds is not None and "time" not in run.training for run in runs):
         notes.append("Time is that of the training steps, from the logged speeds alone.")
     if price is None:
-        notes += dict.fromkeys(filter(None, map(_price_note, records)))
+        notes += dict.fromkeys(filter(None, map(_price_note, runs)))
     note = " ".join(notes)
-    return Table("Results", ["", *(run.name for run in records)], rows, note)
+    return Table(title, ["", *(run.name for run in runs)], rows, note)
 
 
 def _start(run: RunRecord, records: Sequence[RunRecord]) -> str:

@@ -27,6 +27,7 @@ from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.open import open_classifier
 from sqzb.predict import write_predictions
 from sqzb.recipe import FinetuneRecipe
+from sqzb.report.runs import RESUMED, read_runs
 from sqzb.tokenizer import train_tokenizer
 from sqzb.training.run_folder import EVALUATION
 
@@ -120,6 +121,11 @@ def test_the_saved_model_has_the_figures_that_were_logged(
     assert ("validation_ece" in measured) == (kind == "classes")
     for name in measured:
         assert figures[name.removeprefix("validation_")] == pytest.approx(logged[name], rel=1e-4)
+    [record] = read_runs([str(runs[kind])])
+    assert record.state == "finished"
+    assert record.final_figures == {
+        name.removeprefix("validation_"): logged[name] for name in measured
+    }
     written = json.loads((runs[kind] / EVALUATION).read_text(encoding="utf-8"))
     assert written["labels"] == figures["labels"]
     for split, details in written["splits"].items():
@@ -142,6 +148,7 @@ def test_a_resumed_run_is_the_same_run(
     assert ours.keys() == due.keys()
     assert all(torch.equal(tensor, due[name]) for name, tensor in ours.items())
     assert config_of(copy) == config_of(runs[kind])
+    assert [event.what for event in read_runs([str(copy)])[0].events] == [RESUMED]
     for line, expected in zip(lines(copy), lines(runs[kind]), strict=True):
         exact = [key for key in expected if key.startswith(("step", "of_step", "loss", "valid"))]
         assert [line[key] for key in exact] == [expected[key] for key in exact]

@@ -39,10 +39,18 @@ def test_equal_recipes_are_called_equal(tmp_path: Path) -> None:
 
 def test_results_have_only_rows_that_say_something(tmp_path: Path) -> None:
     paths = [str(pretrained(tmp_path / "a", evaluated=False, reached=4))]
-    rows = {row[0]: row[1] for row in results(read_runs(paths), price=4.5).rows}
+    [table] = results(read_runs(paths), price=4.5)
+    rows = {row[0]: row[1] for row in table.rows}
     assert rows["state"] == "unfinished: step 4 of 40" and rows["time"] == "8 s"
     assert rows["cost at 4.5 an hour"] == "0.01"
     assert not {"MLM loss", "score", "resumed"} & rows.keys()
+
+
+def test_results_are_by_kind(tmp_path: Path) -> None:
+    paths = [finetuned(tmp_path / "a"), pretrained(tmp_path / "b"), finetuned(tmp_path / "c")]
+    tables = results(read_runs([str(path) for path in paths]))
+    assert [table.header for table in tables] == [["", "b"], ["", "a", "c"]]
+    assert ["score", "50.0%", "50.0%"] in tables[1].rows
 
 
 def test_cost_is_by_the_table_of_hardware(tmp_path: Path) -> None:
@@ -52,7 +60,7 @@ def test_cost_is_by_the_table_of_hardware(tmp_path: Path) -> None:
     for path in paths:
         with (path / "metrics.jsonl").open("a") as log:
             log.write('{"step": 41, "time": 7200}\n')
-    table = results(read_runs([str(path) for path in paths]))
+    [table] = results(read_runs([str(path) for path in paths]))
     lowest = min(machine("H100").device.prices, key=lambda price: price.hour)
     assert ["cost, US dollars", f"{16 * lowest.hour:,.2f}", "-"] in table.rows
     assert lowest.where in table.note and str(lowest.date) in table.note
