@@ -25,6 +25,7 @@ from sqzb.report.runs import (
 from sqzb.report.tables import is_error
 
 MOST_POINTS, FEW_POINTS = 90, 50  # of a curve, with up to COLOURS runs and with more
+LARGEST = 1e30  # figure that is drawn; matplotlib's ticks fail near the largest numbers
 MARKS = {RESUMED: ("^", "▲"), SKIPPED: ("x", "✕"), LEFT_OUT: ("o", "●"), ROLLED_BACK: ("v", "▼")}
 # Stand-ins for the page's colours, which differ in the dark.
 INK, MUTED, GRID, SERIES = "#0a0c01", "#0a0c02", "#0a0c03", "#0a0b{:02x}"
@@ -191,7 +192,9 @@ def _picture(
 def _training(subject: _Subject, run: RunRecord, most: int) -> Curve | None:
     for name in subject.training:
         if name in run.training:
-            return thinned(run.training[name], most)
+            steps, values = run.training[name]
+            drawn = np.abs(values) < LARGEST
+            return thinned(Series(steps[drawn], values[drawn]), most) if drawn.any() else None
     return None
 
 
@@ -200,7 +203,7 @@ def _evaluated(subject: _Subject, run: RunRecord) -> Curve | None:
     by_step: dict[int, float] = {}
     for line in run.evaluations:
         figure = number(line.get(subject.evaluation)) if subject.evaluation else None
-        if figure is not None:
+        if figure is not None and abs(figure) < LARGEST:
             by_step[line["step"]] = figure
     steps = np.array(sorted(by_step), np.float64)
     if not len(steps):
@@ -326,7 +329,8 @@ def _axes(subject: _Subject) -> Iterator[tuple[Any, io.StringIO]]:
 
     svg = io.StringIO()
     # The page looks the same whatever the user's matplotlibrc says.
-    with matplotlib.rc_context():
+    # Figures of a run that diverged may be as large as numbers are.
+    with matplotlib.rc_context(), np.errstate(all="ignore"):
         matplotlib.rcdefaults()
         matplotlib.rcParams.update(STYLE | {"svg.hashsalt": subject.name})
         figure = Figure(figsize=(4.9, 2.9))

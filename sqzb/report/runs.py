@@ -23,6 +23,7 @@ from sqzb.recipe.strict_yaml import parse
 from sqzb.training.run_folder import EVALUATED, EVALUATION, METRICS, RECIPE, RUN, resumes_of
 
 DEPTH = 4  # folders below a given one in which runs are searched: STAGE/TASK/SETTINGS
+MOST_NATS = 100.0
 RESUMED, SKIPPED, LEFT_OUT, ROLLED_BACK = "resumed", "skipped", "left out", "rolled back"
 PRETRAIN, FINETUNE = "pretrain", "finetune"
 
@@ -253,11 +254,11 @@ def _read(record: RunRecord) -> None:
         record.kind = FINETUNE
     marks = (mark["step"] for mark in resumes_of(folder))
     record.events = sorted({*record.events, *(Event(step, RESUMED) for step in marks)})
-    corpus = record.recipe.get("corpus")
-    for path in places(record, corpus):
-        record.baseline = record.baseline or number(
-            json_object(_content(path / MANIFEST)).get("heldout_unigram_nats")
-        )
+    for path in places(record, record.recipe.get("corpus")):
+        baseline = number(json_object(_content(path / MANIFEST)).get("heldout_unigram_nats"))
+        # Another value than this is damaged: a vocabulary of any size has less.
+        if baseline is not None and 0 <= baseline < MOST_NATS:
+            record.baseline = baseline
 
 
 def _recipe(path: Path) -> tuple[str, dict[str, Any]]:

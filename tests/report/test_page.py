@@ -2,6 +2,7 @@
 
 import csv
 import html
+import random
 import re
 import shutil
 import subprocess
@@ -13,10 +14,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from damage import DAMAGES
 from report_runs import finetuned, pretrained, write_run
 from sqzb.errors import UserError
 from sqzb.recipe import FinetuneRecipe
-from sqzb.report.page import text, write_report
+from sqzb.report.page import page, text, write_report
+from sqzb.report.runs import read_runs
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 MARKUP = "<script>alert(1)<&\"'$x^2$"
@@ -105,6 +108,21 @@ def test_runs_without_anything_have_a_page(tmp_path: Path) -> None:
         (run / name).unlink()
     page = report(tmp_path / "report.html", run)
     assert "no step logged" in page and "<figure>" not in page
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_damaged_runs_have_a_page(tmp_path: Path, seed: int) -> None:
+    draw = random.Random(seed)
+    runs = [pretrained(tmp_path / "a", steps=20), finetuned(tmp_path / "b")]
+    for _ in range(3):
+        file = draw.choice([path for run in runs for path in run.iterdir() if path.is_file()])
+        draw.choice(DAMAGES)(file, draw)
+    try:
+        records = read_runs([str(run) for run in runs])
+    except UserError as error:  # neither recipe nor log is left
+        assert "is no run" in str(error)
+        return
+    assert page(records, {}, "beside").endswith("</html>\n")
 
 
 def test_a_file_that_is_no_report_is_kept(tmp_path: Path) -> None:
