@@ -1,7 +1,7 @@
 # make demo: all stages on the text of Python's own documentation. make test: all tests.
 # Both need only Python and make.
 # make test-hub: the commands against a hub on this machine, with an environment of its own; needs git.
-# make soak: the tests that kill processes, with 50 kills each. make lint: ruff and mypy.
+# make soak: the tests that kill processes, with 50 kills each, and 2,000 damaged files and places. make lint: ruff and mypy.
 # make docs: the documentation as a web site in site/.
 # PYTHON=python3.12 make test: with another Python, in a clone without .venv (make clean removes it).
 PYTHON ?= python3
@@ -25,6 +25,8 @@ test-hub: $(READY) $(HUB_READY)
 
 soak: $(READY)
 	SQZB_KILLS=50 $(VENV)/bin/python -m pytest -n 2 tests/reliability
+	SQZB_DAMAGES=65 $(VENV)/bin/python -m pytest -n 2 -s tests/robustness/test_inputs.py
+	SQZB_DAMAGES=125 $(VENV)/bin/python -m pytest -n 2 -s tests/robustness/test_environments.py
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

@@ -151,7 +151,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def source_of(path: Path) -> Source:
-    return Source(path=str(path), txt_documents="blank-lines")
+    if path.name == "blocks.txt":
+        return Source(path=str(path), txt_documents="blank-lines")
+    return Source(path=str(path))
 
 
 def write(path: Path, content: bytes) -> Source:
@@ -258,6 +260,7 @@ def test_a_corpus_of_damaged_files_counts_the_bad_or_is_refused(
                 "output": str(output),
                 "sources": {"s": source},
                 "min_characters": 10,
+                "heldout": 0.0,
                 "max_bad_documents": allowed,
             }
         )
@@ -332,7 +335,8 @@ def test_odd_text_comes_as_it_is(name: str, folder: Path, corpus_recipe: CorpusR
     found, bad = read(source)
     assert not bad and [text.rstrip("\n") for text in found] == texts
     shutil.rmtree(folder / "odd", ignore_errors=True)
-    update = {"output": str(folder / "odd"), "sources": {"s": source}, "min_characters": 1}
+    update = {"output": str(folder / "odd"), "sources": {"s": source}}
+    update |= {"min_characters": 1, "heldout": 0.0}
     manifest = build(corpus_recipe.model_copy(update=update), workers=1).manifest
     assert (
         manifest["counts"]["read"]["documents"] == len(texts) and not manifest["bad"]["documents"]

@@ -153,9 +153,8 @@ def test_the_logits_are_those_that_transformers_has(
         ]
     np.testing.assert_allclose(found, due, rtol=1e-4, atol=1e-4)
     assert found.std(0).min() > 0.05  # that an example in another's row would be seen
-    assert sorted(files(only_cache(start))) == [f"{n:05d}.safetensors" for n in range(3)] + [
-        "about.json"
-    ]
+    parts = [f"{n:05d}.{ending}" for n in range(3) for ending in ("safetensors", "sha256")]
+    assert sorted(files(only_cache(start))) == [*parts, "about.json"]
     about = json.loads((only_cache(start) / "about.json").read_text())
     assert about["teacher"] == str(folder) and about["task"] == "mrpc" and about["examples"] == N
 
