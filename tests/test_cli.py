@@ -16,7 +16,7 @@ from typer.testing import CliRunner
 
 import fork_server
 from sqzb import __version__
-from sqzb.cli import app
+from sqzb.cli import app, main
 from sqzb.cli.commands import _exit_code
 from sqzb.cli.options import PATHS
 from sqzb.errors import UserError
@@ -326,3 +326,17 @@ def test_odd_environments_are_no_tracebacks(tmp_path: Path) -> None:
             timeout=60,
         )
         assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended.stderr
+
+
+@pytest.mark.parametrize(("given", "policy"), [(None, "passive"), ("active", "active")])
+def test_idle_threads_sleep_unless_the_environment_says_otherwise(
+    given: str | None, policy: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """OpenMP reads the variable when torch is imported, so it is set before."""
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    if given is not None:
+        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+    monkeypatch.setattr(sys, "argv", ["sqzb", "--version"])
+    with pytest.raises(SystemExit):
+        main()
+    assert os.environ["OMP_WAIT_POLICY"] == policy
