@@ -87,8 +87,8 @@ app.add_typer(recipes, name="recipes", rich_help_panel=TRAIN)
 
 def main() -> None:
     """Run the command line; print a UserError as one paragraph, or with --debug a traceback."""
-    # Idle threads of OpenMP sleep. They spin by default, which on busy cores takes the time from the
-    # threads that work (scripts/bench_waiting.py). OpenMP reads this when torch is imported.
+    # Idle threads of OpenMP sleep. By default they spin, which on busy cores takes the time from
+    # the threads that work (scripts/bench_waiting.py). OpenMP reads this when torch is imported.
     os.environ.setdefault("OMP_WAIT_POLICY", "passive")
     console.prepare_streams()
     debug = DEBUG in sys.argv
