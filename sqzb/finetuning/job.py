@@ -22,6 +22,7 @@ from sqzb.finetuning.calibration import (
     calibration_errors,
     too_few_to_calibrate,
 )
+from sqzb.finetuning.card import card_facts
 from sqzb.finetuning.data import write_known
 from sqzb.finetuning.distillation import augmentation
 from sqzb.finetuning.distillation.teachers import (
@@ -61,13 +62,14 @@ from sqzb.model.scale import scale_taken_up, to_scale
 from sqzb.recipe import FinetuneRecipe, number
 from sqzb.recipe.automatic import resolve
 from sqzb.training import checkpoints, loop
+from sqzb.training.card import Facts, write_card
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.optimizers import learning_rate, parameter_groups
 from sqzb.training.processes import warn
 from sqzb.training.resume import NEVER, check_folder, start_or_checkpoint
-from sqzb.training.run_folder import RunLog, evaluations, write_card
+from sqzb.training.run_folder import RunLog, evaluations
 
 LABELS = {"task": "labels"}
 LENGTH_UNIT = 16  # tokens: with CUDA graphs, batches have a multiple of it
@@ -429,7 +431,7 @@ class Finetuning:
         if not is_logged:
             log.log(step, **figures)
         if main:
-            write_card(self.folder / "final", self.folder.name, self.recipe, self.figures)
+            write_card(self.folder, self.recipe, self._card_facts())
             which = f", best model, step {taken:,} of {step:,}" if self.recipe.keep_best else ""
             title = f"Finetuned {self.folder}{which}"
             print_validation_report(title, data, self.figures, splits)
@@ -439,6 +441,13 @@ class Finetuning:
                     f"No calibration: its temperature needs {LEAST_EXAMPLES} validation examples."
                 )
             print_next_commands(self.folder, data)
+
+    def _card_facts(self) -> Facts:
+        """Return the content of the model card of final/."""
+        extra = {split: n for split, n in self.extra_examples.items() if n}
+        rows = {"train": len(self.train_set.ids) - sum(extra.values()), **extra}
+        rows |= {split: len(encoded.ids) for split, encoded in self.validation.items()}
+        return card_facts(self.recipe, self.data, rows, self.input_hashes(), self.figures)
 
     # The plan
 

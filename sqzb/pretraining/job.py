@@ -22,19 +22,21 @@ from sqzb.plan.workloads import (
 )
 from sqzb.pretraining.auto_micro_batch import auto_micro_batch
 from sqzb.pretraining.batches import Examples, batch_layout
+from sqzb.pretraining.card import card_facts
 from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
 from sqzb.pretraining.report import print_heldout_report
 from sqzb.pretraining.start import build_model
 from sqzb.pretraining.teacher import build_distillation_model
 from sqzb.recipe import PretrainRecipe
 from sqzb.training import checkpoints, loop
+from sqzb.training.card import write_card
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.lamb import Lamb
 from sqzb.training.optimizers import learning_rate, parameter_groups
 from sqzb.training.resume import NEVER, check_folder, start_or_checkpoint
-from sqzb.training.run_folder import RunLog, write_card
+from sqzb.training.run_folder import RunLog
 
 
 def pretrain(
@@ -214,7 +216,8 @@ class Pretraining:
         if figures and not log.evaluated(step):
             log.log(step, **figures)
         if main:
-            write_card(self.folder / "final", self.folder.name, self.recipe, figures)
+            facts = card_facts(self.recipe, self.corpus, self.input_hashes(), figures)
+            write_card(self.folder, self.recipe, facts)
             print_heldout_report(f"Pretrained {self.folder}", figures, self.corpus)
 
     def print_plan(self) -> None:

@@ -21,7 +21,7 @@ from sqzb.files import read_json_object, sha256, whole_folder, write_json
 from sqzb.model.checkpoint import CONFIG, StoredModel, write_tensors
 from sqzb.model.sentence_transformers import write_modules
 from sqzb.recipe import FinetuneRecipe, Section, number
-from sqzb.training.run_folder import CHECKPOINTS, write_card
+from sqzb.training.run_folder import CHECKPOINTS
 
 OPTIMIZER, TRAINER, MANIFEST = (
     "optimizer.safetensors",
@@ -96,12 +96,11 @@ def _remove(checkpoint: Path) -> None:
 
 
 def write_final(folder: Path, model: StoredModel, tokenizer: Tokenizer, recipe: Section) -> None:
-    """Write final/ under the run `folder`: a Hugging Face folder, without figures yet."""
+    """Write final/ under the run `folder`: a Hugging Face folder, still without a model card."""
     with whole_folder(folder / "final") as aside:
         model.save_pretrained(aside, tokenizer)
         max_length = int(number(recipe.max_length)) if isinstance(recipe, FinetuneRecipe) else None
         write_modules(aside, max_length)
-        write_card(aside, folder.name, recipe, {})
 
 
 def of_step(folder: Path, step: int) -> Path:

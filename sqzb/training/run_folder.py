@@ -18,9 +18,8 @@ import torch
 
 from sqzb import __version__, console
 from sqzb.errors import RecipeError, UserError
-from sqzb.files import ASIDE, naming, parse_json_object, whole_file, write_json
+from sqzb.files import ASIDE, naming, parse_json_object, read_json_object, whole_file, write_json
 from sqzb.hub import taken
-from sqzb.model.config import MODEL_TYPE, model_type
 from sqzb.recipe import (
     REMOVED,
     FinetuneRecipe,
@@ -73,6 +72,8 @@ class RunLog:
         self.folder.mkdir(parents=True, exist_ok=True)
         started = datetime.now(timezone.utc).isoformat(timespec="seconds")
         resumes = [mark for mark in resumes_of(self.folder) if mark["step"] <= step]
+        # A resumed process takes less from the Hub, because its checkpoint has the weights.
+        on_hub = (commits(self.folder) if step else {}) | taken()
         if step:
             resumes.append({"step": step, "started": started})
         with whole_file(self.folder / RECIPE) as aside:
@@ -86,7 +87,7 @@ class RunLog:
                 "seed": seed,
                 "git": git_state(PACKAGE),
                 "versions": _versions(),
-                "hub": taken(),
+                "hub": on_hub,
                 "hardware": {
                     "device": device,
                     "device_name": _device_name(device),
@@ -209,6 +210,15 @@ def resumes_of(folder: Path) -> list[dict[str, Any]]:
         return []
 
 
+def commits(folder: Path) -> dict[str, str]:
+    """Return the commits of what the run took from the Hub, by `owner/name`; empty if unknown."""
+    try:
+        known = read_json_object(folder / RUN)["hub"]
+        return {name: commit for name, commit in known.items() if isinstance(commit, str)}
+    except (OSError, ValueError, KeyError, AttributeError):
+        return {}
+
+
 def evaluations(folder: Path) -> list[dict[str, Any]]:
     """Return the evaluations in the run's metrics.jsonl, in its order.
 
@@ -287,25 +297,6 @@ def _is_recipe_of_another_kind(kind: type[Recipe], path: Path) -> bool:
             _run_recipe(other, path)
             return other is not kind
     return False
-
-
-def write_card(folder: Path, title: str, recipe: Section, figures: dict[str, float]) -> None:
-    """Write the README.md of a saved model: kind, use, figures and the recipe."""
-    kind = model_type(folder)
-    if kind == MODEL_TYPE:
-        name, classes = "SqueezeBERT", "`sqzb.model` or of "
-    else:
-        name, classes = f"model of type {kind}", ""
-    measured = "".join(f"| {metric} | {value:.4f} |\n" for metric, value in figures.items())
-    with whole_file(folder / "README.md") as aside:
-        aside.write_text(
-            f"---\nlibrary_name: transformers\ntags: [{kind}]\n---\n# {title}\n\nA {name} made "
-            f"with sqzb {__version__}. Open it with `from_pretrained(folder)` of "
-            f"{classes}transformers' Auto classes.\n"
-            + (f"\n| measured | |\n|---|---|\n{measured}" if measured else "")
-            + f"\nThe recipe:\n```yaml\n{dump_recipe(recipe)}```\n",
-            encoding="utf-8",
-        )
 
 
 def refuse_used(folder: Path, how_to_resume: str = "") -> None:

@@ -20,6 +20,7 @@ from tokenizers import ByteLevelBPETokenizer
 from torch import Tensor
 from typer.testing import CliRunner
 
+from cards import read_card, text_of
 from glue_runs import finetune
 from sqzb.cli import app
 from sqzb.data.dataset import Classes, Example, Kind, Number
@@ -291,8 +292,7 @@ def test_the_road_from_finetune_to_predict(save: Save, kind: str, tmp_path: Path
         atol=1e-5,
         rtol=1e-4,
     )
-    card = (run / "final" / "README.md").read_text()
-    assert f"tags: [{kind.lower()}]" in card and "SqueezeBERT" not in card
+    assert read_card(run).data.tags == [kind.lower(), "sqzb"] and "SqueezeBERT" not in text_of(run)
 
 
 class Killed(BaseException):
