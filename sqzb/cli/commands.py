@@ -22,6 +22,7 @@ from sqzb.cli.plan import plan
 from sqzb.cli.predict import predict
 from sqzb.cli.prepare_corpus import prepare_corpus
 from sqzb.cli.pretrain import pretrain
+from sqzb.cli.push import push
 from sqzb.cli.recipes import recipes
 from sqzb.cli.report import compare, report
 from sqzb.errors import PeerLost, Stopped, UserError, WrongArgument, explain
@@ -77,6 +78,7 @@ _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
     ("fill-mask", fill_mask, USE, Command, 'runs/phase2_512 "Paris is the [MASK] of France."'),
     ("report", report, USE, Command, "runs/phase1 runs/phase2 --output report.html"),
     ("compare", compare, USE, Command, "runs/mrpc runs/mrpc_lr2e-5"),
+    ("push", push, USE, Command, "runs/reviews owner/reviews --private"),
 ]
 for _name, _function, _panel, _kind, _example in _ADDED:
     app.command(

@@ -151,7 +151,7 @@ def _metadata(run: Path, recipe: Section, facts: Facts, about: Mapping[str, Any]
         license=licence,
         model_name=_title(run, facts),
         pipeline_tag=facts.pipeline,
-        tags=sorted({model_type(run / "final"), "sqzb"}),
+        tags=sorted({str(model_type(run / "final")), "sqzb"}),
     )
     text = yaml.safe_dump(data.to_dict(), sort_keys=True, allow_unicode=True, width=math.inf)
     return text if licence else f"# license: left out, because {_why_no_licence(facts)}\n{text}"
@@ -198,7 +198,7 @@ def _facts_in(card: Path) -> _Before:
     from huggingface_hub import ModelCard
 
     try:
-        data = ModelCard.load(card, ignore_metadata_errors=True).data
+        data: Any = ModelCard.load(card, ignore_metadata_errors=True).data
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, RecursionError):
         return _Before()
     base = data.base_model

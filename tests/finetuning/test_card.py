@@ -53,7 +53,7 @@ def test_a_kind_of_own_data(start: Path, tmp_path: Path, kind: KindName) -> None
     settings = recipe(start, run, seed=3, keep_best=True)
     finetune(settings, data)
     check(run, tmp_path)
-    card = read_card(run).data
+    card = read_card(run)
     is_tags = kind == "tokens"
     assert card.pipeline_tag == ("token-classification" if is_tags else "text-classification")
     assert card.datasets is None and card.base_model is None and card.license is None
@@ -64,9 +64,10 @@ def test_a_kind_of_own_data(start: Path, tmp_path: Path, kind: KindName) -> None
     of_transformers, ours = run_usage(run)
     assert isinstance(of_transformers["answer"], list)
     if not is_tags:
-        assert of_transformers["answer"][0]["label"] in of_transformers[
-            "classify"
-        ].model.config.id2label.values()
+        assert (
+            of_transformers["answer"][0]["label"]
+            in of_transformers["classify"].model.config.id2label.values()
+        )
         assert isinstance(next(iter(ours["answer"])), ANSWERS[kind])
     if kind == "number":
         (number,) = ours["answer"]
@@ -81,7 +82,7 @@ def test_a_glue_task(start: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     finetune_on_glue(recipe(start, run, task="mrpc", from_scratch=True), tmp_path)
     check(run, tmp_path)
-    card = read_card(run).data
+    card = read_card(run)
     assert card.datasets == ["nyu-mll/glue"] and card.language == "en"
     assert {(one.dataset_type, one.dataset_config) for one in card.eval_results or []} == {
         ("nyu-mll/glue", "mrpc")
@@ -102,7 +103,7 @@ def test_the_halves_of_mnli_are_splits(start: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
     finetune_on_glue(recipe(start, run, task="mnli"), tmp_path)
     check(run, tmp_path)
-    found = {one.metric_name: one.dataset_split for one in read_card(run).data.eval_results or []}
+    found = {one.metric_name: one.dataset_split for one in read_card(run).eval_results or []}
     assert found == {
         "matched_accuracy": "validation_matched",
         "mismatched_accuracy": "validation_mismatched",
@@ -112,7 +113,7 @@ def test_the_halves_of_mnli_are_splits(start: Path, tmp_path: Path) -> None:
 
 def test_a_model_of_transformers(tmp_path: Path, vocabulary: Path) -> None:
     torch.manual_seed(0)
-    sizes = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
+    sizes: dict[str, Any] = {"hidden_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
     config = transformers.BertConfig(
         **sizes, vocab_size=150, intermediate_size=16, max_position_embeddings=32
     )
@@ -123,6 +124,6 @@ def test_a_model_of_transformers(tmp_path: Path, vocabulary: Path) -> None:
     run = tmp_path / "run"
     finetune(recipe(start, run), own_data(tmp_path / "rows", "classes"))
     check(run, tmp_path)
-    assert read_card(run).data.tags == ["bert", "sqzb"]
+    assert read_card(run).tags == ["bert", "sqzb"]
     assert "SqueezeBERT" not in text_of(run)
     assert len(run_usage(run)) == 2

@@ -292,7 +292,7 @@ def test_the_road_from_finetune_to_predict(save: Save, kind: str, tmp_path: Path
         atol=1e-5,
         rtol=1e-4,
     )
-    assert read_card(run).data.tags == [kind.lower(), "sqzb"] and "SqueezeBERT" not in text_of(run)
+    assert read_card(run).tags == [kind.lower(), "sqzb"] and "SqueezeBERT" not in text_of(run)
 
 
 class Killed(BaseException):

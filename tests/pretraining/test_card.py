@@ -30,7 +30,7 @@ def test_the_card_of_a_pretraining_and_of_one_that_starts_from_it(
     pretrain(at(recipe, first))
     pretrain(at(recipe, second, model=None, start_from=str(first)))
     for run in (first, second):
-        text, card = text_of(run), read_card(run).data
+        text, card = text_of(run), read_card(run)
         assert card.pipeline_tag == "fill-mask" and card.language == "en"
         assert card.license is None and card.datasets is None and card.base_model is None
         figures = {

@@ -10,28 +10,12 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from pydantic import BaseModel
 
-from cards import read_card, text_of
+from cards import FACTS, read_card, text_of
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, Section
 from sqzb.recipe.values import LocalPath, at_home
-from sqzb.training.card import LICENCES, PATHS, Facts, Figure, Measured, Table, write_card
+from sqzb.training.card import LICENCES, PATHS, Figure, write_card
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
-FACTS = Facts(
-    title="finetuned on reviews",
-    pipeline="text-classification",
-    start=None,
-    datasets=(),
-    licences={"reviews": None},
-    language=None,
-    usage="",
-    labels=("bad", "good"),
-    data=(Table(("split", "examples"), [("train", "40")]),),
-    hashes={"the training set": "ab" * 32},
-    measured=Measured("reviews", "reviews"),
-    figures=[Figure("macro_f1", 0.5, "share, 0 to 1", "f1", "validation")],
-    length=128,
-    limits=(),
-)
 
 
 def a_run(folder: Path, model_type: str = "squeezebert", **about: Any) -> Path:
@@ -114,12 +98,12 @@ def test_a_model_of_the_hub_is_named(tmp_path: Path, recipe: Section) -> None:
     facts = FACTS._replace(start="owner/model@v1", datasets=["nyu-mll/glue"], language="en")
     write_card(run, recipe, facts)
     card = read_card(run)
-    assert card.data.base_model == "owner/model" and card.data.datasets == ["nyu-mll/glue"]
+    assert card.base_model == "owner/model" and card.datasets == ["nyu-mll/glue"]
     assert f"started from owner/model, commit {COMMIT}" in text_of(run)
     assert "owner/model@v1" in text_of(run).partition("## Recipe")[2]
     # A folder of the same name is no model of the Hub.
     write_card(a_run(tmp_path), recipe, facts)
-    assert read_card(run).data.base_model is None and "owner/model" not in text_of(run)
+    assert read_card(run).base_model is None and "owner/model" not in text_of(run)
 
 
 def test_facts_come_from_the_card_of_the_start_model(tmp_path: Path) -> None:
@@ -130,7 +114,7 @@ def test_facts_come_from_the_card_of_the_start_model(tmp_path: Path) -> None:
     for given_start in (start, start / "final"):
         run = a_run(tmp_path / "run")
         write_card(run, recipe, FACTS._replace(start=str(given_start), datasets=["owner/labels"]))
-        data = read_card(run).data
+        data = read_card(run)
         assert data.base_model == "owner/model" and data.language == "de"
         assert data.datasets == ["owner/labels", "owner/text"]
 
@@ -141,7 +125,7 @@ def test_a_strange_card_of_the_start_model_is_ignored(tmp_path: Path, content: s
     (tmp_path / "start" / "README.md").write_text(content)
     run = a_run(tmp_path / "run")
     write_card(run, FinetuneRecipe(), FACTS._replace(start=str(tmp_path / "start")))
-    assert read_card(run).data.base_model is None
+    assert read_card(run).base_model is None
 
 
 @given(licences=st.dictionaries(names, st.none() | st.sampled_from(["MIT", "mit", "odd | one\n#"])))
@@ -150,7 +134,7 @@ def test_a_licence_is_that_of_all_data(tmp_path: Path, licences: dict[str, str |
     run = a_run(tmp_path)
     write_card(run, FinetuneRecipe(), FACTS._replace(licences=licences))
     all_mit = {(name or "").lower() for name in licences.values()} == {"mit"}
-    assert read_card(run).data.license == ("mit" if all_mit else None)
+    assert read_card(run).license == ("mit" if all_mit else None)
     assert ("# license: left out, because" in text_of(run)) is not all_mit
 
 
@@ -174,7 +158,7 @@ def test_figures_have_seed_and_unit_and_what_is_not_finite_is_no_metadata(tmp_pa
     run = a_run(tmp_path)
     figures = [*FACTS.figures, Figure("loss", float("nan"), "nats", "loss", "validation")]
     write_card(run, FinetuneRecipe(seed=7), FACTS._replace(figures=figures))
-    (result,) = read_card(run).data.eval_results or []
+    (result,) = read_card(run).eval_results or []
     assert result.metric_args == {"seed": 7, "unit": "share, 0 to 1"}
     assert result.metric_value == 0.5 and "| loss | nan | nats |" in text_of(run)
 
@@ -182,4 +166,4 @@ def test_figures_have_seed_and_unit_and_what_is_not_finite_is_no_metadata(tmp_pa
 def test_a_model_of_another_type_has_its_tag(tmp_path: Path) -> None:
     run = a_run(tmp_path, model_type="bert")
     write_card(run, FinetuneRecipe(), FACTS)
-    assert read_card(run).data.tags == ["bert", "sqzb"] and "SqueezeBERT" not in text_of(run)
+    assert read_card(run).tags == ["bert", "sqzb"] and "SqueezeBERT" not in text_of(run)
