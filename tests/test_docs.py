@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import typer
+import yaml
 
 from sqzb.cli import app
 from sqzb.recipe import load_recipe
@@ -21,6 +22,7 @@ ROOT = Path(__file__).parents[1]
 AT_THE_TOP = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "SECURITY.md"]
 PAGES = [ROOT / name for name in AT_THE_TOP] + sorted((ROOT / "docs").glob("*.md"))
 WRITER = ROOT / "scripts" / "write_reference.py"
+SKY_FILES = sorted((ROOT / "cloud").glob("*.sky.yaml"))
 RECIPES = sorted((ROOT / "recipes").glob("*.yaml"))
 # A command, behind a prompt of its own or behind a launcher such as torchrun.
 SQZB = re.compile(r"(?:^\s*|-m )sqzb(?=\s)(.*)")
@@ -48,6 +50,9 @@ def shell_lines() -> list[Shown]:
     for recipe in RECIPES:
         comments = re.sub("^#", "", recipe.read_text(encoding="utf-8"), flags=re.MULTILINE)
         texts.append((recipe.name, comments))
+    for path in SKY_FILES:
+        for job in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            texts.append((path.name, job.get("run", "")))
     joined = [(name, text.replace("\\\n", " ")) for name, text in texts]
     return [Shown(name, line) for name, text in joined for line in text.splitlines()]
 
@@ -134,6 +139,7 @@ def test_a_shown_command_exists(shown: Shown) -> None:
 def test_commands_are_found_where_they_are_shown() -> None:
     pages = {shown.page for shown in sqzb_commands()}
     assert {"README.md", "reproduce.md", "glue.md", "distributed.md", "phase1_128.yaml"} <= pages
+    assert "pretrain.sky.yaml" in pages
     assert {"sqzb --help", "sqzb finetune --help", "sqzb recipes keys --help"} <= pages
     assert {shown.page for shown in script_commands()} >= {"performance.md", "results.md"}
 
