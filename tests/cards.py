@@ -51,7 +51,7 @@ def read_card(run: Path) -> ModelCardData:
 def results(run: Path) -> dict[str, Any]:
     """Return the value of each figure of the metadata by its name."""
     found = read_card(run).eval_results or []
-    return {result.metric_name: result.metric_value for result in found}
+    return {str(result.metric_name): result.metric_value for result in found}
 
 
 def run_usage(run: Path) -> list[dict[str, Any]]:
