@@ -43,6 +43,8 @@ def check(run: Path, private: Path) -> None:
     assert figures is not None and results(run) == pytest.approx(figures, abs=1e-6)
     for path in (private, Path.home(), Path.cwd()):
         assert str(path) not in text
+    for file in (run / "final").rglob("*.json"):  # these go to the Hub too
+        assert str(private) not in file.read_text(encoding="utf-8")
     for part in ("## Use", "## Data", "## Figures", "## Recipe", "limits", "time and hardware"):
         assert part in text
 
