@@ -1,7 +1,6 @@
 """Finetuning as a job of the training loop: from a model and labelled data to a run folder."""
 
 import hashlib
-import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -44,6 +43,7 @@ from sqzb.finetuning.report import (
     print_own_data,
     print_validation_report,
 )
+from sqzb.finetuning.scores import OF_STEP, Scores
 from sqzb.finetuning.start import build_model
 from sqzb.finetuning.texts import (
     TextFigures,
@@ -73,8 +73,6 @@ from sqzb.training.run_folder import RunLog, evaluations
 
 LABELS = {"task": "labels"}
 LENGTH_UNIT = 16  # tokens: with CUDA graphs, batches have a multiple of it
-# In the log: the figures are those of final/, which is an earlier step's model, or calibrated.
-OF_STEP = "of_step"
 
 
 def finetune(
@@ -152,7 +150,7 @@ class Finetuning:
         # The results of the evaluations.
         self.needs_older_checkpoints = recipe.keep_best
         self.figures: dict[str, float] = {}  # of the last evaluation
-        self.scores: dict[int, float] = {}  # by the number of finished steps
+        self.scores = Scores()
 
     def _resolved(self, recipe: FinetuneRecipe) -> FinetuneRecipe:
         """Return the recipe with numbers in place of `auto`.
@@ -302,8 +300,8 @@ class Finetuning:
 
     def is_finished(self, step: int) -> bool:
         """Return whether the run ends after `step` steps, its last or by early stopping."""
-        best, patience = self._best(step), self.recipe.early_stopping
-        since_best = sum(evaluated > best for evaluated in self.scores) if best is not None else 0
+        best, patience = self.scores.best(step), self.recipe.early_stopping
+        since_best = 0 if best is None else self.scores.since(best)
         return step >= self.steps or (patience is not None and since_best >= patience)
 
     def checkpoint_due(self, step: int) -> bool:
@@ -320,7 +318,7 @@ class Finetuning:
     def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
         """Evaluate the model, record its score, and return the figures to log."""
         figures = self._measure(engine, step)
-        self.scores[step] = _comparable(figures["validation_score"])
+        self.scores.record(step, figures["validation_score"])
         return figures
 
     def _measure(self, engine: Engine, step: int) -> dict[str, float]:
@@ -340,50 +338,26 @@ class Finetuning:
         measured = {f"validation_{name}": value for name, value in self.figures.items()}
         return {"epoch": round(step / self.steps_per_epoch, 3), **measured}
 
-    # The best model is a checkpoint that is never removed. Each checkpoint holds the scores of the
-    # evaluations before it, so that a resumed run picks the same one, whatever became of the log.
-
     def check_inputs(self) -> None:
         """Do nothing, because the data is in memory since its hash was taken."""
 
     def results(self) -> dict[str, Any]:
-        """Return the scores of the evaluations so far, by step; null for one that is not finite."""
-        scores = {
-            str(step): score if math.isfinite(score) else None
-            for step, score in self.scores.items()
-        }
-        return {"scores": scores}
+        """Return the scores of the evaluations so far, from which the best model follows."""
+        return {"scores": self.scores.to_json()}
 
     def on_restore(self, step: int, results: Mapping[str, Any]) -> None:
-        """Restore the scores up to this step from the checkpoint.
-
-        The log has that of the step itself, which was evaluated after the checkpoint was written,
-        and all scores of a checkpoint of an older version.
-        """
-        self.scores = {}
-        for line in evaluations(self.folder):
-            if line["step"] <= step and OF_STEP not in line:
-                self.scores[line["step"]] = _comparable(line["validation_score"])
-        for evaluated, score in results.get("scores", {}).items():
-            self.scores[int(evaluated)] = _comparable(score)
-
-    def _best(self, until: int) -> int | None:
-        """Return the step of the best score up to `until`, the first of equal ones, or None."""
-        return max(
-            (step for step in sorted(self.scores) if step <= until),
-            key=self.scores.__getitem__,
-            default=None,
-        )
+        """Restore the scores of the evaluations up to this step."""
+        self.scores.restore(self.folder, step, results.get("scores", {}))
 
     def needed_checkpoint(self, step: int) -> int | None:
         """Return the step of the best model so far, if the recipe keeps it."""
-        return self._best(step) if self.needs_older_checkpoints else None
+        return self.scores.best(step) if self.needs_older_checkpoints else None
 
     def _take_best(self, engine: Engine, log: RunLog, step: int) -> int:
         """Load the best weights into the model, and return their step."""
         if step not in self.scores:
             log.log(step, **self.evaluate(engine, step))
-        best = self._best(step)
+        best = self.scores.best(step)
         assert best is not None  # there is one evaluation at least
         if best == step:
             return step
@@ -485,12 +459,3 @@ class Finetuning:
                 continue
             for concern in unseen_concerns(split, of_split, self.max_length):
                 console.warn(concern)
-
-
-def _comparable(score: object) -> float:
-    """Return a score, or minus infinity if it is not finite, so that it is never the best.
-
-    score: a number, or null in a file, where a score is not finite.
-    """
-    is_finite = isinstance(score, int | float) and math.isfinite(score)
-    return float(score) if is_finite else -math.inf  # type: ignore[arg-type]
