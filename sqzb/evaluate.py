@@ -6,7 +6,7 @@ from typing import Any
 
 from sqzb import console
 from sqzb.corpus.store import Corpus
-from sqzb.data.dataset import Classes, DataSet, Example
+from sqzb.data.dataset import Classes, DataSet, Example, are_labelled
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
 from sqzb.finetuning.calibration import Calibration, calibration_errors
@@ -33,8 +33,9 @@ def _nowhere(figures: dict[str, Any]) -> None:
 def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -> dict[str, Any]:
     """Print and return the figures of a finetuned model on a data set.
 
-    split: "validation" gives figures, confusion matrices and the worst mistakes; "test", whose
-    labels GLUE keeps back, gives predictions. MNLI has two splits of each.
+    split: "validation" gives figures, confusion matrices and the worst mistakes; so does "test" if
+    its examples have labels. GLUE keeps these back: there "test" gives predictions. MNLI has two
+    splits of each.
     keep: is called with all figures before they are printed.
 
     Raises:
@@ -64,7 +65,7 @@ def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -
             console.warn(f"{data.name}, {name}: {warning}")
     logits = {name: finetuned.logits(encoded[name]) for name in names}
     thresholds = finetuned.thresholds
-    if split == "test":
+    if not all(map(are_labelled, examples.values())):
         found["splits"] = {}
         for name in names:
             given = by_name(kind, decide(kind, logits[name], thresholds), encoded[name])
@@ -86,7 +87,7 @@ def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -
     }
     found |= figures | {"splits": details}
     keep(found)
-    print_validation_report(f"{path} on {data.name}", data, figures, encoded)
+    print_validation_report(f"{path} on {data.name}", data, figures, encoded, split)
     print_details(data, logits, encoded, thresholds)
     for name in names:
         print_mistakes(kind, name, details[name])

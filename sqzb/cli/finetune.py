@@ -51,7 +51,11 @@ def finetune(
     ] = None,
     test: Annotated[
         list[str] | None,
-        typer.Option(metavar="FILE", help="Examples to predict later.", rich_help_panel=OWN),
+        typer.Option(
+            metavar="FILE",
+            help="To measure on at the end, or to predict later.",
+            rich_help_panel=OWN,
+        ),
     ] = None,
     text: Text = None,
     label: Label = None,
@@ -130,6 +134,10 @@ def finetune(
             "--extend", help="Resume with another number of epochs.", rich_help_panel=FOLDER
         ),
     ] = False,
+    dry_run: Annotated[
+        bool,
+        typer.Option("--dry-run", help="Check the data and the run, and show its plan only."),
+    ] = False,
     of_sweep: Annotated[
         bool, typer.Option("--of-sweep", help="The recipe is a sweep's.", hidden=True)
     ] = False,
@@ -182,9 +190,12 @@ def finetune(
             raise typer.BadParameter(
                 "--extend and --resume PATH are for a single run; the same command resumes a sweep"
             )
-        from sqzb.finetuning.sweep.run import sweep
+        from sqzb.finetuning.sweep.run import plan_sweep, sweep
 
-        sweep(wanted, jobs or 1)
+        if dry_run:
+            plan_sweep(wanted)
+        else:
+            sweep(wanted, jobs or 1)
         return
     if jobs is not None:
         raise typer.BadParameter(
@@ -195,7 +206,7 @@ def finetune(
     from sqzb.finetuning.data import open_data
 
     (single,) = wanted.recipes(wanted.task)
-    job.finetune(single, open_data(single), resume, extend)
+    job.finetune(single, open_data(single), resume, extend, dry_run)
 
 
 def _seeds(text: str) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from torch.optim import AdamW
 
 from sqzb import console
-from sqzb.data.dataset import DataSet, Example
+from sqzb.data.dataset import DataSet, Example, are_labelled
 from sqzb.data.metrics import shown
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
@@ -36,8 +36,8 @@ from sqzb.finetuning.encode import Encoded, encode, on_scale
 from sqzb.finetuning.evaluation import measure_splits, predict_splits
 from sqzb.finetuning.mistakes import write_evaluation
 from sqzb.finetuning.order import Order, batches_in
+from sqzb.finetuning.plan import plan_rows, print_unseen
 from sqzb.finetuning.report import (
-    count_examples,
     print_details,
     print_next_commands,
     print_own_data,
@@ -48,10 +48,7 @@ from sqzb.finetuning.start import build_model
 from sqzb.finetuning.texts import (
     TextFigures,
     common_texts,
-    count_unseen,
     measure_texts,
-    unseen_concerns,
-    unseen_rows,
     unseen_words,
 )
 from sqzb.finetuning.weights import Weighted, balanced_weights, check_weights
@@ -71,17 +68,23 @@ from sqzb.training.processes import warn
 from sqzb.training.resume import NEVER, check_folder, start_or_checkpoint
 from sqzb.training.run_folder import RunLog, evaluations
 
+TEST_TITLE = "Test examples, which were not used to train or to choose the model"
 LABELS = {"task": "labels"}
 LENGTH_UNIT = 16  # tokens: with CUDA graphs, batches have a multiple of it
 
 
 def finetune(
-    recipe: FinetuneRecipe, data: DataSet, resume: str = NEVER, extend: bool = False
+    recipe: FinetuneRecipe,
+    data: DataSet,
+    resume: str = NEVER,
+    extend: bool = False,
+    dry_run: bool = False,
 ) -> Path:
     """Run the recipe on the data set, and return the run's folder.
 
     resume: "never", "auto" or the path of a checkpoint.
     extend: allow another number of epochs than that of the resumed run.
+    dry_run: check the run, print its plan, and write nothing.
 
     Raises:
         UserError: the data set has no training or no validation examples.
@@ -100,7 +103,10 @@ def finetune(
     check_folder(folder, resume)
     start = start_or_checkpoint(recipe.model, folder, resume)
     job = Finetuning(recipe, data, folder, start)
-    loop.run(job, resume, extend)
+    if dry_run:
+        loop.check(job, resume, extend)
+    else:
+        loop.run(job, resume, extend)
     return folder
 
 
@@ -123,9 +129,12 @@ class Finetuning:
         self._teachers = find_teachers(recipe.distillation, data, folder)
         opened = build_model(recipe, data, self._source)
         self.model, self.tokenizer = opened.model, opened.tokenizer
-        self._splits = {split: self._load(split) for split in data.labelled_splits}
+        # GLUE keeps the labels of its test splits back. Test files of own data may have them.
+        tests = data.test_splits if isinstance(data, OwnData) else ()
+        self._splits = {split: self._load(split) for split in (*data.labelled_splits, *tests)}
         self._train = self._splits[data.train_split]
-        self.recipe = recipe = self._resolved(recipe)
+        self._given, self.recipe = recipe, self._resolved(recipe)
+        recipe = self.recipe
         self.epochs, self.lr = int(number(recipe.epochs)), number(recipe.lr)
         self.max_length = int(number(recipe.max_length))
         choose_kernels(recipe, self.model, self.accelerator.device)
@@ -140,6 +149,11 @@ class Finetuning:
         self.train_set = self._encode(self._train)
         self.validation = {
             split: self._encode(self._splits[split]) for split in data.validation_splits
+        }
+        self.test = {
+            split: self._encode(self._splits[split])
+            for split in tests
+            if are_labelled(self._splits[split])
         }
         self.teacher_logits: Logits | None = None
 
@@ -382,12 +396,23 @@ class Finetuning:
         taken = self._take_best(engine, log, step) if self.recipe.keep_best else step
         logits = predict_splits(self.model, splits, data.kind, self.accelerator)
         calibration = calibrate(data.kind, logits, splits)
+        test_logits = predict_splits(self.model, self.test, data.kind, self.accelerator)
+        test_figures = {}
+        if self.test:
+            test_figures = measure_splits(data, test_logits, self.test, calibration.thresholds)
         if main:
             self.model.update_config(**calibration.fields)
             with scale_taken_up(self.model):
                 checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
             # It comes before the figures in the log, which mark the run as finished.
-            write_evaluation(self.folder, data, logits, splits, calibration.thresholds)
+            write_evaluation(
+                self.folder,
+                data,
+                logits | test_logits,
+                splits | self.test,
+                calibration.thresholds,
+                test_figures,
+            )
 
         measured = measure_splits(data, logits, splits, calibration.thresholds)
         if isinstance(data, OwnData):
@@ -414,6 +439,9 @@ class Finetuning:
                 console.out.print(
                     f"No calibration: its temperature needs {LEAST_EXAMPLES} validation examples."
                 )
+            if self.test:
+                print_validation_report(TEST_TITLE, data, test_figures, self.test, "test")
+                print_details(data, test_logits, self.test, calibration.thresholds)
             print_next_commands(self.folder, data)
 
     def _card_facts(self) -> Facts:
@@ -430,32 +458,22 @@ class Finetuning:
         if not isinstance(self.data, OwnData):
             for warning in common_texts(self.data, self._splits):
                 warn(self.accelerator, warning)
-        if self.accelerator.is_main_process:
-            recipe = self.recipe
-            if isinstance(self.data, OwnData) and self.texts is not None:
-                print_own_data(self.data, self._splits, self.texts, self.max_length)
-            start = "random weights" if recipe.from_scratch else "weights"
-            console.out.print(
-                f"{self.data.name}: {len(self._train):,} training and "
-                f"{count_examples(self.validation)} validation examples, {recipe.model} "
-                f"({start}), {device_summary(self)}\n{self.steps:,} steps = {self.epochs} "
-                f"epochs x {self.steps_per_epoch} batches of {recipe.batch}, rate {self.lr:g}, "
-                f"seed {recipe.seed}"
-            )
-            self._print_unseen()
-
-    def _print_unseen(self) -> None:
-        """Print what the model does not see of each split, and warn where it is much."""
-        encoded = {str(self.data.train_split): self.train_set, **self.validation}
-        unseen = {
-            split: count_unseen(self._splits[split], of_split, self.tokenizer, self.max_length)
-            for split, of_split in encoded.items()
-        }
-        title = f"Text that the model does not see, at max_length {self.max_length}"
-        console.table(title, *unseen_rows(unseen))
-        for split, of_split in unseen.items():
-            # The overview of own data warns about the training examples.
-            if isinstance(self.data, OwnData) and split == self.data.train_split:
-                continue
-            for concern in unseen_concerns(split, of_split, self.max_length):
-                console.warn(concern)
+        if not self.accelerator.is_main_process:
+            return
+        if isinstance(self.data, OwnData) and self.texts is not None:
+            print_own_data(self.data, self._splits, self.texts, self.max_length)
+        rows = plan_rows(
+            self._given,
+            self.recipe,
+            self.data,
+            self.model,
+            self.steps,
+            len(self._train),
+            self.validation | self.test,
+        )
+        extra = [f"{count:,} {name}" for name, count in self.extra_examples.items() if count]
+        if extra:
+            rows.append(("Texts", f"{', '.join(extra)}, which the teachers label"))
+        console.facts([*rows, ("Device", device_summary(self))])
+        encoded = {str(self.data.train_split): self.train_set, **self.validation, **self.test}
+        print_unseen(self.data, self._splits, encoded, self.tokenizer, self.max_length)

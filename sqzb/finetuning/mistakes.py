@@ -1,5 +1,6 @@
 """Predictions by name, and where a model is wrong: confusion, figures by class, worst mistakes."""
 
+import math
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -57,17 +58,23 @@ def write_evaluation(
     logits: Mapping[str, Logits],
     splits: Mapping[str, Encoded],
     thresholds: Sequence[float] | None,
+    test: Mapping[str, float],
 ) -> None:
     """Write the figures of each label to the run's evaluation.json, in the form of `sqzb eval`.
 
     logits, splits: by split. thresholds: of several labels.
+    test: figures of the labelled test examples, in `splits` too; empty without such examples.
     """
-    kind = data.kind
-    details = {
-        name: by_label(kind, decide(kind, logits[name], thresholds), encoded)
-        for name, encoded in splits.items()
-    }
-    write_json(run / EVALUATION, {"task": data.name, "labels": list(kind.names), "splits": details})
+    details = {}
+    for name, encoded in splits.items():
+        predictions = decide(data.kind, logits[name], thresholds)
+        details[name] = by_label(data.kind, predictions, encoded)
+    content = {"task": data.name, "labels": list(data.kind.names), "splits": details}
+    if test:
+        content["test"] = {
+            name: value if math.isfinite(value) else None for name, value in test.items()
+        }
+    write_json(run / EVALUATION, content)
 
 
 def find_mistakes(

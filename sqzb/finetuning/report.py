@@ -14,7 +14,13 @@ from sqzb.data.metrics.entities import per_type, scheme_of
 from sqzb.data.overview import concerns, label_rows, overview, sentences, split_rows
 from sqzb.data.own import OwnData
 from sqzb.finetuning.encode import Encoded
-from sqzb.finetuning.evaluation import Logits, decide, majority, tags_by_text, together
+from sqzb.finetuning.evaluation import (
+    Logits,
+    decide,
+    majority,
+    tags_by_text,
+    together,
+)
 from sqzb.finetuning.texts import MANY_CUT, TextFigures
 from sqzb.tokenizer import MANY_UNKNOWN
 
@@ -23,22 +29,25 @@ WHAT: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
 
 
 def print_validation_report(
-    title: str, data: DataSet, figures: dict[str, float], validation: Mapping[str, Encoded]
+    title: str,
+    data: DataSet,
+    figures: dict[str, float],
+    validation: Mapping[str, Encoded],
+    name: str = "validation",
 ) -> None:
     """Print the figures beside those of a model that always predicts the most common label.
 
     validation: the examples by split.
+    name: of these examples, for the header.
     """
     scored = data.score_metrics or data.metrics
     baseline = together({split: majority(data, encoded) for split, encoded in validation.items()})
     rows = []
-    for name, value in figures.items():
-        constant = baseline.get(name)
-        majority_text = "-" if constant is None else shown(name, constant, scored)
-        rows.append((_row_name(name, scored), shown(name, value, scored), majority_text))
-    console.table(
-        title, (f"validation ({count_examples(validation)})", "measured", "majority"), rows
-    )
+    for metric, value in figures.items():
+        constant = baseline.get(metric)
+        majority_text = "-" if constant is None else shown(metric, constant, scored)
+        rows.append((_row_name(metric, scored), shown(metric, value, scored), majority_text))
+    console.table(title, (f"{name} ({count_examples(validation)})", "measured", "majority"), rows)
     if figures["score"] <= baseline["score"]:
         console.warn(
             "The model is no better than one that always predicts the most common label. More "

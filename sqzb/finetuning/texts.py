@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from tokenizers import Encoding, Tokenizer
 
+from sqzb.console import counted
 from sqzb.data.dataset import DataSet, Example, in_common
 from sqzb.finetuning.encode import Encoded
 from sqzb.tokenizer import MANY_UNKNOWN, UNK, unknown_characters
@@ -130,9 +131,10 @@ def count_unseen(
 
 def cut_warning(unseen: Unseen, max_length: int) -> str:
     """Return the sentence that tells how many texts were cut."""
+    have = "has" if unseen.examples == 1 else "have"
     return (
-        f"{unseen.cut:,} of {unseen.examples:,} texts have more than {max_length} tokens, as many "
-        "as the model was trained with; their ends were cut off, which are "
+        f"{unseen.cut:,} of {counted(unseen.examples, 'text')} {have} more than {max_length} "
+        "tokens, as many as the model was trained with; the ends were cut off, which are "
         f"{unseen.share_tokens_cut:.1%} of all tokens."
     )
 
@@ -143,7 +145,9 @@ def unknown_warning(unseen: Unseen) -> str | None:
         return None
     mostly = ""
     if unseen.mostly_unknown:
-        mostly = f", and {unseen.mostly_unknown:,} of {unseen.examples:,} texts are mostly [UNK]"
+        are = "is" if unseen.examples == 1 else "are"
+        texts = counted(unseen.examples, "text")
+        mostly = f", and {unseen.mostly_unknown:,} of {texts} {are} mostly [UNK]"
     return (
         f"{unseen.share_unknown:.1%} of the characters are [UNK]{mostly}: the model's vocabulary "
         "does not know them, so it cannot tell them apart. Use a model with a vocabulary for this "

@@ -12,15 +12,28 @@ USUAL = SqueezeBertConfig()  # the model of the measurements in hardware.yaml
 GB = 10**9
 
 
+class Sizes(NamedTuple):
+    """The sizes of a model that is open.
+
+    name: its class and layers, for people.
+    flops: floating-point operations of a forward of one sequence.
+    """
+
+    name: str
+    parameters: int
+    flops: int
+
+
 class Workload(NamedTuple):
     """A run, as far as its cost goes.
 
     batch: sequences of a step, over all devices.
-    length: tokens of a sequence, padding included.
+    length: tokens of a sequence, padding included; of the longest one in finetuning.
     predictions: masked positions of a sequence, for the MLM head; 0 for none.
     labels: classes of the head on the pooler; 0 for none.
     micro_batch: sequences that a device computes at once; None: as many as fit.
     checkpoints: number that is kept.
+    sizes: of the model; None: those of `config`.
     """
 
     config: SqueezeBertConfig
@@ -32,6 +45,19 @@ class Workload(NamedTuple):
     precision: str
     micro_batch: int | None
     checkpoints: int
+    sizes: Sizes | None = None
+
+    @property
+    def model_name(self) -> str:
+        """The model for people, such as SqueezeBERT 12 x 768."""
+        if self.sizes is not None:
+            return self.sizes.name
+        return f"SqueezeBERT {self.config.num_hidden_layers} x {self.config.hidden_size}"
+
+    @property
+    def is_upper_bound(self) -> bool:
+        """Whether sequences may be shorter than `length`: those of finetuning."""
+        return self.predictions == 0
 
     @property
     def positions(self) -> int:
@@ -41,11 +67,13 @@ class Workload(NamedTuple):
     @property
     def parameters(self) -> int:
         """Parameters of the model with its heads."""
-        return self._forward(1).parameters
+        return self._forward(1).parameters if self.sizes is None else self.sizes.parameters
 
     @property
     def flops(self) -> int:
         """Floating-point operations of the run."""
+        if self.sizes is not None:
+            return TRAINING * self.steps * self.batch * self.sizes.flops
         return TRAINING * self.steps * self._forward(self.batch).flops
 
     @property

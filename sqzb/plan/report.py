@@ -28,21 +28,20 @@ def print_plan(planned: Planned, machines: Sequence[Machine], price: float | Non
 def rows_of(planned: Planned) -> Rows:
     """Return what does not depend on the hardware."""
     work = planned.workload
-    config = work.config
+    up_to, at_most = ("up to ", "at most ") if work.is_upper_bound else ("", "")
     return [
         (
             "Model",
-            f"SqueezeBERT {config.num_hidden_layers} x {config.hidden_size}, "
-            f"{work.parameters:,} parameters with heads, {planned.start}",
+            f"{work.model_name}, {work.parameters:,} parameters with heads, {planned.start}",
         ),
         ("Data", planned.data),
         (
             "Steps",
-            f"{work.steps:,} of {console.counted(work.batch, 'sequence')} of {work.length} tokens: "
-            f"{work.steps * work.batch:,} sequences, {work.positions:,} positions",
+            f"{work.steps:,} of {console.counted(work.batch, 'sequence')} of {up_to}{work.length} "
+            f"tokens: {work.steps * work.batch:,} sequences, {at_most}{work.positions:,} positions",
         ),
         ("Optimizer", planned.optimizer),
-        ("Work", f"{work.flops:.2e} FLOP in {work.precision}, padding included"),
+        ("Work", f"{at_most}{work.flops:.2e} FLOP in {work.precision}, padding included"),
         (
             "Disk",
             f"{console.size(work.disk_bytes())}: {work.checkpoints + 1} checkpoints of "

@@ -8,8 +8,8 @@ from sqzb import console
 from sqzb.corpus.store import TRAIN, read_manifest
 from sqzb.errors import UserError
 from sqzb.model.config import MODEL_TYPE, SqueezeBertConfig, model_type
-from sqzb.plan.estimates import Workload
-from sqzb.recipe import FinetuneRecipe, PretrainRecipe
+from sqzb.plan.estimates import Sizes, Workload
+from sqzb.recipe import FinetuneRecipe, PretrainRecipe, number
 from sqzb.recipe.automatic import LONGEST, epochs_for, rate_for
 
 CONFIG = "config.json"
@@ -80,30 +80,72 @@ def of_finetuning(recipe: FinetuneRecipe, examples: int) -> Planned:
     """
     notes: list[str] = []
     config = _start_config(recipe.model, notes)
-    epochs = recipe.epochs if isinstance(recipe.epochs, int) else epochs_for(examples)
-    lr = recipe.lr if isinstance(recipe.lr, float) else rate_for(config.hidden_size)
-    length = min(
-        recipe.max_length if isinstance(recipe.max_length, int) else LONGEST,
-        config.max_position_embeddings,
-    )
-    steps = epochs * -(-examples // recipe.batch)
+    chosen = {
+        "epochs": epochs_for(examples),
+        "lr": rate_for(config.hidden_size),
+        "max_length": LONGEST,
+    }
+    values = {key: value for key, value in chosen.items() if getattr(recipe, key) == "auto"}
+    resolved = recipe.model_copy(update=values)
+    length = min(int(number(resolved.max_length)), config.max_position_embeddings)
+    resolved = resolved.model_copy(update={"max_length": length})
     notes.append(f"Every text is counted with max_length {length} tokens, so this is the most.")
     if recipe.distillation.teacher:
         notes.append("Without the operations and the memory of the teachers.")
-    workload = Workload(
+    batches = -(-examples // recipe.batch)
+    steps = int(number(resolved.epochs)) * batches
+    workload = finetuning_workload(resolved, config, steps, CLASSES)
+    data = console.counted(examples, "training example")
+    return planned_finetuning(recipe, resolved, workload, data, notes)
+
+
+def finetuning_workload(
+    recipe: FinetuneRecipe,
+    config: SqueezeBertConfig,
+    steps: int,
+    labels: int,
+    sizes: Sizes | None = None,
+) -> Workload:
+    """Return the workload of a finetuning recipe, which has numbers in place of `auto`."""
+    return Workload(
         config,
         steps,
         recipe.batch,
-        length,
+        int(number(recipe.max_length)),
         0,
-        CLASSES,
+        labels,
         recipe.precision,
         recipe.batch,
         recipe.keep_checkpoints * (2 if recipe.keep_best else 1),
+        sizes,
     )
-    data = f"{console.counted(examples, 'training example')}, {console.counted(epochs, 'epoch')}"
-    start = "with random weights" if recipe.from_scratch else f"from {recipe.model}"
-    return Planned(workload, start, data, f"AdamW, rate {lr:g}", notes, [])
+
+
+def planned_finetuning(
+    given: FinetuneRecipe,
+    resolved: FinetuneRecipe,
+    workload: Workload,
+    examples: str,
+    notes: list[str],
+) -> Planned:
+    """Return a finetuning with its workload; values that stand for `auto` are marked as chosen.
+
+    given: the recipe that may have `auto`; resolved: the same with numbers.
+    examples: their numbers, as text.
+    """
+    marks = {
+        key: " (chosen)" if getattr(given, key) == "auto" else ""
+        for key in ("epochs", "lr", "max_length")
+    }
+    epochs = int(number(resolved.epochs))
+    data = (
+        f"{examples}, {console.counted(epochs, 'epoch')}{marks['epochs']} of "
+        f"{console.counted(workload.steps // epochs, 'step')}, max_length "
+        f"{workload.length}{marks['max_length']}"
+    )
+    start = "with random weights" if given.from_scratch else f"from {given.model}"
+    optimizer = f"AdamW, rate {number(resolved.lr):g}{marks['lr']}, seed {given.seed}"
+    return Planned(workload, start, data, optimizer, notes, [])
 
 
 def optimizer_text(recipe: PretrainRecipe) -> str:

@@ -6,6 +6,7 @@ checkpoint gives exactly the results of an uninterrupted run, with any number of
 
 import signal
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from sqzb import console
@@ -62,11 +63,7 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
     with explained_errors(job), claimed_folder(job.folder, accelerator, resume), signals.caught():
         # Check as much as possible before the preparation, which may take hours. Checkpoints are
         # read only in a locked folder, because another run might remove them meanwhile.
-        checkpoint = find_checkpoint(job, resume)
-        if checkpoint is not None:
-            check_same_run(job, checkpoint, extend, prepared=False)
-        check_disk(job)
-        job.print_plan()
+        checkpoint = check(job, resume, extend)
 
         with signals.ending_at_once(STOPPED_EARLY):
             job.prepare()
@@ -91,6 +88,16 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
         train(job, engine, state, log, signals, ThroughputMeter(peak_flops))
         accelerator.wait_for_everyone()
         job.finish(engine, log, state.step)
+
+
+def check(job: Job, resume: str = NEVER, extend: bool = False) -> Path | None:
+    """Check the run, print its plan, write nothing, and return the checkpoint to resume from."""
+    checkpoint = find_checkpoint(job, resume)
+    if checkpoint is not None:
+        check_same_run(job, checkpoint, extend, prepared=False)
+    check_disk(job)
+    job.print_plan()
+    return checkpoint
 
 
 def train(

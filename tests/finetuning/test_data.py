@@ -259,3 +259,82 @@ def test_a_users_file_beside_a_saved_model_is_not_a_runs_memory(tmp_path: Path) 
     (tmp_path / KNOWN).write_text('[{"text": "a", "label": "b"}]', encoding="utf-8")
     (tmp_path / "model").mkdir()
     assert read_known(tmp_path / "model") is None
+
+
+def content_of(folder: Path) -> dict[Path, bytes]:
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def test_a_dry_run_shows_the_plan_of_the_run_and_writes_nothing(
+    model: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["finetune", "--text", "one,two", "--label", "verdict", "--model", str(model)]
+    for option, path in files.items():
+        arguments += [f"--{option}", path]
+    arguments += ["--output", str(tmp_path / "run"), "epochs=1", "batch=8", "checkpoint_every=99"]
+    before = content_of(tmp_path)
+    planned = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert planned.exit_code == 0, planned.output
+    assert content_of(tmp_path) == before
+    text = " ".join(planned.output.split())
+    assert f"pairs: {N} training and {N} validation examples, 1 epoch of 6 steps" in text
+    assert "max_length 16 (chosen)" in text and "rate 0.001 (chosen)" in text
+
+    # The plan is what the run prints first.
+    trained = CliRunner().invoke(app, arguments)
+    assert trained.exit_code == 0 and trained.output.startswith(planned.output)
+    refused = CliRunner().invoke(app, [*arguments, "--dry-run"])
+    assert isinstance(refused.exception, UserError) and "--resume auto" in str(refused.exception)
+
+    other = [*arguments, "--dry-run", "--output", str(tmp_path / "other"), "max_length=9999"]
+    refused = CliRunner().invoke(app, other)
+    assert "max_length 9999" in str(refused.exception)
+
+
+def test_a_dry_run_of_several_runs_lists_them_and_plans_the_first(
+    model: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    arguments = ["finetune", "--text", "one,two", "--label", "verdict", "--model", str(model)]
+    arguments += ["--train", files["train"], "--output", str(tmp_path / "runs"), "--seeds", "1,2"]
+    before = content_of(tmp_path)
+    planned = CliRunner().invoke(app, [*arguments, "--dry-run", "epochs=1"])
+    assert planned.exit_code == 0, planned.output
+    assert content_of(tmp_path) == before
+    text = " ".join(planned.output.split())
+    assert "2 runs in" in text and text.count("to do") == 2
+    assert "seed=1:" in text and "rate 0.001 (chosen), seed 1 " in text
+
+    missing = CliRunner().invoke(app, [*arguments, "--dry-run", "--model", str(tmp_path / "none")])
+    assert "There is no folder" in str(missing.exception)
+
+
+def test_labelled_test_files_have_figures_that_choose_nothing(
+    model: Path, files: dict[str, str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    without = run(recipe(model, tmp_path / "without", data=own(files)))
+    test = write_csv(tmp_path / "test.csv", ("one", "two", "verdict"), rows(2 * N)[:7])
+    capsys.readouterr()
+    folder = run(recipe(model, tmp_path / "run", data=own(files, test=test)))
+    printed = capsys.readouterr().out
+    assert "│ test       │        7 │" in printed
+    assert "test (7)" in printed and "not used to train or to choose the model" in printed
+    assert all(torch.equal(weights(without)[name], w) for name, w in weights(folder).items())
+
+    evaluation = json.loads((folder / "evaluation.json").read_text())
+    again = evaluate_task(str(folder), data_for(str(folder), None, None), "test")
+    for name, value in evaluation["test"].items():
+        assert again[name] == pytest.approx(value)
+    assert evaluation["splits"]["test"]["examples"] == 7
+    scored = evaluate_task(str(folder), data_for(str(folder), None, None, [test]), "validation")
+    assert scored["accuracy"] == pytest.approx(evaluation["test"]["accuracy"])
+
+
+def test_test_files_without_labels_are_predicted(
+    model: Path, files: dict[str, str], tmp_path: Path
+) -> None:
+    unlabelled = [row[:2] for row in rows(2 * N)[:7]]
+    test = write_csv(tmp_path / "test.csv", ("one", "two"), unlabelled)
+    folder = run(recipe(model, tmp_path / "run", data=own(files, test=test), epochs=1))
+    assert "test" not in json.loads((folder / "evaluation.json").read_text())
+    found = evaluate_task(str(folder), data_for(str(folder), None, None), "test")
+    assert len(found["splits"]["test"]["predictions"]) == 7

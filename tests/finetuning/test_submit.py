@@ -163,7 +163,7 @@ def test_a_cut_test_split_is_refused_before_anything_is_predicted(sweep: Path, g
     )
     for model in sweep.rglob("model.safetensors"):
         model.unlink()
-    with pytest.raises(UserError, match="wnli's test split has 1 examples, and GLUE's has 6"):
+    with pytest.raises(UserError, match="wnli's test split has 1 example, and GLUE's has 6"):
         submit([str(sweep)], sweep / "glue.zip", partial(open_task, folder=glue))
 
 

@@ -18,6 +18,7 @@ from accelerate.utils.memory import clear_device_cache
 from numpy.typing import NDArray
 from torch import Tensor
 
+from sqzb.console import counted
 from sqzb.data.dataset import DataSet, Example, Kind, Tags
 from sqzb.data.lines import check_sentences, read_lines
 from sqzb.draws import uniform
@@ -184,7 +185,7 @@ class _TextsCache(Cache[list[Texts], list[Texts]]):
             raise self.unfit(f"{path.name} cannot be read ({error})") from error
         due = (rows.stop - rows.start) * self._copies
         if len(texts) != due:
-            raise self.unfit(f"{path.name} has {len(texts)} lines, not {due}")
+            raise self.unfit(f"{path.name} has {counted(len(texts), 'line')}, not {due}")
         if not all(
             isinstance(a, str) and isinstance(b, str if self._pairs else type(None))
             for a, b in texts

@@ -80,8 +80,9 @@ def run_all(runs: Sequence[Run], jobs: int) -> Outcome:
     if signals.received and unfinished:
         name = next(number.name for number in SIGNALS if number == signals.received)
         raise Stopped(
-            f"{name}: the sweep has stopped with {len(waiting.finished)} of {len(runs)} runs "
-            "finished. The other runs are saved. The same command resumes the sweep.",
+            f"{name}: the sweep has stopped with {len(waiting.finished)} of "
+            f"{console.counted(len(runs), 'run')} finished. The other runs are saved. The same "
+            "command resumes the sweep.",
             signals.received,
         )
     return Outcome(failed, _skipped(unfinished, {run.folder for run in (*failed, *unfinished)}))

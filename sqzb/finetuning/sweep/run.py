@@ -5,17 +5,51 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from sqzb import console
 from sqzb.errors import UserError
 from sqzb.files import check_output_folder, locked, write_json
 from sqzb.finetuning.data import open_data
 from sqzb.finetuning.sweep.plan import Run, plan
 from sqzb.finetuning.sweep.processes import run_all
 from sqzb.finetuning.sweep.tables import report, summary
-from sqzb.hub import local_folder
+from sqzb.hub import hub_id, local_folder
 from sqzb.recipe import FinetuneRecipe, SweepRecipe, flat, load_recipe
+from sqzb.training.resume import AUTO
 from sqzb.training.run_folder import CHECKPOINTS, RECIPE, final_figures, refuse_used
 
 OUTPUT, RESULTS = "runs/glue", "results.json"
+
+
+def plan_sweep(recipe: SweepRecipe) -> None:
+    """Check a sweep, print its runs and the plan of the first one, and write nothing.
+
+    Models on the Hub are downloaded for the first run only.
+
+    Raises:
+        UserError: the recipe, a model, data or a folder cannot be used.
+    """
+    output = Path(recipe.output or OUTPUT)
+    check_output_folder(output)
+    runs = plan(recipe, output)
+    _check_folders(output, runs)
+    _check_models(runs, download=False)
+    _check_data(runs)
+    unfinished = _unfinished(runs)
+    rows = [
+        (str(run.folder), _listed(run.needs), "to do" if run in unfinished else "finished")
+        for run in runs
+    ]
+    console.table(f"{console.counted(len(runs), 'run')} in {output}", ("run", "after", ""), rows)
+    if unfinished:
+        from sqzb.finetuning.job import finetune  # with torch, which a sweep does not need
+
+        first = unfinished[0].recipe
+        console.out.print(f"The plan of {unfinished[0].folder}:")
+        finetune(first, open_data(first), AUTO, dry_run=True)
+
+
+def _listed(folders: Sequence[Path]) -> str:
+    return ", ".join(str(folder) for folder in folders)
 
 
 def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
@@ -56,8 +90,8 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
         listed = "".join(f"\n  {run.name}: {reason}" for run, reason in (failed | skipped).items())
         others = f", and {len(skipped)} that need them were not started" if skipped else ""
         raise UserError(
-            f"{len(failed)} of {len(runs)} runs failed{others}:{listed}\nThe same command tries "
-            "them again."
+            f"{len(failed)} of {console.counted(len(runs), 'run')} failed{others}:{listed}\nThe "
+            "same command tries them again."
         )
     return results
 
@@ -87,10 +121,12 @@ def _check_folders(output: Path, runs: Sequence[Run]) -> None:
         )
 
 
-def _check_models(runs: Sequence[Run]) -> None:
+def _check_models(runs: Sequence[Run], download: bool = True) -> None:
     """Raise UserError for a missing model that an unfinished run starts from or learns from.
 
     A model on the Hub is downloaded here, before several runs would download it at once.
+
+    download: whether it is; otherwise models on the Hub are not looked for.
     """
     unfinished = _unfinished(runs)
     made_here = {folder for run in unfinished for folder in run.needs}
@@ -99,7 +135,8 @@ def _check_models(runs: Sequence[Run]) -> None:
         if any((run.folder / CHECKPOINTS).glob("step-*")):
             needed.remove(run.recipe.model)  # a run resumes without it
         for path in needed:
-            if Path(path) not in made_here:
+            is_on_hub = hub_id(path) is not None and not Path(path).exists()
+            if Path(path) not in made_here and (download or not is_on_hub):
                 local_folder(path)
 
 

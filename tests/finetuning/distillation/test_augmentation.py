@@ -458,7 +458,7 @@ def test_without_a_teacher_nobody_could_label_them(start: Path, glue: Path, key:
 
 
 DAMAGED: dict[str, tuple[str, str]] = {
-    "torn": ('["a", "b"]\n["a", "', "has 1 lines, not 72"),
+    "torn": ('["a", "b"]\n["a", "', "has 1 line, not 72"),
     "no JSON": ("a\n" * 72, "cannot be read"),
     "one text": ('["a"]\n' * 72, "cannot be read"),
     "no second": ('["a", null]\n' * 72, "lines that are not the texts of an example"),
