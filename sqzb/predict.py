@@ -34,6 +34,8 @@ from sqzb.using import (
 PREFIX = "predicted_"  # of an added column whose name the table has already
 COMMAND_LINE = "the command line"
 FILE_OPTION = "--file"
+MOST_SHOWN = 10  # probabilities in a line for a person
+LIKELIEST = 5  # of more names than that
 
 
 class PredictedRows(NamedTuple):
@@ -272,8 +274,8 @@ def predict_file(
             counts.add(window)
             bar.advance(len(window.rows))
     summary = (
-        f"{output}: {counts.rows:,} rows of {table.path}. Texts: {', '.join(texts.columns)}. "
-        f"Added: {_listed(names)}."
+        f"{output}: {console.counted(counts.rows, 'row')} of {table.path}. Texts: "
+        f"{', '.join(texts.columns)}. Added: {_listed(names)}."
     )
     return Written(summary, counts.warnings(table, model.max_length))
 
@@ -354,8 +356,9 @@ def with_predictions(
 def shown(prediction: Prediction | None) -> str:
     """Return a prediction as a person reads it; an empty line for None.
 
-    Of classes the likeliest one, then the probability of each, with tabs between. Of tags each word
-    with its tag.
+    Of classes the likeliest one, then the probability of each, with tabs between; of more than
+    `MOST_SHOWN` names the `LIKELIEST` ones, in the order of their probability, and how many more
+    there are. Of tags each word with its tag.
     """
     if prediction is None:
         return ""
@@ -365,8 +368,13 @@ def shown(prediction: Prediction | None) -> str:
         pairs = zip(prediction.words, prediction.tags, strict=True)
         return " ".join(f"{one_line(word)}/{one_line(tag)}" for word, tag in pairs)
     first = ", ".join(map(one_line, _named(prediction))) or "(none)"
-    each = [f"{one_line(name)} {value:.1%}" for name, value in prediction.probabilities.items()]
-    return "\t".join([first, *each])
+    probabilities = list(prediction.probabilities.items())
+    more = []
+    if len(probabilities) > MOST_SHOWN:
+        more = [f"and {len(probabilities) - LIKELIEST:,} more (--json has all)"]
+        probabilities = sorted(probabilities, key=lambda item: -item[1])[:LIKELIEST]
+    each = [f"{one_line(name)} {value:.1%}" for name, value in probabilities]
+    return "\t".join([first, *each, *more])
 
 
 def _named(prediction: ClassPrediction | LabelsPrediction) -> tuple[str, ...]:

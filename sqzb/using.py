@@ -20,7 +20,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
-from sqzb.data.dataset import Classes, Example, Kind, Labels, Number, Tags, Text
+from sqzb.data.dataset import Classes, Example, Kind, Labels, Number, Tags, Text, is_empty
 from sqzb.data.metrics.calibration import sigmoid, softmax
 from sqzb.data.metrics.entities import Scheme, entities, scheme_of
 from sqzb.data.texts import COUNTS
@@ -102,9 +102,12 @@ Prediction = ClassPrediction | NumberPrediction | LabelsPrediction | TokensPredi
 
 
 class Window(NamedTuple):
-    """The predictions for a window of texts, and what the model did not see of these."""
+    """The predictions for a window of texts, and what the model did not see of these.
 
-    predictions: list[Prediction]
+    predictions: None for an empty text.
+    """
+
+    predictions: list[Prediction | None]
     unseen: Unseen
 
 
@@ -143,8 +146,8 @@ class FinetunedModel:
         """Whether a text may be a list of words, each of which gets a tag."""
         return isinstance(self.kind, Tags)
 
-    def predict(self, texts: Iterable[Text]) -> list[Prediction]:
-        """Return the prediction for each text, in order.
+    def predict(self, texts: Iterable[Text]) -> list[Prediction | None]:
+        """Return the prediction for each text, in order; None for an empty text.
 
         texts: any number of texts; a pair is a tuple of two. Texts over `max_length` are cut, with
         a warning.
@@ -154,7 +157,7 @@ class FinetunedModel:
         """
         return list(self.stream(texts))
 
-    def stream(self, texts: Iterable[Text], window: int = WINDOW) -> Iterator[Prediction]:
+    def stream(self, texts: Iterable[Text], window: int = WINDOW) -> Iterator[Prediction | None]:
         """Yield what `predict` returns, reading at most a window of texts ahead.
 
         Memory use is bounded, so `texts` may be a generator of any length.
@@ -183,20 +186,25 @@ class FinetunedModel:
             UserError: As in `predict`.
         """
         examples = [self._example(text, row) for row, text in enumerate(texts, first)]
-        if not examples:
-            return Window([], Unseen())
-        encoded = encode(examples, self._tokenizer, self.max_length, self.kind)
+        rows = [row for row, text in enumerate(texts) if not is_empty(text)]
+        predictions: list[Prediction | None] = [None] * len(texts)
+        if not rows:
+            return Window(predictions, Unseen())
+        given = [examples[row] for row in rows]
+        encoded = encode(given, self._tokenizer, self.max_length, self.kind)
         with torch.inference_mode():
             logits = predict(self._model, encoded, self._accelerator)
-        unseen = count_unseen(examples, encoded, self._tokenizer, self.max_length)
-        if encoded.words is None:
-            return Window(self._predictions(logits), unseen)
-        found: list[Prediction] = []
+        unseen = count_unseen(given, encoded, self._tokenizer, self.max_length)
+        found = self._predictions(logits) if encoded.words is None else []
         best = logits.argmax(1)
-        for row, (text, example) in enumerate(zip(texts, examples, strict=True)):
-            tags = [self.labels[tag] for tag in best[encoded.words.of(row)]]
-            found.append(_of_tokens(text, example.words or (), tags, scheme_of(self.labels)))
-        return Window(found, unseen)
+        for place, row in enumerate(rows):
+            if encoded.words is None:
+                predictions[row] = found[place]
+                continue
+            tags = [self.labels[tag] for tag in best[encoded.words.of(place)]]
+            words = examples[row].words or ()
+            predictions[row] = _of_tokens(texts[row], words, tags, scheme_of(self.labels))
+        return Window(predictions, unseen)
 
     def _example(self, text: Text, row: int) -> Example:
         if isinstance(self.kind, Tags):

@@ -340,3 +340,9 @@ def test_idle_threads_sleep_unless_the_environment_says_otherwise(
     with pytest.raises(SystemExit):
         main()
     assert os.environ["OMP_WAIT_POLICY"] == policy
+
+
+def test_a_wrong_kind_is_answered_with_the_kinds() -> None:
+    ended = CliRunner().invoke(app, ["finetune", "--train", "x.csv", "--kind", "foo"])
+    assert ended.exit_code == 2
+    assert all(kind in ended.output for kind in ("classes", "number", "labels", "tokens"))

@@ -24,6 +24,8 @@ from sqzb.data.formats.common import Row, Table
 from sqzb.data.texts import TextTable
 from sqzb.errors import UserError
 from sqzb.predict import (
+    LIKELIEST,
+    MOST_SHOWN,
     added_columns,
     predict_file,
     predict_rows,
@@ -289,7 +291,7 @@ def test_what_cannot_be_predicted_is_told(run: Path, pairs: Path, tmp_path: Path
     for path, files, output, said in (
         (run, [new], "out.xlsx", "none of the endings that can be written"),
         (run, [new], "new.csv", "is the input"),
-        (pairs, [new], "out.csv", "needs two texts per example, and --text is text"),
+        (pairs, [new], "out.csv", "needs two texts per example, and the column recognised is text"),
         (run, [new, new], "out.csv", "one file. Give a folder"),
         (run, [new, other], "out", "both be written to"),
         (run, [tmp_path / "none.csv"], "out", "There is no file, folder or glob"),
@@ -297,6 +299,8 @@ def test_what_cannot_be_predicted_is_told(run: Path, pairs: Path, tmp_path: Path
         with pytest.raises(UserError, match=said):
             names = [str(file) for file in files]
             write_predictions(str(path), names, tmp_path / output, [], "processes")
+    with pytest.raises(UserError, match=r"and --text is text\. Give --text A,B"):
+        write_predictions(str(pairs), [str(new)], tmp_path / "out.csv", ["text"], "processes")
 
 
 def test_several_labels_are_a_list(vocabulary: Path, tmp_path: Path) -> None:
@@ -359,6 +363,19 @@ def test_the_line_that_is_shown() -> None:
     assert shown(TokensPrediction(("Ada", "ran"), ("B-PER", "O"), ())) == "Ada/B-PER ran/O"
     assert shown(LabelsPrediction(("a\nb",), {"a\nb": 0.6})) == "a b\ta b 60.0%"
     assert shown(None) == ""
+
+
+@given(st.integers(1, 300))
+def test_of_many_names_a_line_has_the_likeliest(count: int) -> None:
+    probabilities = {f"c{number}": number / 1000 for number in range(count)}
+    label = f"c{count - 1}"
+    first, *each = shown(ClassPrediction(label, 0.5, probabilities)).split("\t")
+    assert first == label
+    if count <= MOST_SHOWN:
+        assert each == [f"{name} {value:.1%}" for name, value in probabilities.items()]
+        return
+    likeliest = [f"c{number} {number / 1000:.1%}" for number in range(count - 1, count - 6, -1)]
+    assert each == [*likeliest, f"and {count - LIKELIEST} more (--json has all)"]
 
 
 def test_a_lone_carriage_return_ends_no_line(

@@ -37,6 +37,7 @@ TEXTS: list[Text] = [
     "Water, and a stone bridge over it.",
     "garden",
     "",
+    " \n",
     "music " * 20,
 ]
 
@@ -48,7 +49,9 @@ def model(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Finetun
     return load(run)
 
 
-def numbers(prediction: Prediction) -> list[float]:
+def numbers(prediction: Prediction | None) -> list[float]:
+    if prediction is None:
+        return []
     if isinstance(prediction, NumberPrediction):
         return [prediction.value]
     assert not isinstance(prediction, TokensPrediction)
@@ -79,6 +82,15 @@ def test_a_pairs_prediction_is_that_of_transformers(
             assert tuple(found.probabilities) == TASKS[task].labels
             assert found.label == TASKS[task].labels[int(wanted.argmax())]
             assert found.probability == max(found.probabilities.values())
+
+
+def test_empty_texts_have_no_prediction(vocabulary: Path, tmp_path: Path) -> None:
+    """A pair with one text has one; the rule is that of `sqzb predict --file`."""
+    model = load(save_run(tmp_path, vocabulary, task="mrpc"))
+    both, second, neither = model.predict([("river", "water"), ("", "water"), ("", " ")])
+    assert both is not None and second is not None and neither is None
+    with pytest.raises(UserError, match=r"texts\[0\] has one text"):
+        model.predict([""])
 
 
 def test_a_calibrated_model_divides_its_logits(vocabulary: Path, tmp_path: Path) -> None:
@@ -136,6 +148,9 @@ def test_entities_are_spans_of_the_given_text(tags_model: FinetunedModel, words:
     text = " ".join(words)
     as_text, as_words = tags_model.predict([f"  {text}!", words])
     for found, given_text in ((as_text, f"  {text}!"), (as_words, text)):
+        if not given_text:
+            assert found is None
+            continue
         assert isinstance(found, TokensPrediction) and len(found.words) == len(found.tags)
         for entity in found.entities:
             assert given_text[entity.start : entity.end] == entity.text != ""
@@ -155,6 +170,7 @@ def test_any_order_and_any_window_predict_as_one_by_one(
     model: FinetunedModel, texts: list[Text], window: int
 ) -> None:
     alone = {str(text): numbers(model.predict([text])[0]) for text in set(texts)}
+    assert all((numbers == []) == (not text.strip()) for text, numbers in alone.items())
     found = list(model.stream(iter(texts), window))
     assert [numbers(prediction) for prediction in found] == [
         pytest.approx(alone[str(text)], abs=1e-6) for text in texts

@@ -98,7 +98,7 @@ class DataSet:
     read: reads a split by name.
     train_split: name of the split to train on; None if there is none.
     validation_splits: names of the splits to measure on; MNLI has two.
-    test_splits: names of the splits whose labels are withheld.
+    test_splits: names of the splits whose labels may be withheld, and choose nothing.
     on_disk: whether the splits are local files.
     model_of: the task whose model predicts this one, if it has no training split (AX).
     score_metrics: the `metrics` whose mean is the score, which chooses the best model; empty: all.
@@ -121,6 +121,17 @@ class DataSet:
         """Names of the splits that have labels, the training split first."""
         train = () if self.train_split is None else (self.train_split,)
         return train + self.validation_splits
+
+
+def is_empty(text: Text) -> bool:
+    """Return whether an example has no text: all its parts are empty, or only white space."""
+    parts = (text,) if isinstance(text, str) else text
+    return not any(part.strip() for part in parts)
+
+
+def are_labelled(examples: Sequence[Example]) -> bool:
+    """Return whether all examples have a label; those of a test split may be withheld."""
+    return all(example.label is not None for example in examples)
 
 
 def empty_texts(examples: Sequence[Example]) -> int:

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Literal
 
+from sqzb.console import counted
 from sqzb.data.columns import Columns, check_same, choose
 from sqzb.data.dataset import (
     Classes,
@@ -27,7 +28,7 @@ from sqzb.data.holdout import held_out
 from sqzb.data.known import Known, KnownFile
 from sqzb.data.labels import LabelReader
 from sqzb.data.metrics.entities import scheme_of
-from sqzb.data.recognition import learn_kind
+from sqzb.data.recognition import learn_kind, mixed_labels
 from sqzb.data.records import Record, check_no_numbers, is_no_label, read_records
 from sqzb.errors import UserError
 from sqzb.files import sha256
@@ -119,6 +120,8 @@ def open_own(files: OwnFiles, known: Known | None = None) -> OwnData:
     train = _examples(records, LabelReader(kind, files.separator))
     ready = _divided(train, files) if _holds_out(files) else {"train": train}
     known_files = {"train": _known_files(opened, records)}
+    is_guessed = isinstance(kind, Classes) and files.kind is None
+    mixed = mixed_labels(records) if is_guessed else []
 
     recognised = (*columns.recognised, *(() if files.kind else ("kind",)))
     known = Known(
@@ -137,15 +140,21 @@ def open_own(files: OwnFiles, known: Known | None = None) -> OwnData:
             records = list(_split_records(opened, split, known))
             ready[split] = _examples(records, _reader(split, records, known, files))
             known_files[split] = _known_files(opened, records)
-    return _data_set(files, known, ready)
+    return _data_set(files, known, ready, mixed)
 
 
-def _data_set(files: OwnFiles, known: Known, ready: dict[str, list[Example]]) -> OwnData:
-    """Return the data set. The splits in `ready` are given away at their first reading."""
+def _data_set(
+    files: OwnFiles, known: Known, ready: dict[str, list[Example]], mixed: Sequence[str] = ()
+) -> OwnData:
+    """Return the data set. The splits in `ready` are given away at their first reading.
+
+    mixed: warnings about the training examples.
+    """
 
     def read(split: str) -> Split:
         examples = ready.pop(split) if split in ready else _read(split, files, known)
-        return Split(examples, _warnings(known.name, split, examples))
+        others = mixed if split == "train" else ()
+        return Split(examples, [*others, *_warnings(known.name, split, examples)])
 
     has_validation = bool(files.validation) or _holds_out(files)
     metrics = metrics_of(known.kind)
@@ -287,8 +296,8 @@ def _warnings(name: str, split: str, examples: Sequence[Example]) -> list[str]:
     if n == 0:
         return []
     return [
-        f"{name}'s {split} split has an empty text in {n:,} of its {len(examples):,} examples: "
-        "they are kept."
+        f"{name}'s {split} split has an empty text in {n:,} of its "
+        f"{counted(len(examples), 'example')}: {'it is' if n == 1 else 'they are'} kept."
     ]
 
 
@@ -322,8 +331,9 @@ def _check_same_files(opened: Sequence[Table], split: str, known: Known) -> None
         return
     if len(before) != len(opened):
         raise UserError(
-            f"The {split} split had {len(before)} files when the run began, and has {len(opened)} "
-            f"now: {', '.join(table.path for table in opened[:5])}. Give the same with --{split}."
+            f"The {split} split had {counted(len(before), 'file')} when the run began, and has "
+            f"{len(opened)} now: {', '.join(table.path for table in opened[:5])}. Give the same "
+            f"with --{split}."
         )
     for file, table in zip(before, opened, strict=True):
         if _hash(table) != file.sha256:

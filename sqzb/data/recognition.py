@@ -130,6 +130,27 @@ def _recognised(records: Sequence[Record]) -> str:
     return "number"
 
 
+def mixed_labels(records: Sequence[Record]) -> list[str]:
+    """Return a warning if some classes have numbers for names and others have words."""
+    numbered = named = None
+    for record in records:
+        name = class_name(record.label, record)
+        if CODE.match(name):
+            continue
+        if NUMBER.fullmatch(name):
+            numbered = numbered or record
+        else:
+            named = named or record
+    if numbered is None or named is None:
+        return []
+    first, second = (f"{record.where} ({shown(record.label)})" for record in (numbered, named))
+    return [
+        f"Some labels are numbers, as in {first}, and some are words, as in {second}. All are "
+        "taken for names of classes. For numbers, correct the rows with words and give --kind "
+        "number; if all are names, --kind classes ends this warning."
+    ]
+
+
 def _check_types(records: Sequence[Record]) -> None:
     """Check that all labels are of the first one's type."""
     first = next((record for record in records if not is_missing(record.label)), records[0])

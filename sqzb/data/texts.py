@@ -9,7 +9,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from sqzb.data.columns import TEXT_OPTION, choose
-from sqzb.data.dataset import Text
+from sqzb.data.dataset import Text, is_empty
 from sqzb.data.formats.common import Row, Table
 from sqzb.data.records import family, is_missing, shown
 from sqzb.errors import UserError
@@ -31,19 +31,14 @@ class TextTable:
     takes_words: bool = False
 
     def text(self, row: Row) -> Text | None:
-        """Return the row's text, pair or list of words; None where it is empty.
-
-        A pair is empty where both of its texts are.
+        """Return the row's text, pair or list of words; None where `is_empty` holds.
 
         Raises:
             UserError: A value is no text, or the row lacks a column of texts.
         """
         values = [self._value(row, name) for name in self.columns]
-        if isinstance(values[0], list):
-            return values[0] or None
-        if not any(value.strip() for value in values):
-            return None
-        return values[0] if len(values) == 1 else (values[0], values[1])
+        text: Text = values[0] if len(values) == 1 else (values[0], values[1])
+        return None if is_empty(text) else text
 
     def _value(self, row: Row, name: str) -> Any:
         where = self.table.where(row)
@@ -99,17 +94,19 @@ def choose_texts(
         UserError: A given column is not there, no column or several may hold the texts, or the
             model needs another number.
     """
+    chosen = text
     if not text and remembered and set(remembered) <= set(table.columns):
-        text = remembered
-    if not text and len(table.columns) == 1:
-        text = table.columns
-    columns = choose(table, text, labelled=False).text
+        chosen = remembered
+    if not chosen and len(table.columns) == 1:
+        chosen = table.columns
+    columns = choose(table, chosen, labelled=False).text
     if needed is not None and len(columns) != needed:
         advice = "A,B" if needed == 2 else "COLUMN"
+        named = ",".join(columns)
+        source = f"{TEXT_OPTION} is {named}" if text else f"the column recognised is {named}"
         raise UserError(
-            f"{table.path}: the model needs {COUNTS[needed]} per example, and {TEXT_OPTION} is "
-            f"{','.join(columns)}. Give {TEXT_OPTION} {advice}; the columns are "
-            f"{', '.join(table.columns)}."
+            f"{table.path}: the model needs {COUNTS[needed]} per example, and {source}. Give "
+            f"{TEXT_OPTION} {advice}; the columns are {', '.join(table.columns)}."
         )
     return TextTable(table, columns, takes_words)
 

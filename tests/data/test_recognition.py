@@ -83,6 +83,23 @@ def test_one_value_overrules_what_is_recognised(tmp_path: Path) -> None:
     assert data.read("train").examples[0].words == ("In", "Rome")
 
 
+def test_names_and_numbers_in_one_column_are_told(tmp_path: Path) -> None:
+    def warnings(labels: Sequence[Any], **options: Any) -> list[str]:
+        path = table_file(tmp_path / "a.csv", columns(labels))
+        return own(path, holdout=0.0, **options).read("train").warnings
+
+    mixed = ["1", "good", "2", "bad", "3"]
+    (warning,) = warnings(mixed)
+    assert re.search(
+        r"numbers, as in \S*a\.csv:2, column 'label' \('1'\), .* words, as in \S*:3, .*'good'",
+        warning,
+    )
+    assert "--kind number" in warning and "--kind classes ends this warning" in warning
+    assert warnings(mixed, kind="classes") == []
+    for labels in (["good", "bad"], ["1", "2"], ["007", "7"], ["007", "x"], ["1.5", "2.5"]):
+        assert warnings(labels) == []
+
+
 def test_separated_labels(tmp_path: Path) -> None:
     path = table_file(tmp_path / "a.csv", columns(["b;a", "", "a; c ;", "a"]))
     data = own(path, kind="labels", separator=";", holdout=0.0)
@@ -185,12 +202,12 @@ def test_refusals(tmp_path: Path, labels: list[Any], options: dict[str, Any], me
         (
             '{"words": ["a", "b"], "tags": ["O"]}',
             {},
-            ":2, column 'tags': there are 2 words and 1 tags",
+            ":2, column 'tags': there are 2 words and 1 tag",
         ),
         (
             '{"words": ["a"], "tags": ["O", "O"]}',
             {},
-            ":2, column 'tags': there are 1 words and 2 tags",
+            ":2, column 'tags': there are 1 word and 2 tags",
         ),
         ('{"words": "a b", "tags": ["O", "O"]}', {}, ":2: 'words' holds a text .* list of words"),
         ('{"words": ["a", 1], "tags": ["O", "O"]}', {}, ":2: a word in 'words' is a number"),
