@@ -116,6 +116,8 @@ def embed_file(
             unseen += embedded.unseen
             done += len(rows)
             bar.advance(len(rows))
-    console.out.print(f"{output} has {done:,} vectors of {encoder.width} numbers, in float32.")
+    console.out.print(
+        f"{output} has {console.counted(done, 'vector')} of {encoder.width} numbers, in float32."
+    )
     for sentence in unseen_warnings(unseen, encoder.max_length):
         console.warn(f"{table.path}: {sentence}")

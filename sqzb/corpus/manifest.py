@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 from sqzb import console
+from sqzb.console import counted
 from sqzb.corpus import seen
 from sqzb.corpus.chunks import SPECIAL_PLACES
 from sqzb.corpus.shards import BAD_NAMED, Counts, ShardRecord, record_path, shard_path
@@ -267,7 +268,7 @@ def _problem(path: Path, due: dict[str, Any]) -> str | None:
         return "missing"
     size = path.stat().st_size
     if size != due["bytes"]:
-        return f"{size:,} bytes in place of {due['bytes']:,}"
+        return f"{counted(size, 'byte')} in place of {due['bytes']:,}"
     if sha256(path) != due["sha256"]:
         return "its content has changed"
     return None

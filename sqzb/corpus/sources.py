@@ -127,7 +127,8 @@ def _until_damage(rows: Iterator[Row], part: Part) -> Iterator[Row]:
     except UNREADABLE as error:
         lost = _documents_lost(part, count, characters)
         where = f"{part.path}, behind row {count}"
-        about = f"cannot be read further ({error}); about {lost:,} documents are lost"
+        estimate = f"{console.counted(lost, 'document')} {'is' if lost == 1 else 'are'} lost"
+        about = f"cannot be read further ({error}); about {estimate}"
         yield UnreadableDocument(where, about, lost)
 
 

@@ -24,6 +24,7 @@ from numpy.typing import NDArray
 from safetensors.numpy import save
 from tokenizers import Tokenizer
 
+from sqzb.console import counted
 from sqzb.corpus.hashes import HashCheck
 from sqzb.errors import UserError
 from sqzb.files import whole_file
@@ -202,7 +203,7 @@ class Corpus:
     def _check_size(self, path: Path, due: int) -> None:
         size = path.stat().st_size if path.exists() else 0
         if size != due:
-            problem = f"has {size:,} bytes and should have {due:,}"
+            problem = f"has {counted(size, 'byte')} and should have {due:,}"
             raise UserError(f"The corpus file {path} {problem}. {_verify(self.folder)}")
 
 

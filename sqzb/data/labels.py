@@ -5,6 +5,7 @@ import re
 from decimal import Decimal
 from typing import Any
 
+from sqzb.console import counted
 from sqzb.data.dataset import Classes, Kind, Label, Labels, Number, Tags
 from sqzb.data.formats.common import listed
 from sqzb.data.records import NUMBER, Record, family, is_missing, is_no_label, shown
@@ -138,8 +139,8 @@ def tags_of_words(value: Any, record: Record) -> list[str]:
         )
     if len(tags) != len(record.words):
         raise UserError(
-            f"{record.where}: there are {len(record.words)} words and {len(tags)} tags. Give each "
-            "word one tag."
+            f"{record.where}: there are {counted(len(record.words), 'word')} and "
+            f"{counted(len(tags), 'tag')}. Give each word one tag."
         )
     return [class_name(tag, record) for tag in tags]
 

@@ -4,6 +4,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+from sqzb.console import counted
 from sqzb.data.columns import KIND_OPTION, LABEL_OPTION, TEXT_OPTION
 from sqzb.data.dataset import Example, Kind, Label, Labels, Number, Tags, empty_texts, in_common
 from sqzb.data.formats.common import listed, one_line
@@ -213,8 +214,9 @@ def concerns(overview: Overview) -> list[str]:
             )
         if split.contradictory:
             warnings.append(
-                f"{split.contradictory:,} {name} examples repeat the texts of an earlier example "
-                "with another label."
+                f"{counted(split.contradictory, f'{name} example')} "
+                f"{'repeats' if split.contradictory == 1 else 'repeat'} the texts of an earlier "
+                "example with another label."
             )
         absent = [
             label for index, label in enumerate(overview.kind.names) if not split.labels.get(index)

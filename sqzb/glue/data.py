@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from sqzb.console import counted
 from sqzb.data.dataset import DataSet, Example, Split, empty_texts
 from sqzb.errors import UserError
 from sqzb.glue.hub import from_hub, is_on_hub
@@ -80,7 +81,8 @@ def differing_count(task: Task, split: str, examples: Sequence[Example]) -> str 
     if n == expected:
         return None
     part = "the split is incomplete" if n < expected else "the split has more than GLUE's own"
-    return f"{task.name}'s {split} split has {n:,} examples, and GLUE's has {expected:,}: {part}."
+    found = counted(n, "example")
+    return f"{task.name}'s {split} split has {found}, and GLUE's has {expected:,}: {part}."
 
 
 def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str | None:
@@ -88,9 +90,9 @@ def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str 
     n = empty_texts(examples)
     if n == 0:
         return None
-    total = f"{len(examples):,}"
+    total = counted(len(examples), "example")
     return (
-        f"{task.name}'s {split} split has an empty sentence in {n:,} of its {total} examples. "
+        f"{task.name}'s {split} split has an empty sentence in {n:,} of its {total}. "
         "These examples are kept."
     )
 

@@ -9,6 +9,7 @@ import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from sqzb.console import counted
 from sqzb.errors import UserError
 from sqzb.files import whole_file
 from sqzb.glue.tasks import SCORE_RANGE, TASKS, Task
@@ -76,7 +77,7 @@ def _problems(predictions: Predictions) -> Iterator[str]:
 def _problems_of_file(task: Task, split: str, predictions: Mapping[int, float]) -> Iterator[str]:
     """Yield the first problem of each kind, with its line in the file."""
     if len(predictions) != task.counts[split]:
-        yield f" has {len(predictions):,} rows and must have {task.counts[split]:,}"
+        yield f" has {counted(len(predictions), 'row')} and must have {task.counts[split]:,}"
     indices = sorted(predictions)
     wrong = next((row for row, index in enumerate(indices) if index != row), None)
     if wrong is not None:

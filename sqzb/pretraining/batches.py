@@ -8,6 +8,7 @@ import torch
 from accelerate import Accelerator
 from numpy.typing import NDArray
 
+from sqzb.console import counted
 from sqzb.corpus.store import HELDOUT, TRAIN, Chunks, Corpus
 from sqzb.draws import Permutation
 from sqzb.errors import UserError
@@ -171,7 +172,7 @@ def batch_layout(recipe: PretrainRecipe, micro_batch: int, accelerator: Accelera
     if recipe.global_batch % (layout.micro_batch * layout.processes):
         raise UserError(
             f"global_batch {layout.global_batch} is not a multiple of micro_batch "
-            f"{layout.micro_batch} times {layout.processes} processes. Change micro_batch, or the "
-            "number of processes."
+            f"{layout.micro_batch} times {counted(layout.processes, 'process', 'processes')}. "
+            "Change micro_batch, or the number of processes."
         )
     return layout

@@ -180,7 +180,7 @@ def test_ray_gives_the_same(
     assert content(tmp_path / "corpus") == content(corpus.folder)
 
     assert ended.stdout.count(" rows of ") == 3
-    assert "1 of 1 texts have more than 16 tokens" in ended.stderr
+    assert "1 of 1 text has more than 16 tokens" in ended.stderr
     write_predictions(classifier, files, tmp_path / "here", [], "processes")
     written = {path.name: path.read_bytes() for path in (tmp_path / "here").iterdir()}
     assert sorted(written) == ["one.csv", "three.csv", "two.csv"]

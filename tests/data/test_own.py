@@ -120,7 +120,7 @@ def test_other_files_than_those_of_the_run(tmp_path: Path) -> None:
     table_file(tmp_path / "a.csv", {"text": ["new"], "label": ["yes"]})
     with pytest.raises(UserError, match=r"a\.csv is not the file .* --train.*`sqzb eval RUN"):
         again(data).read("validation")
-    with pytest.raises(UserError, match="had 1 files when the run began, and has 2"):
+    with pytest.raises(UserError, match="had 1 file when the run began, and has 2"):
         again(data, train=(moved, path)).read("train")
     files = OwnFiles(validation=(path,))
     scored = open_own(files, data.known.for_other_files())

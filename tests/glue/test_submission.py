@@ -120,7 +120,7 @@ def test_all_problems_are_listed_at_once_and_nothing_appears(
     ("change", "told"),
     [
         (lambda values: {}, ["AX.tsv has 0 rows and must have 1,104"]),
-        (lambda values: {0: 1}, ["AX.tsv has 1 rows and must have 1,104"]),
+        (lambda values: {0: 1}, ["AX.tsv has 1 row and must have 1,104"]),
         (lambda values: values | {1104: 1}, ["AX.tsv has 1,105 rows and must have 1,104"]),
         (
             lambda values: {index + 1: value for index, value in values.items()},

@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sqzb.console import counted
 from sqzb.corpus.formats.common import (
     LONGEST_DOCUMENT,
     UNREADABLE,
@@ -57,7 +58,7 @@ def _open(file: str | Path) -> Any:
     rows = sum(_rows_of_groups(opened))
     due = opened.metadata.num_rows
     if rows != due:
-        raise pa.ArrowInvalid(f"its row groups have {rows:,} rows in place of {due:,}")
+        raise pa.ArrowInvalid(f"its row groups have {counted(rows, 'row')} in place of {due:,}")
     return opened
 
 

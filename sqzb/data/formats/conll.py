@@ -4,6 +4,7 @@ import re
 from collections.abc import Iterator
 from typing import NamedTuple
 
+from sqzb.console import counted
 from sqzb.data.formats.common import Row, Table
 from sqzb.data.formats.text import lines, open_text
 from sqzb.errors import UserError
@@ -73,8 +74,9 @@ def _rows(path: str, layout: _Layout) -> Iterator[Row]:
                 if line.startswith("#") and not words:
                     continue
                 raise UserError(
-                    f"{path}:{number}: the line has {len(cells)} columns, and line {layout.line} "
-                    f"has {layout.columns}. Give each word the same columns, the tag last."
+                    f"{path}:{number}: the line has {counted(len(cells), 'column')}, and "
+                    f"line {layout.line} has {layout.columns}. Give each word the same "
+                    "columns, the tag last."
                 )
             start = start if words else number
             words.append(cells[0])

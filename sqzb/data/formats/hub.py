@@ -3,6 +3,7 @@
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from sqzb.console import counted
 from sqzb.data.formats.common import Row, Table
 from sqzb.errors import UserError
 from sqzb.hub import COMMIT, asked_once, hub_id, note, offline
@@ -110,7 +111,7 @@ def _named(value: Any, names: Sequence[str] | None, where: str) -> Any:
         return None
     if not 0 <= value < len(names):
         raise UserError(
-            f"{where}: class {value} has no name, because the data set names {len(names)} classes. "
-            "Give another revision, or local files."
+            f"{where}: class {value} has no name, because the data set names "
+            f"{counted(len(names), 'class', 'classes')}. Give another revision, or local files."
         )
     return names[value]

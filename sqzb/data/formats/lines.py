@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 
+from sqzb.console import counted
 from sqzb.data.formats.common import Row, Table
 from sqzb.data.formats.text import lines, open_text
 from sqzb.errors import UserError
@@ -58,8 +59,8 @@ def rows(given: Iterator[str], path: str, columns: tuple[str, ...]) -> Iterator[
         texts = line.rstrip("\r\n").split("\t")
         if len(texts) > len(columns) or (len(texts) < len(columns) and line.strip()):
             raise UserError(
-                f"{path}:{number}: the line has {len(texts)} texts, and line 1 has {len(columns)}. "
-                "Give all lines the same number, with a tab between two texts."
+                f"{path}:{number}: the line has {counted(len(texts), 'text')}, and line 1 has "
+                f"{len(columns)}. Give all lines the same number, with a tab between two texts."
             )
         texts += [""] * (len(columns) - len(texts))
         yield Row(number, dict(zip(columns, texts, strict=True)))

@@ -6,6 +6,7 @@ from typing import Any
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from sqzb.console import counted
 from sqzb.data.formats.common import UNREADABLE, Row, Table, check_columns, damaged
 from sqzb.errors import UserError
 
@@ -42,4 +43,6 @@ def _rows(path: str, wanted: Sequence[str]) -> Iterator[Row]:
             yield Row(number, dict(zip(batch.schema.names, values, strict=True)))
     due = opened.metadata.num_rows
     if wanted and number != due:
-        raise UserError(f"{path} has {number:,} rows in place of {due:,}. Get the file again.")
+        raise UserError(
+            f"{path} has {counted(number, 'row')} in place of {due:,}. Get the file again."
+        )

@@ -57,7 +57,7 @@ def test_words_between_tabs_may_have_spaces(tmp_path: Path) -> None:
         ("", "a.iob has no words"),
         ("\n# a\n-DOCSTART-\n", "a.iob has no words"),
         ("\nParis\n", "a.iob:2: there is a word without a tag"),
-        ("\nIn O\nParis\n", "a.iob:3: the line has 1 columns, and line 2 has 2"),
+        ("\nIn O\nParis\n", "a.iob:3: the line has 1 column, and line 2 has 2"),
         ("In O\n# a b\n", "a.iob:2: the line has 3 columns, and line 1 has 2"),
     ],
 )

@@ -154,7 +154,7 @@ def test_standard_input(
 
 
 def test_plain_lines_with_tabs_in_some(tmp_path: Path) -> None:
-    assert "a.txt:2: the line has 1 texts, and line 1 has 2" in refusal(
+    assert "a.txt:2: the line has 1 text, and line 1 has 2" in refusal(
         written(tmp_path / "a.txt", "a\tb\nc\n")
     )
     assert "a.txt:1: the line has 2 tabs" in refusal(written(tmp_path / "a.txt", "a\tb\tc\n"))
