@@ -115,7 +115,9 @@ def verify(folder: Path) -> None:
     manifest = read_manifest(folder)
     _check_recipe(folder, manifest)
     n = len(manifest["files"] | manifest["marks"])
-    console.out.print(f"{console.counted(n, 'file')} of {folder} {'is' if n == 1 else 'are'} intact.")
+    console.out.print(
+        f"{console.counted(n, 'file')} of {folder} {'is' if n == 1 else 'are'} intact."
+    )
     report(Corpus(folder))
 
 

@@ -3,6 +3,7 @@
 import time
 from pathlib import Path
 
+from sqzb import console
 from sqzb.corpus.shards import (
     ShardRecord,
     records_of,
@@ -73,7 +74,11 @@ class Progress:
             self._first_bytes = bytes_read
         seconds = max(1e-9, time.monotonic() - self._started)
         speed = (bytes_read - self._first_bytes) / seconds
-        return f"{speed / 1e6:.1f} MB/s", console.counted(documents, "document"), console.counted(tokens, "token")
+        return (
+            f"{speed / 1e6:.1f} MB/s",
+            console.counted(documents, "document"),
+            console.counted(tokens, "token"),
+        )
 
 
 def _is_finished(records: dict[str, ShardRecord]) -> bool:

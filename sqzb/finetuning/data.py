@@ -68,6 +68,24 @@ def open_other(
     return _with_best(open_own(own, known), recipe.best_metric)
 
 
+def check_trainable(data: DataSet) -> None:
+    """Check that a model can be trained and measured on the data set.
+
+    Raises:
+        UserError: it has no training or no validation examples.
+    """
+    if data.train_split is None:
+        raise UserError(
+            f"{data.name} has no training examples: finetune {data.model_of}, whose model "
+            f"predicts it (sqzb eval RUN --task {data.name} --split test)."
+        )
+    if not data.validation_splits:
+        raise UserError(
+            f"{data.name} has no validation examples, so nothing would tell how good the model is. "
+            "Give examples with --validation, or a data.holdout over 0."
+        )
+
+
 def _with_best(data: DataSet, metric: str | None) -> DataSet:
     """Return the data set with the metric that chooses the best model.
 

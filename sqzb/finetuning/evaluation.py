@@ -1,7 +1,7 @@
 """Predictions and figures of a classifier on labelled examples."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from accelerate import Accelerator
@@ -19,6 +19,14 @@ from sqzb.model.scale import to_unit
 ONE_HALF = 0.5  # threshold of a label, where none was tuned
 
 Logits = NDArray[np.float32]
+
+
+class Measured(NamedTuple):
+    """Examples by split, a model's logits on them, and the figures of all splits together."""
+
+    splits: Mapping[str, Encoded]
+    logits: Mapping[str, Logits]
+    figures: dict[str, float]
 
 
 def evaluate(

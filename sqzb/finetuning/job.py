@@ -14,50 +14,33 @@ from sqzb import console
 from sqzb.data.dataset import DataSet, Example, are_labelled
 from sqzb.data.metrics import shown
 from sqzb.data.own import OwnData
-from sqzb.errors import UserError
-from sqzb.finetuning.calibration import (
-    LEAST_EXAMPLES,
-    calibrate,
-    calibration_errors,
-    too_few_to_calibrate,
-)
+from sqzb.finetuning.calibration import calibrate, calibration_errors
 from sqzb.finetuning.card import card_facts
-from sqzb.finetuning.data import write_known
+from sqzb.finetuning.data import check_trainable, write_known
 from sqzb.finetuning.distillation import augmentation
+from sqzb.finetuning.distillation.lessons import label_with_teachers
 from sqzb.finetuning.distillation.teachers import (
     DistillationModel,
     Logits,
-    ask_teachers,
     find_teachers,
-    labelled,
     report_teachers,
 )
 from sqzb.finetuning.encode import Encoded, encode, on_scale
-from sqzb.finetuning.evaluation import measure_splits, predict_splits
+from sqzb.finetuning.evaluation import Measured, measure_splits, predict_splits
 from sqzb.finetuning.mistakes import write_evaluation
 from sqzb.finetuning.order import Order, batches_in
 from sqzb.finetuning.plan import plan_rows, print_unseen
-from sqzb.finetuning.report import (
-    print_details,
-    print_next_commands,
-    print_own_data,
-    print_validation_report,
-)
-from sqzb.finetuning.scores import OF_STEP, Scores
+from sqzb.finetuning.report import print_next_commands, print_own_data, print_result
+from sqzb.finetuning.scores import OF_STEP, Scores, load_best
+from sqzb.finetuning.settings import resolved_recipe
 from sqzb.finetuning.start import build_model
-from sqzb.finetuning.texts import (
-    TextFigures,
-    common_texts,
-    measure_texts,
-    unseen_words,
-)
+from sqzb.finetuning.texts import common_texts, unseen_words
 from sqzb.finetuning.weights import Weighted, balanced_weights, check_weights
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
 from sqzb.model.open import ModelFolder, model_folder
 from sqzb.model.scale import scale_taken_up, to_scale
 from sqzb.recipe import FinetuneRecipe, number
-from sqzb.recipe.automatic import resolve
 from sqzb.training import checkpoints, loop
 from sqzb.training.card import Facts, write_card
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
@@ -68,7 +51,6 @@ from sqzb.training.processes import warn
 from sqzb.training.resume import NEVER, check_folder, start_or_checkpoint
 from sqzb.training.run_folder import RunLog, evaluations
 
-TEST_TITLE = "Test examples, which were not used to train or to choose the model"
 LABELS = {"task": "labels"}
 LENGTH_UNIT = 16  # tokens: with CUDA graphs, batches have a multiple of it
 
@@ -89,16 +71,7 @@ def finetune(
     Raises:
         UserError: the data set has no training or no validation examples.
     """
-    if data.train_split is None:
-        raise UserError(
-            f"{data.name} has no training examples: finetune {data.model_of}, whose model "
-            f"predicts it (sqzb eval RUN --task {data.name} --split test)."
-        )
-    if not data.validation_splits:
-        raise UserError(
-            f"{data.name} has no validation examples, so nothing would tell how good the model is. "
-            "Give examples with --validation, or a data.holdout over 0."
-        )
+    check_trainable(data)
     folder = Path(recipe.output or f"runs/{data.name}")
     check_folder(folder, resume)
     start = start_or_checkpoint(recipe.model, folder, resume)
@@ -122,7 +95,6 @@ class Finetuning:
         self.recipe, self.data, self.folder = recipe, data, folder
         self.accelerator = start_accelerator(recipe.precision)
         assert data.train_split is not None  # as `finetune` checks
-        self.texts: TextFigures | None = None  # where they are shown or decide
         self._source = start or model_folder(recipe.model)
         augmentation.check(recipe.distillation, self._source, data.kind)
         check_weights(recipe.class_weights, data)
@@ -133,8 +105,9 @@ class Finetuning:
         tests = data.test_splits if isinstance(data, OwnData) else ()
         self._splits = {split: self._load(split) for split in (*data.labelled_splits, *tests)}
         self._train = self._splits[data.train_split]
-        self._given, self.recipe = recipe, self._resolved(recipe)
-        recipe = self.recipe
+        self._given = recipe
+        recipe, self.texts = resolved_recipe(recipe, self._train, self.model, self.tokenizer)
+        self.recipe = recipe
         self.epochs, self.lr = int(number(recipe.epochs)), number(recipe.lr)
         self.max_length = int(number(recipe.max_length))
         choose_kernels(recipe, self.model, self.accelerator.device)
@@ -166,24 +139,6 @@ class Finetuning:
         self.figures: dict[str, float] = {}  # of the last evaluation
         self.scores = Scores()
 
-    def _resolved(self, recipe: FinetuneRecipe) -> FinetuneRecipe:
-        """Return the recipe with numbers in place of `auto`.
-
-        Raises:
-            UserError: the model reads fewer tokens than the recipe's max_length.
-        """
-        config = self.model.config
-        positions = config.max_position_embeddings
-        if recipe.max_length != "auto" and recipe.max_length > positions:
-            raise UserError(
-                f"max_length {recipe.max_length} is more than the model's {positions} positions. "
-                "Lower it."
-            )
-        if not recipe.data.train and "auto" not in (recipe.epochs, recipe.lr, recipe.max_length):
-            return recipe
-        self.texts = measure_texts(self._train, self.tokenizer)
-        return resolve(recipe, self.texts.lengths, config.hidden_size, positions)
-
     def _load(self, split: str) -> list[Example]:
         examples, warnings = self.data.read(split)
         for warning in warnings:
@@ -214,26 +169,26 @@ class Finetuning:
 
     def _learn_from_teachers(self) -> None:
         """Add the teachers' logits, and the extra examples that they label, to the training set."""
-        recipe, data, n = self.recipe, self.data, len(self.train_set.labels)
-        augmented = augmentation.augmented(
-            recipe, data, self._source, self._train, self.accelerator
-        )
-        extra = [*self._unlabelled, *augmented]
-        logits = ask_teachers(
-            recipe.distillation,
+        taught, n = self.train_set, len(self.train_set.labels)
+        extra, logits = label_with_teachers(
+            self.recipe,
+            self.data,
+            self._source,
             self._teachers,
-            data,
-            [*self._train, *extra],
+            (self._train, self._unlabelled),
             self.model,
             self.accelerator,
         )
-        taught = self.train_set
         report_teachers(
-            recipe.distillation, data, logits[:n], taught, self.extra_examples, self.accelerator
+            self.recipe.distillation,
+            self.data,
+            logits[:n],
+            taught,
+            self.extra_examples,
+            self.accelerator,
         )
         if extra:
-            more = self._encode(labelled(data.kind, extra, logits[n:]))
-            self.train_set = taught.with_more(more)
+            self.train_set = taught.with_more(self._encode(extra))
         self.teacher_logits = logits
 
     def input_hashes(self) -> dict[str, str]:
@@ -367,33 +322,16 @@ class Finetuning:
         """Return the step of the best model so far, if the recipe keeps it."""
         return self.scores.best(step) if self.needs_older_checkpoints else None
 
-    def _take_best(self, engine: Engine, log: RunLog, step: int) -> int:
-        """Load the best weights into the model, and return their step."""
-        if step not in self.scores:
-            log.log(step, **self.evaluate(engine, step))
-        best = self.scores.best(step)
-        assert best is not None  # there is one evaluation at least
-        if best == step:
-            return step
-
-        checkpoint = checkpoints.of_step(self.folder, best)
-        problems = checkpoints.damage(checkpoint)
-        if problems:
-            warn(
-                self.accelerator,
-                f"final/ is the last model, because the best checkpoint {checkpoint} is damaged: "
-                f"{', '.join(problems)}.",
-            )
-            return step
-        checkpoints.load_model(checkpoint, self.model)
-        return best
-
     # After the last step
 
     def finish(self, engine: Engine, log: RunLog, step: int) -> None:
         """Calibrate the last or the best model, write it to final/ and report its figures."""
         main, data, splits = self.accelerator.is_main_process, self.data, self.validation
-        taken = self._take_best(engine, log, step) if self.recipe.keep_best else step
+        taken = step
+        if self.recipe.keep_best:
+            if step not in self.scores:
+                log.log(step, **self.evaluate(engine, step))
+            taken = load_best(self.scores, step, self.folder, self.model, self.accelerator)
         logits = predict_splits(self.model, splits, data.kind, self.accelerator)
         calibration = calibrate(data.kind, logits, splits)
         test_logits = predict_splits(self.model, self.test, data.kind, self.accelerator)
@@ -433,15 +371,9 @@ class Finetuning:
             write_card(self.folder, self.recipe, self._card_facts())
             which = f", best model, step {taken:,} of {step:,}" if self.recipe.keep_best else ""
             title = f"Finetuned {self.folder}{which}"
-            print_validation_report(title, data, self.figures, splits)
-            print_details(data, logits, splits, calibration.thresholds)
-            if isinstance(data, OwnData) and too_few_to_calibrate(data.kind, splits):
-                console.out.print(
-                    f"No calibration: its temperature needs {LEAST_EXAMPLES} validation examples."
-                )
-            if self.test:
-                print_validation_report(TEST_TITLE, data, test_figures, self.test, "test")
-                print_details(data, test_logits, self.test, calibration.thresholds)
+            validation = Measured(splits, logits, self.figures)
+            test = Measured(self.test, test_logits, test_figures)
+            print_result(title, data, validation, test, calibration.thresholds)
             print_next_commands(self.folder, data)
 
     def _card_facts(self) -> Facts:
@@ -462,18 +394,13 @@ class Finetuning:
             return
         if isinstance(self.data, OwnData) and self.texts is not None:
             print_own_data(self.data, self._splits, self.texts, self.max_length)
+        n_train, measured = len(self._train), self.validation | self.test
         rows = plan_rows(
-            self._given,
-            self.recipe,
-            self.data,
-            self.model,
-            self.steps,
-            len(self._train),
-            self.validation | self.test,
+            self._given, self.recipe, self.data, self.model, self.steps, n_train, measured
         )
         extra = [f"{count:,} {name}" for name, count in self.extra_examples.items() if count]
         if extra:
             rows.append(("Texts", f"{', '.join(extra)}, which the teachers label"))
         console.facts([*rows, ("Device", device_summary(self))])
-        encoded = {str(self.data.train_split): self.train_set, **self.validation, **self.test}
+        encoded = {str(self.data.train_split): self.train_set} | measured
         print_unseen(self.data, self._splits, encoded, self.tokenizer, self.max_length)

@@ -13,9 +13,11 @@ from sqzb.data.metrics.classes import ClassFigures, per_class
 from sqzb.data.metrics.entities import per_type, scheme_of
 from sqzb.data.overview import concerns, label_rows, overview, sentences, split_rows
 from sqzb.data.own import OwnData
+from sqzb.finetuning.calibration import LEAST_EXAMPLES, too_few_to_calibrate
 from sqzb.finetuning.encode import Encoded
 from sqzb.finetuning.evaluation import (
     Logits,
+    Measured,
     decide,
     majority,
     tags_by_text,
@@ -24,6 +26,7 @@ from sqzb.finetuning.evaluation import (
 from sqzb.finetuning.texts import MANY_CUT, TextFigures
 from sqzb.tokenizer import MANY_UNKNOWN
 
+TEST_TITLE = "Test examples, which were not used to train or to choose the model"
 MOST_ROWS = 50  # in a table
 WHAT: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
 
@@ -53,6 +56,29 @@ def print_validation_report(
             "The model is no better than one that always predicts the most common label. More "
             "epochs, another learning rate (lr) or more examples may help."
         )
+
+
+def print_result(
+    title: str,
+    data: DataSet,
+    validation: Measured,
+    test: Measured,
+    thresholds: Sequence[float] | None,
+) -> None:
+    """Print the figures of a finished run, those of labelled test examples last.
+
+    test: without splits where no test examples have labels.
+    thresholds: of several labels.
+    """
+    print_validation_report(title, data, validation.figures, validation.splits)
+    print_details(data, validation.logits, validation.splits, thresholds)
+    if isinstance(data, OwnData) and too_few_to_calibrate(data.kind, validation.splits):
+        console.out.print(
+            f"No calibration: its temperature needs {LEAST_EXAMPLES} validation examples."
+        )
+    if test.splits:
+        print_validation_report(TEST_TITLE, data, test.figures, test.splits, "test")
+        print_details(data, test.logits, test.splits, thresholds)
 
 
 def print_next_commands(run: Path, data: DataSet) -> None:

@@ -5,6 +5,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from accelerate import Accelerator
+
+from sqzb.model.open import Classifier
+from sqzb.training import checkpoints
+from sqzb.training.processes import warn
 from sqzb.training.run_folder import evaluations
 
 # In the log: the figures are those of final/, which is an earlier step's model, or calibrated.
@@ -64,6 +69,31 @@ class Scores:
                 self.record(line["step"], line["validation_score"])
         for evaluated, score in stored.items():
             self.record(int(evaluated), score)
+
+
+def load_best(
+    scores: Scores, step: int, folder: Path, model: Classifier, accelerator: Accelerator
+) -> int:
+    """Load the best weights up to `step` into the model, and return their step.
+
+    If the checkpoint in the run `folder` is damaged, the model stays that of `step`.
+    """
+    best = scores.best(step)
+    assert best is not None  # there is one evaluation at least
+    if best == step:
+        return step
+
+    checkpoint = checkpoints.of_step(folder, best)
+    problems = checkpoints.damage(checkpoint)
+    if problems:
+        warn(
+            accelerator,
+            f"final/ is the last model, because the best checkpoint {checkpoint} is damaged: "
+            f"{', '.join(problems)}.",
+        )
+        return step
+    checkpoints.load_model(checkpoint, model)
+    return best
 
 
 def _comparable(score: object) -> float:

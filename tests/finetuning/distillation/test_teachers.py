@@ -32,7 +32,8 @@ import fork_server
 from glue_runs import finetune, tiny
 from sqzb.cli import app
 from sqzb.errors import UserError
-from sqzb.finetuning import finetuned, job
+from sqzb.finetuning import finetuned
+from sqzb.finetuning.distillation import lessons
 from sqzb.finetuning.distillation import teachers as distillation
 from sqzb.finetuning.distillation.teachers import DistillationModel
 from sqzb.finetuning.job import Finetuning
@@ -439,7 +440,7 @@ def test_another_recipe_is_refused_before_the_teachers_are_asked(
 ) -> None:
     folder = teacher("teacher")
     finetune(recipe(start, folder, epochs=1), glue)
-    monkeypatch.setattr(job, "ask_teachers", lambda *_: pytest.fail("they were asked"))
+    monkeypatch.setattr(lessons, "ask_teachers", lambda *_: pytest.fail("they were asked"))
     with pytest.raises(UserError, match="not be the same run: seed was 0, is 1"):
         finetune(recipe(start, folder, epochs=1, seed=1), glue, resume="auto")
 
