@@ -1,9 +1,11 @@
-"""Entities are those of seqeval's strict mode, whose rule the oracle below has as tables of
-pairs.
+"""Entities and their figures are those of seqeval's strict mode; its rule is below as tables of
+pairs too.
 """
 
 import numpy as np
 import pytest
+import seqeval.metrics
+import seqeval.scheme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -48,10 +50,10 @@ def by_tables(tags: list[str], scheme: str) -> set[tuple[str, int, int]]:
     return found
 
 
-def tags_of(scheme: str) -> st.SearchStrategy[list[str]]:
+def tags_of(scheme: str, length: int | None = None) -> st.SearchStrategy[list[str]]:
     letters = {"IOB2": "BI", "IOBES": "BIES", "BILOU": "BILU"}[scheme]
     names = ["O", *(f"{letter}-{kind}" for letter in letters for kind in ("PER", "LOC"))]
-    return st.lists(st.sampled_from(names), max_size=12)
+    return st.lists(st.sampled_from(names), min_size=length or 0, max_size=length or 12)
 
 
 @pytest.mark.parametrize("scheme", ["IOB2", "IOBES", "BILOU"])
@@ -74,6 +76,25 @@ def test_types_add_up_to_all_entities(scheme: Scheme, data: st.DataObject) -> No
         recalls = [figure.recall for figure in figures.values()]
         assert together.recall == pytest.approx(np.average(recalls, weights=weights))
     assert entity_f1(true, true, scheme) == (1.0 if together.support else 0.0)
+
+
+@pytest.mark.filterwarnings("ignore::RuntimeWarning")  # its means over no types
+@pytest.mark.parametrize("scheme", ["IOB2", "IOBES", "BILOU"])
+@given(data=st.data())
+def test_figures_are_those_of_seqeval(scheme: Scheme, data: st.DataObject) -> None:
+    """Of all entities together, and of each type, on random tags that may break the scheme."""
+    lengths = data.draw(st.lists(st.integers(1, 9), min_size=1, max_size=4))
+    true, predicted = ([data.draw(tags_of(scheme, n)) for n in lengths] for _ in range(2))
+    strict = {"mode": "strict", "scheme": getattr(seqeval.scheme, scheme), "zero_division": 0}
+    assert entity_f1(predicted, true, scheme) == pytest.approx(
+        seqeval.metrics.f1_score(true, predicted, **strict)
+    )
+    theirs = seqeval.metrics.classification_report(true, predicted, output_dict=True, **strict)
+    ours = per_type(predicted, true, scheme)
+    assert set(ours) == set(theirs) - {"micro avg", "macro avg", "weighted avg"}
+    for kind, figures in ours.items():
+        expected = [theirs[kind][name] for name in ("precision", "recall", "f1-score", "support")]
+        assert figures == pytest.approx(expected)
 
 
 # The examples of seqeval's README.
