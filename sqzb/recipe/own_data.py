@@ -19,7 +19,9 @@ class OwnData(Section):
     validation: Files = Field(
         (), description="the same to measure on; empty: a share of the training examples"
     )
-    test: Files = Field((), description="the same, without labels, for predictions")
+    test: Files = Field(
+        (), description="the same to measure on at the end, or without labels for predictions"
+    )
     text: Columns = Field(
         (), description="column of the text, or two of a pair; empty: recognised by their names"
     )
