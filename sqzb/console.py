@@ -6,7 +6,6 @@ All output of sqzb passes here. Text is never markup, and control characters are
 import codecs
 import errno
 import json
-import logging
 import os
 import re
 import signal
@@ -295,29 +294,6 @@ def silence(stream: IO[str]) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
-
-
-@contextmanager
-def brief_retries() -> Iterator[None]:
-    """Replace the Hub client's lines about each failed attempt by one warning."""
-    logger = logging.getLogger("huggingface_hub.utils._http")
-    warned = False
-
-    def is_other(record: logging.LogRecord) -> bool:
-        nonlocal warned
-        text = record.getMessage()
-        if "thrown while requesting" not in text and "[Retry " not in text:
-            return True
-        if not warned:
-            warn("The Hub does not respond. Trying again for up to half a minute ...")
-        warned = True
-        return False
-
-    logger.addFilter(is_other)
-    try:
-        yield
-    finally:
-        logger.removeFilter(is_other)
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:

@@ -1,6 +1,7 @@
 """A model's folder from a path or a Hub id, and what this process has taken from the Hub."""
 
 import difflib
+import logging
 import os
 import re
 from collections.abc import Iterator
@@ -8,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import NamedTuple
 
-from sqzb.console import brief_retries
+from sqzb.console import warn
 from sqzb.errors import UserError
 
 # As the Hub has it: letters, digits, _, - and dots, without .. and --, and no .git at the end.
@@ -43,6 +44,29 @@ def note(name: str, commit: str) -> None:
     """Remember the commit of a model or a data set of the Hub, for `taken`."""
     if commit:
         _taken[name] = commit
+
+
+@contextmanager
+def brief_retries() -> Iterator[None]:
+    """Replace the Hub client's lines about each failed attempt by one warning."""
+    logger = logging.getLogger("huggingface_hub.utils._http")
+    warned = False
+
+    def is_other(record: logging.LogRecord) -> bool:
+        nonlocal warned
+        text = record.getMessage()
+        if "thrown while requesting" not in text and "[Retry " not in text:
+            return True
+        if not warned:
+            warn("The Hub does not respond. Trying again for up to half a minute ...")
+        warned = True
+        return False
+
+    logger.addFilter(is_other)
+    try:
+        yield
+    finally:
+        logger.removeFilter(is_other)
 
 
 class HubId(NamedTuple):

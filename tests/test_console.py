@@ -2,7 +2,6 @@
 
 import codecs
 import json
-import logging
 import os
 import re
 import subprocess
@@ -14,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
-from huggingface_hub.utils import _http as http_client
 from hypothesis import given
 from hypothesis import strategies as st
 from rich.console import Console
@@ -262,27 +260,6 @@ def test_sizes_are_true_to_their_last_place(n: int) -> None:
 def test_a_long_message_is_one_line(screen: Screen, say: Callable[[str], None]) -> None:
     say("word " * 100 + "end")
     assert len(screen.err) == 1
-
-
-def test_retries_of_the_hub_client_are_one_warning(
-    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
-) -> None:
-    client = logging.getLogger("huggingface_hub.utils._http")
-    with console.brief_retries():
-        for attempt in (1, 2):
-            client.warning("'refused' thrown while requesting HEAD http://127.0.0.1:9/a")
-            client.warning(f"Retrying in {attempt}s [Retry {attempt}/5].")
-        client.warning("other")
-    assert capsys.readouterr().err.count("The Hub does not respond") == 1
-    assert [record.message for record in caplog.records] == ["other"]
-    client.warning("Retrying in 1s [Retry 1/5].")
-    assert len(caplog.records) == 2
-
-
-def test_retries_are_recognised_by_the_words_of_the_installed_client() -> None:
-    source = Path(http_client.__file__ or "").read_text(encoding="utf-8")
-    assert "thrown while requesting" in source and "[Retry {" in source
-    assert http_client.__name__ == "huggingface_hub.utils._http"
 
 
 controls = st.characters(categories=["Cc"], exclude_characters="\n") | st.sampled_from(

@@ -2,6 +2,7 @@
 do.
 """
 
+import logging
 import os
 import re
 import subprocess
@@ -13,6 +14,7 @@ from typing import Any
 import huggingface_hub
 import pytest
 from huggingface_hub import errors
+from huggingface_hub.utils import _http as http_client
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -248,3 +250,24 @@ def test_the_hub_is_asked_once_where_nothing_answers(monkeypatch: pytest.MonkeyP
         assert datasets.config.HF_HUB_OFFLINE and constants.HF_HUB_OFFLINE
     assert not datasets.config.HF_HUB_OFFLINE and not constants.HF_HUB_OFFLINE
     assert asked == [HUB]
+
+
+def test_retries_of_the_hub_client_are_one_warning(
+    capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    client = logging.getLogger("huggingface_hub.utils._http")
+    with hub.brief_retries():
+        for attempt in (1, 2):
+            client.warning("'refused' thrown while requesting HEAD http://127.0.0.1:9/a")
+            client.warning(f"Retrying in {attempt}s [Retry {attempt}/5].")
+        client.warning("other")
+    assert capsys.readouterr().err.count("The Hub does not respond") == 1
+    assert [record.message for record in caplog.records] == ["other"]
+    client.warning("Retrying in 1s [Retry 1/5].")
+    assert len(caplog.records) == 2
+
+
+def test_retries_are_recognised_by_the_words_of_the_installed_client() -> None:
+    source = Path(http_client.__file__ or "").read_text(encoding="utf-8")
+    assert "thrown while requesting" in source and "[Retry {" in source
+    assert http_client.__name__ == "huggingface_hub.utils._http"
