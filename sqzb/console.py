@@ -16,7 +16,7 @@ from contextlib import contextmanager, suppress
 from datetime import datetime
 from typing import IO, Any
 
-from rich.cells import cell_len
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions
 from rich.filesize import decimal
 from rich.live import Live
@@ -25,6 +25,7 @@ from rich.text import Text
 
 PLAIN_SECONDS = 30.0
 REFRESHES = 8  # of a terminal's bar in a second
+ELLIPSIS = "\u2026"
 TITLE_WIDTH, LEAST_BAR, MOST_BAR = 12, 10, 40  # columns
 
 # Control characters but the line end, and characters that reorder or break a line of a terminal, or
@@ -181,6 +182,52 @@ def bar(
         yield drawn
 
 
+# A picture for a width in columns and a height in lines: its lines, each of (text, style).
+Draw = Callable[[int, int], Sequence[Sequence[tuple[str, str]]]]
+
+
+class _Picture:
+    """Lines that fill a terminal again and again."""
+
+    def __init__(self, draw: Draw) -> None:
+        self._draw = draw
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[Text]:
+        for line in self._draw(options.max_width, console.height - 1):
+            yield styled(*line)
+
+
+@contextmanager
+def picture(draw: Draw) -> Iterator[Callable[[], None]]:
+    """Yield a function that shows the picture anew, in place of the one before.
+
+    Without a terminal, a picture is printed every 30 seconds, and one at the end.
+    """
+    if out.is_terminal:
+        with Live(_Picture(draw), console=out, auto_refresh=False) as live:
+            yield live.refresh
+        return
+    printed = -PLAIN_SECONDS
+
+    def show() -> None:
+        nonlocal printed
+        if time.monotonic() - printed >= PLAIN_SECONDS:
+            printed = time.monotonic()
+            out.print(datetime.now().isoformat(sep=" ", timespec="seconds"))
+            print_picture(draw)
+
+    try:
+        yield show
+    finally:
+        print_picture(draw)
+
+
+def print_picture(draw: Draw) -> None:
+    """Print a picture, of whatever height."""
+    for line in draw(out.width, sys.maxsize):
+        out.print(styled(*line))
+
+
 class _Silent(Bar):
     """A bar that prints nothing."""
 
@@ -294,6 +341,32 @@ def silence(stream: IO[str]) -> None:
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, descriptor)
         os.close(nowhere)
+
+
+def is_ascii() -> bool:
+    """Return whether standard output takes ASCII characters only."""
+    return out.options.ascii_only
+
+
+def padded(text: str, width: int) -> str:
+    """Return text of exactly `width` columns; of a longer text its end, which tells paths apart."""
+    text = visible(text)
+    if cell_len(text) > width:
+        while cell_len(text) >= width:
+            text = text[1:]
+        text = f"{'~' if is_ascii() else ELLIPSIS}{text}"
+    return set_cell_size(text, width)
+
+
+def fitting(items: Iterable[str], width: int) -> str:
+    """Return the first items that fit a width together; none is cut."""
+    line = ""
+    for item in items:
+        longer = f"{line}  {item}" if line else item
+        if cell_len(longer) > width:
+            break
+        line = longer
+    return line
 
 
 def counted(n: int, noun: str, plural: str = "") -> str:

@@ -25,6 +25,7 @@ from sqzb.cli.pretrain import pretrain
 from sqzb.cli.push import push
 from sqzb.cli.recipes import recipes
 from sqzb.cli.report import compare, report
+from sqzb.cli.watch import watch
 from sqzb.errors import PeerLost, Stopped, UserError, WrongArgument, explain
 
 INTERRUPTED = 130  # typer's exit code for Ctrl-C
@@ -76,6 +77,7 @@ _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
     ("predict", predict, USE, Command, "runs/reviews --file new.csv --output out.csv"),
     ("embed", embed, USE, Command, "runs/phase2_512 --file new.csv --output vectors.npy"),
     ("fill-mask", fill_mask, USE, Command, 'runs/phase2_512 "Paris is the [MASK] of France."'),
+    ("watch", watch, USE, Command, "runs/phase1"),
     ("report", report, USE, Command, "runs/phase1 runs/phase2 --output report.html"),
     ("compare", compare, USE, Command, "runs/mrpc runs/mrpc_lr2e-5"),
     ("push", push, USE, Command, "runs/reviews owner/reviews --private"),

@@ -88,6 +88,9 @@ class RunRecord:
     @property
     def steps(self) -> int | None:
         """The number of steps of the whole run; None if nothing tells it."""
+        planned = number(self.about.get("steps"))
+        if planned:
+            return int(planned)
         planned = number(self.recipe.get("steps"))
         if self.kind == PRETRAIN:
             return int(planned) if planned else None
@@ -106,6 +109,9 @@ class RunRecord:
         if not (self.folder / "final").is_dir():
             return False
         if self.kind == FINETUNE:
+            planned, early = number(self.about.get("steps")), self.recipe.get("early_stopping")
+            if planned and self.last_step < planned and early is None:
+                return False  # final/ is of a shorter run, which is extended now
             return bool(self.evaluations) and self.evaluations[-1]["step"] == self.last_step
         return self.steps is None or self.last_step >= self.steps
 
@@ -188,9 +194,9 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
         if not folder.is_dir():
             problem = "is a file" if folder.exists() else "does not exist"
             raise UserError(f"{path} {problem}. Give the folder of a run or of a sweep.")
-        if _is_run(folder.absolute().parent) and not _is_own_run(folder):
+        if is_run(folder.absolute().parent) and not _is_own_run(folder):
             folder = folder.absolute().parent  # final/ was given
-        below = [folder] if _is_run(folder) else list(_runs_below(folder, DEPTH))
+        below = [folder] if is_run(folder) else list(runs_below(folder))
         if not below:
             raise UserError(
                 f"{path} is no run and has none below it: there is no {RECIPE}. Give the folder "
@@ -206,24 +212,26 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
     return found
 
 
-def _is_run(folder: Path) -> bool:
+def is_run(folder: Path) -> bool:
+    """Return whether the folder holds a run."""
     return any((folder / name).is_file() for name in (RECIPE, METRICS))
 
 
 def _is_own_run(folder: Path) -> bool:
-    return _is_run(folder) and folder.name != "final"
+    return is_run(folder) and folder.name != "final"
 
 
-def _runs_below(folder: Path, depth: int) -> Iterator[Path]:
+def runs_below(folder: Path, depth: int = DEPTH) -> Iterator[Path]:
+    """Yield the runs in the folders below `folder`, to this depth."""
     try:
         inside = sorted(path for path in folder.iterdir() if path.is_dir())
     except OSError:
         return
     for path in inside:
-        if _is_run(path):
+        if is_run(path):
             yield path
         elif depth > 1 and not path.is_symlink():
-            yield from _runs_below(path, depth - 1)
+            yield from runs_below(path, depth - 1)
 
 
 def _name(records: Sequence[RunRecord]) -> None:

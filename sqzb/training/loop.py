@@ -58,7 +58,7 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
     """
     accelerator, recipe = job.accelerator, job.recipe
     state, signals = TrainingState(LossMonitor(recipe.spike_factor)), Signals()
-    log = RunLog(job.folder, accelerator.is_main_process)
+    log = RunLog(job.folder, accelerator.is_main_process, job.steps)
 
     with explained_errors(job), claimed_folder(job.folder, accelerator, resume), signals.caught():
         # Check as much as possible before the preparation, which may take hours. Checkpoints are

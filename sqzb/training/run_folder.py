@@ -44,11 +44,12 @@ class RunLog:
     """The writer of a run's folder.
 
     write: whether this process writes; only the first process of a run does.
+    steps: number of steps of the whole run, for those who follow it.
     """
 
-    def __init__(self, folder: Path, write: bool) -> None:
+    def __init__(self, folder: Path, write: bool, steps: int | None = None) -> None:
         self.folder = folder
-        self._write = write
+        self._write, self._steps = write, steps
         self._before, self._started = 0.0, time.monotonic()
 
     def start(
@@ -84,6 +85,7 @@ class RunLog:
                 "command": sys.argv,
                 "started": started,
                 "resumes": resumes,
+                "steps": self._steps,
                 "seed": seed,
                 "git": git_state(PACKAGE),
                 "versions": _versions(),
