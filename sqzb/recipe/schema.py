@@ -82,7 +82,7 @@ class TrainingRecipe(Section):
                 "checkpoint_every",
                 "keep_checkpoints",
             ),
-            *("keep_every", "max_skipped_steps", "spike_factor", "on_spike"),
+            *("keep_every", "max_skipped_steps", "spike_factor", "on_spike", "trackers"),
         ]
     )
     length: ClassVar[str]
@@ -102,6 +102,9 @@ class TrainingRecipe(Section):
         "no teacher",
     )
     log_every: int = Field(10, ge=1, description="steps between two log lines")
+    trackers: list[Literal["tensorboard", "trackio"]] = Field(
+        [], description="programs that get the log's figures too; each needs its extra"
+    )
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
     keep_every: int | None = Field(
         None, ge=1, description="also keep the checkpoint of every N steps; null: no others"

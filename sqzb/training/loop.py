@@ -6,6 +6,7 @@ checkpoint gives exactly the results of an uninterrupted run, with any number of
 
 import signal
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -24,6 +25,7 @@ from sqzb.training.run_folder import METRICS, RunLog
 from sqzb.training.safety import check_disk, claimed_folder, explained_errors
 from sqzb.training.state import TrainingState, restore, save
 from sqzb.training.throughput import Throughput, ThroughputMeter, own_peak_flops
+from sqzb.training.trackers import check_trackers
 
 STOPPED_EARLY = "stopped during preparation. Finished parts are kept; the same command continues."
 
@@ -58,9 +60,15 @@ def run(job: Job, resume: str = NEVER, extend: bool = False) -> None:
     """
     accelerator, recipe = job.accelerator, job.recipe
     state, signals = TrainingState(LossMonitor(recipe.spike_factor)), Signals()
-    log = RunLog(job.folder, accelerator.is_main_process, job.steps)
+    log = RunLog(job.folder, accelerator.is_main_process, job.steps, recipe.trackers)
 
-    with explained_errors(job), claimed_folder(job.folder, accelerator, resume), signals.caught():
+    check_trackers(recipe.trackers)
+    with (
+        explained_errors(job),
+        claimed_folder(job.folder, accelerator, resume),
+        signals.caught(),
+        closing(log),
+    ):
         # Check as much as possible before the preparation, which may take hours. Checkpoints are
         # read only in a locked folder, because another run might remove them meanwhile.
         checkpoint = check(job, resume, extend)

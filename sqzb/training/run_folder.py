@@ -9,6 +9,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from datetime import datetime, timezone
 from importlib.metadata import version
 from pathlib import Path
@@ -29,6 +30,7 @@ from sqzb.recipe import (
     dump_recipe,
     load_recipe,
 )
+from sqzb.training.trackers import Trackers
 
 METRICS, RECIPE, RUN, CHECKPOINTS = "metrics.jsonl", "recipe.yaml", "run.json", "checkpoints"
 KNOWN = "data.json"  # the facts about the user's own data
@@ -45,10 +47,18 @@ class RunLog:
 
     write: whether this process writes; only the first process of a run does.
     steps: number of steps of the whole run, for those who follow it.
+    trackers: names of programs that get the figures too.
     """
 
-    def __init__(self, folder: Path, write: bool, steps: int | None = None) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        write: bool,
+        steps: int | None = None,
+        trackers: Sequence[str] = (),
+    ) -> None:
         self.folder = folder
+        self._trackers = Trackers(trackers if write else (), folder)
         self._write, self._steps = write, steps
         self._before, self._started = 0.0, time.monotonic()
 
@@ -115,7 +125,9 @@ class RunLog:
         path = self.folder / METRICS
         with naming(path), path.open("a", encoding="utf-8") as file:
             seconds = round(self._before + time.monotonic() - self._started, 1)
-            file.write(json.dumps({"step": step, "time": seconds} | figures) + "\n")
+            line = {"step": step, "time": seconds} | figures
+            file.write(json.dumps(line) + "\n")
+        self._trackers.log(line)
 
     def exists(self) -> bool:
         """Return whether metrics.jsonl exists."""
@@ -145,6 +157,12 @@ class RunLog:
             with whole_file(path) as aside:
                 aside.write_bytes(b"".join(line + b"\n" for line in kept))
             self._before = (last_logged(self.folder) or {}).get("time", 0.0)
+        dropped = [line for line in (*lines, last) if step < _step(line) < UNREADABLE]
+        self._trackers.begin(step, map(parse_json_object, dropped))
+
+    def close(self) -> None:
+        """Let the trackers write what they still hold."""
+        self._trackers.close()
 
 
 def last_logged(folder: Path) -> dict[str, Any] | None:
