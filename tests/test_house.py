@@ -22,7 +22,7 @@ FLOORS: list[set[str]] = [
     {"training"},
     {"pretraining", "finetuning"},
     {"using"},
-    {"evaluate", "predict", "embed", "fill_mask", "bench", "report", "push"},
+    {"evaluate", "predict", "embed", "fill_mask", "bench", "report", "push", "doctor"},
     {"cli"},
     {"__main__"},
 ]

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from sqzb import console
+from sqzb.cli.doctor import doctor
 from sqzb.cli.embed import embed
 from sqzb.cli.evaluate import evaluate
 from sqzb.cli.fill_mask import fill_mask
@@ -81,6 +82,7 @@ _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
     ("report", report, USE, Command, "runs/phase1 runs/phase2 --output report.html"),
     ("compare", compare, USE, Command, "runs/mrpc runs/mrpc_lr2e-5"),
     ("push", push, USE, Command, "runs/reviews owner/reviews --private"),
+    ("doctor", doctor, USE, Command, "--json machine.json"),
 ]
 for _name, _function, _panel, _kind, _example in _ADDED:
     app.command(

@@ -14,7 +14,6 @@ from rich.cells import cell_len
 from report_runs import finetuned, pretrained
 from sqzb import console
 from sqzb.errors import UserError
-from sqzb.report import watch as module
 from sqzb.report.runs import read_runs
 from sqzb.report.watch import Followed, FollowedRun, sparkline, watch
 from sqzb.training.run_folder import METRICS, RUN
@@ -125,7 +124,7 @@ def test_it_waits_for_a_folder_and_ends_with_the_last_run(
         lambda: None,
         (folder / "final").mkdir,
     ]
-    monkeypatch.setattr(module.time, "sleep", lambda seconds: happenings.pop(0)())
+    monkeypatch.setattr(time, "sleep", lambda seconds: happenings.pop(0)())
     watch([str(folder)])
     shown = capsys.readouterr().out
     assert not happenings and "no run yet" in shown and "finished" in shown
@@ -135,7 +134,7 @@ def test_ctrl_c_ends_it_quietly(tmp_path: Path, monkeypatch: pytest.MonkeyPatch)
     def interrupt(seconds: float) -> None:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(module.time, "sleep", interrupt)
+    monkeypatch.setattr(time, "sleep", interrupt)
     watch([str(tmp_path / "none")])
 
 
