@@ -255,6 +255,11 @@ def facts(rows: Sequence[tuple[str, str]]) -> None:
     out.print(drawn)
 
 
+def next_commands(commands: Iterable[str]) -> None:
+    """Print commands to type next, a line each, which can be copied as they are."""
+    out.print("\n".join(["Next:", *(f"  {command}" for command in commands)]))
+
+
 def visible(text: str) -> str:
     r"""Return text with escapes such as \x1b for control characters, which a terminal obeys.
 

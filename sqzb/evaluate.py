@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from sqzb import console
-from sqzb.corpus.store import Corpus
+from sqzb.corpus.store import MANIFEST, Corpus
 from sqzb.data.dataset import Classes, DataSet, Example, are_labelled
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
@@ -21,7 +21,7 @@ from sqzb.pretraining.report import print_heldout_report
 from sqzb.pretraining.start import check_fit, check_vocabulary
 from sqzb.recipe import PretrainRecipe
 from sqzb.training.engine import Evaluator, start_accelerator
-from sqzb.training.run_folder import recipe_of
+from sqzb.training.run_folder import folders_of, places_of, recipe_of
 
 Keep = Callable[[dict[str, Any]], None]
 
@@ -99,6 +99,26 @@ def _load(data: DataSet, split: str) -> list[Example]:
     for warning in warnings:
         console.warn(warning)
     return examples
+
+
+def corpus_of(path: str) -> Path | None:
+    """Return the corpus of a pretraining run, or of its model; None if the path is neither.
+
+    Raises:
+        UserError: the corpus is not where the run's recipe says.
+    """
+    recipe = recipe_of(path, PretrainRecipe)
+    if recipe is None:
+        return None
+    corpus = str(recipe.corpus)
+    run = folders_of(Path(path))[-1]
+    for folder in places_of(corpus, run, recipe.output):
+        if (folder / MANIFEST).is_file():
+            return folder
+    raise UserError(
+        f"{path} was trained on the corpus {corpus}, which is not there: {MANIFEST} is missing. "
+        "Give the corpus's folder with --corpus DIR, or a task with --task NAME."
+    )
 
 
 def evaluate_corpus(path: str, corpus_folder: Path, keep: Keep = _nowhere) -> dict[str, Any]:

@@ -13,7 +13,7 @@ from tokenizers import Tokenizer
 
 from sqzb import console
 from sqzb.errors import UserError
-from sqzb.evaluate import evaluate_task
+from sqzb.evaluate import corpus_of, evaluate_task
 from sqzb.finetuning.finetuned import data_for
 from sqzb.glue.tasks import Task, task
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
@@ -200,3 +200,27 @@ def test_a_pretrained_run_without_a_task_is_answered_with_the_command_for_its_co
     (tmp_path / "run" / "recipe.yaml").unlink()
     with pytest.raises(UserError, match="Give --task"):
         data_for(str(tmp_path / "run"), None, None)
+
+
+def test_a_pretraining_run_knows_its_corpus(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also if it has moved together with the run, and from another working folder."""
+    project, elsewhere = tmp_path / "project", tmp_path / "elsewhere"
+    run = project / "runs" / "one"
+    (run / "final").mkdir(parents=True)
+    recipe = PretrainRecipe(corpus="data/corpus", output="runs/one", start_from="x")
+    (run / "recipe.yaml").write_text(dump_recipe(recipe))
+    (project / "data" / "corpus").mkdir(parents=True)
+    (project / "data" / "corpus" / "manifest.json").write_text("{}")
+    monkeypatch.chdir(project)
+    assert corpus_of("runs/one") == corpus_of("runs/one/final") == Path("data/corpus")
+    project.rename(elsewhere)
+    monkeypatch.chdir(tmp_path)
+    found = corpus_of(str(elsewhere / "runs" / "one"))
+    assert found is not None and found.samefile(elsewhere / "data" / "corpus")
+
+    (elsewhere / "data").rename(tmp_path / "moved")
+    with pytest.raises(UserError, match=r"the corpus data/corpus, which is not there.*--corpus"):
+        corpus_of("elsewhere/runs/one")
+    assert corpus_of("squeezebert/squeezebert-uncased") is None

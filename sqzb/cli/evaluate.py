@@ -46,7 +46,7 @@ def evaluate(
         Path | None,
         typer.Option(
             metavar="DIR",
-            help="Corpus with the held-out text for a pretrained model.",
+            help="Corpus with held-out text for a pretrained model (default: the run's).",
             rich_help_panel=DATA,
         ),
     ] = None,
@@ -83,13 +83,15 @@ def evaluate(
     for output in (json, submission):
         if output is not None:
             check_output(output, overwrite)
-    from sqzb.evaluate import evaluate_corpus, evaluate_task
+    from sqzb.evaluate import corpus_of, evaluate_corpus, evaluate_task
     from sqzb.finetuning.finetuned import data_for
     from sqzb.finetuning.submit import submit
     from sqzb.glue.data import open_task
 
     # The figures are on the disk before they are printed.
     keep = (lambda figures: None) if json is None else partial(write_json, json)
+    if corpus is None and task is None and not data and submission is None:
+        corpus = corpus_of(paths[0])
     if submission is not None:
         submit(paths, submission, partial(open_task, folder=glue_dir), keep)
     elif corpus is not None:

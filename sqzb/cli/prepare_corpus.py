@@ -1,5 +1,7 @@
 """The command `sqzb prepare-corpus`."""
 
+import shlex
+import time
 from pathlib import Path
 from typing import Annotated
 
@@ -42,7 +44,27 @@ def prepare_corpus(
         check(verify or Path())
         return
     wanted = load_recipe(CorpusRecipe, recipe, overrides or (), output=text_of(output))
+    from sqzb import console
     from sqzb.corpus.build import build
     from sqzb.corpus.manifest import report
 
-    report(build(wanted, workers, executor))
+    started = time.monotonic()
+    corpus = build(wanted, workers, executor)
+    report(corpus)
+    took = console.duration(time.monotonic() - started)
+    console.out.print(f"The corpus is in {corpus.folder}. This command took {took}.")
+    console.next_commands(_next_commands(str(corpus.folder), corpus.manifest["sequence_lengths"]))
+
+
+def _next_commands(folder: str, lengths: list[int]) -> list[str]:
+    """Return the commands for a new corpus, with the first recipe that is made for it."""
+    from sqzb.recipe.shipped import with_values
+
+    training = with_values("pretrain", corpus=folder)[:1]
+    if not training:
+        length = 128 if 128 in lengths else lengths[0]
+        training = ["phase1_128", f"corpus={folder}"]
+        if length != 128:
+            training += [f"sequence_length={length}", f"max_predictions={round(0.15 * length) + 1}"]
+    commands = (["inspect-corpus", folder], ["plan", *training], ["pretrain", *training])
+    return [shlex.join(["sqzb", *command]) for command in commands]

@@ -25,6 +25,7 @@ from sqzb.finetuning.evaluation import (
 )
 from sqzb.finetuning.texts import MANY_CUT, TextFigures
 from sqzb.tokenizer import MANY_UNKNOWN
+from sqzb.training.ending import print_ending
 
 TEST_TITLE = "Test examples, which were not used to train or to choose the model"
 MOST_ROWS = 50  # in a table
@@ -82,11 +83,10 @@ def print_result(
 
 
 def print_next_commands(run: Path, data: DataSet) -> None:
-    """Print where the model is, and the commands that use it."""
-    texts = "TEXT" if data.texts == 1 else "TEXT SECOND"
-    console.out.print(
-        f"The model is in {run}/final. Next: sqzb eval {run}, or sqzb predict {run} {texts}"
-    )
+    """Print where the model is, what it took, and the commands that use it."""
+    texts = ["TEXT"] if data.texts == 1 else ["TEXT", "SECOND"]
+    commands = (["eval", run], ["predict", run, *texts], ["report", run])
+    print_ending(run / "final", [run], *(["sqzb", *command] for command in commands))
 
 
 def _row_name(name: str, scored: Sequence[str]) -> str:

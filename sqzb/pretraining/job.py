@@ -24,7 +24,7 @@ from sqzb.pretraining.auto_micro_batch import auto_micro_batch
 from sqzb.pretraining.batches import Examples, batch_layout
 from sqzb.pretraining.card import card_facts
 from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
-from sqzb.pretraining.report import print_heldout_report
+from sqzb.pretraining.report import print_heldout_report, print_next_commands
 from sqzb.pretraining.start import build_model
 from sqzb.pretraining.teacher import build_distillation_model
 from sqzb.recipe import PretrainRecipe
@@ -219,6 +219,8 @@ class Pretraining:
             facts = card_facts(self.recipe, self.corpus, self.input_hashes(), figures)
             write_card(self.folder, self.recipe, facts)
             print_heldout_report(f"Pretrained {self.folder}", figures, self.corpus)
+            positions = self.model.config.max_position_embeddings
+            print_next_commands(self.folder, self.recipe, self.corpus, positions)
 
     def print_plan(self) -> None:
         """Print every number that follows from the recipe, before anything runs."""

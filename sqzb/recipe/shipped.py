@@ -84,6 +84,16 @@ def listed() -> Iterator[str]:
             yield f"{command:<14}  {name:<{width}}  {description}"
 
 
+def with_values(command: str, **values: str) -> list[str]:
+    """Return the names of a command's recipes that have these values."""
+    found = []
+    for name in names():
+        recipe = parse(named(name).read_text(encoding="utf-8"))
+        if command_of(recipe) == command and values.items() <= recipe.items():
+            found.append(name)
+    return found
+
+
 def copy(name: str, target: Path | None) -> Path:
     """Copy a recipe to a file, or into a folder under its own name, and return the file.
 

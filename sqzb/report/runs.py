@@ -20,7 +20,15 @@ from sqzb.plan.hardware import Device, by_cuda_name
 from sqzb.recipe import flat
 from sqzb.recipe.commands import command_of
 from sqzb.recipe.strict_yaml import parse
-from sqzb.training.run_folder import EVALUATED, EVALUATION, METRICS, RECIPE, RUN, resumes_of
+from sqzb.training.run_folder import (
+    EVALUATED,
+    EVALUATION,
+    METRICS,
+    RECIPE,
+    RUN,
+    places_of,
+    resumes_of,
+)
 
 DEPTH = 4  # folders below a given one in which runs are searched: STAGE/TASK/SETTINGS
 MOST_NATS = 100.0
@@ -342,13 +350,7 @@ def places(record: RunRecord, path: Any) -> list[Path]:
     """Return where a path of a recipe may lead: from here, and from where the run was started."""
     if not isinstance(path, str) or not path:
         return []
-    found = [Path(path)]
-    output = Path(str(record.recipe.get("output") or ""))
-    absolute = Path(os.path.abspath(record.folder))
-    n = len(output.parts)
-    if not output.is_absolute() and n and absolute.parts[-n:] == output.parts:
-        found.append(absolute.parents[n - 1] / path)
-    return found
+    return places_of(path, record.folder, str(record.recipe.get("output") or ""))
 
 
 def json_object(content: bytes) -> dict[str, Any]:

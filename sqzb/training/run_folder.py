@@ -283,6 +283,19 @@ def folders_of(path: Path) -> tuple[Path, ...]:
     return (path,)
 
 
+def places_of(path: str, run: Path, output: str | None) -> list[Path]:
+    """Return where a path of a run's recipe may lead: from here, and from where the run started.
+
+    output: the run's folder in its recipe; the run may have been moved with all that is beside it.
+    """
+    found = [Path(path)]
+    absolute, parts = Path(os.path.abspath(run)), Path(output or "").parts
+    n = len(parts)
+    if n and not Path(output or "").is_absolute() and absolute.parts[-n:] == parts:
+        found.append(absolute.parents[n - 1] / path)
+    return found
+
+
 def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:
     """Return the recipe of the run at `path`, or whose model `path` is, if it is of this kind.
 

@@ -198,8 +198,11 @@ def test_eval_repeats_what_the_run_found(road: Path) -> None:
     assert figures["accuracy"] == last["validation_accuracy"] > 0.9
     assert figures["f1"] == last["validation_f1"]
 
-    run(road, "eval", "phase1", "--corpus", "corpus", "--json", "phase1.json")
-    figures = json.loads((road / "phase1.json").read_text(encoding="utf-8"))["length_32"]
+    run(road, "eval", "phase1", "--json", "phase1.json")  # with the run's own corpus
+    run(road, "eval", "phase1/final", "--corpus", "corpus", "--json", "given.json")
+    found, given = (json.loads((road / name).read_text()) for name in ("phase1.json", "given.json"))
+    assert found["corpus"] == given["corpus"] and found["length_32"] == given["length_32"]
+    figures = found["length_32"]
     last = lines(road / "phase1/metrics.jsonl")[-1]
     assert figures["heldout_mlm_loss"] == pytest.approx(last["heldout_mlm_loss"], abs=1e-6)
 
@@ -350,7 +353,7 @@ def test_a_stopped_run_goes_on(road: Path) -> None:
             ],
             "RTE",
         ),
-        (["eval", "phase2"], "--corpus"),
+        (["eval", "phase2", "--corpus", "glue"], "has no manifest.json"),
         (["predict", "phase2", "a", "b"], "has no classifier"),
         (["predict", "mrpc", "a"], "mrpc needs two texts per example"),
         (["predict", "mrpc", "--file", "nowhere"], "nowhere has none of the endings"),

@@ -14,6 +14,7 @@ from sqzb.finetuning.sweep.processes import run_all
 from sqzb.finetuning.sweep.tables import report, summary
 from sqzb.hub import hub_id, local_folder
 from sqzb.recipe import FinetuneRecipe, SweepRecipe, flat, load_recipe
+from sqzb.training.ending import print_ending
 from sqzb.training.resume import AUTO
 from sqzb.training.run_folder import CHECKPOINTS, RECIPE, final_figures, refuse_used
 
@@ -86,6 +87,9 @@ def sweep(recipe: SweepRecipe, jobs: int = 1) -> dict[str, Any]:
         results = summary(runs) | {"failed": [run.name for run in (*failed, *skipped)]}
         write_json(output / RESULTS, results)
     report(output, results)
+    if not failed:
+        folders = [run.folder for run in runs if run.same is None]
+        print_ending(output, folders, ["sqzb", "report", output])
     if failed:
         listed = "".join(f"\n  {run.name}: {reason}" for run, reason in (failed | skipped).items())
         others = f", and {len(skipped)} that need them were not started" if skipped else ""
