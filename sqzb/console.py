@@ -20,6 +20,7 @@ from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions
 from rich.filesize import decimal
 from rich.live import Live
+from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
@@ -247,12 +248,21 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 def facts(rows: Sequence[tuple[str, str]]) -> None:
     """Print names with their facts, which wrap at words."""
+    out.print(_grid(rows))
+
+
+def panel(title: str, rows: Sequence[tuple[str, str]]) -> None:
+    """Print names with their facts in a frame."""
+    out.print(Panel(_grid(rows), title=title, title_align="left", border_style="dim"))
+
+
+def _grid(rows: Sequence[tuple[str, str]]) -> Table:
     drawn = Table.grid(padding=(0, 2, 0, 0))
     drawn.add_column(style="bold", no_wrap=True)
     drawn.add_column()
     for name, fact in rows:
         drawn.add_row(Text(visible(name)), Text(visible(fact)))
-    out.print(drawn)
+    return drawn
 
 
 def next_commands(commands: Iterable[str]) -> None:
@@ -348,18 +358,13 @@ def silence(stream: IO[str]) -> None:
         os.close(nowhere)
 
 
-def is_ascii() -> bool:
-    """Return whether standard output takes ASCII characters only."""
-    return out.options.ascii_only
-
-
 def padded(text: str, width: int) -> str:
     """Return text of exactly `width` columns; of a longer text its end, which tells paths apart."""
     text = visible(text)
     if cell_len(text) > width:
         while cell_len(text) >= width:
             text = text[1:]
-        text = f"{'~' if is_ascii() else ELLIPSIS}{text}"
+        text = f"{'~' if out.options.ascii_only else ELLIPSIS}{text}"
     return set_cell_size(text, width)
 
 

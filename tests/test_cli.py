@@ -21,7 +21,8 @@ from sqzb.cli.commands import _exit_code
 from sqzb.cli.options import PATHS
 from sqzb.errors import UserError
 
-HEAVY = ("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow")
+HEAVY = ("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow", "transformers")
+SLOW = {"rich.markdown", "rich.traceback", "rich.syntax", "importlib.metadata", "pydantic", "yaml"}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -69,6 +70,7 @@ def test_nothing_heavy_is_loaded_before_the_arguments_are_good() -> None:
     loaded = [set(line.split()) for line in told.splitlines() if "sqzb.cli" in line.split()]
     assert len(loaded) == len(LIGHT)
     assert [names & set(HEAVY) for names in loaded] == [set()] * len(LIGHT)
+    assert not loaded[LIGHT.index(["--help"])] & SLOW  # it appears at once
 
 
 def test_help_names_every_command_and_debug() -> None:

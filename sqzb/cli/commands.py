@@ -6,17 +6,17 @@ Heavy libraries are imported only after the arguments have been checked.
 import os
 import sys
 from collections.abc import Callable
-from importlib.metadata import version
 from typing import Annotated
 
 import typer
 
-from sqzb import console
+from sqzb import __version__, console
 from sqzb.cli.doctor import doctor
 from sqzb.cli.embed import embed
 from sqzb.cli.evaluate import evaluate
 from sqzb.cli.fill_mask import fill_mask
 from sqzb.cli.finetune import finetune
+from sqzb.cli.help import Group
 from sqzb.cli.inspect_corpus import inspect_corpus
 from sqzb.cli.options import Command, RecipeCommand
 from sqzb.cli.plan import plan
@@ -38,15 +38,15 @@ app = typer.Typer(
         f"Give {DEBUG} anywhere on a command line to see the traceback of an error. "
         "Example: sqzb finetune --task mrpc"
     ),
+    cls=Group,
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
 )
 
 
 def _show_version(wanted: bool) -> None:
     if wanted:
-        console.lines([[f"sqzb {version('sqzb')}"]])
+        console.lines([[f"sqzb {__version__}"]])
         raise typer.Exit
 
 

@@ -14,9 +14,9 @@ def doctor(
     ] = None,
     overwrite: Overwrite = False,
 ) -> None:
-    """Show what sqzb finds on this machine, and what it means; for bug reports.
+    """Show what sqzb finds on this machine, and what it means.
 
-    Python, torch, processor, GPUs, packages, disks, and whether the Hub answers.
+    Python, torch, processor, GPUs, packages, disks, the Hub: the text for a bug report.
     """
     from sqzb.doctor import as_json, examine, print_facts
     from sqzb.files import check_output, write_json

@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
+from sqzb.cli.completion import complete_run
 from sqzb.cli.options import Overwrite, columns_of
 
 
 def embed(
     path: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Run, saved model or Hub id, finetuned or not."),
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=complete_run,
+            help="Run, saved model or Hub id, finetuned or not.",
+        ),
     ],
     file: Annotated[
         str,

@@ -6,18 +6,24 @@ from typing import Annotated, Literal
 
 import typer
 
+from sqzb.cli.completion import complete_run, complete_tasks
 from sqzb.cli.options import DATA, OWN, GlueDir, Label, Overwrite, Text, columns_of
 
 
 def evaluate(
     paths: Annotated[
         list[str],
-        typer.Argument(metavar="RUN", help="Run, saved model or Hub id; several for --submission."),
+        typer.Argument(
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="Run, saved model or Hub id; several for --submission.",
+        ),
     ],
     task: Annotated[
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete_tasks,
             help="GLUE task (default: the one of the finetuning).",
             rich_help_panel=DATA,
         ),

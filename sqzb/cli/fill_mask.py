@@ -4,11 +4,17 @@ from typing import Annotated
 
 import typer
 
+from sqzb.cli.completion import complete_run
+
 
 def fill_mask(
     path: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Pretrained run, saved model or Hub id."),
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=complete_run,
+            help="Pretrained run, saved model or Hub id.",
+        ),
     ],
     text: Annotated[
         str, typer.Argument(metavar="TEXT", help="Text with [MASK] where a token is missing.")

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from sqzb.cli.completion import complete_recipe, complete_run, complete_tasks
 from sqzb.cli.options import (
     DATA,
     FOLDER,
@@ -29,6 +30,7 @@ def finetune(
         str | None,
         typer.Option(
             metavar="NAME",
+            autocompletion=complete_tasks,
             help="GLUE task, such as mrpc; several: mrpc,rte; all nine: all.",
             rich_help_panel=DATA,
         ),
@@ -93,6 +95,7 @@ def finetune(
         Path | None,
         typer.Option(
             metavar="RECIPE",
+            autocompletion=complete_recipe,
             help=f"{RECIPE_HELP} Default: the model card's settings, or own_data.",
         ),
     ] = None,
@@ -113,6 +116,7 @@ def finetune(
         str | None,
         typer.Option(
             metavar="MODEL",
+            autocompletion=complete_run,
             help="Run, saved model or Hub id to start from.",
             rich_help_panel=MODEL,
         ),
@@ -121,6 +125,7 @@ def finetune(
         list[str] | None,
         typer.Option(
             metavar="MODEL",
+            autocompletion=complete_run,
             help="Model finetuned on the task, to distil from; repeat it for a mean of several.",
             rich_help_panel=MODEL,
         ),

@@ -8,6 +8,8 @@ from typing import Annotated, Any, Literal
 import typer
 from typer.core import TyperCommand
 
+from sqzb.cli.completion import complete_recipe
+
 # Panels of --help, for commands with more options than 24 lines hold.
 OWN, DATA, MODEL, SEVERAL, FOLDER = "Your own data", "GLUE", "Model", "Several runs", "Folder"
 RESULT = "Result"
@@ -22,7 +24,14 @@ Overrides = Annotated[
 
 RECIPE_HELP = "YAML file, or a name that `sqzb recipes` lists."
 
-Recipe = Annotated[Path, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)]
+Recipe = Annotated[
+    Path,
+    typer.Argument(
+        metavar="RECIPE",
+        autocompletion=complete_recipe,
+        help=RECIPE_HELP,
+    ),
+]
 
 Output = Annotated[
     Path | None,

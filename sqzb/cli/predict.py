@@ -5,13 +5,18 @@ from typing import Annotated
 
 import typer
 
+from sqzb.cli.completion import complete_run
 from sqzb.cli.options import OWN, RESULT, Executor, Overwrite, columns_of
 
 
 def predict(
     path: Annotated[
         str,
-        typer.Argument(metavar="MODEL", help="Finetuned run, saved model or Hub id."),
+        typer.Argument(
+            metavar="MODEL",
+            autocompletion=complete_run,
+            help="Finetuned run, saved model or Hub id.",
+        ),
     ],
     sentences: Annotated[
         list[str] | None,

@@ -7,11 +7,19 @@ from typing import Annotated
 
 import typer
 
+from sqzb.cli.completion import complete_recipe
 from sqzb.cli.options import FOLDER, RECIPE_HELP, Executor, Output, Overrides, text_of
 
 
 def prepare_corpus(
-    recipe: Annotated[Path | None, typer.Argument(metavar="RECIPE", help=RECIPE_HELP)] = None,
+    recipe: Annotated[
+        Path | None,
+        typer.Argument(
+            metavar="RECIPE",
+            autocompletion=complete_recipe,
+            help=RECIPE_HELP,
+        ),
+    ] = None,
     overrides: Overrides = None,
     output: Output = None,
     workers: Annotated[

@@ -6,9 +6,17 @@ from typing import Annotated, Literal
 import typer
 
 from sqzb import console
+from sqzb.cli.completion import complete_recipe
 from sqzb.cli.options import Command
 
-Name = Annotated[str, typer.Argument(metavar="NAME", help="A name that `sqzb recipes` lists.")]
+Name = Annotated[
+    str,
+    typer.Argument(
+        metavar="NAME",
+        autocompletion=complete_recipe,
+        help="A name that `sqzb recipes` lists.",
+    ),
+]
 
 recipes = typer.Typer(
     help="List, show and copy the recipes of sqzb; list recipe keys.",

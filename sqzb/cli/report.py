@@ -5,9 +5,15 @@ from typing import Annotated
 
 import typer
 
+from sqzb.cli.completion import complete_run
+
 Runs = Annotated[
     list[str],
-    typer.Argument(metavar="RUN", help="Run folders, sweeps, or folders of runs."),
+    typer.Argument(
+        metavar="RUN",
+        autocompletion=complete_run,
+        help="Run folders, sweeps, or folders of runs.",
+    ),
 ]
 
 Price = Annotated[

@@ -4,19 +4,25 @@ from typing import Annotated
 
 import typer
 
+from sqzb.cli.completion import complete_run
+
 
 def watch(
     runs: Annotated[
         list[str],
         typer.Argument(
-            metavar="RUN", help="Run folders or sweeps; those that do not exist are waited for."
+            metavar="RUN",
+            autocompletion=complete_run,
+            help="Run folders or sweeps; those that do not exist are waited for.",
         ),
     ],
     once: Annotated[
         bool, typer.Option("--once", help="Show the runs as they are, and end.")
     ] = False,
 ) -> None:
-    """Follow runs from another terminal: loss, steps, time left, evaluations.
+    """Follow runs from another terminal, side by side.
+
+    Each has its loss as a sparkline, step, time left, speed and last evaluation.
 
     It ends when all runs are finished, or with Ctrl-C, and never disturbs a run.
     """

@@ -85,8 +85,13 @@ def print_result(
 def print_next_commands(run: Path, data: DataSet) -> None:
     """Print where the model is, what it took, and the commands that use it."""
     texts = ["TEXT"] if data.texts == 1 else ["TEXT", "SECOND"]
-    commands = (["eval", run], ["predict", run, *texts], ["report", run])
-    print_ending(run / "final", [run], *(["sqzb", *command] for command in commands))
+    print_ending(
+        run / "final",
+        [run],
+        ["sqzb", "eval", run],
+        ["sqzb", "predict", run, *texts],
+        ["sqzb", "report", run],
+    )
 
 
 def _row_name(name: str, scored: Sequence[str]) -> str:

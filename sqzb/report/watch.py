@@ -291,6 +291,6 @@ def sparkline(steps: Sequence[float], values: Sequence[float], width: int) -> st
     if not len(curve.means):
         return ""
     low, high = float(curve.means.min()), float(curve.means.max())
-    levels = ASCII_LEVELS if console.is_ascii() else LEVELS
+    levels = ASCII_LEVELS if console.out.options.ascii_only else LEVELS
     share = (curve.means - low) / ((high - low) or 1.0)
     return "".join(levels[round(part * (len(levels) - 1))] for part in share.tolist())
