@@ -90,7 +90,8 @@ def _noun(annotation: Any) -> str:
     if origin is tuple and Ellipsis not in arguments:
         return f"list of {len(arguments)} {_noun(arguments[0])}s"
     if origin in (list, tuple):
-        return f"list of {_noun(arguments[0])}s"
+        plural = "" if get_origin(arguments[0]) is Literal else "s"
+        return f"list of {_noun(arguments[0])}{plural}"
     return _NOUNS.get(annotation, "value")
 
 

@@ -102,8 +102,10 @@ class TrainingRecipe(Section):
         "no teacher",
     )
     log_every: int = Field(10, ge=1, description="steps between two log lines")
-    trackers: list[Literal["tensorboard", "trackio"]] = Field(
-        [], description="programs that get the log's figures too; each needs its extra"
+    trackers: tuple[Literal["tensorboard", "trackio"], ...] = Field(
+        (),
+        strict=False,
+        description="programs that get the log's figures too; each needs its extra",
     )
     keep_checkpoints: int = Field(2, ge=1, description="number of newest checkpoints to keep")
     keep_every: int | None = Field(

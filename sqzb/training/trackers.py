@@ -40,7 +40,7 @@ class Trackers:
     """
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
-        self._names, self._folder = names, folder
+        self._names, self._folder = tuple(dict.fromkeys(names)), folder
         self._open: dict[str, GeneralTracker] = {}
         self._sent: set[tuple[int, bool]] = set()
 

@@ -162,4 +162,4 @@ def test_a_missing_package_names_its_extra() -> None:
 
 def test_trackers_are_off_by_default_and_may_change() -> None:
     for kind in (PretrainRecipe, FinetuneRecipe):
-        assert kind().trackers == [] and "trackers" in kind.may_change
+        assert kind().trackers == () and "trackers" in kind.may_change
