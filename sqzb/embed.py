@@ -16,11 +16,12 @@ from sqzb.data.formats import STANDARD_INPUT, open_table
 from sqzb.data.texts import check, choose_texts
 from sqzb.files import check_output
 from sqzb.finetuning.encode import encode
+from sqzb.finetuning.finetuned import longest_input, text_columns
 from sqzb.finetuning.predict import EVALUATION_BATCH
 from sqzb.finetuning.texts import Unseen, count_unseen, unseen_warnings
 from sqzb.model.open import Opened, model_folder, open_encoder
 from sqzb.training.engine import start_accelerator
-from sqzb.using import longest_input, text_columns, windows
+from sqzb.using import windows
 
 
 class Embedded(NamedTuple):

@@ -25,15 +25,13 @@ from sqzb.data.metrics.calibration import sigmoid, softmax
 from sqzb.data.metrics.entities import Scheme, entities, scheme_of
 from sqzb.data.texts import COUNTS
 from sqzb.errors import UserError
-from sqzb.finetuning.data import open_data, read_known
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.evaluation import decide
+from sqzb.finetuning.finetuned import longest_input, text_columns, text_count
 from sqzb.finetuning.predict import EVALUATION_BATCH, predict
 from sqzb.finetuning.texts import Unseen, count_unseen, unseen_warnings
-from sqzb.model.open import Classifier, ModelFolder, Opened, model_folder, open_classifier
-from sqzb.recipe import FinetuneRecipe, number
+from sqzb.model.open import Classifier, Opened, model_folder, open_classifier
 from sqzb.training.engine import start_accelerator
-from sqzb.training.run_folder import recipe_of
 
 # Texts that are read ahead, to be sorted by their lengths.
 WINDOW = 1024
@@ -255,32 +253,10 @@ def load(path: str | Path) -> FinetunedModel:
     """
     folder = model_folder(path)
     opened = open_classifier(folder)
-    recipe = recipe_of(str(folder.path), FinetuneRecipe)
     columns = text_columns(folder)
-    texts = len(columns) or None
-    if recipe is not None and recipe.task is not None:
-        texts = open_data(recipe).texts
+    texts = text_count(folder)
     max_length = longest_input(folder, opened.model.config.max_position_embeddings)
     return FinetunedModel(opened, max_length, texts, columns, start_accelerator())
-
-
-def longest_input(folder: ModelFolder, positions: int) -> int:
-    """Return the tokens of a model's longest input: those of its finetuning, if there was one.
-
-    positions: tokens that the model can read
-    """
-    recipe = recipe_of(str(folder.path), FinetuneRecipe)
-    return positions if recipe is None else min(int(number(recipe.max_length)), positions)
-
-
-def text_columns(folder: ModelFolder) -> tuple[str, ...]:
-    """Return the columns of texts in a run's own training data; none of other models.
-
-    Raises:
-        UserError: The run's data.json is damaged.
-    """
-    known = read_known(folder.path)
-    return () if known is None else known.text
 
 
 def windows(items: Iterable[Item], largest: int = WINDOW) -> Iterator[list[Item]]:

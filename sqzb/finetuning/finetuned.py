@@ -18,7 +18,7 @@ from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.labels import check_kind, outputs_of
 from sqzb.finetuning.predict import predict
 from sqzb.finetuning.texts import count_unseen, unseen_warnings
-from sqzb.model.open import Classifier, Source, model_folder, open_classifier
+from sqzb.model.open import Classifier, ModelFolder, Source, model_folder, open_classifier
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, number
 from sqzb.training.engine import start_accelerator
 from sqzb.training.run_folder import KNOWN, recipe_of
@@ -130,6 +130,37 @@ def open_finetuned(
     accelerator = accelerator or start_accelerator()
     model = opened.model.to(accelerator.device)
     return Finetuned(data, model, opened.tokenizer, outputs, max_length, accelerator)
+
+
+def longest_input(folder: ModelFolder, positions: int) -> int:
+    """Return the tokens of a model's longest input: those of its finetuning, if there was one.
+
+    positions: tokens that the model can read
+    """
+    recipe = recipe_of(str(folder.path), FinetuneRecipe)
+    return positions if recipe is None else min(int(number(recipe.max_length)), positions)
+
+
+def text_columns(folder: ModelFolder) -> tuple[str, ...]:
+    """Return the columns of texts in a run's own training data; none of other models.
+
+    Raises:
+        UserError: The run's data.json is damaged.
+    """
+    known = read_known(folder.path)
+    return () if known is None else known.text
+
+
+def text_count(folder: ModelFolder) -> int | None:
+    """Return the texts of an example in a run's training data; None if they are not known.
+
+    Raises:
+        UserError: The run's recipe or data.json is damaged.
+    """
+    recipe = recipe_of(str(folder.path), FinetuneRecipe)
+    if recipe is not None and recipe.task is not None:
+        return open_data(recipe).texts
+    return len(text_columns(folder)) or None
 
 
 def by_index(finetuned: Finetuned, examples: Sequence[Example]) -> dict[int, float]:
