@@ -25,6 +25,8 @@ from sqzb.data.metrics.calibration import sigmoid, softmax
 from sqzb.data.metrics.entities import Scheme, entities, scheme_of
 from sqzb.data.texts import COUNTS
 from sqzb.errors import UserError
+from sqzb.export.folder import is_export
+from sqzb.export.opened import open_export, open_exported_classifier
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.evaluation import decide
 from sqzb.finetuning.finetuned import longest_input, text_columns, text_count
@@ -244,13 +246,20 @@ class FinetunedModel:
 
 
 def load(path: str | Path) -> FinetunedModel:
-    """Open the finetuned model of a run, a saved folder or a Hub id.
+    """Open the finetuned model of a run, a saved folder or a Hub id, or an export of one.
 
-    Texts are cut at the `max_length` of the model's run, or at the model's positions.
+    Texts are cut at the `max_length` of the model's run, or at the model's positions. An export
+    runs by its runtime, on the CPU.
 
     Raises:
         UserError: There is no such model, it cannot be opened, or it has no classifier.
     """
+    if is_export(path):
+        exported = open_export(Path(path))
+        record = exported.record
+        opened = open_exported_classifier(exported)
+        columns = tuple(record.columns)
+        return FinetunedModel(opened, record.max_length, record.texts, columns, start_accelerator())
     folder = model_folder(path)
     opened = open_classifier(folder)
     columns = text_columns(folder)

@@ -21,6 +21,7 @@ FLOORS: list[set[str]] = [
     {"plan"},
     {"training"},
     {"pretraining", "finetuning"},
+    {"export"},
     {"using"},
     {"evaluate", "predict", "embed", "fill_mask", "bench", "report", "push", "doctor"},
     {"cli"},

@@ -14,6 +14,7 @@ from sqzb import __version__, console
 from sqzb.cli.doctor import doctor
 from sqzb.cli.embed import embed
 from sqzb.cli.evaluate import evaluate
+from sqzb.cli.export import export
 from sqzb.cli.fill_mask import fill_mask
 from sqzb.cli.finetune import finetune
 from sqzb.cli.help import Group
@@ -79,6 +80,7 @@ _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
     ("embed", embed, USE, Command, "runs/phase2_512 --file new.csv --output vectors.npy"),
     ("fill-mask", fill_mask, USE, Command, 'runs/phase2_512 "Paris is the [MASK] of France."'),
     ("watch", watch, USE, Command, "runs/phase1"),
+    ("export", export, USE, Command, "runs/reviews --format onnx --output exports/reviews"),
     ("report", report, USE, Command, "runs/phase1 runs/phase2 --output report.html"),
     ("compare", compare, USE, Command, "runs/mrpc runs/mrpc_lr2e-5"),
     ("push", push, USE, Command, "runs/reviews owner/reviews --private"),

@@ -1,0 +1,56 @@
+"""The command `sqzb export`."""
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from sqzb.cli.options import RESULT
+
+
+def export(
+    path: Annotated[
+        str,
+        typer.Argument(metavar="RUN", help="Run, saved model or Hub id, finetuned or not."),
+    ],
+    format: Annotated[
+        Literal["onnx", "openvino"],
+        typer.Option(help="Runtime to export for: ONNX Runtime or OpenVINO."),
+    ],
+    precision: Annotated[
+        Literal["fp32", "bf16", "int8"],
+        typer.Option(help="Numbers of the products: bf16 for openvino, int8 for onnx."),
+    ] = "fp32",
+    head: Annotated[
+        Literal["classifier", "mlm", "encoder", "vectors"] | None,
+        typer.Option(
+            help="Outputs: a classifier's logits, logits of all tokens, hidden states, or a vector "
+            "per text (default: the model's own).",
+        ),
+    ] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="Folder to write (default: exports/RUN-FORMAT-PRECISION).",
+            rich_help_panel=RESULT,
+        ),
+    ] = None,
+    force: Annotated[
+        bool,
+        typer.Option(
+            "--force",
+            help="Export bf16 or int8 even if it loses over a point, or is not measured.",
+            rich_help_panel=RESULT,
+        ),
+    ] = False,
+) -> None:
+    """Export a model for a runtime, and check it against the model in torch.
+
+    The runtimes are extras: pip install 'sqzb[onnx]' or 'sqzb[openvino]'.
+    """
+    from sqzb.export.job import Wanted, default_output
+    from sqzb.export.job import export as export_model
+
+    folder = output or default_output(path, format, precision)
+    export_model(Wanted(path, format, precision, head, folder, force))

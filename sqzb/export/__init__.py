@@ -1,0 +1,1 @@
+"""Exports: a trained model for a runtime of deployment, checked against the model in torch."""

@@ -1,0 +1,151 @@
+"""SqueezeBERT as a torch module from which OpenVINO makes its own best graph.
+
+A grouped convolution with a fused activation is OpenVINO's best kernel for a grouped layer, so the
+layers are convolutions over (batch, width, length). One convolution computes the queries, keys and
+values of a group.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from sqzb.export.heads import CLASSIFIER, ENCODER, MLM, OUTPUTS, TOKENS, VECTORS, Head
+from sqzb.export.weights import Blocks, attention_groups, blocks, feed_forward_groups
+from sqzb.export.weights import packed_attention as packed_layer
+from sqzb.model.config import SqueezeBertConfig
+from sqzb.model.encoder import SqueezeBertModel
+from sqzb.model.layers import SqueezeBertLayer, activation
+
+LOW = -1e9  # added to the scores of padding: its exponential is 0 in fp32 and in bf16
+
+
+class Convolution(nn.Module):
+    """A grouped linear layer as a convolution of width 1."""
+
+    weight: Tensor
+    bias: Tensor
+
+    def __init__(self, parts: Blocks) -> None:
+        super().__init__()
+        self.groups = len(parts.weight)
+        rows = np.concatenate([block.T for block in parts.weight])
+        self.register_buffer("weight", torch.from_numpy(rows[..., None].copy()))
+        self.register_buffer("bias", torch.from_numpy(parts.bias.reshape(-1)))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (batch, inputs, length) to (batch, outputs, length)."""
+        return F.conv1d(x, self.weight, self.bias, groups=self.groups)
+
+
+class Layer(nn.Module):
+    """A layer on (batch, width, length)."""
+
+    def __init__(self, layer: SqueezeBertLayer, config: SqueezeBertConfig) -> None:
+        super().__init__()
+        self.groups = attention_groups(config)
+        self.heads = config.num_attention_heads
+        self.head_width = config.hidden_size // self.heads
+        self.packed = Convolution(packed_layer(layer, self.groups))
+        post = layer.post_attention.conv1d
+        self.post_attention = Convolution(blocks(post, post.groups))
+        groups = feed_forward_groups(config)
+        self.intermediate = Convolution(blocks(layer.intermediate.conv1d, groups))
+        self.output = Convolution(blocks(layer.output.conv1d, groups))
+        self.activation = activation(config)
+        self.norms = nn.ModuleList([layer.post_attention.layernorm, layer.output.layernorm])
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (batch, width, length) to the same shape; mask: (batch, 1, 1, length), added."""
+        attended = self._norm(0, self.post_attention(self._attention(x, mask)) + x)
+        inner = self.activation(self.intermediate(attended))
+        return self._norm(1, self.output(inner) + attended)
+
+    def _attention(self, x: Tensor, mask: Tensor) -> Tensor:
+        batch, width, length = x.shape
+        packed = self.packed(x).view(batch, self.groups, 3, -1, self.head_width, length)
+        by_head = []
+        for part in range(3):
+            heads = packed[:, :, part].reshape(batch, self.heads, self.head_width, length)
+            by_head.append(heads.transpose(2, 3))
+        query, key, value = by_head
+        context = F.scaled_dot_product_attention(query, key, value, mask)
+        return context.transpose(2, 3).reshape(batch, width, length)
+
+    def _norm(self, index: int, x: Tensor) -> Tensor:
+        normed: Tensor = self.norms[index](x.transpose(1, 2))
+        return normed.transpose(1, 2)
+
+
+class OpenVinoForm(nn.Module):
+    """A model with a head, whose layers have the form for OpenVINO."""
+
+    def __init__(self, model: Any, encoder: SqueezeBertModel, head: Head) -> None:
+        super().__init__()
+        self.head = head
+        self.model = model
+        self.embeddings = encoder.embeddings
+        self.pooler = encoder.pooler
+        self.layers = nn.ModuleList(
+            Layer(layer, encoder.config)
+            for layer in encoder.encoder.layers
+            if isinstance(layer, SqueezeBertLayer)
+        )
+
+    def forward(
+        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
+    ) -> tuple[Tensor, ...]:
+        """Return the head's outputs, in the order of `heads.OUTPUTS`."""
+        parts = self.embeddings
+        positions = torch.arange(input_ids.shape[1])
+        x = parts.word_embeddings(input_ids) + parts.token_type_embeddings(token_type_ids)
+        x = parts.LayerNorm(x + parts.position_embeddings(positions))
+        mask = (1.0 - attention_mask[:, None, None, :].float()) * LOW
+        x = x.transpose(1, 2)
+        for layer in self.layers:
+            x = layer(x, mask)
+        return self._outputs(x.transpose(1, 2), attention_mask)
+
+    def _outputs(self, x: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
+        if self.head == VECTORS:
+            weights = attention_mask[:, :, None].float()
+            return ((x * weights).sum(1) / weights.sum(1),)
+        if self.head == MLM:
+            return (self.model.cls(x, self.embeddings.word_embeddings),)
+        if self.head == TOKENS:
+            return (self.model.classifier(x),)
+        pooled = self.pooler(x)
+        if self.head == ENCODER:
+            return x, pooled
+        assert self.head == CLASSIFIER
+        return (self.model.classifier(pooled),)
+
+
+@torch.no_grad()
+def build(model: nn.Module, encoder: SqueezeBertModel, head: Head) -> Any:
+    """Return the model as an openvino.Model with dynamic batch and length.
+
+    Inputs are int64 (batch, length): input_ids, attention_mask, token_type_ids. The outputs are
+    those of `heads.OUTPUTS`, in fp32.
+    """
+    import openvino
+
+    form = OpenVinoForm(model, encoder, head).eval()
+    ids = torch.zeros(2, 7, dtype=torch.int64)
+    example = {"input_ids": ids, "attention_mask": torch.ones_like(ids), "token_type_ids": ids}
+    shape = openvino.PartialShape([-1, -1])
+    inputs = [(name, shape, openvino.Type.i64) for name in example]
+    converted = openvino.convert_model(form, example_input=example, input=inputs)
+    for output, name in zip(converted.outputs, OUTPUTS[head], strict=True):
+        output.get_tensor().set_names({name})
+    return converted
+
+
+def write(converted: Any, path: Path) -> None:
+    """Write the model: operators to `path`, weights in fp32 to a .bin file beside it."""
+    import openvino
+
+    openvino.save_model(converted, path, compress_to_fp16=False)
