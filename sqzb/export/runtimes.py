@@ -1,8 +1,10 @@
 """The runtimes of exports: whether they are installed, and how they open a model."""
 
 import importlib
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -35,12 +37,24 @@ def check_installed(format: Format, writing: bool = False) -> dict[str, str]:
     versions = {}
     for name in (*(WRITERS[format] if writing else ()), RUNNER[format]):
         try:
-            versions[name] = str(importlib.import_module(name).__version__)
+            versions[name] = str(_import(name).__version__)
         except ImportError as error:
             raise UserError(
                 f"The format {format} needs {name} ({error}): pip install 'sqzb[{format}]'"
             ) from error
     return versions
+
+
+def _import(name: str) -> ModuleType:
+    """Import a runtime without openvino_telemetry, which reports each import over the network."""
+    reporter = "openvino_telemetry"
+    if reporter in sys.modules:
+        return importlib.import_module(name)
+    sys.modules[reporter] = None  # type: ignore[assignment]
+    try:
+        return importlib.import_module(name)
+    finally:
+        del sys.modules[reporter]
 
 
 def check_precision(format: Format, precision: Precision) -> None:
