@@ -91,7 +91,7 @@ def rate(environment: Mapping[str, str], seconds: float, number: int) -> float:
     inherited = {name: value for name, value in os.environ.items() if name not in VARIABLES}
     command = [sys.executable, "-c", TRAIN, str(seconds)]
     ended = subprocess.run(
-        command, env=inherited | environment, capture_output=True, text=True, check=True
+        command, env=inherited | dict(environment), capture_output=True, text=True, check=True
     )
     return float(ended.stdout)
 

@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqzb import console
 from sqzb.errors import UserError, WrongArgument
 from sqzb.files import ASIDE, locked
-from sqzb.hub import HUB_ID, offline
+from sqzb.hub import HUB_ID, offline, brief_retries
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe
 from sqzb.training.card import CARD, MODEL_ID
 from sqzb.training.run_folder import METRICS, final_figures, last_logged, recipe_of
@@ -151,7 +151,7 @@ def _upload(files: list[File], name: str, private: bool, token: str) -> str:
     operations = [CommitOperationAdd(file.name, _content(file, name)) for file in files]
     api = HfApi(endpoint=constants.ENDPOINT, token=token)
     try:
-        with console.brief_retries():
+        with brief_retries():
             url = str(api.create_repo(name, private=private, exist_ok=True))
             if private and not api.model_info(name).private:
                 raise UserError(

@@ -335,7 +335,7 @@ def test_odd_text_comes_as_it_is(name: str, folder: Path, corpus_recipe: CorpusR
     found, bad = read(source)
     assert not bad and [text.rstrip("\n") for text in found] == texts
     shutil.rmtree(folder / "odd", ignore_errors=True)
-    update = {"output": str(folder / "odd"), "sources": {"s": source}}
+    update: dict[str, Any] = {"output": str(folder / "odd"), "sources": {"s": source}}
     update |= {"min_characters": 1, "heldout": 0.0}
     manifest = build(corpus_recipe.model_copy(update=update), workers=1).manifest
     assert (
