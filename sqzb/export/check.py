@@ -1,6 +1,7 @@
 """The check of an export: the runtime's outputs against the model in torch, on real texts."""
 
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -47,10 +48,12 @@ def check_texts(data: DataSet | None, texts: int | None) -> tuple[str, list[Exam
     data: the model's own data; None or data of the Hub is replaced by Python's documentation.
     """
     if data is not None and data.on_disk and data.validation_splits:
-        examples, _ = data.read(data.validation_splits[0])
-        unlabelled = [example._replace(label=None, words=None) for example in examples[:POOL]]
-        if len(unlabelled) >= BATCH:
-            return f"validation data of {data.name}", unlabelled
+        # The check needs any texts, so files that are gone since training are no error here.
+        with suppress(UserError, OSError):
+            examples, _ = data.read(data.validation_splits[0])
+            unlabelled = [example._replace(label=None, words=None) for example in examples[:POOL]]
+            if len(unlabelled) >= BATCH:
+                return f"validation data of {data.name}", unlabelled
     return "Python's documentation", documentation(texts)
 
 

@@ -94,9 +94,10 @@ def export(wanted: Wanted) -> ExportRecord:
     if head == CLASSIFIER and folder.classifies_tokens:
         head = TOKENS
     is_inexact = wanted.precision != "fp32"
-    data = _own_data(wanted.source)
-    if is_inexact:
-        _refuse_unmeasured(wanted, head, data)
+    data, problem = _own_data(wanted.source)
+    is_measured = is_inexact and data is not None and head in (CLASSIFIER, TOKENS)
+    if is_inexact and not is_measured and not wanted.force:
+        raise _unmeasured(wanted, problem)
 
     model, tokenizer = _open(folder, head)
     record = _record(wanted, folder, head, model, versions)
@@ -106,7 +107,7 @@ def export(wanted: Wanted) -> ExportRecord:
         exported = open_export(aside)
         origin, examples = check_texts(data, record.texts)
         check = compare(model, exported, origin, examples)
-        if is_inexact and data is not None and head in (CLASSIFIER, TOKENS):
+        if is_measured and data is not None:
             check = check.model_copy(update={"metrics": _measure(folder, data, exported)})
             _refuse_worse(check, wanted)
         record = record.model_copy(update={"check": check})
@@ -155,23 +156,24 @@ def _open(folder: ModelFolder, head: Head) -> tuple[nn.Module, Tokenizer]:
     return opened.model.eval(), opened.tokenizer
 
 
-def _own_data(source: str) -> DataSet | None:
-    """Return the labelled data of a finetuned run; None if it is not known or not there."""
+def _own_data(source: str) -> tuple[DataSet | None, str]:
+    """Return the data set of a finetuned run; without validation data None, and the reason."""
     try:
-        return data_for(source, None, None)
-    except UserError:
-        return None
+        data = data_for(source, None, None)
+    except UserError as error:
+        return None, str(error)
+    if not data.validation_splits:
+        return None, f"{data.name} has no validation split."
+    return data, ""
 
 
-def _refuse_unmeasured(wanted: Wanted, head: Head, data: DataSet | None) -> None:
-    """Refuse an inexact export whose loss cannot be measured, unless the user insists."""
-    is_measured = data is not None and data.validation_splits and head in (CLASSIFIER, TOKENS)
-    if is_measured or wanted.force:
-        return
-    raise UserError(
+def _unmeasured(wanted: Wanted, problem: str) -> UserError:
+    """Return the error for an inexact export whose loss cannot be measured."""
+    return UserError(
         f"{wanted.precision} changes predictions, and there is no validation data of "
         f"{wanted.source} to measure the loss on. Give a finetuned run whose data is there, "
         "--precision fp32, or --force to export without the measurement."
+        + (f" The data: {problem}" if problem else "")
     )
 
 

@@ -214,6 +214,17 @@ def test_int8_is_measured_on_the_validation_data(vocabulary: Path, tmp_path: Pat
     assert largest["largest_difference"] < 0.2 * largest["largest_value"]
 
 
+def test_data_that_is_gone_is_needed_for_int8_alone(vocabulary: Path, tmp_path: Path) -> None:
+    need("onnx")
+    run = own_run(tmp_path, vocabulary)
+    for file in (tmp_path / "data").iterdir():
+        file.unlink()
+    record = json.loads((exported(run, "onnx") / RECORD).read_text())
+    assert record["check"]["texts"] == "Python's documentation"
+    with pytest.raises(UserError, match=r"classes_1\.jsonl"):
+        exported(run, "onnx", precision="int8")
+
+
 def test_int8_that_loses_over_a_point_is_refused(
     vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
