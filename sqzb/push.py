@@ -8,7 +8,7 @@ from typing import NamedTuple
 from sqzb import console
 from sqzb.errors import UserError, WrongArgument
 from sqzb.files import ASIDE, locked
-from sqzb.hub import HUB_ID, offline, brief_retries
+from sqzb.hub import HUB_ID, brief_retries, offline
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe
 from sqzb.training.card import CARD, MODEL_ID
 from sqzb.training.run_folder import METRICS, final_figures, last_logged, recipe_of
