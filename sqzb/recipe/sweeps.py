@@ -68,11 +68,11 @@ else:  # made from FinetuneRecipe's fields, so that their rules hold here too
             **{name: _values(field) for name, field in fields.items()},
         )
 
-    _OF_ONE_RUN = ("task", "glue_dir", "data", "output")
+    _OF_THE_WHOLE = ("task", "glue_dir", "data", "output", "trackers")  # never one run's own
     _FIELDS = {
         name: field
         for name, field in FinetuneRecipe.model_fields.items()
-        if name not in _OF_ONE_RUN
+        if name not in _OF_THE_WHOLE
     }
     Settings = create_model(
         "Settings",

@@ -153,7 +153,7 @@ def keys(section: type[Section]) -> Iterator[tuple[str, Any]]:
             continue
         if isinstance(field.default, Section):
             yield from ((f"{key}.{name}", default) for name, default in keys(type(field.default)))
-        elif key not in ("task", "glue_dir", "output"):
+        elif key not in ("task", "glue_dir", "output", "trackers"):  # of the whole sweep
             yield key, field.default
 
 
