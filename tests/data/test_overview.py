@@ -50,7 +50,7 @@ def test_classes(tmp_path: Path) -> None:
         ],
     )
     assert concerns(view) == [
-        "1 train examples repeat the texts of an earlier example with another label.",
+        "1 train example repeats the texts of an earlier example with another label.",
         "1 of 2 validation examples have the texts of training examples, so their score is too "
         "good.",
         "No validation example has the label 'z'.",
