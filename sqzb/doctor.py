@@ -22,7 +22,8 @@ from typing import Any, NamedTuple
 from sqzb import __version__, console
 
 LIBRARIES = (
-    *("torch", "accelerate", "datasets", "tokenizers", "torch-optimizer", "typer", "rich"),
+    *("torch", "accelerate", "datasets", "huggingface_hub", "tokenizers", "torch-optimizer"),
+    *("typer", "rich"),
     *("pyyaml", "pydantic", "safetensors", "sentencex", "numpy"),
 )
 EXTRAS = {  # extra: its package, and what needs it
@@ -32,6 +33,8 @@ EXTRAS = {  # extra: its package, and what needs it
     "report": ("matplotlib", "the pictures of sqzb report"),
     "tensorboard": ("tensorboard", "trackers: [tensorboard]"),
     "trackio": ("trackio", "trackers: [trackio]"),
+    "onnx": ("onnxruntime", "sqzb export --format onnx"),
+    "openvino": ("openvino", "sqzb export --format openvino"),
 }
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # of a CPU, as /proc/cpuinfo has them
 VARIABLES = (

@@ -62,7 +62,7 @@ def _options(
 
 
 # --help lists the commands in this order, by panel: the class, and the example behind the name.
-TRAIN, USE = "Train", "Measure and use"
+TRAIN, LOOK, USE = "Train", "Watch and measure", "Use"
 _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
     ("prepare-corpus", prepare_corpus, TRAIN, RecipeCommand, "demo_corpus --output data/demo"),
     ("inspect-corpus", inspect_corpus, TRAIN, Command, "data/corpus --n 3"),
@@ -75,16 +75,16 @@ _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
         RecipeCommand,
         "--task mrpc,rte --seeds 1,2,3 --output runs/two lr=2e-5",
     ),
-    ("eval", evaluate, USE, Command, "runs/mrpc --json mrpc.json"),
+    ("eval", evaluate, LOOK, Command, "runs/mrpc --json mrpc.json"),
+    ("watch", watch, LOOK, Command, "runs/phase1"),
+    ("report", report, LOOK, Command, "runs/phase1 runs/phase2 --output report.html"),
+    ("compare", compare, LOOK, Command, "runs/mrpc runs/mrpc_lr2e-5"),
+    ("doctor", doctor, LOOK, Command, "--json machine.json"),
     ("predict", predict, USE, Command, "runs/reviews --file new.csv --output out.csv"),
     ("embed", embed, USE, Command, "runs/phase2_512 --file new.csv --output vectors.npy"),
     ("fill-mask", fill_mask, USE, Command, 'runs/phase2_512 "Paris is the [MASK] of France."'),
-    ("watch", watch, USE, Command, "runs/phase1"),
     ("export", export, USE, Command, "runs/reviews --format onnx --output exports/reviews"),
-    ("report", report, USE, Command, "runs/phase1 runs/phase2 --output report.html"),
-    ("compare", compare, USE, Command, "runs/mrpc runs/mrpc_lr2e-5"),
     ("push", push, USE, Command, "runs/reviews owner/reviews --private"),
-    ("doctor", doctor, USE, Command, "--json machine.json"),
 ]
 for _name, _function, _panel, _kind, _example in _ADDED:
     app.command(

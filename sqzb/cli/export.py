@@ -24,8 +24,9 @@ def export(
     head: Annotated[
         Literal["classifier", "mlm", "encoder", "vectors"] | None,
         typer.Option(
-            help="Outputs: a classifier's logits, logits of all tokens, hidden states, or a vector "
-            "per text (default: the model's own).",
+            metavar="NAME",
+            help="classifier, mlm (logits of all tokens), encoder (hidden states) or vectors (one "
+            "for each text); default: the model's own.",
         ),
     ] = None,
     output: Annotated[
@@ -47,7 +48,7 @@ def export(
 ) -> None:
     """Export a model for a runtime, and check it against the model in torch.
 
-    The runtimes are extras: pip install 'sqzb[onnx]' or 'sqzb[openvino]'.
+    The extras onnx and openvino install the runtimes.
     """
     from sqzb.export.job import Wanted, default_output
     from sqzb.export.job import export as export_model
