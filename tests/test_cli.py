@@ -17,7 +17,7 @@ from typer.testing import CliRunner
 import fork_server
 from sqzb import __version__
 from sqzb.cli import app, main
-from sqzb.cli.commands import _exit_code
+from sqzb.cli.commands import SPINS, _exit_code
 from sqzb.cli.options import PATHS
 from sqzb.errors import UserError
 
@@ -330,21 +330,19 @@ def test_odd_environments_are_no_tracebacks(tmp_path: Path) -> None:
         assert (ended.returncode, "Traceback" in ended.stderr) == (code, False), ended.stderr
 
 
-@pytest.mark.parametrize(("given", "policy"), [(None, "passive"), ("active", "active")])
-def test_idle_threads_sleep_unless_the_environment_says_otherwise(
-    given: str | None, policy: str, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("given", [None, "OMP_WAIT_POLICY", "GOMP_SPINCOUNT"])
+def test_idle_threads_spin_shortly_unless_the_environment_has_a_setting(
+    given: str | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """OpenMP reads the variable when torch is imported, so it is set before."""
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT"):
+        monkeypatch.setenv(name, "")  # so that the value of before comes back
+        monkeypatch.delenv(name)
     if given is not None:
-        monkeypatch.setenv("OMP_WAIT_POLICY", given)
+        monkeypatch.setenv(given, "of mine")
     monkeypatch.setattr(sys, "argv", ["sqzb", "--version"])
     with pytest.raises(SystemExit):
         main()
-    assert os.environ["OMP_WAIT_POLICY"] == policy
-
-
-def test_a_wrong_kind_is_answered_with_the_kinds() -> None:
-    ended = CliRunner().invoke(app, ["finetune", "--train", "x.csv", "--kind", "foo"])
-    assert ended.exit_code == 2
-    assert all(kind in ended.output for kind in ("classes", "number", "labels", "tokens"))
+    assert os.environ.get("GOMP_SPINCOUNT") == (
+        {None: SPINS, "GOMP_SPINCOUNT": "of mine"}.get(given)
+    )
