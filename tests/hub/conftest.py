@@ -255,12 +255,9 @@ class Person:
 
     def prepares(self, output: str, *overrides: str, code: int = 0, **how: Any) -> SimpleNamespace:
         """prepare-corpus with the shipped recipe, in small."""
-        small = [
-            "vocabulary.size=150",
-            "sequence_lengths=[16,32]",
-            "heldout=0.2",
-            "min_characters=100",
-        ]
+        small = ["sequence_lengths=[16,32]", "heldout=0.2", "min_characters=100"]
+        if not any(override.startswith("vocabulary.path=") for override in overrides):
+            small.append("vocabulary.size=150")
         arguments = [str(ROOT / "recipes" / "corpus.yaml"), *small, *overrides, "--output", output]
         return self.runs("prepare-corpus", *arguments, code=code, **how)
 

@@ -97,7 +97,7 @@ def test_what_a_finetuning_needs_and_the_hub_has_not(
 
 
 def test_a_hub_that_is_not_there(mortal: Any, write_model: Callable[[Path, str], None]) -> None:
-    """datasets tries for 23 seconds, and says so."""
+    """It is asked once: nothing is tried for half a minute."""
     (mortal.folder / "model").mkdir()
     write_model(mortal.folder / "model", "model.safetensors")
     assert_told(
@@ -111,7 +111,7 @@ def test_a_hub_that_is_not_there(mortal: Any, write_model: Callable[[Path, str],
         "mrpc's train split could not be loaded from nyu-mll/glue on the Hub" in ended.err
         and "--glue-dir" in ended.err
     )
-    assert ended.err.count(RETRYING) == 1 and "thrown while requesting" not in ended.err
+    assert RETRYING not in ended.err and "thrown while requesting" not in ended.err
 
 
 @pytest.mark.parametrize(
