@@ -25,8 +25,8 @@ test-hub: $(READY) $(HUB_READY)
 
 soak: $(READY)
 	SQZB_KILLS=50 $(VENV)/bin/python -m pytest -n 2 tests/reliability
-	SQZB_DAMAGES=65 $(VENV)/bin/python -m pytest -n 2 -s tests/robustness/test_inputs.py
-	SQZB_DAMAGES=125 $(VENV)/bin/python -m pytest -n 2 -s tests/robustness/test_environments.py
+	SQZB_DAMAGES=65 $(VENV)/bin/python -m pytest -s tests/robustness/test_inputs.py
+	SQZB_DAMAGES=125 $(VENV)/bin/python -m pytest -s tests/robustness/test_environments.py
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .
