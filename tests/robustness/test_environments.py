@@ -93,6 +93,10 @@ def test_failing_environments_end_in_success_or_a_paragraph(
                 problem = f"{outcome}: {ended.stderr[-1500:]}"
             elif not (folder / result).exists() or (folder / result).read_bytes() != expected:
                 again = run(folder, *command.split())
+                if fault == "vanish" and "holds other files" in again.stderr:
+                    # What was written after the removal has no recipe, and is not taken for ours.
+                    shutil.rmtree(folder / "new")
+                    again = run(folder, *command.split())
                 if again.returncode != 0:
                     problem = f"afterwards: {again.stderr[-1500:]} (first: {ended.stderr[-800:]})"
                 elif (folder / result).read_bytes() != expected:
