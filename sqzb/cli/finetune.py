@@ -47,7 +47,7 @@ def finetune(
         list[str] | None,
         typer.Option(
             metavar="FILE",
-            help="To measure on (default: 10 % of --train).",
+            help="To measure on (default: 10% of --train).",
             rich_help_panel=OWN,
         ),
     ] = None,

@@ -187,7 +187,7 @@ def print_own_data(
 
     cut, unknown = texts.share_cut(max_length), texts.share_unknown
     console.out.print(
-        f"tokens in an example: median {texts.percentile(50):,}, 95 % have up to "
+        f"tokens in an example: median {texts.percentile(50):,}, 95% have up to "
         f"{texts.percentile(95):,}, the longest has {texts.lengths.max():,}; max_length "
         f"{max_length} cuts {cut:.1%} of the examples; {unknown:.1%} of the tokens are [UNK]"
     )
