@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 
 MAX_WORDS = 400_000  # words to remember: about 100 MB
-# Their characters. Ordinary words have eight; what stands between two spaces may have a million.
+# Characters of all remembered words. A word between two spaces may have a million characters.
 MAX_CHARACTERS = 20_000_000
 
 

@@ -15,7 +15,7 @@ class HashCheck:
     """The comparison of files with the hashes in their manifest, which begins at once.
 
     Of a run's processes on one machine, the first compares all files, because they share them. The
-    thread hashes about 1 GB/s, and reads files that the run needs anyway.
+    thread reads files that the run needs anyway.
 
     folder: the corpus.
     files: size and sha256 of each file, by its path in the folder.

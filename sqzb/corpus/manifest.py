@@ -278,7 +278,7 @@ def _problem(path: Path, due: dict[str, Any]) -> str | None:
 
 
 def report(corpus: Corpus) -> None:
-    """Print what each rule took away, the number of chunks and tokens, and what is not seen."""
+    """Print the losses by rule, the numbers of chunks and tokens, and the text that is not seen."""
     manifest = corpus.manifest
     _print_counts(manifest)
     seen_rows = seen.rows(manifest)

@@ -23,7 +23,7 @@ def test_the_published_recipe_without_a_corpus(tmp_path: Path) -> None:
     output = tmp_path / "plan.json"
     text = plan("phase1_128", "--hardware", "8x H200", "--price", "4", "--json", str(output))
     assert "458,752,000 sequences, 58,720,256,000 positions" in text
-    assert "data/corpus is not there" in text and "measured on 2026-11-26" in text
+    assert "data/corpus is not there" in text and "measured on 2026-11-27" in text
     figures = json.loads(output.read_text())
     hours = 58_720_256_000 / 1_364_000 / 8 / 3600
     on = figures["hardware"]["8x H200"]
