@@ -125,8 +125,8 @@ def _processor() -> Iterator[Fact]:
     processor = name[1] if name else platform.machine()
     yield Fact("Processor", f"{processor}, {console.counted(cores, 'core')}{limit}", meaning)
 
-    found = re.search(r"^flags\s*:\s*(.+)$", text, re.M)
-    flags = [flag for flag in FLAGS if found and flag in found[1].split()]
+    listed = re.search(r"^flags\s*:\s*(.+)$", text, re.M)
+    flags = [flag for flag in FLAGS if listed and flag in listed[1].split()]
     has_bf16 = "amx_bf16" in flags or "avx512_bf16" in flags
     yield Fact(
         "Instructions",
@@ -176,8 +176,8 @@ def probe_torch() -> dict[str, Any]:
     except OSError as error:
         return {"error": str(error)}
     try:
-        found: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
-        return found
+        facts: dict[str, Any] = json.loads(ended.stdout.splitlines()[-1])
+        return facts
     except (ValueError, IndexError, RecursionError):
         said = ended.stderr.strip().splitlines()
         return {"error": said[-1] if said else f"its import ended with code {ended.returncode}"}
@@ -241,9 +241,9 @@ def _version(package: str) -> str | None:
 
 
 def _libraries() -> Fact:
-    found = {name: _version(name) for name in LIBRARIES}
-    missing = [name for name, installed in found.items() if installed is None]
-    value = ", ".join(f"{name} {installed or 'missing'}" for name, installed in found.items())
+    versions = {name: _version(name) for name in LIBRARIES}
+    missing = [name for name, installed in versions.items() if installed is None]
+    value = ", ".join(f"{name} {installed or 'missing'}" for name, installed in versions.items())
     return Fact("Libraries", value, f"Install: {' '.join(missing)}." if missing else "")
 
 

@@ -52,7 +52,7 @@ def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -
                 "predict with `sqzb predict RUN --file FILE`."
             )
         raise UserError(f"{data.name} has no {split} split. {advice}")
-    found: dict[str, Any] = {
+    report: dict[str, Any] = {
         "path": path,
         "task": data.name,
         "split": split,
@@ -66,17 +66,17 @@ def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -
     logits = {name: finetuned.logits(encoded[name]) for name in names}
     thresholds = finetuned.thresholds
     if not all(map(are_labelled, examples.values())):
-        found["splits"] = {}
+        report["splits"] = {}
         for name in names:
             given = by_name(kind, decide(kind, logits[name], thresholds), encoded[name])
             rows = (str(example.row) for example in examples[name])
             predictions = dict(zip(rows, given, strict=True))
-            found["splits"][name] = {"examples": len(given), "predictions": predictions}
-        keep(found)
+            report["splits"][name] = {"examples": len(given), "predictions": predictions}
+        keep(report)
         for name in names:
-            count = console.counted(found["splits"][name]["examples"], "prediction")
+            count = console.counted(report["splits"][name]["examples"], "prediction")
             console.out.print(f"{path} on {data.name}, {name} split: {count}.")
-        return found
+        return report
     figures = measure_splits(data, logits, encoded, thresholds)
     if isinstance(data, OwnData) and isinstance(kind, Classes):
         calibration = Calibration(finetuned.model.config.calibration_temperature or 1.0)
@@ -85,13 +85,13 @@ def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -
         name: find_mistakes(kind, examples[name], encoded[name], logits[name], thresholds)
         for name in names
     }
-    found |= figures | {"splits": details}
-    keep(found)
+    report |= figures | {"splits": details}
+    keep(report)
     print_validation_report(f"{path} on {data.name}", data, figures, encoded, split)
     print_details(data, logits, encoded, thresholds)
     for name in names:
         print_mistakes(kind, name, details[name])
-    return found
+    return report
 
 
 def _load(data: DataSet, split: str) -> list[Example]:
@@ -134,7 +134,7 @@ def evaluate_corpus(path: str, corpus_folder: Path, keep: Keep = _nowhere) -> di
     model = opened.model
     has_sop = opened.folder.has_sop_head  # otherwise the head is new and untrained
     accelerator = start_accelerator()
-    found: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
+    report: dict[str, Any] = {"path": path, "corpus": str(corpus_folder)}
     reports: dict[str, dict[str, float]] = {}
     for recipe in _pretrain_recipes(path, corpus, model.config.max_position_embeddings):
         check_fit(model.config, recipe, corpus, path)
@@ -153,12 +153,12 @@ def evaluate_corpus(path: str, corpus_folder: Path, keep: Keep = _nowhere) -> di
                 name: value for name, value in figures.items() if not name.startswith("heldout_sop")
             }
         reports[f"{path} at length {recipe.sequence_length}"] = figures
-        found[f"length_{recipe.sequence_length}"] = figures | {"sequences": len(examples.heldout)}
-    found["heldout_unigram_nats"] = corpus.manifest["heldout_unigram_nats"]
-    keep(found)
+        report[f"length_{recipe.sequence_length}"] = figures | {"sequences": len(examples.heldout)}
+    report["heldout_unigram_nats"] = corpus.manifest["heldout_unigram_nats"]
+    keep(report)
     for title, figures in reports.items():
         print_heldout_report(title, figures, corpus)
-    return found
+    return report
 
 
 def _pretrain_recipes(path: str, corpus: Corpus, positions: int) -> list[PretrainRecipe]:

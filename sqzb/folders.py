@@ -162,8 +162,8 @@ def expand(pattern: str) -> Listing:
         folders.update(_matching(listing.folders, match, parts[number:]))
         passed.update(listing.passed)
     # `**` at the end matches each folder and each file in it.
-    found = [] if parts[-1] == SUBFOLDERS else sorted(folders)
-    return Listing(sorted(files), found, sorted(passed))
+    listed = [] if parts[-1] == SUBFOLDERS else sorted(folders)
+    return Listing(sorted(files), listed, sorted(passed))
 
 
 def _matching(paths: list[Path], top: str, parts: tuple[str, ...]) -> Iterator[Path]:

@@ -195,11 +195,11 @@ class FinetunedModel:
         with torch.inference_mode():
             logits = predict(self._model, encoded, self._accelerator)
         unseen = count_unseen(given, encoded, self._tokenizer, self.max_length)
-        found = self._predictions(logits) if encoded.words is None else []
+        of_texts = self._predictions(logits) if encoded.words is None else []
         best = logits.argmax(1)
         for place, row in enumerate(rows):
             if encoded.words is None:
-                predictions[row] = found[place]
+                predictions[row] = of_texts[place]
                 continue
             tags = [self.labels[tag] for tag in best[encoded.words.of(place)]]
             words = examples[row].words or ()
@@ -232,17 +232,19 @@ class FinetunedModel:
         else:
             probabilities = softmax(logits, config.calibration_temperature or 1.0)
             thresholds = None
-        found: list[Prediction] = []
+        predictions: list[Prediction] = []
         holds = decide(self.kind, logits, thresholds)
         for row, decided in zip(probabilities, holds, strict=True):
             numbers = _rounded(row)
             by_label = dict(zip(self.labels, numbers, strict=True))
             if isinstance(self.kind, Labels):
                 names = tuple(self.labels[index] for index in np.flatnonzero(decided))
-                found.append(LabelsPrediction(names, by_label))
+                predictions.append(LabelsPrediction(names, by_label))
             else:
-                found.append(ClassPrediction(self.labels[decided], numbers[decided], by_label))
-        return found
+                predictions.append(
+                    ClassPrediction(self.labels[decided], numbers[decided], by_label)
+                )
+        return predictions
 
 
 def load(path: str | Path) -> FinetunedModel:

@@ -49,9 +49,12 @@ def imported(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-@pytest.mark.parametrize(
+of_each_module = pytest.mark.parametrize(
     "path", sorted((ROOT / "sqzb").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
 )
+
+
+@of_each_module
 def test_imports_point_down(path: Path) -> None:
     module = ".".join(path.relative_to(ROOT / "sqzb").with_suffix("").parts)
     if module.removesuffix(".__init__") == "__init__":
@@ -100,13 +103,21 @@ def test_hooks_run_the_tools_of_the_environment() -> None:
         assert hook["entry"].startswith((".venv/bin/", "git "))
 
 
+@of_each_module
+def test_names_say_what_they_hold(path: Path) -> None:
+    """These say nothing about a value, and were the commonest names of earlier versions."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        named = node.arg if isinstance(node, ast.arg) else ""
+        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+            named = node.id
+        assert named not in ("found", "what", "which", "thing")
+
+
 # A signal handler may only write to a descriptor: its text has names of signals only.
 WRITES_ITSELF = {"console.py", "training/guards.py"}
 
 
-@pytest.mark.parametrize(
-    "path", sorted((ROOT / "sqzb").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
-)
+@of_each_module
 def test_all_output_passes_the_console(path: Path) -> None:
     """Elsewhere, text of users may be taken for markup, and control characters be obeyed."""
     if str(path.relative_to(ROOT / "sqzb")) in WRITES_ITSELF:

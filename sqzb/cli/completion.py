@@ -28,13 +28,13 @@ def complete_tasks(incomplete: str) -> list[str]:
 def complete_run(incomplete: str) -> list[str]:
     """Return the folders of runs that begin with the text; the shell adds other folders."""
     top = os.path.dirname(incomplete)
-    found = []
+    runs = []
     budget = iter(range(MOST_FOLDERS))
     for folder in _runs(top or os.curdir, DEPTH, budget):
         name = folder if top else os.path.relpath(folder)
         if name.startswith(incomplete):
-            found.append(name)
-    return sorted(found)
+            runs.append(name)
+    return sorted(runs)
 
 
 def _runs(folder: str, depth: int, budget: Iterator[int]) -> Iterator[str]:

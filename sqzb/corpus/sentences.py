@@ -62,15 +62,15 @@ def split_sentences(language: str, paragraph: str) -> list[str]:
         margin = len(window) - len(window) // 4  # where it begins
         is_last = start + len(window) == len(paragraph)
         if is_last:
-            found = _segment(language, window)
+            segments = _segment(language, window)
         else:
-            found = _segment(language, _without_half_a_pair(window, margin))
-            found = found[: _number_of_whole(found, margin)]
-        if found:
-            sentences.append("".join([*begun, found[0]]))
-            sentences += found[1:]
+            segments = _segment(language, _without_half_a_pair(window, margin))
+            segments = segments[: _number_of_whole(segments, margin)]
+        if segments:
+            sentences.append("".join([*begun, segments[0]]))
+            sentences += segments[1:]
             begun = []
-            start += sum(map(len, found))
+            start += sum(map(len, segments))
         else:
             # Cut behind the last space before the margin, if there is one.
             end = window.rfind(" ", 0, margin) + 1 or margin
@@ -117,18 +117,18 @@ def _is_punctuation(character: str) -> bool:
     return character == "`" or unicodedata.category(character).startswith("P")
 
 
-def _number_of_whole(found: list[str], margin: int) -> int:
+def _number_of_whole(segments: list[str], margin: int) -> int:
     """Return how many sentences of a window do not depend on the text behind it.
 
     The last sentence ends with the window. A sentence that ends in the margin is taken only if it
     is the first.
     """
     end = 0
-    for number, sentence in enumerate(found[:-1]):
+    for number, sentence in enumerate(segments[:-1]):
         end += len(sentence)
         if end > margin:
             return max(1, number)
-    return len(found) - 1
+    return len(segments) - 1
 
 
 def _segment(language: str, text: str) -> list[str]:

@@ -21,14 +21,14 @@ def read_lines(file: Path) -> list[Sentences]:
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"{file} cannot be read ({error}). Give a text file in UTF-8.") from error
     lines = lines[:-1] if not lines[-1] else lines  # the end of the last line begins no line
-    found = [tuple(line.split("\t")) if line.strip() else () for line in lines]
-    for number, sentences in enumerate(found, 1):
+    texts = [tuple(line.split("\t")) if line.strip() else () for line in lines]
+    for number, sentences in enumerate(texts, 1):
         if len(sentences) > 2:
             raise UserError(
                 f"{file}:{number} has {len(sentences) - 1} tabs. A line is one sentence, or two "
                 "separated by a tab."
             )
-    return found
+    return texts
 
 
 def check_sentences(

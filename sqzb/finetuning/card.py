@@ -72,7 +72,7 @@ def _hub_ids(given: Sequence[str]) -> list[str]:
     """Return the Hub ids of the data sets among the files of own data."""
     names = [name.removeprefix(PREFIX) for name in given if name.startswith(PREFIX)]
     asked = [hub_id(name.partition(":")[0]) for name in names]
-    return sorted({one.name for one in asked if one is not None})
+    return sorted({hub.name for hub in asked if hub is not None})
 
 
 def _files(data: DataSet) -> Table:

@@ -369,8 +369,8 @@ class Finetuning:
             log.log(step, **figures)
         if main:
             write_card(self.folder, self.recipe, self._card_facts())
-            which = f", best model, step {taken:,} of {step:,}" if self.recipe.keep_best else ""
-            title = f"Finetuned {self.folder}{which}"
+            best = f", best model, step {taken:,} of {step:,}" if self.recipe.keep_best else ""
+            title = f"Finetuned {self.folder}{best}"
             validation = Measured(splits, logits, self.figures)
             test = Measured(self.test, test_logits, test_figures)
             print_result(title, data, validation, test, calibration.thresholds)

@@ -43,13 +43,13 @@ def by_label(kind: Kind, predictions: NDArray[Any], encoded: Encoded) -> dict[st
 
     predictions: in the form of encoded labels.
     """
-    found: dict[str, Any] = {"examples": len(encoded.ids)}
+    report: dict[str, Any] = {"examples": len(encoded.ids)}
     if isinstance(kind, Classes):
-        found["confusion"] = confusion(kind, predictions, encoded).tolist()
+        report["confusion"] = confusion(kind, predictions, encoded).tolist()
     if not isinstance(kind, Number):
         figures = figures_by_name(kind, predictions, encoded)
-        found["by_label"] = {name: figure._asdict() for name, figure in figures.items()}
-    return found
+        report["by_label"] = {name: figure._asdict() for name, figure in figures.items()}
+    return report
 
 
 def write_evaluation(
@@ -86,12 +86,12 @@ def find_mistakes(
 ) -> dict[str, Any]:
     """Return where the model is wrong: confusion, figures by label, and its worst mistakes."""
     predictions = decide(kind, logits, thresholds)
-    found = by_label(kind, predictions, encoded)
+    report = by_label(kind, predictions, encoded)
 
     loss = losses(kind, logits, encoded)
     labels, given = (by_name(kind, values, encoded) for values in (encoded.labels, predictions))
     wrong = [row for row in np.argsort(-loss, kind="stable") if labels[row] != given[row]]
-    found["mistakes"] = [
+    report["mistakes"] = [
         {
             **examples[row]._asdict(),
             "label": labels[row],
@@ -100,16 +100,16 @@ def find_mistakes(
         }
         for row in wrong[:WORST]
     ]
-    return found
+    return report
 
 
-def print_mistakes(kind: Kind, split: str, found: Mapping[str, Any]) -> None:
-    """Print the confusion and the worst mistakes, of what `find_mistakes` found for a split."""
+def print_mistakes(kind: Kind, split: str, report: Mapping[str, Any]) -> None:
+    """Print the confusion and the worst mistakes, from the report of `find_mistakes` on a split."""
     if isinstance(kind, Classes):
-        _print_confusion(kind, split, np.array(found["confusion"]))
-    if found["mistakes"]:
+        _print_confusion(kind, split, np.array(report["confusion"]))
+    if report["mistakes"]:
         columns = ("text", "label", "taken for", "loss")
-        rows = [_row(mistake) for mistake in found["mistakes"]]
+        rows = [_row(mistake) for mistake in report["mistakes"]]
         console.table(f"{split}: the worst mistakes", columns, rows)
 
 

@@ -29,7 +29,7 @@ from sqzb.training.ending import print_ending
 
 TEST_TITLE = "Test examples, which were not used to train or to choose the model"
 MOST_ROWS = 50  # in a table
-WHAT: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
+UNITS: dict[type[Kind], str] = {Classes: "class", Labels: "label", Tags: "tag"}
 
 
 def print_validation_report(
@@ -150,8 +150,8 @@ def print_figures(
         return
     names = list(figures)
     is_entities = isinstance(kind, Tags) and scheme_of(kind.names) is not None
-    what = "entity" if is_entities else WHAT[type(kind)]
-    title = f"{split}, by {what}"
+    unit = "entity" if is_entities else UNITS[type(kind)]
+    title = f"{split}, by {unit}"
     if len(names) > MOST_ROWS:
         names = sorted(names, key=lambda name: -figures[name].support)[:MOST_ROWS]
         title += f": the {MOST_ROWS} commonest of {len(figures):,}"
@@ -161,7 +161,7 @@ def print_figures(
         precision, recall, f1, support = figures[name]
         row = (name, f"{precision:.1%}", f"{recall:.1%}", f"{f1:.1%}", f"{support:,}")
         rows.append((*row, f"{by_name[name]:.2f}") if by_name else row)
-    columns = (what, "precision", "recall", "F1", "support")
+    columns = (unit, "precision", "recall", "F1", "support")
     console.table(title, (*columns, "from probability") if by_name else columns, rows)
 
 

@@ -76,7 +76,7 @@ def submit(
 
 def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
     """Return by task the best validation score of the finished runs, and the first run with it."""
-    found: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
+    scored: dict[str, list[tuple[float, Path]]] = {name: [] for name in TASKS}
     for path in paths:
         # With links, because a sweep has links to runs that are in two of its stages.
         files = walk(Path(path), hidden=()).files if Path(path).is_dir() else []
@@ -88,6 +88,6 @@ def _best_runs(paths: Sequence[str]) -> dict[str, tuple[float, Path]]:
             )
         for run, figures in finished:
             recipe = recipe_of(str(run), FinetuneRecipe)
-            if recipe is not None and recipe.task in found:
-                found[recipe.task].append((figures["score"], run))
-    return {name: max(runs, key=lambda run: run[0]) for name, runs in found.items() if runs}
+            if recipe is not None and recipe.task in scored:
+                scored[recipe.task].append((figures["score"], run))
+    return {name: max(runs, key=lambda run: run[0]) for name, runs in scored.items() if runs}

@@ -81,8 +81,8 @@ def differing_count(task: Task, split: str, examples: Sequence[Example]) -> str 
     if n == expected:
         return None
     part = "the split is incomplete" if n < expected else "the split has more than GLUE's own"
-    found = counted(n, "example")
-    return f"{task.name}'s {split} split has {found}, and GLUE's has {expected:,}: {part}."
+    present = counted(n, "example")
+    return f"{task.name}'s {split} split has {present}, and GLUE's has {expected:,}: {part}."
 
 
 def empty_sentences(task: Task, split: str, examples: Sequence[Example]) -> str | None:

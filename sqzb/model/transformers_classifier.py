@@ -369,14 +369,14 @@ def _fast_tokenizer(transformers: Any, folder: Path, tokens: bool) -> Any:
             tokenizer = transformers.AutoTokenizer.from_pretrained(
                 folder, add_prefix_space=True, **LOCAL
             )
-    for lacks, what in (
+    for has_fault, fault in (
         (not tokenizer.is_fast, "has no fast form (a tokenizer.json)"),
         (tokenizer.pad_token_id is None, "has no padding token"),
         (tokenizer.padding_side != "right", "pads on the left"),
     ):
-        if lacks:
+        if has_fault:
             raise UserError(
-                f"The tokenizer in {folder} ({type(tokenizer).__name__}) {what}, so that batches "
+                f"The tokenizer in {folder} ({type(tokenizer).__name__}) {fault}, so that batches "
                 "cannot be made. Give another model."
             )
     return tokenizer

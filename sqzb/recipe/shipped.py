@@ -86,12 +86,12 @@ def listed() -> Iterator[str]:
 
 def with_values(command: str, **values: str) -> list[str]:
     """Return the names of a command's recipes that have these values."""
-    found = []
+    recipes = []
     for name in names():
         recipe = parse(named(name).read_text(encoding="utf-8"))
         if command_of(recipe) == command and values.items() <= recipe.items():
-            found.append(name)
-    return found
+            recipes.append(name)
+    return recipes
 
 
 def copy(name: str, target: Path | None) -> Path:

@@ -109,11 +109,11 @@ Columns = Annotated[tuple[str, ...], Field(strict=False), BeforeValidator(_colum
 
 def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     """Return the values by dotted keys: {"a": {"b": 1}} becomes {"a.b": 1}."""
-    found: dict[str, Any] = {}
+    by_key: dict[str, Any] = {}
     for key, value in values.items():
-        found |= (
+        by_key |= (
             flat(value, f"{prefix}{key}.")
             if isinstance(value, Mapping)
             else {f"{prefix}{key}": value}
         )
-    return found
+    return by_key

@@ -50,7 +50,7 @@ def colour_of(records: Sequence[RunRecord]) -> dict[str, int]:
 
 def offsets(records: Sequence[RunRecord]) -> dict[str, int]:
     """Return by name how many steps the earlier phases of a pretraining run had."""
-    found: dict[str, int] = {}
+    earlier_steps: dict[str, int] = {}
     for run in records:
         earlier, current = [run.name], starts_from(run, records)
         before = 0
@@ -58,5 +58,5 @@ def offsets(records: Sequence[RunRecord]) -> dict[str, int]:
             before += current.last_step
             earlier.append(current.name)
             current = starts_from(current, records)
-        found[run.name] = before if run.kind == PRETRAIN else 0
-    return found
+        earlier_steps[run.name] = before if run.kind == PRETRAIN else 0
+    return earlier_steps

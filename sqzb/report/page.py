@@ -209,13 +209,13 @@ def _legend(shown: Sequence[RunRecord], records: Sequence[RunRecord]) -> str:
 def _marks(run: RunRecord) -> list[str]:
     """Return the marks on a run's axis as words."""
     lines = []
-    for what, (_, sign) in MARKS.items():
-        steps = [event.step for event in run.events if event.what == what]
+    for kind, (_, sign) in MARKS.items():
+        steps = [event.step for event in run.events if event.kind == kind]
         if steps:
             listed = ", ".join(f"{step:,}" for step in steps[:MOST_STEPS])
             more = f" and {len(steps) - MOST_STEPS:,} more" if len(steps) > MOST_STEPS else ""
             noun = "step" if len(steps) == 1 else "steps"
-            lines.append(f"<li>{sign} {text(run.name)}: {what} at {noun} {listed}{more}</li>")
+            lines.append(f"<li>{sign} {text(run.name)}: {kind} at {noun} {listed}{more}</li>")
     if run.unreadable:
         lines.append(
             f"<li>{text(run.name)}: {console.counted(run.unreadable, 'line')} of metrics.jsonl "
@@ -226,17 +226,17 @@ def _marks(run: RunRecord) -> list[str]:
 
 def _by_label(records: Sequence[RunRecord]) -> str:
     """Return the confusion matrices and the figures of each label of the finetuned runs."""
-    found = []
+    contents = []
     for run in records:
         parts = [part for split in _splits(run) for part in _of_split(*split)]
         if parts:
-            found.append((run, f'<div class="matrices">{"".join(parts)}</div>\n'))
-    if not found:
+            contents.append((run, f'<div class="matrices">{"".join(parts)}</div>\n'))
+    if not contents:
         return ""
     lines = ["<section><h2>By label</h2>\n"]
-    for run, content in found:
+    for run, content in contents:
         name = f"<summary>{text(run.name)}</summary>"
-        is_open = " open" if len(found) <= MOST_COLUMNS else ""
+        is_open = " open" if len(contents) <= MOST_COLUMNS else ""
         lines.append(f"<details{is_open}>{name}\n{content}</details>\n")
     return "".join([*lines, "</section>\n"])
 

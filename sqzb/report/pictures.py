@@ -106,7 +106,7 @@ def pictures(records: Sequence[RunRecord]) -> dict[str, list[Picture]]:
     """
     check_matplotlib()
     colours, before = colour_of(records), offsets(records)
-    found: dict[str, list[Picture]] = {}
+    by_title: dict[str, list[Picture]] = {}
     for kind, title in ((PRETRAIN, "Pretraining"), (FINETUNE, "Finetuning")):
         runs = [run for run in records if run.kind == kind]
         drawn = []
@@ -115,8 +115,8 @@ def pictures(records: Sequence[RunRecord]) -> dict[str, list[Picture]]:
             if picture is not None:
                 drawn.append(picture)
         if drawn:
-            found[title] = drawn
-    return found
+            by_title[title] = drawn
+    return by_title
 
 
 def check_matplotlib() -> None:
@@ -270,10 +270,10 @@ def _note(
 def _draw_marks(axes: Any, run: RunRecord, shift: int, colour: str) -> None:
     """Mark the events on the axis; marks that would cover one another are drawn once."""
     width = max(1.0, run.last_step / 200)
-    seen = {(event.what, round(event.step / width)): event for event in run.events}
+    seen = {(event.kind, round(event.step / width)): event for event in run.events}
     for event in seen.values():
         on_axis = {"transform": axes.get_xaxis_transform(), "clip_on": False, "zorder": 5}
-        marker = MARKS[event.what][0]
+        marker = MARKS[event.kind][0]
         axes.plot([event.step + shift], [0], color=colour, marker=marker, markersize=6, **on_axis)
 
 

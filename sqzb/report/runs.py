@@ -37,10 +37,10 @@ PRETRAIN, FINETUNE = "pretrain", "finetune"
 
 
 class Event(NamedTuple):
-    """A mark on the axis of a run's steps; `what` is RESUMED, SKIPPED, LEFT_OUT or ROLLED_BACK."""
+    """A mark on the axis of a run's steps; `kind` is RESUMED, SKIPPED, LEFT_OUT or ROLLED_BACK."""
 
     step: int
-    what: str
+    kind: str
 
 
 class Series(NamedTuple):
@@ -170,13 +170,13 @@ class RunRecord:
     @property
     def final_figures(self) -> dict[str, float]:
         """The numbers of the last evaluation, without `heldout_` and `validation_`."""
-        found = {}
+        figures = {}
         for name, value in (self.evaluations[-1] if self.evaluations else {}).items():
             for prefix in ("heldout_", "validation_"):
                 figure = number(value)
                 if name.startswith(prefix) and figure is not None:
-                    found[name.removeprefix(prefix)] = figure
-        return found
+                    figures[name.removeprefix(prefix)] = figure
+        return figures
 
 
 def number(value: Any) -> float | None:
@@ -184,10 +184,10 @@ def number(value: Any) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
     try:
-        found = float(value)
+        converted = float(value)
     except OverflowError:
         return None
-    return found if math.isfinite(found) else None
+    return converted if math.isfinite(converted) else None
 
 
 def read_runs(paths: Sequence[str]) -> list[RunRecord]:
@@ -213,11 +213,11 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
         for run in below:
             sweep = None if run == folder else folder
             records.setdefault(os.path.abspath(run), RunRecord(run, sweep))
-    found = list(records.values())
-    _name(found)
-    for record in found:
+    runs = list(records.values())
+    _name(runs)
+    for record in runs:
         _read(record)
-    return found
+    return runs
 
 
 def is_run(folder: Path) -> bool:

@@ -171,8 +171,8 @@ def _price_note(run: RunRecord) -> str:
     return f"An hour of {device.name} is {price.hour:g} dollars at {price.where}, {price.date}."
 
 
-def _count(run: RunRecord, what: str) -> str:
-    count = sum(event.what == what for event in run.events)
+def _count(run: RunRecord, kind: str) -> str:
+    count = sum(event.kind == kind for event in run.events)
     return f"{count:,}" if count else NONE
 
 
@@ -214,17 +214,17 @@ def scores(records: Sequence[RunRecord]) -> Table | None:
                 runs.append(run)
     if len(runs) < 2:
         return None
-    found = summary(runs)
-    is_error = bool(found.get("score_is_minus"))
+    scored = summary(runs)
+    is_error = bool(scored.get("score_is_minus"))
     rows = []
-    for row in found["rows"]:
+    for row in scored["rows"]:
         # A single run is named like its data more often than not.
         words = dict.fromkeys([row["task"], row["stage"], row["setting"]])
         name = " ".join(filter(None, words))
         values = [row[key] for key in ("median", "mean", "sd", "best")]
         texts = [_text(value, "{:.4g}" if is_error else "{:.1%}") for value in values]
         rows.append([name, str(row["n"]), *texts])
-    stages = found.get("stages") or {"": {"average": found.get("average", {})}}
+    stages = scored.get("stages") or {"": {"average": scored.get("average", {})}}
     for stage, of_stage in stages.items():
         for key, title in AVERAGES.items():
             average = number(of_stage["average"].get(key))
@@ -233,7 +233,7 @@ def scores(records: Sequence[RunRecord]) -> Table | None:
                 rows.append([f"{title} {stage}".strip(), NONE, NONE, f"{average:.1%}", *blank])
     note = "Seeds are runs that differ in nothing but the seed; sd has n - 1 in its denominator."
     if is_error:
-        note += f" Scores are minus {' and '.join(found['score_is_minus'])}: less is better."
+        note += f" Scores are minus {' and '.join(scored['score_is_minus'])}: less is better."
     return Table("Validation scores", ["task", "n", "median", "mean", "sd", "best"], rows, note)
 
 
@@ -268,20 +268,20 @@ def hardware(records: Sequence[RunRecord]) -> Table:
 
 def _made(run: RunRecord) -> dict[str, str]:
     about = run.about
-    found = {"started": str(about.get("started", NONE)).replace("T", " ")}
+    facts = {"started": str(about.get("started", NONE)).replace("T", " ")}
     for section in ("hardware", "versions", "git"):
         values = about.get(section)
         if isinstance(values, dict):
             for name, value in values.items():
-                found[name] = _plain(name, value)
+                facts[name] = _plain(name, value)
     precision = run.recipe.get("precision")
     if precision is not None:
-        found["precision"] = str(precision)
+        facts["precision"] = str(precision)
     command = about.get("command")
     if isinstance(command, list) and command:
         words = [Path(str(command[0])).name, *map(str, command[1:])]
-        found["command"] = " ".join(words).replace("__main__.py", "sqzb", 1)
-    return found
+        facts["command"] = " ".join(words).replace("__main__.py", "sqzb", 1)
+    return facts
 
 
 def _plain(name: str, value: Any) -> str:

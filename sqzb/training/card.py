@@ -217,10 +217,10 @@ def _facts_in(card: Path) -> _Before:
 def _text(run: Path, recipe: Section, facts: Facts, about: Mapping[str, Any]) -> str:
     """Return the card's text in Markdown."""
     kind = model_type(run / "final")
-    what = "SqueezeBERT" if kind == MODEL_TYPE else f"model of type {kind}"
+    name = "SqueezeBERT" if kind == MODEL_TYPE else f"model of type {kind}"
     parts = [
         f"# {_title(run, facts)}",
-        f"A {what}, {facts.title} with sqzb {__version__}.{_origin(facts, about['hub'])}",
+        f"A {name}, {facts.title} with sqzb {__version__}.{_origin(facts, about['hub'])}",
         f"## Use\n\n{facts.usage}",
     ]
     if facts.labels:
@@ -318,7 +318,7 @@ def _without_paths(values: Mapping[str, Any], on_hub: Mapping[str, str]) -> dict
             kept[key] = value
         else:
             several = [value] if isinstance(value, str) else list(value)
-            if all(_is_on_hub(one, on_hub) for one in several):
+            if all(_is_on_hub(name, on_hub) for name in several):
                 kept[key] = value
     return kept
 

@@ -288,12 +288,12 @@ def places_of(path: str, run: Path, output: str | None) -> list[Path]:
 
     output: the run's folder in its recipe; the run may have been moved with all that is beside it.
     """
-    found = [Path(path)]
+    places = [Path(path)]
     absolute, parts = Path(os.path.abspath(run)), Path(output or "").parts
     n = len(parts)
     if n and not Path(output or "").is_absolute() and absolute.parts[-n:] == parts:
-        found.append(absolute.parents[n - 1] / path)
-    return found
+        places.append(absolute.parents[n - 1] / path)
+    return places
 
 
 def recipe_of(path: str, kind: type[Recipe]) -> Recipe | None:

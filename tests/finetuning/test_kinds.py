@@ -148,7 +148,7 @@ def test_a_resumed_run_is_the_same_run(
     assert ours.keys() == due.keys()
     assert all(torch.equal(tensor, due[name]) for name, tensor in ours.items())
     assert config_of(copy) == config_of(runs[kind])
-    assert [event.what for event in read_runs([str(copy)])[0].events] == [RESUMED]
+    assert [event.kind for event in read_runs([str(copy)])[0].events] == [RESUMED]
     for line, expected in zip(lines(copy), lines(runs[kind]), strict=True):
         exact = [key for key in expected if key.startswith(("step", "of_step", "loss", "valid"))]
         assert [line[key] for key in exact] == [expected[key] for key in exact]

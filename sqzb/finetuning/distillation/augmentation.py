@@ -156,7 +156,7 @@ def _copies(
 class _TextsCache(Cache[list[Texts], list[Texts]]):
     """The cache of augmented texts: JSON lines with the texts of a copy each."""
 
-    title, what, suffix = "Augmented texts", "texts", ".jsonl"
+    title, contents, suffix = "Augmented texts", "texts", ".jsonl"
 
     def __init__(
         self,

@@ -35,7 +35,7 @@ class Cache(ABC, Generic[Written, Read]):
     """
 
     title: ClassVar[str]
-    what: ClassVar[str]  # the content of the files, for messages
+    contents: ClassVar[str]  # the content of the files, for messages
     suffix: ClassVar[str]
 
     def __init__(
@@ -69,7 +69,7 @@ class Cache(ABC, Generic[Written, Read]):
             return self._read(compute, show)
         except OSError as error:
             raise UserError(
-                f"The {self.what} cannot be written to {self.folder} ({error.strerror}). "
+                f"The {self.contents} cannot be written to {self.folder} ({error.strerror}). "
                 "Free some space, or give another distillation.cache; finished files are kept."
             ) from error
 
@@ -96,7 +96,7 @@ class Cache(ABC, Generic[Written, Read]):
     def unfit(self, problem: str) -> UserError:
         """Return the error for a folder that is not as it was written."""
         return UserError(
-            f"The folder {self.folder} holds damaged {self.what}: {problem}. Remove the "
+            f"The folder {self.folder} holds damaged {self.contents}: {problem}. Remove the "
             "folder: the next run computes them again."
         )
 

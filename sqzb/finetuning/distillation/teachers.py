@@ -279,7 +279,7 @@ class _LogitsCache(Cache[Logits, Logits]):
     rows: number of rows of logits for each example.
     """
 
-    title, what, suffix = "Teacher's logits", "logits", ".safetensors"
+    title, contents, suffix = "Teacher's logits", "logits", ".safetensors"
 
     def __init__(
         self,
