@@ -2,6 +2,7 @@
 
 import unicodedata
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import filterfalse
 from typing import Any
 
 import numpy as np
@@ -50,15 +51,15 @@ class SeenCounter:
         tokens: of all sentences, (n_tokens). lengths: tokens of each sentence, (n).
         """
         counts = self.counts
-        counts["characters"] += sum(map(len, sentences))
-        counts["characters"] -= sum(sentence.count(" ") for sentence in sentences)
+        text = "".join(sentences)
+        counts["characters"] += len(text) - text.count(" ")
 
         unknown = np.flatnonzero(tokens == self._unknown_token)
         if len(unknown):
             rows = np.unique(np.searchsorted(np.cumsum(lengths), unknown, side="right"))
             counts["unknown"] += self._unknown_characters([sentences[row] for row in rows])
 
-        others = "".join(sentence for sentence in sentences if not sentence.isascii())
+        others = "".join(filterfalse(str.isascii, sentences))
         if others:
             points = np.frombuffer(others.encode("utf-32-le"), np.uint32)
             times = np.bincount(points)

@@ -11,6 +11,8 @@ import string
 import unicodedata
 from functools import cache
 
+import numpy as np
+from numpy.typing import NDArray
 from sentencex import segment
 
 # Characters. The last quarter of a window is its margin: a quotation that begins before it is
@@ -40,7 +42,6 @@ _MARKS = re.compile(f"[{_ALL_MARKS}]")
 # Quotation marks without a partner in a window. Each costs the library a search of the window,
 # which is 50 times slower where the text is not ASCII.
 _MOST_UNPAIRED_ASCII, _MOST_UNPAIRED = 100, 16
-_ASCII_PUNCTUATION = string.punctuation.encode()
 _NEUTRAL = "~"  # no letter, no space and no end of a sentence, as quotation marks are
 
 
@@ -57,8 +58,9 @@ def split_sentences(language: str, paragraph: str) -> list[str]:
     sentences: list[str] = []
     begun: list[str] = []  # parts of a sentence that is longer than a window
     start = 0
+    marks_before = _marks_before(paragraph)
     while start < len(paragraph):
-        window = _window(paragraph, start)
+        window = _window(paragraph, start, marks_before)
         margin = len(window) - len(window) // 4  # where it begins
         is_last = start + len(window) == len(paragraph)
         if is_last:
@@ -81,12 +83,14 @@ def split_sentences(language: str, paragraph: str) -> list[str]:
     return sentences
 
 
-def _window(paragraph: str, start: int) -> str:
+def _window(paragraph: str, start: int, marks_before: NDArray[np.int64]) -> str:
     """Return the text from `start` on, as long as the bound on the work allows."""
     window = ""
     for size in WINDOWS:
         window = paragraph[start : start + size]
-        if len(window) ** 2 <= MOST_WORK or _punctuation(window) * len(window) <= MOST_WORK:
+        end = start + len(window)
+        marks = marks_before[end] - marks_before[start]
+        if len(window) ** 2 <= MOST_WORK or marks * len(window) <= MOST_WORK:
             break
     return window
 
@@ -104,17 +108,19 @@ def _without_half_a_pair(window: str, margin: int) -> str:
     return window
 
 
-def _punctuation(text: str) -> int:
-    """Count the characters that may end sentences, quotations or brackets."""
-    if text.isascii():
-        raw = text.encode()
-        return len(raw) - len(raw.translate(None, _ASCII_PUNCTUATION))
-    return sum(map(text.count, filter(_is_punctuation, set(text))))
+def _marks_before(text: str) -> NDArray[np.int64]:
+    """Return for each position, (length + 1), how many punctuation marks stand before it.
+
+    These are the characters that may end sentences, quotations or brackets.
+    """
+    points = np.frombuffer(text.encode("utf-32-le", "surrogatepass"), np.uint32)
+    marks = [ord(character) for character in set(text) if _is_punctuation(character)]
+    return np.append(0, np.cumsum(np.isin(points, marks)))
 
 
 @cache
 def _is_punctuation(character: str) -> bool:
-    return character == "`" or unicodedata.category(character).startswith("P")
+    return character in string.punctuation or unicodedata.category(character).startswith("P")
 
 
 def _number_of_whole(segments: list[str], margin: int) -> int:
