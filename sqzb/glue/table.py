@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sqzb.console import counted
+from sqzb.encodings import likely_encoding
 from sqzb.errors import UserError
 from sqzb.glue.tasks import HUB_DATASET, Task
 
@@ -117,16 +118,12 @@ def _cells(line: bytes, where: str) -> list[str]:
     try:
         return line.removesuffix(b"\r").decode("utf-8").split("\t")
     except UnicodeDecodeError as error:
-        if line.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
-            file = where.rpartition(":")[0]
-            raise UserError(
-                f"{file} is UTF-16. Convert the file (iconv -f UTF-16 -t UTF-8 {file} > NEW), or "
-                "get it again."
-            ) from error
+        encoding = likely_encoding(line)
+        command = encoding.command(where.rpartition(":")[0])
         raise UserError(
             f"{where}: the file is not UTF-8 (byte {line[error.start]:#04x}, after {error.start} "
-            "others of the line). It is probably Windows-1252. Convert it (iconv -f WINDOWS-1252 "
-            f"-t UTF-8 {where.rpartition(':')[0]} > NEW), or get it again."
+            f"others of the line). Its encoding is likely {encoding.words}. Convert the file "
+            f"({command}), or get it again."
         ) from error
 
 

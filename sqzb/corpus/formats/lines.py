@@ -9,6 +9,7 @@ from typing import NamedTuple
 import pyarrow as pa
 
 from sqzb.corpus.formats.common import LONGEST_DOCUMENT, Part, Piece, Row, UnreadableDocument
+from sqzb.encodings import likely_encoding
 
 COMPRESSIONS = {".gz": "gzip", ".zst": "zstd", ".bz2": "bz2"}  # by suffix, in Arrow's terms
 COMPRESSED = tuple(COMPRESSIONS)
@@ -126,8 +127,10 @@ def decode(part: Part, lines: list[Line]) -> Row:
         decoded = error.object  # without a byte order mark
         line = lines[decoded[: error.start].count(b"\n")]
         byte = f"0x{decoded[error.start]:02x}"
+        encoding = likely_encoding(line.raw)
         reason = (
-            f"is not UTF-8: {error.reason} (byte {byte}); iconv -f latin1 -t utf-8 may convert it"
+            f"is not UTF-8: {error.reason} (byte {byte}); its encoding is likely {encoding.words}. "
+            f"Convert the file: {encoding.command(part.path)}"
         )
         return UnreadableDocument(location(part, line), reason)
 

@@ -11,6 +11,7 @@ from typing import IO, Any
 import pyarrow as pa
 
 from sqzb.data.formats.common import LONGEST
+from sqzb.encodings import likely_encoding
 from sqzb.errors import UserError
 
 # By ending. Python's own module reads .xz, because Arrow cannot.
@@ -86,10 +87,10 @@ def read(opened: IO[str], path: str, number: int, line: bool = False) -> str:
         raise _not_utf8(path, number, piece, bad)
     if "\0" in piece:
         number += piece[: piece.index("\0")].count("\n")
+        encoding = likely_encoding(b"\0")
         raise UserError(
-            f"{path}:{number}: there is a NUL character, so the file is probably UTF-16 or UTF-32 "
-            "without a byte order mark, or no text at all. Convert the file: "
-            f"iconv -f UTF-16LE -t UTF-8 {path} > NEW"
+            f"{path}:{number}: there is a NUL character, so the encoding is likely "
+            f"{encoding.words}. Convert the file: {encoding.command(path)}"
         )
     return piece
 
@@ -100,14 +101,10 @@ def _not_utf8(path: str, number: int, piece: str, bad: re.Match[str]) -> UserErr
     begin = piece.rfind("\n", 0, bad.start()) + 1
     before = piece[max(begin, bad.start() - 20) : bad.start()]
     end = piece.find("\n", bad.end())
-    letters = "".join(piece[begin : end if end >= 0 else None].split())
+    line = piece[begin : end if end >= 0 else None]
 
-    # In a Western text few letters have accents; in others nearly every letter is over 127.
-    high = sum(ord(letter) > 127 for letter in letters)
-    likely, encoding = "likely Windows-1252 or Latin-1", "WINDOWS-1252"
-    if high > len(letters) / 3:
-        likely, encoding = "likely not a Western encoding, such as Windows-1251 or GB18030", "NAME"
+    encoding = likely_encoding(line.encode("utf-8", "surrogateescape"))
     return UserError(
         f"{path}:{number}: byte {ord(bad[0][0]) - 0xDC00:#04x} after {before!r} is not UTF-8; the "
-        f"encoding is {likely}. Convert the file: iconv -f {encoding} -t UTF-8 {path} > NEW"
+        f"encoding is likely {encoding.words}. Convert the file: {encoding.command(path)}"
     )

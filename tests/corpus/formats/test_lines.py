@@ -205,6 +205,13 @@ def test_text_that_is_not_utf8_is_named_in_its_place(tmp_path: Path) -> None:
         [bad] = [row for row in found if isinstance(row, UnreadableDocument)]
         assert bad.where == f"{path}:2" and "is not UTF-8" in bad.why and "0xe9" in bad.why
         assert found == [*around[:1], bad, *around[1:]]
+        assert "iconv -f WINDOWS-1252" in bad.why
+
+
+def test_a_text_file_of_windows_names_its_encoding(tmp_path: Path) -> None:
+    path = written(tmp_path / "a.txt", "Ein Satz.\nNoch einer.\n".encode("utf-16"))
+    [bad] = rows(Source(path=str(path)))
+    assert isinstance(bad, UnreadableDocument) and "iconv -f UTF-16 -t UTF-8" in bad.why
 
 
 @pytest.mark.parametrize("end", ["", ".gz"])
