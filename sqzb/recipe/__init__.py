@@ -1,15 +1,13 @@
 """Recipes, validated as a whole before any heavy library is loaded."""
 
 from sqzb.recipe.corpus import CorpusRecipe, Source, Vocabulary
+from sqzb.recipe.optimizer import Optimizer
+from sqzb.recipe.pretraining import MaskedLMDistillation, Masking, PretrainRecipe
 from sqzb.recipe.reading import Recipe, dump_recipe, load_recipe
 from sqzb.recipe.schema import (
     REMOVED,
     Distillation,
     FinetuneRecipe,
-    MaskedLMDistillation,
-    Masking,
-    Optimizer,
-    PretrainRecipe,
     TrainingRecipe,
     without_removed,
 )

@@ -3,7 +3,7 @@
 from collections.abc import Iterable
 
 from sqzb.recipe.corpus import CorpusRecipe
-from sqzb.recipe.schema import PretrainRecipe
+from sqzb.recipe.pretraining import PretrainRecipe
 from sqzb.recipe.sweeps import SweepRecipe
 from sqzb.recipe.values import Section
 
