@@ -23,6 +23,9 @@ EVALUATION_SEED = 0
 # Number of lengths to which a compiled run pads its micro-batches, at most: torch compiles each
 # length on its own, and recompiles at most eight times by default.
 LENGTHS = 8
+# Share of the tokens, single ones, that the yardstick masks: BERT's. The yardstick is the held-out
+# figure that compares recipes of any masking.
+YARDSTICK_RATE = 0.15
 POOL = 32  # micro-batches whose held-out examples are sorted by length together
 
 
@@ -64,7 +67,7 @@ class Examples:
         self._check = corpus.hash_check
         self.train = _chunks(corpus, TRAIN, recipe.sequence_length)
         self.heldout = corpus.split(HELDOUT, recipe.sequence_length)
-        self._objectives = self._objectives_with(recipe.seed)
+        self._objectives = self._objectives_with(recipe.seed, recipe)
 
     def chunks_of_step(self, step: int) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
         """Return (epochs, chunks) of the whole global batch, each (global_batch)."""
@@ -90,15 +93,27 @@ class Examples:
             examples = self.batch(epochs[rows], numbers[rows])
             return list(self._micro_batches(self._objectives, examples, self._unit))
 
-    def of_heldout(self, at_most: int | None) -> Iterator[MicroBatch]:
+    @property
+    def has_yardstick_masks(self) -> bool:
+        """Whether the recipe's own held-out examples are those of the yardstick."""
+        recipe, yardstick = self._recipe, self._yardstick_recipe()
+        return (
+            recipe.masking == yardstick.masking
+            and recipe.masking_rate == yardstick.masking_rate
+            and recipe.max_predictions >= yardstick.max_predictions
+        )
+
+    def of_heldout(self, at_most: int | None, yardstick: bool = False) -> Iterator[MicroBatch]:
         """Yield this process's part of the held-out examples, in micro-batches of similar lengths.
 
         at_most: number of held-out examples to use; None for all.
+        yardstick: mask as the yardstick does, in place of the recipe's masks.
         """
         n = min(len(self.heldout), at_most or len(self.heldout))
         numbers = Permutation(len(self.heldout), EVALUATION_SEED)[np.arange(n)]
         mine = numbers[self._layout.rank :: self._layout.processes]
-        objectives = self._objectives_with(EVALUATION_SEED)
+        recipe = self._yardstick_recipe() if yardstick else self._recipe
+        objectives = self._objectives_with(EVALUATION_SEED, recipe)
         size = POOL * self._layout.micro_batch
         for start in range(0, len(mine), size):
             with self._check.explaining():
@@ -131,8 +146,13 @@ class Examples:
             part = objectives.part(examples, rows, min(length, self._recipe.sequence_length))
             yield {name: torch.from_numpy(array) for name, array in part._asdict().items()}
 
-    def _objectives_with(self, seed: int) -> Objectives:
-        recipe = self._recipe
+    def _yardstick_recipe(self) -> PretrainRecipe:
+        """Return the recipe with the yardstick's masks, as many as its rate asks for."""
+        most = max(1, round(YARDSTICK_RATE * self._recipe.sequence_length))
+        masks = {"masking": "token", "masking_rate": YARDSTICK_RATE, "max_predictions": most}
+        return self._recipe.model_copy(update=masks)
+
+    def _objectives_with(self, seed: int, recipe: PretrainRecipe) -> Objectives:
         return Objectives(
             self._special,
             self._continuing,

@@ -105,7 +105,11 @@ def _sizes(corpus: Corpus, length: int) -> Table:
 def _figure(name: str, value: float) -> Figure:
     """Return a figure of the log, such as heldout_mlm_loss, with its unit."""
     plain = name.removeprefix(f"{HELDOUT}_")
-    loss, _, metric = plain.partition("_")
+    loss, metric, *masks = plain.split("_")
     predicted = PREDICTED.get(loss, loss)
+    if masks:
+        predicted += f", {masks[0]} % of the tokens masked"
+    if "averaged" in masks:
+        predicted += ", averaged weights"
     unit = f"nats, mean of {predicted}" if metric == "loss" else f"share of {predicted}, 0 to 1"
     return Figure(plain, value, unit, metric, HELDOUT)

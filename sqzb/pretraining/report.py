@@ -21,6 +21,12 @@ def print_heldout_report(title: str, figures: dict[str, float], corpus: Corpus) 
         rows.append(("MLM loss", f"{loss:.3f} nats", f"{baseline:.3f} (unigram)"))
         rows.append(("MLM perplexity", f"{_perplexity(loss):.1f}", f"{_perplexity(baseline):.1f}"))
         rows.append(("MLM accuracy", f"{figures['heldout_mlm_accuracy']:.1%}", ""))
+    if "heldout_mlm_loss_15" in figures:
+        loss = figures["heldout_mlm_loss_15"]
+        rows.append(("MLM loss at 15 % masks", f"{loss:.3f} nats", f"{baseline:.3f} (unigram)"))
+    if "heldout_mlm_loss_15_averaged" in figures:
+        loss = figures["heldout_mlm_loss_15_averaged"]
+        rows.append(("the same, averaged weights", f"{loss:.3f} nats", ""))
     if "heldout_sop_accuracy" in figures:
         rows.append(("SOP loss", f"{figures['heldout_sop_loss']:.3f} nats", f"{math.log(2):.3f}"))
         rows.append(("SOP accuracy", f"{figures['heldout_sop_accuracy']:.1%}", "50.0%"))

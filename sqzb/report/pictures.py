@@ -88,6 +88,7 @@ class _Subject(NamedTuple):
 
 PRETRAINING = (
     _Subject("mlm-loss", "MLM loss, nats", ("mlm_loss", "loss"), "heldout_mlm_loss", True),
+    _Subject("mlm-loss-15", "MLM loss at 15 % masks, nats", (), "heldout_mlm_loss_15", True),
     _Subject("mlm-accuracy", "MLM accuracy", ("mlm_accuracy",), "heldout_mlm_accuracy", form="%"),
     _Subject("sop-accuracy", "SOP accuracy", ("sop_accuracy",), "heldout_sop_accuracy", form="%"),
 )

@@ -92,6 +92,7 @@ def _results(
         "starts from": lambda run: _start(run, records),
         "state": lambda run: run.state,
         "MLM loss": lambda run: _figure(run, PRETRAIN, "mlm_loss", "{:.3f}"),
+        "MLM loss at 15 % masks": lambda run: _figure(run, PRETRAIN, "mlm_loss_15", "{:.3f}"),
         "unigram MLM loss": lambda run: _text(run.baseline, "{:.3f}"),
         "MLM accuracy": lambda run: _figure(run, PRETRAIN, "mlm_accuracy", "{:.1%}"),
         "SOP accuracy": lambda run: _figure(run, PRETRAIN, "sop_accuracy", "{:.1%}"),

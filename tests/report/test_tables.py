@@ -1,5 +1,6 @@
 """The tables of a comparison."""
 
+import json
 import statistics
 from pathlib import Path
 
@@ -10,6 +11,7 @@ from report_runs import finetuned, pretrained
 from sqzb import console
 from sqzb.plan.hardware import machine
 from sqzb.report.compare import print_comparison
+from sqzb.report.pictures import pictures
 from sqzb.report.runs import read_runs
 from sqzb.report.tables import differences, results, scores
 
@@ -51,6 +53,17 @@ def test_results_are_by_kind(tmp_path: Path) -> None:
     tables = results(read_runs([str(path) for path in paths]))
     assert [table.header for table in tables] == [["", "b"], ["", "a", "c"]]
     assert ["score", "50.0%", "50.0%"] in tables[1].rows
+
+
+def test_runs_of_any_masking_are_compared_at_15_per_cent(tmp_path: Path) -> None:
+    path = pretrained(tmp_path / "a")
+    figures = {"step": 40, "heldout_mlm_loss": 3.0, "heldout_mlm_loss_15": 2.5}
+    with (path / "metrics.jsonl").open("a") as log:
+        log.write(json.dumps(figures) + "\n")
+    runs = read_runs([str(path)])
+    [table] = results(runs)
+    assert ["MLM loss", "3.000"] in table.rows and ["MLM loss at 15 % masks", "2.500"] in table.rows
+    assert "mlm-loss-15" in {picture.name for picture in pictures(runs)["Pretraining"]}
 
 
 def test_cost_is_by_the_table_of_hardware(tmp_path: Path) -> None:
