@@ -6,7 +6,7 @@ from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.costs import TRAINING, Cost, costs, total
 from sqzb.plan.hardware import Machine, Measured, speed
 
-WEIGHT, GRADIENT, MOMENTS = 4, 4, 8  # bytes of a parameter: fp32, and two moments of the optimizer
+WEIGHT, GRADIENT, MOMENT = 4, 4, 4  # bytes of a number in fp32
 REST_OF_CHECKPOINT = 2**21  # bytes of vocabulary, recipe and state
 USUAL = SqueezeBertConfig()  # the model of the measurements in hardware.yaml
 GB = 10**9
@@ -34,6 +34,8 @@ class Workload(NamedTuple):
     micro_batch: sequences that a device computes at once; None: as many as fit.
     checkpoints: number that is kept.
     sizes: of the model; None: those of `config`.
+    is_muon: whether the optimizer keeps one moment of the encoder's matrices, in place of two.
+    is_averaged: whether the run keeps the mean of its last weights.
     """
 
     config: SqueezeBertConfig
@@ -46,6 +48,8 @@ class Workload(NamedTuple):
     micro_batch: int | None
     checkpoints: int
     sizes: Sizes | None = None
+    is_muon: bool = False
+    is_averaged: bool = False
 
     @property
     def model_name(self) -> str:
@@ -68,6 +72,16 @@ class Workload(NamedTuple):
     def parameters(self) -> int:
         """Parameters of the model with its heads."""
         return self._forward(1).parameters if self.sizes is None else self.sizes.parameters
+
+    @property
+    def moments(self) -> int:
+        """Numbers that the optimizer keeps."""
+        return 2 * self.parameters - (matrix_parameters(self.config) if self.is_muon else 0)
+
+    @property
+    def averages(self) -> int:
+        """Numbers of the mean of the weights."""
+        return self.parameters if self.is_averaged else 0
 
     @property
     def flops(self) -> int:
@@ -118,12 +132,13 @@ class Workload(NamedTuple):
         weights = WEIGHT * self.parameters
         if self.precision == "bf16":
             weights += 2 * self.parameters  # the copies of autocast
-        return {
+        parts = {
             "weights": weights,
             "gradients": GRADIENT * self.parameters,
-            "moments": MOMENTS * self.parameters,
+            "moments": MOMENT * self.moments,
             "activations": self.activations(micro_batch, fused),
         }
+        return parts | ({"average": WEIGHT * self.averages} if self.is_averaged else {})
 
     def fitting(self, machine: Machine) -> int:
         """Return the micro-batch of a device: the recipe's, or the largest that fits."""
@@ -138,11 +153,22 @@ class Workload(NamedTuple):
 
     def checkpoint_bytes(self) -> int:
         """Return the bytes of a checkpoint."""
-        return (WEIGHT + MOMENTS) * self.parameters + REST_OF_CHECKPOINT
+        weights = WEIGHT * (self.parameters + self.averages)
+        return weights + MOMENT * self.moments + REST_OF_CHECKPOINT
 
     def disk_bytes(self) -> int:
         """Return the bytes of all checkpoints, one that is being written, and the final model."""
         return (self.checkpoints + 1) * self.checkpoint_bytes() + WEIGHT * self.parameters
+
+
+def matrix_parameters(config: SqueezeBertConfig) -> int:
+    """Return the weights of the encoder's linear layers, without biases: Muon's part."""
+    width, middle = config.hidden_size, config.intermediate_size
+    narrow = [config.q_groups, config.k_groups, config.v_groups, config.post_attention_groups]
+    wide = [config.intermediate_groups, config.output_groups]
+    weights = sum(width * width // groups for groups in narrow)
+    weights += sum(width * middle // groups for groups in wide)
+    return config.num_hidden_layers * weights
 
 
 def is_fused(machine: Machine) -> bool:

@@ -13,6 +13,7 @@ from sqzb.recipe import FinetuneRecipe, PretrainRecipe, number
 from sqzb.recipe.automatic import LONGEST, epochs_for, rate_for
 
 CONFIG = "config.json"
+OPTIMIZERS = {"lamb": "LAMB", "adamw": "AdamW", "muon": "Muon"}
 MANY_EPOCHS = 200  # BERT saw its corpus 40 times, and small experiments are repeated more often
 CLASSES = 3  # of a classifier whose labels are not known: their number hardly matters
 
@@ -70,6 +71,8 @@ def pretraining_workload(recipe: PretrainRecipe, config: SqueezeBertConfig) -> W
         recipe.precision,
         recipe.micro_batch if isinstance(recipe.micro_batch, int) else None,
         recipe.keep_checkpoints + (recipe.steps // recipe.keep_every if recipe.keep_every else 0),
+        is_muon=recipe.optimizer.name == "muon",
+        is_averaged=recipe.averaging.share > 0,
     )
 
 
@@ -149,10 +152,13 @@ def planned_finetuning(
 
 
 def optimizer_text(recipe: PretrainRecipe) -> str:
-    """Return the optimizer with its rate and warmup."""
+    """Return the optimizer with its rate, its warmup and the schedule behind that."""
     settings = recipe.optimizer
-    warmup = round(settings.warmup * recipe.steps)
-    return f"LAMB, rate {settings.lr:g} after {console.counted(warmup, 'warmup step')}"
+    warmup = console.counted(round(settings.warmup * recipe.steps), "warmup step")
+    text = f"{OPTIMIZERS[settings.name]}, rate {settings.lr:g} after {warmup}"
+    if settings.name == "muon":
+        text += f", AdamW for the rest at {settings.rest_lr:g}"
+    return text if settings.schedule == "polynomial" else f"{text}, {settings.schedule}"
 
 
 def epochs_text(sequences: int, chunks: int) -> str:

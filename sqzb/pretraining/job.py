@@ -33,8 +33,7 @@ from sqzb.training.card import write_card
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
-from sqzb.training.lamb import Lamb
-from sqzb.training.optimizers import learning_rate, parameter_groups
+from sqzb.training.optimizers import make_optimizer, schedule_of
 from sqzb.training.resume import NEVER, check_folder, start_or_checkpoint
 from sqzb.training.run_folder import RunLog
 
@@ -71,7 +70,7 @@ def pretrain(
 
 
 class Pretraining:
-    """The job of learning masked tokens and sentence order from a prepared corpus, with LAMB."""
+    """The job of learning masked tokens and sentence order from a prepared corpus."""
 
     title = "Pretraining"
     losses = tuple(LABELS)
@@ -130,15 +129,14 @@ class Pretraining:
         return hashes
 
     def make_engine(self) -> Engine:
-        """Return the engine that trains the model, with LAMB."""
+        """Return the engine that trains the model, with the recipe's optimizer."""
         settings = self.recipe.optimizer
         if not self.recipe.sop:
             # Without a gradient, LAMB's trust ratio would scale the weight decay alone up to a step
             # of the whole learning rate.
             for unused in (self.model.sop, self.model.transformer.pooler):
                 unused.requires_grad_(False)
-        groups = parameter_groups(self.model, settings.weight_decay)
-        optimizer = Lamb(groups, settings.lr, settings.betas, settings.eps)
+        optimizer = make_optimizer(settings, self.model)
         trained = self.distillation_model or self.model
         compile, clip_norm = self.recipe.compile, settings.clip_norm
         return Engine(self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs)
@@ -156,8 +154,7 @@ class Pretraining:
 
     def learning_rate(self, step: int) -> float:
         """Return the learning rate of a step."""
-        settings = self.recipe.optimizer
-        return learning_rate(step, self.steps, settings.lr, settings.warmup, settings.decay_power)
+        return schedule_of(self.recipe.optimizer).rate(step, self.steps)
 
     def forward_flops(self, batch: MicroBatch) -> int:
         """Return the floating-point operations of a forward on the micro-batch."""

@@ -6,7 +6,7 @@ from pydantic import Field
 
 from sqzb.errors import Problem
 from sqzb.model.config import OF_LABELS, SqueezeBertConfig
-from sqzb.recipe.optimizer import Optimizer
+from sqzb.recipe.optimizer import Averaging, Optimizer
 from sqzb.recipe.schema import SoftTargets, TrainingRecipe
 from sqzb.recipe.values import Count, LocalPath, changed_keys
 
@@ -74,7 +74,10 @@ class PretrainRecipe(TrainingRecipe):
         32, description="sequences that a process computes at once; auto: the most that fit"
     )
     optimizer: Optimizer = Field(
-        Optimizer(), description="LAMB: linear warmup, then polynomial decay to zero"
+        Optimizer(), description="the optimizer, and its rate: linear warmup, then a schedule"
+    )
+    averaging: Averaging = Field(
+        Averaging(), description="the mean of the weights of the last steps; without a share, off"
     )
     distillation: MaskedLMDistillation = Field(
         MaskedLMDistillation(),

@@ -245,7 +245,7 @@ class Engine(Evaluator):
                     self._compute(inputs)
 
         for group in self.optimizer.param_groups:
-            group["lr"] = lr
+            group["lr"] = lr * group.get("lr_factor", 1.0)
         values = _copied_to_host(self._update_deferred() if self.deferred else self._update())
 
         def read() -> dict[str, float]:

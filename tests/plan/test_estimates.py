@@ -1,13 +1,18 @@
 """Estimates against what torch does: parameters, saved tensors, checkpoints."""
 
+import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
-from sqzb.plan.estimates import Workload
+from sqzb.model.layers import GroupedLinear
+from sqzb.plan.estimates import Workload, matrix_parameters
 from sqzb.plan.hardware import Machine, devices, machine
+from sqzb.plan.workloads import of_pretraining
+from sqzb.recipe import Optimizer, PretrainRecipe, load_recipe
 from sqzb.training import checkpoints
+from sqzb.training.optimizers import make_optimizer
 
 
 def workload(config: SqueezeBertConfig, length: int = 32, precision: str = "fp32") -> Workload:
@@ -87,6 +92,53 @@ def test_parameters_and_checkpoint_are_the_models() -> None:
     work = workload(config)
     assert work.parameters == sum(parameter.numel() for parameter in model.parameters())
     assert work.checkpoint_bytes() == checkpoints.size(model)
+
+
+@pytest.mark.parametrize("groups", [1, 4])
+def test_muon_keeps_one_moment_of_the_matrices_and_adamw_two(groups: int) -> None:
+    config = SqueezeBertConfig(
+        hidden_size=32, num_hidden_layers=2, num_attention_heads=4, q_groups=groups
+    )
+    model = model_of(config)
+    layers = [layer for layer in model.modules() if isinstance(layer, GroupedLinear)]
+    assert matrix_parameters(config) == sum(layer.weight.numel() for layer in layers)
+    for name in ("lamb", "adamw", "muon"):
+        optimizer = make_optimizer(Optimizer.model_validate({"name": name}), model)
+        for parameter in model.parameters():
+            parameter.grad = torch.zeros_like(parameter)
+        optimizer.step()
+        kept = [value for state in optimizer.state.values() for value in state.values()]
+        work = workload(config)._replace(is_muon=name == "muon")
+        assert work.moments == sum(value.numel() for value in kept if value.ndim)
+        assert work.checkpoint_bytes() == checkpoints.size(model, work.moments)
+        assert work.memory(1)["moments"] == 4 * work.moments
+
+
+def test_an_average_is_a_copy_of_the_weights() -> None:
+    work = workload(SqueezeBertConfig())
+    averaged = work._replace(is_averaged=True)
+    copy = 4 * work.parameters
+    assert averaged.checkpoint_bytes() - work.checkpoint_bytes() == copy
+    assert sum(averaged.memory(1).values()) - sum(work.memory(1).values()) == copy
+    assert averaged.moments == work.moments and "average" not in work.memory(1)
+
+
+@pytest.mark.parametrize(
+    ("keys", "text"),
+    [
+        ([], "LAMB, rate 0.0025 after 28 warmup steps"),
+        (["optimizer.name=adamw"], "AdamW, rate 0.001 after 28 warmup steps"),
+        (
+            ["optimizer.name=muon", "optimizer.schedule=wsd"],
+            "Muon, rate 0.02 after 28 warmup steps, AdamW for the rest at 0.001, wsd",
+        ),
+    ],
+)
+def test_the_plan_names_the_optimizer(keys: list[str], text: str) -> None:
+    recipe = load_recipe(PretrainRecipe, None, ["model={}", "steps=100", *keys])
+    planned = of_pretraining(recipe)
+    assert planned.optimizer == text
+    assert planned.workload.is_muon == ("optimizer.name=muon" in keys)
 
 
 @given(micro_batch=st.integers(1, 64), memory=st.integers(16, 200))

@@ -13,9 +13,10 @@ from torch import Tensor
 
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.heads import IGNORED
+from sqzb.recipe import Optimizer
 from sqzb.training.engine import Engine, StepResult, dropout_key
 from sqzb.training.lamb import Lamb
-from sqzb.training.optimizers import parameter_groups
+from sqzb.training.optimizers import make_optimizer, parameter_groups
 
 LABELS = {"mlm": "mlm_labels", "sop": "sop_labels"}
 ROWS, LENGTH, PREDICTIONS = 32, 16, 6
@@ -49,15 +50,13 @@ def divided(batch: Mapping[str, Tensor], parts: int) -> list[dict[str, Tensor]]:
     return [{name: tensors[part] for name, tensors in split.items()} for part in range(parts)]
 
 
-def engine_for(config: SqueezeBertConfig, deferred: bool = False, adam: bool = False) -> Engine:
+def engine_for(config: SqueezeBertConfig, deferred: bool = False, name: str = "lamb") -> Engine:
     torch.manual_seed(0)
     model = SqueezeBertForPreTraining(config)
-    groups = parameter_groups(model, 0.01)
-    optimizer = (
-        torch.optim.AdamW(groups, fused=True)
-        if adam
-        else Lamb(groups, 1.0, (0.9, 0.999), 1e-6, together=deferred)
-    )
+    optimizer = make_optimizer(Optimizer.model_validate({"name": name}), model)
+    if name == "lamb":
+        groups = parameter_groups(model, 0.01)
+        optimizer = Lamb(groups, 1.0, (0.9, 0.999), 1e-6, together=deferred)
     return Engine(Accelerator(), model, optimizer, LABELS, 1.0, False, deferred=deferred)
 
 
@@ -146,19 +145,22 @@ def test_the_gradient_is_that_of_the_summed_means_and_is_clipped(
 
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize("name", ["lamb", "adamw", "muon"])
 def test_a_gradient_that_is_not_finite_leaves_everything_as_it_was(
-    tiny_config: SqueezeBertConfig, bad: float
+    tiny_config: SqueezeBertConfig, name: str, bad: float
 ) -> None:
-    engine = engine_for(tiny_config)
+    engine = engine_for(tiny_config, name=name)
     batch = divided(examples(tiny_config.vocab_size, 0), 4)
     assert engine.step(batch, 0.01, range(4)).finite
-    before, moments = weights(engine), engine.optimizer.state_dict()["state"][0]["exp_avg"].clone()
+    before = weights(engine)
+    moments = [value.clone() for kept in engine.optimizer.state.values() for value in kept.values()]
     broken = engine.model.get_parameter("transformer.embeddings.LayerNorm.bias").register_hook(
         lambda gradient: gradient * bad
     )
     assert not engine.step(batch, 0.01, range(4)).finite
     assert all(torch.equal(tensor, before[name]) for name, tensor in weights(engine).items())
-    assert torch.equal(engine.optimizer.state_dict()["state"][0]["exp_avg"], moments)
+    after = [value for kept in engine.optimizer.state.values() for value in kept.values()]
+    assert all(map(torch.equal, after, moments)) and len(after) == len(moments)
     broken.remove()
     assert engine.step(batch, 0.01, range(4)).finite  # nothing of the bad gradient is left
     assert all(torch.isfinite(tensor).all() for tensor in weights(engine).values())
@@ -194,14 +196,14 @@ def test_dropout_keys_are_seeds_of_their_own(seed: int, step: int, number: int) 
     assert len({key, dropout_key(seed, step + 1, number), dropout_key(seed, step, number + 1)}) == 3
 
 
-@pytest.mark.parametrize("adam", [False, True], ids=["Lamb", "AdamW"])
-def test_a_deferred_step_is_the_same_step(tiny_config: SqueezeBertConfig, adam: bool) -> None:
+@pytest.mark.parametrize("name", ["lamb", "adamw", "muon"])
+def test_a_deferred_step_is_the_same_step(tiny_config: SqueezeBertConfig, name: str) -> None:
     """As a GPU takes it, which waits for no number: the fourth step of six has no finite
     gradient.
     """
     found = []
     for deferred in (False, True):
-        engine = engine_for(tiny_config, deferred, adam)
+        engine = engine_for(tiny_config, deferred, name)
         results = []
         for number in range(6):
             bias: Tensor = engine.model.get_parameter("transformer.embeddings.LayerNorm.bias")
