@@ -135,6 +135,7 @@ class Finetuning:
         self.steps = self.epochs * self.steps_per_epoch
 
         # The results of the evaluations.
+        self.checkpoint_bytes = checkpoints.size(self.model)
         self.needs_older_checkpoints = recipe.keep_best
         self.figures: dict[str, float] = {}  # of the last evaluation
         self.scores = Scores()

@@ -106,9 +106,10 @@ def _attempt(recipe: PretrainRecipe, model: Trained, accelerator: Accelerator, n
     """Run a forward and a backward beside as much memory as a step holds.
 
     A step holds two moments and the gradients that processes exchange, and as much again may be
-    lost to fragmentation.
+    lost to fragmentation. The mean of the weights, if the run has one, is held too.
     """
-    held = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(4)]
+    copies = 5 if recipe.averaging.share else 4
+    held = [torch.empty_like(parameter) for parameter in model.parameters() for _ in range(copies)]
     try:
         with accelerator.autocast():
             loss_sums = model.train()(**_made_up(recipe, n, accelerator.device)).loss_sums

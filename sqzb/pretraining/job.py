@@ -1,5 +1,6 @@
 """Pretraining as a job of the training loop: from a corpus and a recipe to a run folder."""
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,12 +24,13 @@ from sqzb.plan.workloads import (
 from sqzb.pretraining.auto_micro_batch import auto_micro_batch
 from sqzb.pretraining.batches import Examples, batch_layout
 from sqzb.pretraining.card import card_facts
-from sqzb.pretraining.evaluation import LABELS, evaluate_heldout
+from sqzb.pretraining.evaluation import LABELS, evaluate_heldout, evaluate_yardstick
 from sqzb.pretraining.report import print_heldout_report, print_next_commands
 from sqzb.pretraining.start import build_model
 from sqzb.pretraining.teacher import build_distillation_model
 from sqzb.recipe import PretrainRecipe
 from sqzb.training import checkpoints, loop
+from sqzb.training.averaging import WeightAverage
 from sqzb.training.card import write_card
 from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
 from sqzb.training.graphs import choose_graphs
@@ -92,6 +94,8 @@ class Pretraining:
         measured = by_kernels(self.model) and self.distillation_model is None
         self.graphs = choose_graphs(recipe.graphs, self.accelerator, measured)
         self.steps = recipe.steps
+        work = pretraining_workload(recipe, self.model.config)
+        self.checkpoint_bytes = checkpoints.size(self.model, work.moments + work.averages)
 
         # The recipe with all values filled in: the vocabulary's size, and after `prepare` the
         # micro-batch.
@@ -139,7 +143,13 @@ class Pretraining:
         optimizer = make_optimizer(settings, self.model)
         trained = self.distillation_model or self.model
         compile, clip_norm = self.recipe.compile, settings.clip_norm
-        return Engine(self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs)
+        engine = Engine(
+            self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs
+        )
+        averaging = self.recipe.averaging
+        if averaging.share:
+            engine.average = WeightAverage(self.model, self.steps, averaging.share, averaging.every)
+        return engine
 
     def on_restore(self, step: int, results: Mapping[str, Any]) -> None:
         """Do nothing, because the examples of a step are a function of its number."""
@@ -202,14 +212,30 @@ class Pretraining:
 
     def evaluate(self, engine: Engine, step: int) -> dict[str, float]:
         """Return the figures on a part of the held-out examples."""
-        return evaluate_heldout(engine, self.examples, self.recipe.evaluate_sequences)
+        at_most = self.recipe.evaluate_sequences
+        figures = evaluate_heldout(engine, self.examples, at_most)
+        return figures | self._evaluate_average(engine, at_most)
+
+    def _evaluate_average(self, engine: Engine, at_most: int | None) -> dict[str, float]:
+        """Return the yardstick of the averaged weights; nothing if there are none."""
+        if engine.average is None or not engine.average.count:
+            return {}
+        with engine.average.in_use():
+            figures = evaluate_yardstick(engine, self.examples, at_most)
+        return {f"heldout_{name}_averaged": value for name, value in figures.items()}
 
     def finish(self, engine: Engine, log: RunLog, step: int) -> None:
         """Write final/, then evaluate it on all held-out examples."""
         main = self.accelerator.is_main_process
-        if main:
-            checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
-        figures = evaluate_heldout(engine, self.examples, None)
+        is_averaged = self.recipe.averaging.final
+        with contextlib.ExitStack() as stack:
+            if engine.average is not None and is_averaged:
+                stack.enter_context(engine.average.in_use())
+            if main:
+                checkpoints.write_final(self.folder, self.model, self.tokenizer, self.recipe)
+            figures = evaluate_heldout(engine, self.examples, None)
+        if not is_averaged:
+            figures |= self._evaluate_average(engine, None)
         if figures and not log.evaluated(step):
             log.log(step, **figures)
         if main:

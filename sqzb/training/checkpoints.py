@@ -7,6 +7,7 @@ import re
 import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -23,11 +24,8 @@ from sqzb.model.sentence_transformers import write_modules
 from sqzb.recipe import FinetuneRecipe, Section, number
 from sqzb.training.run_folder import CHECKPOINTS
 
-OPTIMIZER, TRAINER, MANIFEST = (
-    "optimizer.safetensors",
-    "trainer.json",
-    "manifest.json",
-)
+OPTIMIZER, AVERAGE = "optimizer.safetensors", "average.safetensors"
+TRAINER, MANIFEST = "trainer.json", "manifest.json"
 # The name of a checkpoint's folder. Any other name beside it, such as that of a user's copy, is
 # neither read nor removed.
 NAME = re.compile(r"step-([0-9]{7,})")
@@ -42,10 +40,12 @@ def save(
     optimizer: Optimizer,
     tokenizer: Tokenizer,
     state: Mapping[str, Any],
+    average: Mapping[str, torch.Tensor] = MappingProxyType({}),
 ) -> Path:
     """Write checkpoints/step-N under the run `folder`, and return its path.
 
     state: further content of trainer.json.
+    average: mean of each of the model's parameters; empty if there is none.
     """
     path = of_step(folder, step)
     if path.is_symlink():
@@ -53,6 +53,9 @@ def save(
     with whole_folder(path) as aside:
         model.save_pretrained(aside, tokenizer)
         write_tensors(aside / OPTIMIZER, _tensors(model, optimizer))
+        if average:
+            tensors = {name: mean.cpu().contiguous() for name, mean in average.items()}
+            write_tensors(aside / AVERAGE, tensors)
         write_json(aside / TRAINER, {**state, "step": step})
         files = {
             file.name: {"bytes": file.stat().st_size, "sha256": sha256(file)}
@@ -195,18 +198,32 @@ def load(checkpoint: Path, model: StoredModel, optimizer: Optimizer) -> None:
         UserError: the optimizer's file cannot be read, or the model has other sizes.
     """
     load_model(checkpoint, model)
-    try:
-        tensors = load_file(checkpoint / OPTIMIZER)
-    except (OSError, SafetensorError) as error:
-        raise UserError(
-            f"The checkpoint {checkpoint} is damaged ({error}). Give an older one."
-        ) from error
+    tensors = _read_tensors(checkpoint / OPTIMIZER)
     parameters = dict(model.named_parameters())
     optimizer.state.clear()
     for key, tensor in tensors.items():
         moment, name = key.split("/")
         parameter = parameters[name]
         optimizer.state[parameter][moment] = tensor.to(parameter.device)
+
+
+def load_average(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return the mean of the model's weights by parameter; empty if the checkpoint has none.
+
+    Raises:
+        UserError: the file cannot be read.
+    """
+    path = checkpoint / AVERAGE
+    return _read_tensors(path) if path.exists() else {}
+
+
+def _read_tensors(path: Path) -> dict[str, torch.Tensor]:
+    try:
+        return load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise UserError(
+            f"The checkpoint {path.parent} is damaged ({error}). Give an older one."
+        ) from error
 
 
 def load_model(checkpoint: Path, model: StoredModel) -> None:
@@ -224,9 +241,13 @@ def load_model(checkpoint: Path, model: StoredModel) -> None:
         ) from error
 
 
-def size(model: nn.Module) -> int:
-    """Return the bytes of a checkpoint: weights and two moments in fp32, and 2 MiB for the rest."""
-    return 12 * sum(parameter.numel() for parameter in model.parameters()) + 2**21
+def size(model: nn.Module, state: int | None = None) -> int:
+    """Return the bytes of a checkpoint: weights and state in fp32, and 2 MiB for the rest.
+
+    state: numbers that optimizer and average keep; None: two moments of each parameter.
+    """
+    weights = sum(parameter.numel() for parameter in model.parameters())
+    return 4 * (weights + (2 * weights if state is None else state)) + 2**21
 
 
 def _all(folder: Path) -> list[Path]:

@@ -16,6 +16,7 @@ from torch.optim import Optimizer
 from sqzb.draws import hash64
 from sqzb.errors import PeerLost
 from sqzb.model.heads import IGNORED, LossSum
+from sqzb.training.averaging import WeightAverage
 from sqzb.training.cpu import tune_cpu
 from sqzb.training.gradients import FlatGradients
 from sqzb.training.graphs import Graphs
@@ -175,7 +176,11 @@ class Engine(Evaluator):
     process.
     """
 
+    average: the mean of the weights over the last steps, if the run has one.
+
     def __init__(
+    average: WeightAverage | None = None
+
         self,
         accelerator: Accelerator,
         model: nn.Module,

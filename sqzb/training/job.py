@@ -59,6 +59,10 @@ class Job(Protocol):
     def steps(self) -> int:
         """The number of steps of the whole run."""
 
+    @property
+    def checkpoint_bytes(self) -> int:
+        """The bytes of a checkpoint."""
+
     # Before the first step
 
     def print_plan(self) -> None:

@@ -230,6 +230,8 @@ def launch_step(
 
     state.step += 1
     state.tokens += int(totals["tokens"])
+    if engine.average is not None:
+        engine.average.after_step(state.step)
     stop = next((int(number) for number in SIGNALS if totals[number.name]), 0)
     step = state.step
     look_first = (

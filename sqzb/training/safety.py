@@ -76,7 +76,7 @@ def check_disk(job: Job) -> None:
     refusal = None
     if job.accelerator.is_main_process:
         used = sum(file.stat().st_size for file in job.folder.rglob("*") if file.is_file())
-        need = max(0, checkpoints.size(job.model) * (kept + 1) - used)
+        need = max(0, job.checkpoint_bytes * (kept + 1) - used)
         try:
             check_space(job.folder, need, f"{kept} checkpoints and the model")
         except UserError as error:
@@ -100,7 +100,7 @@ def explained_errors(job: Job) -> Iterator[None]:
             raise
         last = checkpoints.newest(job.folder, lambda message: warn(job.accelerator, message))
         raise UserError(
-            f"{explain(error)} A checkpoint takes {console.size(checkpoints.size(job.model))}. "
+            f"{explain(error)} A checkpoint takes {console.size(job.checkpoint_bytes)}. "
             f"Last intact checkpoint: {last or 'none'}. Resume with --resume auto."
         ) from error
     except RuntimeError as error:

@@ -3,6 +3,8 @@
 from dataclasses import dataclass
 from pathlib import Path
 
+from torch import Tensor
+
 from sqzb.training import checkpoints
 from sqzb.training.engine import Engine
 from sqzb.training.guards import LossMonitor
@@ -39,8 +41,11 @@ def save(job: Job, engine: Engine, state: TrainingState) -> None:
         "identity": job.input_hashes(),
         "results": job.results(),
     }
+    average: dict[str, Tensor] = {}
+    if engine.average is not None:
+        content["averaged"], average = engine.average.count, engine.average.state()
     folder, step, recipe = job.folder, state.step, job.recipe
-    checkpoints.save(folder, step, job.model, engine.optimizer, job.tokenizer, content)
+    checkpoints.save(folder, step, job.model, engine.optimizer, job.tokenizer, content, average)
     checkpoints.remove_old(
         folder, step, recipe.keep_checkpoints, recipe.keep_every, job.needed_checkpoint
     )
@@ -52,4 +57,7 @@ def restore(checkpoint: Path, job: Job, engine: Engine, state: TrainingState) ->
     checkpoints.load(checkpoint, job.model, engine.optimizer)
     state.step, state.tokens = content["step"], content["tokens"]
     state.monitor.restore(content["watch"])
+    if engine.average is not None:
+        average = checkpoints.load_average(checkpoint)
+        engine.average.restore(state.step, content.get("averaged", 0), average)
     job.on_restore(state.step, content.get("results", {}))

@@ -67,7 +67,7 @@ main()
 # The model's checkpoints are larger than any disk.
 LARGE = """
 from sqzb.training import checkpoints
-checkpoints.size = lambda model: 1 << 60
+checkpoints.size = lambda *_: 1 << 60
 from sqzb.cli import main
 main()
 """

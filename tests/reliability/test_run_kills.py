@@ -88,6 +88,8 @@ PHASE2 = (
     "sequence_length=32",
     "max_predictions=5",
     "steps=30",
+    "optimizer.name=muon",
+    "averaging.share=0.5",
 )
 FINETUNE = (
     "epochs=6",
