@@ -26,6 +26,9 @@ LENGTHS = 8
 # Share of the tokens, single ones, that the yardstick masks: BERT's. The yardstick is the held-out
 # figure that compares recipes of any masking.
 YARDSTICK_RATE = 0.15
+# Masking rates of a run whose rate changes. They are few, because the number of predictions is a
+# part of the shape that a compiled run has compiled.
+RATES = 4
 POOL = 32  # micro-batches whose held-out examples are sorted by length together
 
 
@@ -88,10 +91,21 @@ class Examples:
         effect.
         """
         epochs, numbers = self.chunks_of_step(step)
+        objectives = self._objectives_of(step)
         with self._check.explaining():
             rows = self._layout.of(_by_length(self.train, numbers))
-            examples = self.batch(epochs[rows], numbers[rows])
-            return list(self._micro_batches(self._objectives, examples, self._unit))
+            examples = objectives.batch(self.train, epochs[rows], numbers[rows])
+            return list(self._micro_batches(objectives, examples, self._unit))
+
+    def _objectives_of(self, step: int) -> Objectives:
+        """Return the objectives of a step, whose masking rate changes with each part of the run."""
+        first, last = self._recipe.masking_rate, self._recipe.masking_rate_end
+        if last is None:
+            return self._objectives
+        part = min(RATES - 1, RATES * step // self._recipe.steps)
+        rate = first + (last - first) * part / (RATES - 1)
+        recipe = self._recipe.model_copy(update={"masking_rate": rate})
+        return self._objectives_with(recipe.seed, recipe)
 
     @property
     def has_yardstick_masks(self) -> bool:

@@ -1,13 +1,22 @@
 """The model that a run starts from, and checks that it fits the corpus."""
 
+import math
+
+import numpy as np
 import torch
 from tokenizers import Tokenizer
 
-from sqzb.corpus.store import Corpus
+from sqzb.corpus.store import TRAIN, Corpus
+from sqzb.draws import Permutation
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
+from sqzb.model.layers import SqueezeBertLayer
 from sqzb.model.open import ModelFolder, open_for_pretraining
 from sqzb.recipe import PretrainRecipe
+
+# Chunks whose tokens are counted: enough that the frequency of a usual token is right to a per
+# cent, and a second's work.
+SAMPLED, SAMPLE_SEED = 20_000, 0
 
 
 def build_model(
@@ -34,7 +43,40 @@ def build_model(
     config = config.model_copy(update={"pad_token_id": pad})
     check_fit(config, recipe, corpus, "the recipe")
     torch.manual_seed(recipe.seed)
-    return SqueezeBertForPreTraining(config)
+    model = SqueezeBertForPreTraining(config)
+    if recipe.initialisation.unigram_bias:
+        set_unigram_bias(model, corpus, recipe.sequence_length)
+    if recipe.initialisation.depth_scaled:
+        scale_by_depth(model)
+    return model
+
+
+@torch.no_grad()
+def set_unigram_bias(model: SqueezeBertForPreTraining, corpus: Corpus, length: int) -> None:
+    """Set the bias of the MLM head to the log frequencies of the corpus's tokens.
+
+    The frequencies, each count plus 1, are those of at most SAMPLED chunks of this length.
+    """
+    chunks = corpus.split(TRAIN, length)
+    numbers = Permutation(len(chunks), SAMPLE_SEED)[np.arange(min(len(chunks), SAMPLED))]
+    with corpus.hash_check.explaining():
+        tokens, sizes, *_ = chunks.rows(numbers)
+        is_token = np.arange(tokens.shape[1]) < sizes[:, None]
+        counts = 1 + np.bincount(tokens[is_token], minlength=model.config.vocab_size)
+        model.cls.predictions.bias.copy_(torch.from_numpy(np.log(counts / counts.sum())))
+
+
+@torch.no_grad()
+def scale_by_depth(model: SqueezeBertForPreTraining) -> None:
+    """Divide the weights of the layers that write to the residual by sqrt(2 x layers).
+
+    The sum of all layers' outputs then has the variance of one layer's (as GPT-2, Radford et al.
+    2019).
+    """
+    layers = [layer for layer in model.modules() if isinstance(layer, SqueezeBertLayer)]
+    for layer in layers:
+        for writing in (layer.post_attention, layer.output):
+            writing.conv1d.weight.div_(math.sqrt(2 * len(layers)))
 
 
 def check_fit(

@@ -8,7 +8,7 @@ from sqzb.errors import Problem
 from sqzb.model.config import OF_LABELS, SqueezeBertConfig
 from sqzb.recipe.optimizer import Averaging, Optimizer
 from sqzb.recipe.schema import SoftTargets, TrainingRecipe
-from sqzb.recipe.values import Count, LocalPath, changed_keys
+from sqzb.recipe.values import Count, LocalPath, Section, changed_keys
 
 Masking = Literal["token", "word", "ngram"]
 
@@ -35,6 +35,19 @@ class MaskedLMDistillation(SoftTargets):
         return [(key, "has no effect without distillation.teacher") for key in changed_keys(self)]
 
 
+class Initialisation(Section):
+    """Changes to BERT's random weights, each off by default."""
+
+    unigram_bias: bool = Field(
+        False, description="begin with the corpus's token frequencies as the bias of the MLM head"
+    )
+    depth_scaled: bool = Field(
+        False,
+        description="divide the weights of both layers that write to the residual by sqrt(2 x "
+        "layers)",
+    )
+
+
 class PretrainRecipe(TrainingRecipe):
     """The recipe of sqzb pretrain."""
 
@@ -56,6 +69,13 @@ class PretrainRecipe(TrainingRecipe):
         20, ge=1, description="largest number of masked positions in a sequence"
     )
     masking_rate: float = Field(0.15, gt=0, lt=1, description="share of the tokens to predict")
+    masking_rate_end: float | None = Field(
+        None,
+        gt=0,
+        lt=1,
+        description="that share in the last quarter of the steps: it changes with each quarter; "
+        "null: one share",
+    )
     masking: Masking = Field(
         "token", description="unit that is masked; ngram: 1 to 3 whole words, as in ALBERT"
     )
@@ -67,6 +87,9 @@ class PretrainRecipe(TrainingRecipe):
     )
     model: SqueezeBertConfig | None = Field(
         None, description="sizes of a model to train from scratch; give this or start_from"
+    )
+    initialisation: Initialisation = Field(
+        Initialisation(), description="random weights of a model to train from scratch"
     )
     steps: int = Field(56_000, ge=1, description="optimizer steps of the run")
     global_batch: int = Field(8192, ge=1, description="sequences in a step, over all processes")
@@ -128,4 +151,9 @@ class PretrainRecipe(TrainingRecipe):
                 unread.append((f"model.{key}", "has no effect: it is for finetuned models"))
             elif key == "pad_token_id":
                 unread.append((f"model.{key}", "has no effect: the corpus's vocabulary has it"))
+        if self.start_from is not None:
+            for key in changed_keys(self.initialisation):
+                unread.append((f"initialisation.{key}", "has no effect beside start_from"))
+        if self.masking_rate_end == self.masking_rate:
+            unread.append(("masking_rate_end", "has no effect: it is masking_rate"))
         return unread

@@ -24,6 +24,7 @@ from sqzb.training.norms import clip
 
 MicroBatch = Mapping[str, Tensor]
 
+SHAPES = 32  # of micro-batches that a compiled run has, at most
 PATIENCE = timedelta(minutes=10)  # after which a process that does not answer counts as lost
 
 
@@ -174,13 +175,13 @@ class Engine(Evaluator):
     update of numbers that are not finite. None: on a CUDA device only, because a CPU never waits.
     graphs: run forward and backward of each shape as a CUDA graph; only deferred, and in one
     process.
-    """
 
     average: the mean of the weights over the last steps, if the run has one.
+    """
 
-    def __init__(
     average: WeightAverage | None = None
 
+    def __init__(
         self,
         accelerator: Accelerator,
         model: nn.Module,
@@ -195,6 +196,9 @@ class Engine(Evaluator):
         self._clip_norm = clip_norm
         self.optimizer = optimizer
         prepared = accelerator.prepare_model(self.model)
+        if compile:
+            # Lengths times masking rates; torch stops to compile after eight shapes by default.
+            torch._dynamo.config.recompile_limit = SHAPES
         self._forward = torch.compile(prepared, dynamic=False) if compile else prepared
         device = accelerator.device
         self.deferred = device.type == "cuda" if deferred is None else deferred

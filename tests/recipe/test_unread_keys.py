@@ -23,6 +23,9 @@ from sqzb.recipe.languages import LANGUAGES, unknown_language
 
 CORPUS = ["sources.a.path=a.txt"]
 PRETRAIN = ["model={}"]
+ADAMW, MUON = ["optimizer.name=adamw"], ["optimizer.name=muon"]
+WSD, COSINE = ["optimizer.schedule=wsd"], ["optimizer.schedule=cosine"]
+FROM = ["start_from=a"]
 OWN = ["data.train=a.csv"]
 GLUE = ["task=mrpc"]
 STAGES = ["stages={big: {}, small: {teacher: big}}", *GLUE]
@@ -38,6 +41,16 @@ UNREAD: list[tuple[type[Section], list[str], str]] = [
     (PretrainRecipe, [*PRETRAIN, "distillation.temperature=4"], "distillation.temperature"),
     (PretrainRecipe, [*PRETRAIN, "distillation.alpha=0.5"], "distillation.alpha"),
     (PretrainRecipe, [*PRETRAIN, "on_spike=rollback"], "on_spike"),
+    (PretrainRecipe, [*PRETRAIN, "optimizer.rest_lr=2e-3"], "optimizer.rest_lr"),
+    (PretrainRecipe, [*PRETRAIN, *ADAMW, "optimizer.momentum=0.9"], "optimizer.momentum"),
+    (PretrainRecipe, [*PRETRAIN, "optimizer.cooldown=0.1"], "optimizer.cooldown"),
+    (PretrainRecipe, [*PRETRAIN, *COSINE, "optimizer.cooldown=0.1"], "optimizer.cooldown"),
+    (PretrainRecipe, [*PRETRAIN, *COSINE, "optimizer.decay_power=2"], "optimizer.decay_power"),
+    (PretrainRecipe, [*PRETRAIN, "averaging.every=2"], "averaging.every"),
+    (PretrainRecipe, [*PRETRAIN, "masking_rate_end=0.15"], "masking_rate_end"),
+    (PretrainRecipe, [*FROM, "initialisation.unigram_bias=true"], "initialisation.unigram_bias"),
+    (PretrainRecipe, [*FROM, "initialisation.depth_scaled=true"], "initialisation.depth_scaled"),
+    (PretrainRecipe, [*PRETRAIN, "averaging.final=true"], "averaging.final"),
     (PretrainRecipe, ["model.id2label={0: a}"], "model.id2label"),
     (PretrainRecipe, ["model.pad_token_id=3"], "model.pad_token_id"),
     (PretrainRecipe, ["model.problem_type=regression", "model.id2label={0: a}"], "problem_type"),
@@ -69,6 +82,12 @@ READ: list[tuple[type[Section], list[str]]] = [
     (CorpusRecipe, [*CORPUS, "english_only=true"]),
     (PretrainRecipe, [*PRETRAIN, "distillation.temperature=4", "distillation.teacher=t"]),
     (PretrainRecipe, [*PRETRAIN, "on_spike=rollback", "spike_factor=2"]),
+    (PretrainRecipe, [*PRETRAIN, *MUON, "optimizer.rest_lr=2e-3", "optimizer.momentum=0.9"]),
+    (PretrainRecipe, [*PRETRAIN, *WSD, "optimizer.cooldown=0.1", "optimizer.decay_power=2"]),
+    (PretrainRecipe, [*PRETRAIN, *COSINE, "optimizer.floor=0.1"]),
+    (PretrainRecipe, [*PRETRAIN, "averaging.share=0.1", "averaging.final=true"]),
+    (PretrainRecipe, [*PRETRAIN, "masking_rate=0.3", "masking_rate_end=0.15"]),
+    (PretrainRecipe, [*PRETRAIN, "initialisation.unigram_bias=true"]),
     (SweepRecipe, [*GLUE, "distillation.alpha=0.5", "distillation.teacher=t"]),
     (SweepRecipe, [*GLUE, "distillation.alpha=0.5", "tasks.mrpc.distillation.teacher=t"]),
     (SweepRecipe, [*STAGES, "distillation.alpha=0.5", "stages.small.distillation.cache=c"]),
