@@ -42,6 +42,28 @@ def costs(
     labels: classes of the head on the pooler (2 for SOP); 0 for none.
     number_bytes: bytes of an activation.
     tags: classes of the head on every position; 0 for none.
+    """
+    positions, predicted = batch * length, batch * predictions
+    pairs = positions * length
+    return costs_of_rows(config, batch, positions, pairs, predicted, labels, number_bytes, tags)
+
+
+def costs_of_rows(
+    config: SqueezeBertConfig,
+    batch: int,
+    positions: int,
+    pairs: int,
+    predicted: int = 0,
+    labels: int = 0,
+    number_bytes: int = 4,
+    tags: int = 0,
+) -> dict[str, Cost]:
+    """Return the cost of a forward by part, where sequences may differ in length.
+
+    positions: rows of all `batch` sequences.
+    pairs: pairs of a query and a key, summed over sequences.
+    predicted: rows at which the MLM head runs.
+    The other arguments are as in `costs`.
 
     The bytes are those of an implementation without fused kernels: each operation reads its input
     activations once and writes its result once. Operations are a lookup, a linear layer, a matrix
@@ -51,9 +73,7 @@ def costs(
     the head.
     """
     width, middle, layers = config.hidden_size, config.intermediate_size, config.num_hidden_layers
-    positions = batch * length
-    predicted = batch * predictions
-    hidden, scores = positions * width, batch * config.num_attention_heads * length**2
+    hidden, scores = positions * width, config.num_attention_heads * pairs
 
     def grouped(rows: int, inputs: int, outputs: int, *groups: int) -> Cost:
         """Return the cost of linear layers from `inputs` to `outputs`, one for each of `groups`."""
@@ -82,7 +102,7 @@ def costs(
         parts[name] = Cost(layers * cost.flops, layers * cost.parameters, layers * cost.bytes)
     pooled = grouped(batch, width, width, 1)
     parts["pooler"] = pooled._replace(bytes=pooled.bytes + 2 * batch * width)
-    if predictions:
+    if predicted:
         # Gather, linear layer, activation and LayerNorm, then the product with the embeddings.
         transform = grouped(predicted, width, width, 1)
         product = grouped(predicted, width, config.vocab_size, 1)

@@ -8,11 +8,13 @@ from torch import Tensor, nn
 from sqzb.model.checkpoint import SavedModel
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.layers import Dropout, SqueezeBertLayer, initialize
+from sqzb.model.unpadding import SequenceRows, sequence_rows
 
 
 class EncoderOutput(NamedTuple):
-    """The encoder's output: hidden states (batch, length, width) and the pooled first ones.
+    """The encoder's output: hidden states and the pooled first ones.
 
+    last_hidden_state: (batch, length, width), or (rows, width) without padding.
     pooler_output: (batch, width).
     """
 
@@ -34,20 +36,32 @@ class Embeddings(nn.Module):
         self.LayerNorm = nn.LayerNorm(width, eps=config.layer_norm_eps)
         self.dropout = Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_ids: Tensor, token_type_ids: Tensor | None) -> Tensor:
+    def forward(
+        self,
+        input_ids: Tensor,
+        token_type_ids: Tensor | None,
+        sequences: SequenceRows | None = None,
+    ) -> Tensor:
         """Map ids (batch, length) to embeddings (batch, length, width).
 
-        token_type_ids: (batch, length); None: all of type 0.
+        token_type_ids: as input_ids; None: all of type 0.
+        sequences: the places of the sequences, if the ids are rows without padding. Then ids are
+        (rows), and embeddings (rows, width).
 
         Raises:
             ValueError: the sequences are longer than the model's positions.
         """
-        length, positions = input_ids.shape[1], self.position_embeddings.num_embeddings
+        length = input_ids.shape[1] if sequences is None else sequences.length
+        positions = self.position_embeddings.num_embeddings
         if length > positions:
             raise ValueError(
                 f"a sequence of {length} tokens is longer than the model's {positions} positions"
             )
-        x = self.word_embeddings(input_ids) + self.position_embeddings.weight[:length]
+        if sequences is None:
+            of_positions = self.position_embeddings.weight[:length]
+        else:
+            of_positions = self.position_embeddings(sequences.positions)
+        x = self.word_embeddings(input_ids) + of_positions
         types = self.token_type_embeddings
         x = x + (types.weight[0] if token_type_ids is None else types(token_type_ids))
         embedded: Tensor = self.dropout(self.LayerNorm(x))
@@ -63,13 +77,16 @@ class Encoder(nn.Module):
             SqueezeBertLayer(config) for _ in range(config.num_hidden_layers)
         )
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Map (batch, length, width) to the same shape.
+    def forward(
+        self, x: Tensor, mask: Tensor | None, sequences: SequenceRows | None = None
+    ) -> Tensor:
+        """Map (batch, length, width), or (rows, width) without padding, to the same shape.
 
         mask: (batch, 1, 1, length), added to the attention scores; None: no padding.
+        sequences: the places of the sequences, if the rows have no padding.
         """
         for layer in self.layers:
-            x = layer(x, mask)
+            x = layer(x, mask, sequences)
         return x
 
 
@@ -105,11 +122,18 @@ class SqueezeBertModel(SavedModel):
 
         input_ids, token_type_ids: int64 (batch, length); without types, all tokens are of type 0.
         attention_mask: (batch, length), 1 for tokens and 0 for padding; None: no padding.
+
+        input_ids may also be (rows): the tokens that attention_mask has, one sequence after the
+        other, without padding between them. Rows behind the last token are ignored.
         """
-        x = self.embeddings(input_ids, token_type_ids)
         mask = None if attention_mask is None else additive_mask(attention_mask)
-        x = self.encoder(x, mask)
-        return EncoderOutput(x, self.pooler(x))
+        if input_ids.ndim == 2:
+            x = self.encoder(self.embeddings(input_ids, token_type_ids), mask)
+            return EncoderOutput(x, self.pooler(x))
+        assert attention_mask is not None, "rows without padding need the mask of their sequences"
+        sequences = sequence_rows(attention_mask, len(input_ids))
+        x = self.encoder(self.embeddings(input_ids, token_type_ids, sequences), mask, sequences)
+        return EncoderOutput(x, self.pooler(sequences.first(x)[:, None]))
 
 
 def additive_mask(attention_mask: Tensor) -> Tensor:

@@ -264,12 +264,8 @@ class MLMHead(nn.Module):
 
     def forward(self, x: Tensor, word_embeddings: nn.Embedding) -> Tensor:
         """Map (..., width) to logits (..., vocabulary)."""
-        x, weight, bias = (
-            self.predictions.transform(x),
-            word_embeddings.weight,
-            self.predictions.bias,
-        )
-        return (aligned_linear if x.is_cuda else F.linear)(x, weight, bias)
+        x, weight = self.predictions.transform(x), word_embeddings.weight
+        return (aligned_linear if x.is_cuda else F.linear)(x, weight, self.predictions.bias)
 
 
 class SqueezeBertForMaskedLM(SavedModel):
@@ -314,23 +310,29 @@ class SqueezeBertForPreTraining(SavedModel):
     ) -> PreTrainingOutput:
         """Return logits, and a summed loss for each kind of label that is given.
 
-        mlm_positions: (batch, predictions), the positions of the MLM head; None: all.
+        mlm_positions: (batch, predictions), the positions of the MLM head; None: all. If input_ids
+        are rows without padding: (predictions), the rows of the MLM head.
         mlm_labels: the tokens at these positions, -100 for an empty slot. If they are given, the
         MLM logits are not returned, because a compiled forward would write them to memory for
         nothing.
         sop_labels: (batch), 1 swapped, 0 in order, -100 for a single segment.
         """
         x, pooled = self.transformer(input_ids, attention_mask, token_type_ids)
-        if mlm_positions is not None:
+        if mlm_positions is not None and mlm_positions.ndim == 1:
+            x = x.index_select(0, mlm_positions)
+        elif mlm_positions is not None:
             x = at_positions(x, mlm_positions)
-        mlm_logits = self.cls(x, self.transformer.embeddings.word_embeddings)
+        words = self.transformer.embeddings.word_embeddings
+        mlm_logits, loss_sums = None, {}
+        if mlm_labels is None:
+            mlm_logits = self.cls(x, words)
+        else:
+            logits = self.cls(x, words).flatten(0, -2)
+            loss_sums["mlm"] = classification_loss(logits, mlm_labels.flatten())
         sop_logits = self.sop(pooled)
-        loss_sums = {}
-        if mlm_labels is not None:
-            loss_sums["mlm"] = classification_loss(mlm_logits.flatten(0, 1), mlm_labels.flatten())
         if sop_labels is not None:
             loss_sums["sop"] = classification_loss(sop_logits, sop_labels)
-        return PreTrainingOutput(mlm_logits if mlm_labels is None else None, sop_logits, loss_sums)
+        return PreTrainingOutput(mlm_logits, sop_logits, loss_sums)
 
 
 class SqueezeBertForSequenceClassification(SavedModel):

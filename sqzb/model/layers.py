@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.grouped import feed_forward, grouped_linear, in_autocast
 from sqzb.model.operators import fake, operator
+from sqzb.model.unpadding import SequenceRows
 
 # The published implementation ignores `layer_norm_eps` inside the encoder layers and always uses
 # this value.
@@ -106,16 +107,22 @@ class SelfAttention(nn.Module):
         self.key = GroupedLinear(width, width, config.k_groups)
         self.value = GroupedLinear(width, width, config.v_groups)
 
-    def forward(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
+    def forward(
+        self, x: Tensor, batch: int, mask: Tensor | None, sequences: SequenceRows | None = None
+    ) -> Tensor:
         """Map (rows, width), the rows of `batch` sequences, to contexts of the same shape.
 
         mask: (batch, 1, 1, length), added to the scores; None: no padding.
+        sequences: the places of the sequences, if the rows have no padding. Here, the attention
+        itself is computed in the padded form.
         """
         x = in_autocast(x)  # once for the three layers
-        query, key, value = self._by_head(x, batch, self.query, self.key, self.value)
+        layers = self.query, self.key, self.value
+        query, key, value = (self._by_head(layer(x), batch, sequences) for layer in layers)
         mask = None if mask is None else mask.to(query.dtype)
         context = attention(query, key, value, mask, self.dropout if self.training else 0.0)
-        return context.transpose(1, 2).reshape(x.shape)
+        rows = context.transpose(1, 2).reshape(-1, x.shape[1])
+        return rows if sequences is None else sequences.unpadded(rows)
 
     def packed(self) -> tuple[Tensor, Tensor]:
         """Return weight and bias of one layer that computes each group's query, key and value.
@@ -129,12 +136,10 @@ class SelfAttention(nn.Module):
         bias = torch.cat([layer.bias.view(groups, -1) for layer in layers], 1)
         return weight.flatten(0, 1)[..., None], bias.flatten()
 
-    def _by_head(self, x: Tensor, batch: int, *layers: nn.Module) -> list[Tensor]:
-        """Apply each layer: (rows, width) to (batch, heads, length, head_width)."""
-        return [
-            layer(x).view(batch, -1, self.heads, self.head_width).transpose(1, 2)
-            for layer in layers
-        ]
+    def _by_head(self, x: Tensor, batch: int, sequences: SequenceRows | None) -> Tensor:
+        """View (rows, width) as (batch, heads, length, head_width), padded if it has no padding."""
+        rows = x if sequences is None else sequences.padded(x)
+        return rows.view(batch, -1, self.heads, self.head_width).transpose(1, 2)
 
 
 def attention(
@@ -213,15 +218,19 @@ class SqueezeBertLayer(nn.Module):
         self.output = ProjectAddNorm(config.intermediate_size, width, config.output_groups, dropout)
         self.hidden_act = config.hidden_act
 
-    def forward(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        """Map (batch, length, width) to the same shape.
+    def forward(
+        self, x: Tensor, mask: Tensor | None, sequences: SequenceRows | None = None
+    ) -> Tensor:
+        """Map (batch, length, width), or (rows, width) without padding, to the same shape.
 
         mask: (batch, 1, 1, length), added to the attention scores; None: no padding.
+        sequences: the places of the sequences, if the rows have no padding.
         """
-        rows = x.flatten(0, 1)
+        rows = x.flatten(0, -2)
+        batch = len(x) if sequences is None else sequences.batch
         if self.by_kernels:
-            return self._by_kernels(in_autocast(rows), len(x), mask).view_as(x)
-        context = self.attention(rows, len(x), mask)
+            return self._by_kernels(in_autocast(rows), batch, mask, sequences).view_as(x)
+        context = self.attention(rows, batch, mask, sequences)
         attended = self.post_attention(self.post_attention.conv1d(context), rows)
         output: Tensor = self.output(self.projected(attended), attended)
         return output.view_as(x)
@@ -236,7 +245,9 @@ class SqueezeBertLayer(nn.Module):
             x, wide.weight, wide.bias, narrow.weight, narrow.bias, wide.groups, self.hidden_act
         )
 
-    def _by_kernels(self, x: Tensor, batch: int, mask: Tensor | None) -> Tensor:
+    def _by_kernels(
+        self, x: Tensor, batch: int, mask: Tensor | None, sequences: SequenceRows | None
+    ) -> Tensor:
         """Compute `forward` on rows by kernels, in the rows' type.
 
         Under autocast, that is its type, which all activations between layers then have.
@@ -247,9 +258,17 @@ class SqueezeBertLayer(nn.Module):
         weight, bias = self.attention.packed()
         groups, heads, p = self.attention.query.groups, self.attention.heads, self.attention.dropout
         packed = grouped_product(x, weight, bias, groups)
-        mask = None if mask is None else mask.view(batch, -1)
+        mask = None if mask is None or sequences is not None else mask.view(batch, -1)
         context = packed_attention(
-            packed, bias, mask, batch, heads, groups, p if self.training else 0.0, _seed(x)
+            packed,
+            bias,
+            mask,
+            batch,
+            heads,
+            groups,
+            p if self.training else 0.0,
+            _seed(x),
+            sequences,
         )
 
         post = self.post_attention.conv1d

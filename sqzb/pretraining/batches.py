@@ -12,7 +12,8 @@ from sqzb.console import counted
 from sqzb.corpus.store import HELDOUT, TRAIN, Chunks, Corpus
 from sqzb.draws import Permutation
 from sqzb.errors import UserError
-from sqzb.pretraining.examples import Batch, Objectives
+from sqzb.model.heads import IGNORED
+from sqzb.pretraining.examples import MOST_SPECIAL, Batch, Objectives, unpadded
 from sqzb.pretraining.order import samples_of_step
 from sqzb.recipe import PretrainRecipe
 from sqzb.tokenizer import CONTINUATION, SpecialIds
@@ -29,6 +30,10 @@ YARDSTICK_RATE = 0.15
 # Masking rates of a run whose rate changes. They are few, because the number of predictions is a
 # part of the shape that a compiled run has compiled.
 RATES = 4
+# The number of rows without padding is a multiple of this part of the padded micro-batch, where
+# each number of rows is compiled or recorded on its own. Micro-batches have about the same tokens,
+# so few numbers come up.
+ROW_UNITS = 64
 POOL = 32  # micro-batches whose held-out examples are sorted by length together
 
 
@@ -49,6 +54,15 @@ class BatchLayout(NamedTuple):
         """Return this process's part, (n), of an array over the global batch."""
         return array.reshape(-1, self.micro_batch)[self.rank :: self.processes].ravel()
 
+    def dealt(self, order: NDArray[np.int64]) -> NDArray[np.int64]:
+        """Return `order`, (global_batch) by length, so that micro-batches get about equal tokens.
+
+        The examples are dealt out one by one, and every other round in reverse.
+        """
+        rounds = order.reshape(self.micro_batch, -1).copy()
+        rounds[1::2] = rounds[1::2, ::-1]
+        return rounds.T.ravel()
+
 
 class Examples:
     """The micro-batches of any step, and of the held-out part.
@@ -61,7 +75,8 @@ class Examples:
         self, recipe: PretrainRecipe, corpus: Corpus, layout: BatchLayout, graphs: bool = False
     ) -> None:
         self._recipe, self._layout = recipe, layout
-        self._unit = -(-recipe.sequence_length // LENGTHS) if recipe.compile or graphs else 1
+        self._few_shapes = recipe.compile or graphs
+        self._unit = -(-recipe.sequence_length // LENGTHS) if self._few_shapes else 1
         self._special = SpecialIds(**corpus.manifest["special_ids"])
         tokens = corpus.tokenizer.get_vocab().items()
         self._continuing = np.zeros(corpus.manifest["vocab_size"], bool)
@@ -89,11 +104,18 @@ class Examples:
         The examples of a micro-batch have similar lengths and are padded to the longest, or a
         little further in a compiled run. The gradient of a step is one sum, so their order has no
         effect.
+
+        With the recipe's `unpad`, micro-batches have no padding, and about the same number of
+        tokens.
         """
         epochs, numbers = self.chunks_of_step(step)
         objectives = self._objectives_of(step)
         with self._check.explaining():
-            rows = self._layout.of(_by_length(self.train, numbers))
+            order = _by_length(self.train, numbers)
+            if self._recipe.unpad:
+                dealt = self._layout.dealt(order)
+                return self._unpadded(objectives, epochs[dealt], numbers[dealt])
+            rows = self._layout.of(order)
             examples = objectives.batch(self.train, epochs[rows], numbers[rows])
             return list(self._micro_batches(objectives, examples, self._unit))
 
@@ -160,6 +182,46 @@ class Examples:
             part = objectives.part(examples, rows, min(length, self._recipe.sequence_length))
             yield {name: torch.from_numpy(array) for name, array in part._asdict().items()}
 
+    def _unpadded(
+        self, objectives: Objectives, epochs: NDArray[np.int64], numbers: NDArray[np.int64]
+    ) -> list[MicroBatch]:
+        """Return this process's micro-batches without padding.
+
+        With few shapes, all micro-batches of the step have the same shape, whatever the number of
+        processes. Rows behind the last token, and empty predictions, fill up to the shape.
+
+        epochs, numbers: epoch and number of each chunk of the step, micro-batch after micro-batch.
+        """
+        size = self._layout.micro_batch
+        shape = self._common_shape(objectives, numbers) if self._few_shapes else None
+        own = self._layout.of(epochs), self._layout.of(numbers)
+        examples = objectives.batch(self.train, *own)
+        micro_batches: list[MicroBatch] = []
+        for start in range(0, len(examples.input_ids), size):
+            part = Batch(*(array[start : start + size] for array in examples))
+            tokens = np.count_nonzero(part.attention_mask)
+            asked = np.count_nonzero(part.mlm_labels != IGNORED)
+            rows, predictions = shape or (tokens, max(1, asked))
+            batch = unpadded(part, rows, predictions, self._special.pad)
+            micro_batches.append({name: torch.from_numpy(a) for name, a in batch._asdict().items()})
+        return micro_batches
+
+    def _common_shape(self, objectives: Objectives, numbers: NDArray[np.int64]) -> tuple[int, int]:
+        """Return rows and predictions in which each micro-batch of a step fits.
+
+        numbers: as in `_unpadded`.
+        """
+        size, recipe = self._layout.micro_batch, self._recipe
+        tokens = self.train.sizes(numbers) + MOST_SPECIAL
+        asked = objectives.predictions(tokens)
+        rows, predictions = (
+            int(of_example.reshape(-1, size).sum(1).max()) for of_example in (tokens, asked)
+        )
+        return (
+            _filled_up(rows, size * recipe.sequence_length),
+            _filled_up(predictions, size * recipe.max_predictions),
+        )
+
     def _yardstick_recipe(self) -> PretrainRecipe:
         """Return the recipe with the yardstick's masks, as many as its rate asks for."""
         most = max(1, round(YARDSTICK_RATE * self._recipe.sequence_length))
@@ -177,6 +239,12 @@ class Examples:
             recipe.sop,
             seed,
         )
+
+
+def _filled_up(rows: int, most: int) -> int:
+    """Return `rows` rounded up to a whole number of units, but not over `most`."""
+    unit = -(-most // ROW_UNITS)
+    return min(-(-rows // unit) * unit, most)
 
 
 def _by_length(chunks: Chunks, numbers: NDArray[np.int64]) -> NDArray[np.int64]:

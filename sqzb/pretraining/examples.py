@@ -19,6 +19,7 @@ from sqzb.tokenizer import SpecialIds
 _SPLIT, _SWAP, _PLACE, _REPLACE, _TOKEN, _WORDS = range(6)
 # Of the chosen positions, BERT masks 80 %, replaces 10 % by a random token and keeps 10 %.
 MASKED, REPLACED = 0.8, 0.1
+MOST_SPECIAL = 3  # special tokens of an example, at most: [CLS] a [SEP] b [SEP]
 # Probabilities that an n-gram has up to 1, 2 and 3 words: P(n) is proportional to 1/n (ALBERT, Lan
 # et al. 2020, section 4.1).
 UP_TO_WORDS = np.cumsum([1 / 1, 1 / 2, 1 / 3]) / (1 / 1 + 1 / 2 + 1 / 3)
@@ -28,7 +29,11 @@ Flags = NDArray[np.bool_]
 
 
 class Batch(NamedTuple):
-    """Integer arrays, under the names of SqueezeBertForPreTraining.forward's arguments."""
+    """Integer arrays, under the names of SqueezeBertForPreTraining.forward's arguments.
+
+    Without padding, input_ids and token_type_ids are (rows), and mlm_positions, which are rows
+    then, and mlm_labels are (predictions).
+    """
 
     input_ids: Ids  # (batch, length)
     attention_mask: Ids  # (batch, length)
@@ -80,12 +85,12 @@ class Objectives:
 
     def part(self, examples: Batch, rows: slice, length: int) -> Batch:
         """Return some of the examples, cut to `length` tokens and to the predictions of these."""
-        slots = int(self._predictions(np.array(length)))
+        slots = int(self.predictions(np.array(length)))
         ids, mask, types = (np.ascontiguousarray(array[rows, :length]) for array in examples[:3])
         positions, labels = (np.ascontiguousarray(array[rows, :slots]) for array in examples[3:5])
         return Batch(ids, mask, types, positions, labels, examples.sop_labels[rows])
 
-    def _predictions(self, tokens: Ids) -> Ids:
+    def predictions(self, tokens: Ids) -> Ids:
         """Return the number of tokens to predict among `tokens` ones, special tokens included.
 
         BERT's create_pretraining_data.py counts the same way.
@@ -139,7 +144,7 @@ class Objectives:
         fits, so a few tokens less may be chosen.
         """
         ordinary = self._is_ordinary[ids]
-        wanted = self._predictions(tokens)
+        wanted = self.predictions(tokens)
         chosen = self._choose(self._starts(ids, ordinary, keys), ordinary, wanted, keys)
 
         rows, columns = np.nonzero(chosen)
@@ -194,6 +199,27 @@ class Objectives:
         taken = np.empty_like(starts)
         np.put_along_axis(taken, order, _fitting(np.take_along_axis(sizes, order, 1), wanted), 1)
         return np.take_along_axis(taken, np.broadcast_to(start_of, starts.shape), 1) & ordinary
+
+
+def unpadded(examples: Batch, rows: int, predictions: int, pad: int) -> Batch:
+    """Return the examples in `rows` rows without padding, and their predictions in as many slots.
+
+    Rows behind the last token hold the token `pad`.
+    """
+    inside = examples.attention_mask.astype(bool)
+    ids, types = np.full(rows, pad, np.int64), np.zeros(rows, np.int64)
+    tokens = np.count_nonzero(inside)
+    ids[:tokens], types[:tokens] = examples.input_ids[inside], examples.token_type_ids[inside]
+
+    lengths = inside.sum(1)
+    starts = np.cumsum(lengths) - lengths
+    asked = examples.mlm_labels != IGNORED
+    positions, labels = np.zeros(predictions, np.int64), np.full(predictions, IGNORED, np.int64)
+    n = np.count_nonzero(asked)
+    positions[:n] = (examples.mlm_positions + starts[:, None])[asked]
+    labels[:n] = examples.mlm_labels[asked]
+    mask = np.ascontiguousarray(examples.attention_mask)
+    return Batch(ids, mask, types, positions, labels, np.ascontiguousarray(examples.sop_labels))
 
 
 def _fitting(sizes: Ids, room: Ids) -> Flags:

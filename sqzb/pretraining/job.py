@@ -9,7 +9,7 @@ from sqzb import console
 from sqzb.corpus.store import MANIFEST, Corpus
 from sqzb.errors import UserError
 from sqzb.files import sha256
-from sqzb.model.costs import costs, total
+from sqzb.model.costs import costs, costs_of_rows, total
 from sqzb.model.kernels.choice import choose_kernels
 from sqzb.model.layers import by_kernels
 from sqzb.model.open import ModelFolder
@@ -168,8 +168,14 @@ class Pretraining:
 
     def forward_flops(self, batch: MicroBatch) -> int:
         """Return the floating-point operations of a forward on the micro-batch."""
-        (rows, length), predictions = batch["input_ids"].shape, batch["mlm_positions"].shape[1]
-        return total(costs(self.model.config, rows, length, predictions, labels=2)).flops
+        ids, positions, config = batch["input_ids"], batch["mlm_positions"], self.model.config
+        if ids.ndim == 1:
+            lengths = batch["attention_mask"].numpy().sum(1)
+            pairs = int((lengths * lengths).sum())
+            n, predicted = len(lengths), len(positions)
+            return total(costs_of_rows(config, n, len(ids), pairs, predicted, labels=2)).flops
+        rows, length = ids.shape
+        return total(costs(config, rows, length, positions.shape[1], labels=2)).flops
 
     def example_ids(self, step: int) -> list[Any]:
         """Return (epoch, chunk) of each sequence."""
@@ -280,5 +286,6 @@ class Pretraining:
         return (
             "Batch",
             f"{layout.global_batch:,} = {layout.micro_batch} x {len(layout.micro_batches)} "
-            f"accumulation x {console.counted(layout.processes, 'process', 'processes')}",
+            f"accumulation x {console.counted(layout.processes, 'process', 'processes')}"
+            f"{', without padding' if self.recipe.unpad else ''}",
         )

@@ -54,6 +54,7 @@ class PretrainRecipe(TrainingRecipe):
     may_change = TrainingRecipe.may_change | {
         "corpus",
         "micro_batch",
+        "unpad",
         "evaluate_every",
         "evaluate_sequences",
     }
@@ -96,6 +97,11 @@ class PretrainRecipe(TrainingRecipe):
     micro_batch: Count = Field(
         32, description="sequences that a process computes at once; auto: the most that fit"
     )
+    unpad: bool = Field(
+        False,
+        description="compute tokens alone: the sequences of a micro-batch lie one after the other, "
+        "without padding",
+    )
     optimizer: Optimizer = Field(
         Optimizer(), description="the optimizer, and its rate: linear warmup, then a schedule"
     )
@@ -129,6 +135,8 @@ class PretrainRecipe(TrainingRecipe):
                     f"{self.max_predictions} does not leave room for special tokens",
                 )
             )
+        if self.unpad and self.distillation.teacher is not None:
+            problems.append(("unpad", "a teacher reads padded sequences: set it to false"))
         if (self.model is None) == (self.start_from is None):
             problems.append(
                 ("model", "give either model (from scratch) or start_from, one of the two")

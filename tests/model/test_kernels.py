@@ -87,7 +87,7 @@ from triton.backends.compiler import GPUTarget
 from triton.compiler import ASTSource
 from sqzb.model.kernels import attention, linear, norm
 
-OTHERS = {"rows": "i32", "length": "i32", "seed": "*i64"}
+OTHERS = {"rows": "i32", "length": "i32", "seed": "*i64", "starts": "*i64"}
 OTHERS |= dict.fromkeys(("dropout", "eps", "scale"), "fp32")
 FP32 = {"bias", "offset", "weight", "mask", "statistics", "sums", "dweight", "dbias"}
 
@@ -106,10 +106,12 @@ def compile(kernel, constants):
 bf16 = torch.bfloat16
 for length in (128, 512):
     packed = torch.empty(length, 3 * 768, dtype=bf16)
-    shared = attention._constants(packed, packed, 12, 4, 0.1)
-    compile(attention._forward_kernel, shared | attention._forward_sizes(length, bf16))
-    sizes = attention._backward_sizes(length, bf16)
-    compile(attention._backward_kernel, shared | {"ONE": sizes["N_TILE"] >= length} | sizes)
+    padded = attention._constants(packed, packed, 12, 4, 0.1)
+    unpadded = attention._constants(packed, None, 12, 4, 0.1, starts=packed)
+    for shared in (padded, unpadded):
+        compile(attention._forward_kernel, shared | attention._forward_sizes(length, bf16))
+        sizes = attention._backward_sizes(length, bf16)
+        compile(attention._backward_kernel, shared | {"ONE": sizes["N_TILE"] >= length} | sizes)
 for slope in (False, True):
     constants = {"N": 3072, "ACTIVATION": "gelu", "SLOPE": slope, **linear.ACTIVATION_TILE}
     compile(linear._activation_kernel, constants)
@@ -137,5 +139,5 @@ def test_kernels_compile_for_an_h100_and_fit_its_shared_memory(
     )
     assert run.returncode == 0, run.stderr
     lines = [line.split() for line in run.stdout.splitlines()]
-    assert len(lines) == 11
+    assert len(lines) == 15
     assert all(int(shared) <= SHARED_MEMORY <= 227 * 1024 for _, shared in lines), run.stdout

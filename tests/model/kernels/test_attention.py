@@ -15,6 +15,7 @@ pytest.importorskip("triton", reason="Triton is for Linux alone")
 from sqzb.model.encoder import additive_mask
 from sqzb.model.kernels import attention as module
 from sqzb.model.kernels.attention import packed_attention
+from sqzb.model.unpadding import sequence_rows
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
 
@@ -177,6 +178,46 @@ def test_the_tiles_of_a_gpu_cover_every_row(
     check((1, length, 1, 1), width, dtype, length != 33, dropout, 5)
 
 
+@settings(max_examples=5, deadline=None)
+@given(
+    lengths=st.lists(st.integers(1, 20), min_size=1, max_size=2),
+    filling=st.integers(0, 50),
+    dtype=st.sampled_from(list(TOLERANCE)),
+    dropout=st.sampled_from([0.0, 0.3]),
+    tiles=st.sampled_from([nullcontext, small_tiles]),
+)
+def test_rows_without_padding_are_the_same_sequences(
+    lengths: list[int],
+    filling: int,
+    dtype: torch.dtype,
+    dropout: float,
+    tiles: Callable[[], AbstractContextManager[None]],
+) -> None:
+    """With the same dropout too. Rows of no sequence have no context and no gradient."""
+    longest, heads, groups, seed = max(lengths), 2, 2, torch.tensor(7)
+    mask = (torch.arange(longest) < torch.tensor(lengths)[:, None]).long()
+    tokens = sum(lengths)
+    sequences = sequence_rows(mask, tokens + filling)
+    rows = packed(1, tokens + filling, heads, 16, dtype)
+    bias = torch.randn(rows.shape[1])
+    padded = sequences.padded(rows.detach()).requires_grad_()
+    rest = len(lengths), heads, groups, dropout, seed
+    with tiles():
+        context = packed_attention(rows, bias, None, *rest, sequences)
+        due = packed_attention(padded, bias, additive_mask(mask)[:, 0, 0], *rest)
+    assert not context[tokens:].any()
+    close((context[:tokens],), (due[mask.flatten().bool()],), TOLERANCE[dtype])
+
+    direction = torch.randn(tokens, context.shape[1]).to(dtype)
+    of_padding = torch.zeros_like(due).masked_scatter(mask.flatten().bool()[:, None], direction)
+    of_rows = torch.cat([direction, torch.ones(filling, context.shape[1], dtype=dtype)])
+    with tiles():
+        (gradient,) = torch.autograd.grad(context, rows, of_rows)
+        (gradient_due,) = torch.autograd.grad(due, padded, of_padding)
+    assert not gradient[tokens:].any()
+    close((gradient[:tokens],), (gradient_due[mask.flatten().bool()],), TOLERANCE[dtype])
+
+
 def test_of_a_sequence_that_is_all_padding_every_key_weighs_the_same() -> None:
     qkv, bias = packed(2, 20, 2, 16), torch.randn(96)
     mask = additive_mask(torch.zeros(2, 20))[:, 0, 0]
@@ -261,3 +302,10 @@ def test_the_operator_keeps_the_rules_of_torch(masked: bool) -> None:
     mask = random_mask(2, 3) if masked else None
     inputs = packed(2, 3, 2, 16), torch.randn(96), mask, 2, 2, 1, 0.5, torch.tensor(1)
     torch.library.opcheck(torch.ops.sqzb.packed_attention.default, inputs)
+
+
+def test_the_operator_keeps_the_rules_of_torch_without_padding_too() -> None:
+    sequences = sequence_rows(torch.tensor([[1, 1, 1], [1, 0, 0]]), 6)
+    inputs = packed(2, 3, 2, 16), torch.randn(96), None, 2, 2, 1, 0.5, torch.tensor(1)
+    arguments = (*inputs, sequences.starts, sequences.length)
+    torch.library.opcheck(torch.ops.sqzb.packed_attention.default, arguments)
