@@ -15,12 +15,11 @@ from sqzb.model.checkpoint import SavedModel
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.costs import costs, total
 from sqzb.model.encoder import SqueezeBertModel
+from sqzb.model.fused_loss import ALIGNED, linear_cross_entropy
 from sqzb.model.layers import Dropout, activation, initialize
 
 # The label of a prediction that does not count, as in torch's cross_entropy.
 IGNORED = -100
-# A GPU's fast products need rows of logits aligned to 16 bytes; 64 columns also fill its tiles.
-ALIGNED = 64
 
 
 class LossSum(NamedTuple):
@@ -267,6 +266,11 @@ class MLMHead(nn.Module):
         x, weight = self.predictions.transform(x), word_embeddings.weight
         return (aligned_linear if x.is_cuda else F.linear)(x, weight, self.predictions.bias)
 
+    def loss(self, x: Tensor, word_embeddings: nn.Embedding, labels: Tensor) -> LossSum:
+        """Return the loss of (rows, width) against `labels` (rows), as `linear_cross_entropy`."""
+        x, weight = self.predictions.transform(x), word_embeddings.weight
+        return LossSum(*linear_cross_entropy(x, weight, self.predictions.bias, labels, IGNORED))
+
 
 class SqueezeBertForMaskedLM(SavedModel):
     """The encoder with the MLM head."""
@@ -288,9 +292,13 @@ class SqueezeBertForMaskedLM(SavedModel):
 
 
 class SqueezeBertForPreTraining(SavedModel):
-    """The encoder with the MLM head and, on the pooler, the sentence-order head (SOP)."""
+    """The encoder with the MLM head and, on the pooler, the sentence-order head (SOP).
+
+    fused_loss: compute the MLM loss part by part, without all logits in memory.
+    """
 
     fresh_if_absent = ("sop.",)
+    fused_loss = False
 
     def __init__(self, config: SqueezeBertConfig) -> None:
         super().__init__(config)
@@ -326,6 +334,8 @@ class SqueezeBertForPreTraining(SavedModel):
         mlm_logits, loss_sums = None, {}
         if mlm_labels is None:
             mlm_logits = self.cls(x, words)
+        elif self.fused_loss:
+            loss_sums["mlm"] = self.cls.loss(x.flatten(0, -2), words, mlm_labels.flatten())
         else:
             logits = self.cls(x, words).flatten(0, -2)
             loss_sums["mlm"] = classification_loss(logits, mlm_labels.flatten())

@@ -86,8 +86,9 @@ class Pretraining:
         self.corpus = Corpus(recipe.corpus)
         self.tokenizer = self.corpus.tokenizer
         self.model = build_model(recipe, self.corpus, start)
-        # The kernels are chosen first, because they change how large a micro-batch fits.
+        # Both are chosen first, because they change how large a micro-batch fits.
         choose_kernels(recipe, self.model, self.accelerator.device)
+        self.model.fused_loss = recipe.fused_loss
         self.distillation_model = build_distillation_model(
             recipe, self.corpus, self.model, self.accelerator.device
         )

@@ -55,6 +55,7 @@ class PretrainRecipe(TrainingRecipe):
         "corpus",
         "micro_batch",
         "unpad",
+        "fused_loss",
         "evaluate_every",
         "evaluate_sequences",
     }
@@ -102,6 +103,10 @@ class PretrainRecipe(TrainingRecipe):
         description="compute tokens alone: the sequences of a micro-batch lie one after the other, "
         "without padding",
     )
+    fused_loss: bool = Field(
+        False,
+        description="compute the masked-token loss part by part, without all its logits in memory",
+    )
     optimizer: Optimizer = Field(
         Optimizer(), description="the optimizer, and its rate: linear warmup, then a schedule"
     )
@@ -137,6 +142,8 @@ class PretrainRecipe(TrainingRecipe):
             )
         if self.unpad and self.distillation.teacher is not None:
             problems.append(("unpad", "a teacher reads padded sequences: set it to false"))
+        if self.fused_loss and self.distillation.teacher is not None:
+            problems.append(("fused_loss", "a teacher's loss needs the logits: set it to false"))
         if (self.model is None) == (self.start_from is None):
             problems.append(
                 ("model", "give either model (from scratch) or start_from, one of the two")
