@@ -214,7 +214,7 @@ class Finetuning:
             trained = DistillationModel(self.model, recipe.distillation, weights)
         elif weights is not None:
             trained = Weighted(self.model, weights)
-        return Engine(
+        engine = Engine(
             self.accelerator,
             trained,
             optimizer,
@@ -223,6 +223,8 @@ class Finetuning:
             recipe.compile,
             self.graphs,
         )
+        engine.copy_ahead = recipe.copy_ahead
+        return engine
 
     # A step
 

@@ -147,6 +147,7 @@ class Pretraining:
         engine = Engine(
             self.accelerator, trained, optimizer, LABELS, clip_norm, compile, self.graphs
         )
+        engine.copy_ahead = self.recipe.copy_ahead
         averaging = self.recipe.averaging
         if averaging.share:
             engine.average = WeightAverage(self.model, self.steps, averaging.share, averaging.every)

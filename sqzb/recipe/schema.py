@@ -46,6 +46,7 @@ class TrainingRecipe(Section):
                 "compile",
                 "kernels",
                 "graphs",
+                "copy_ahead",
                 "log_every",
                 "checkpoint_every",
                 "keep_checkpoints",
@@ -66,8 +67,11 @@ class TrainingRecipe(Section):
     )
     graphs: Switch = Field(
         False,
-        description="one CUDA graph for each length; auto: with the Triton kernels, one process, "
-        "no teacher",
+        description="CUDA graphs, one for each length and one for the optimizer; auto: with the "
+        "Triton kernels, one process, no teacher",
+    )
+    copy_ahead: bool = Field(
+        False, description="copy batches to the GPU while the step before is computed"
     )
     log_every: int = Field(10, ge=1, description="steps between two log lines")
     trackers: tuple[Literal["tensorboard", "trackio"], ...] = Field(

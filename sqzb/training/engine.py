@@ -19,8 +19,9 @@ from sqzb.model.heads import IGNORED, LossSum
 from sqzb.training.averaging import WeightAverage
 from sqzb.training.cpu import tune_cpu
 from sqzb.training.gradients import FlatGradients
-from sqzb.training.graphs import Graphs
+from sqzb.training.graphs import Graphs, UpdateGraph
 from sqzb.training.norms import clip
+from sqzb.training.transfers import CopiesAhead, copied_to_host, pinned
 
 MicroBatch = Mapping[str, Tensor]
 
@@ -159,13 +160,18 @@ class PreparedStep(list[MicroBatch]):
 
     counts: number of labels of each loss.
     tokens: number of tokens that are not padding.
+    copies: the micro-batches on the device; None: they are copied when they are computed.
     """
 
     def __init__(
-        self, micro_batches: Iterable[MicroBatch], counts: dict[str, float], tokens: float
+        self,
+        micro_batches: Iterable[MicroBatch],
+        counts: dict[str, float],
+        tokens: float,
+        copies: CopiesAhead | None = None,
     ) -> None:
         super().__init__(micro_batches)
-        self.counts, self.tokens = counts, tokens
+        self.counts, self.tokens, self.copies = counts, tokens, copies
 
 
 class Engine(Evaluator):
@@ -173,8 +179,9 @@ class Engine(Evaluator):
 
     deferred: never wait for a number of a step before it is used; the device itself then omits an
     update of numbers that are not finite. None: on a CUDA device only, because a CPU never waits.
-    graphs: run forward and backward of each shape as a CUDA graph; only deferred, and in one
-    process.
+    graphs: run forward and backward of each shape, and the update, as CUDA graphs; only deferred,
+    and in one process.
+    copy_ahead: copy micro-batches to a CUDA device in the thread that makes them; False until set.
 
     average: the mean of the weights over the last steps, if the run has one.
     """
@@ -205,7 +212,15 @@ class Engine(Evaluator):
         self._divisors = {name: torch.ones((), device=device) for name in labels}
         self._sums = self._zeros()
         self._gradients: FlatGradients | None = None
-        self._graphs = Graphs(self._compute, accelerator) if graphs and self.deferred else None
+        self._graphs: Graphs | None = None
+        self._update_once: Callable[[], Tensor] = self._update
+        if self.deferred:
+            self._update_once = self._update_deferred
+        if graphs and self.deferred:
+            self._graphs = Graphs(self._compute, accelerator)
+            self._update_once = UpdateGraph(self._update_deferred, optimizer, accelerator)
+        self.copy_ahead = False
+        self._copy_stream: torch.cuda.Stream | None = None
 
     def prepare(self, micro_batches: Sequence[MicroBatch]) -> PreparedStep:
         """Count labels and tokens, and prepare the micro-batches for the device.
@@ -219,7 +234,11 @@ class Engine(Evaluator):
         device = self.accelerator.device
         if device.type == "cuda":
             with torch.cuda.device(device):  # the current device is a setting of each thread
-                micro_batches = [_pinned(batch) for batch in micro_batches]
+                micro_batches = [pinned(batch, self.copy_ahead) for batch in micro_batches]
+                if self.copy_ahead:
+                    self._copy_stream = self._copy_stream or torch.cuda.Stream(device)
+                    copies = CopiesAhead(micro_batches, self._copy_stream)
+                    return PreparedStep(micro_batches, counts, tokens, copies)
         return PreparedStep(micro_batches, counts, tokens)
 
     def step(
@@ -243,7 +262,8 @@ class Engine(Evaluator):
             divisor.fill_(max(1.0, counts[name]))
         self._sums.zero_()
 
-        for number, (batch, key) in enumerate(zip(prepared, keys, strict=True)):
+        batches = prepared if prepared.copies is None else prepared.copies.taken()
+        for number, (batch, key) in enumerate(zip(batches, keys, strict=True)):
             _seed(key, device)
             last = number == len(prepared) - 1
             with contextlib.nullcontext() if last else self.accelerator.no_sync(self._forward):
@@ -255,7 +275,7 @@ class Engine(Evaluator):
 
         for group in self.optimizer.param_groups:
             group["lr"] = lr * group.get("lr_factor", 1.0)
-        values = _copied_to_host(self._update_deferred() if self.deferred else self._update())
+        values = copied_to_host(self._update_once())
 
         def read() -> dict[str, float]:
             *sums, norm = values()
@@ -265,7 +285,8 @@ class Engine(Evaluator):
 
     def _compute(self, inputs: MicroBatch) -> None:
         """Run forward and backward of a micro-batch on the device; add its figures to the sums."""
-        inputs = {name: t.long() if t.dtype is torch.int32 else t for name, t in inputs.items()}
+        small = (torch.int32, torch.int8)
+        inputs = {name: t.long() if t.dtype in small else t for name, t in inputs.items()}
         loss_sums = self._forward(**inputs).loss_sums
         loss = sum(loss_sum.loss / self._divisors[name] for name, loss_sum in loss_sums.items())
         # Data parallelism averages the gradients over processes, but the step needs their sum.
@@ -308,33 +329,6 @@ def _seed(seed: int, device: torch.device) -> None:
         torch.default_generator.manual_seed(seed)
     else:
         torch.manual_seed(seed)
-
-
-def _copied_to_host(values: Tensor) -> Callable[[], list[float]]:
-    """Start to copy values from the device; return a function that waits for and returns them."""
-    if not values.is_cuda:
-        return values.tolist
-    copy = torch.empty(values.shape, dtype=values.dtype, pin_memory=True)
-    copy.copy_(values, non_blocking=True)
-    copied = torch.cuda.Event()
-    copied.record()
-
-    def wait() -> list[float]:
-        copied.synchronize()
-        numbers: list[float] = copy.tolist()
-        return numbers
-
-    return wait
-
-
-def _pinned(batch: MicroBatch) -> MicroBatch:
-    """Return a copy in pinned memory; int64 becomes int32."""
-    copies = {}
-    for name, tensor in batch.items():
-        dtype = torch.int32 if tensor.dtype is torch.int64 else tensor.dtype
-        copies[name] = torch.empty(tensor.shape, dtype=dtype, pin_memory=True)
-        copies[name].numpy()[...] = tensor.numpy()
-    return copies
 
 
 def _means(sums: Iterable[float], counts: Mapping[str, float]) -> dict[str, float]:

@@ -1,4 +1,4 @@
-"""CUDA graphs of forward and backward: one launch a micro-batch, so a GPU waits less for Python."""
+"""CUDA graphs: one launch a micro-batch and one an update, so a GPU waits less for Python."""
 
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from accelerate import Accelerator
 from torch import Tensor
+from torch.optim import Optimizer
 
 from sqzb.training.processes import warn
 
@@ -61,7 +62,7 @@ class Graphs:
         self._is_off = False
 
     def __call__(self, batch: Inputs, may_record: bool) -> None:
-        """Compute a micro-batch that is in pinned memory of the host.
+        """Compute a micro-batch that is on the device, or in pinned memory of the host.
 
         may_record: whether the tensors that `compute` writes into already have their final address.
         """
@@ -96,19 +97,12 @@ class Graphs:
                 return
             self._pool = torch.cuda.graph_pool_handle()
 
-        before = torch.cuda.current_stream(self._device)
-        graph = torch.cuda.CUDAGraph()
         inputs = {
             name: torch.empty_like(tensor, device=self._device) for name, tensor in batch.items()
         }
         try:
-            # The thread that makes micro-batches allocates pinned memory at the same time, which
-            # would end a recording in the default mode.
-            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
-                self._compute(inputs)
+            graph = _recorded(lambda: self._compute(inputs), self._pool, self._device)
         except RuntimeError as error:
-            # The recording may have failed before it restored the stream.
-            torch.cuda.set_stream(before)
             self._give_up(str(error).splitlines()[0])
             return
         self._graphs[signature] = graph, inputs
@@ -116,3 +110,82 @@ class Graphs:
     def _give_up(self, reason: str) -> None:
         self._is_off = True
         warn(self._accelerator, f"graphs: off: {reason}.")
+
+
+class UpdateGraph:
+    """Runs an optimizer's update: from its second time on as a CUDA graph.
+
+    update: clips, steps and returns figures, without reading a number from the device. The first
+    update runs without a graph, and makes the tensors that the graph changes in place.
+    """
+
+    def __init__(
+        self, update: Callable[[], Tensor], optimizer: Optimizer, accelerator: Accelerator
+    ) -> None:
+        self._update, self._optimizer, self._accelerator = update, optimizer, accelerator
+        self._ran, self._is_off = False, False
+        self._graph: torch.cuda.CUDAGraph | None = None
+        self._figures = torch.empty(0)
+        self._rates: list[Tensor] = []
+        # A run that is rolled back gets new moments, of which the graph knows nothing.
+        optimizer.register_load_state_dict_post_hook(lambda _: self._forget())
+
+    def __call__(self) -> Tensor:
+        """Update, at the rates of the optimizer's groups, and return the figures."""
+        if self._graph is None and self._ran and not self._is_off:
+            self._record()
+        if self._graph is None:
+            self._ran = True
+            return self._update()
+
+        for rate, group in zip(self._rates, self._optimizer.param_groups, strict=True):
+            rate.fill_(group["lr"])
+        self._graph.replay()
+        return self._figures
+
+    def _forget(self) -> None:
+        self._graph, self._ran = None, False
+
+    def _record(self) -> None:
+        """Record the graph, without updating; if that fails, use none."""
+        device, groups = self._accelerator.device, self._optimizer.param_groups
+        self._rates = [torch.zeros((), device=device) for _ in groups]
+        given = [dict(group) for group in groups]
+        for group, rate in zip(groups, self._rates, strict=True):
+            # In the graph, the rate is read from the device. torch's optimizers want to be told.
+            group["lr"] = rate
+            if "capturable" in group:
+                group["capturable"] = True
+
+        def update() -> None:
+            self._figures = self._update()
+
+        try:
+            self._graph = _recorded(update, torch.cuda.graph_pool_handle(), device)
+        except RuntimeError as error:
+            self._is_off = True
+            reason = str(error).splitlines()[0]
+            warn(self._accelerator, f"graphs: off for the optimizer: {reason}.")
+        finally:
+            for group, values in zip(groups, given, strict=True):
+                group.update(values)
+
+
+def _recorded(compute: Callable[[], None], pool: Any, device: torch.device) -> torch.cuda.CUDAGraph:
+    """Return a graph of what `compute` does, without doing it.
+
+    Raises:
+        RuntimeError: the computation cannot be recorded.
+    """
+    before = torch.cuda.current_stream(device)
+    graph = torch.cuda.CUDAGraph()
+    try:
+        # The thread that makes micro-batches allocates pinned memory at the same time, which would
+        # end a recording in the default mode.
+        with torch.cuda.graph(graph, pool=pool, capture_error_mode="thread_local"):
+            compute()
+    except RuntimeError:
+        # The recording may have failed before it restored the stream.
+        torch.cuda.set_stream(before)
+        raise
+    return graph

@@ -107,14 +107,15 @@ class Lamb(TorchOptimizerLamb):
             torch._foreach_mul_(updates, lr)
         torch._foreach_sub_(parameters, updates)
 
-    def _unless_inf(self, like: Tensor, *choices: tuple[float, float]) -> list[Tensor]:
+    def _unless_inf(self, like: Tensor, *choices: tuple[float | Tensor, float]) -> list[Tensor]:
         """Return the first number of each pair, or the second if `found_inf` is 1.
 
-        The numbers are tensors on the device of `like`.
+        The numbers are tensors on the device of `like`. A rate may be one already, so that a CUDA
+        graph reads it anew at each replay.
         """
         chosen = []
         for usual, otherwise in choices:
-            number = like.new_full((), usual)
+            number = usual if isinstance(usual, Tensor) else like.new_full((), usual)
             if self.found_inf is not None:
                 number = number.where(self.found_inf == 0, otherwise)
             chosen.append(number)

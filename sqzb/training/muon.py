@@ -73,9 +73,13 @@ class Muon(Optimizer):
         torch._foreach_mul_(parameters, 1 - lr * group["weight_decay"])
         torch._foreach_sub_(parameters, list(directions.reshape(len(parameters), *like.shape)))
 
-    def _unless_inf(self, like: Tensor, *numbers: float) -> list[Tensor]:
+    def _unless_inf(self, like: Tensor, *numbers: float | Tensor) -> list[Tensor]:
         """Return the numbers as tensors on the device of `like`; as 0 if `found_inf` is 1."""
-        chosen = [like.new_full((), number) for number in numbers]
+        # A CUDA graph has the rate on the device already.
+        chosen = [
+            number if isinstance(number, Tensor) else like.new_full((), number)
+            for number in numbers
+        ]
         if self.found_inf is None:
             return chosen
         return [number.where(self.found_inf == 0, 0.0) for number in chosen]

@@ -1,7 +1,10 @@
 """A step is one sum: the same however it is divided, and harmless where it is not finite."""
 
+from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from functools import partial
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -14,6 +17,7 @@ from torch import Tensor
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.heads import IGNORED
 from sqzb.recipe import Optimizer
+from sqzb.training import engine as engine_module
 from sqzb.training.engine import Engine, StepResult, dropout_key
 from sqzb.training.lamb import Lamb
 from sqzb.training.optimizers import make_optimizer, parameter_groups
@@ -222,6 +226,69 @@ def test_a_deferred_step_is_the_same_step(tiny_config: SqueezeBertConfig, name: 
         assert dict(other) == pytest.approx(dict(one), rel=1e-5, nan_ok=True)
     for tensor, deferred_one in zip(found[0][1], found[1][1], strict=True):
         torch.testing.assert_close(deferred_one, tensor, rtol=1e-4, atol=1e-5)
+
+
+def test_a_step_computes_the_copies_that_were_made_ahead(
+    tiny_config: SqueezeBertConfig, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a made-up GPU, as which only the thread that makes micro-batches sees the CPU."""
+    batch = divided(examples(tiny_config.vocab_size, 0), 2)
+    due = engine_for(tiny_config).step(batch, 0.01, range(2))
+
+    engine = engine_for(tiny_config)
+    engine.copy_ahead = True
+    pinned: list[bool] = []
+
+    def pin(batch: dict[str, Tensor], flags_as_bytes: bool) -> dict[str, Tensor]:
+        pinned.append(flags_as_bytes)
+        return dict(batch)
+
+    class Copies:
+        def __init__(self, micro_batches: list[dict[str, Tensor]], stream: str) -> None:
+            assert stream == "of copies"
+            self._copies = [
+                {name: tensor.clone() for name, tensor in each.items()} for each in micro_batches
+            ]
+
+        def taken(self) -> list[dict[str, Tensor]]:
+            return self._copies
+
+    with monkeypatch.context() as patched:
+        gpu = SimpleNamespace(device=SimpleNamespace(type="cuda"))
+        patched.setattr(engine, "accelerator", gpu)
+        patched.setattr(torch.cuda, "device", lambda _: nullcontext())
+        patched.setattr(torch.cuda, "Stream", lambda _: "of copies")
+        patched.setattr(engine_module, "CopiesAhead", Copies)
+        patched.setattr(engine_module, "pinned", pin)
+        prepared = engine.prepare(batch)
+    assert pinned == [True, True] and prepared.copies is not None
+    for each in prepared:
+        each["input_ids"].zero_()  # only the copies are computed
+    assert dict(engine.step(prepared, 0.01, range(2))) == dict(due)
+
+
+def operations(config: SqueezeBertConfig, layers: int) -> Counter[str]:
+    """The operations of a deferred update: on a GPU, those on lists are few launches."""
+    engine = engine_for(config.model_copy(update={"num_hidden_layers": layers}), deferred=True)
+    engine.step([examples(config.vocab_size, 0)], 0.01, [0])
+    for group in engine.optimizer.param_groups:
+        group["lr"] = torch.tensor(0.01)  # as in a CUDA graph
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU]) as profiler:
+        engine._update_deferred()
+    return Counter(event.name for event in profiler.events() if event.cpu_parent is None)
+
+
+def test_a_deferred_update_reads_no_number_and_more_layers_are_not_more_launches(
+    tiny_config: SqueezeBertConfig,
+) -> None:
+    few, many = operations(tiny_config, 1), operations(tiny_config, 3)
+    # Each of these waits for the device.
+    assert not {"aten::item", "aten::_local_scalar_dense", "aten::is_nonzero"} & many.keys()
+    # On a CPU, norms are taken tensor by tensor, and views cost nothing.
+    of_each = {"aten::linalg_vector_norm", "aten::flatten", "aten::view", "aten::to"}
+    assert {name: n for name, n in few.items() if name not in of_each} == {
+        name: n for name, n in many.items() if name not in of_each
+    }
 
 
 def test_the_figures_of_a_deferred_step_are_read_when_they_are_asked_for() -> None:

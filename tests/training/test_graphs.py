@@ -11,7 +11,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from sqzb.training.graphs import Graphs, choose_graphs
+from sqzb.training.graphs import Graphs, UpdateGraph, choose_graphs
+from sqzb.training.lamb import Lamb
 
 CPU = torch.device("cpu")
 
@@ -110,6 +111,144 @@ def test_without_graphs_a_run_continues_and_says_why_once(
     ]
     said = " ".join(capsys.readouterr().err.split())
     assert f"graphs: off: {reason}" in said and said.count("graphs:") == 1
+
+
+class Replaying:
+    """A graph on a CPU: what is recorded is not computed, and a replay computes it."""
+
+    def __init__(self, fails: bool = False) -> None:
+        self.fails, self.log = fails, []  # type: ignore[var-annotated]
+        self.is_recording = False
+
+    def patch(self, monkeypatch: pytest.MonkeyPatch, compute: Any) -> None:
+        @contextmanager
+        def graph(graph: Any, pool: Any, capture_error_mode: str) -> Iterator[None]:
+            self.is_recording = True
+            try:
+                yield
+            finally:
+                self.is_recording = False
+
+        names = {
+            "CUDAGraph": lambda: SimpleNamespace(replay=compute),
+            "graph": graph,
+            "graph_pool_handle": lambda: "pool",
+            "current_stream": lambda _: "stream",
+            "set_stream": lambda stream: None,
+        }
+        for name, function in names.items():
+            monkeypatch.setattr(torch.cuda, name, function)
+
+
+def updates(
+    monkeypatch: pytest.MonkeyPatch, optimizer: torch.optim.Optimizer, gpu: Replaying
+) -> UpdateGraph:
+    """The optimizer's update on a made-up GPU; the log has each update and the rates it was given.
+
+    A rate that the graph reads from the device is recorded as "device".
+    """
+
+    def rates() -> list[Any]:
+        given = [group["lr"] for group in optimizer.param_groups]
+        return ["device" if isinstance(rate, Tensor) else rate for rate in given]
+
+    def update() -> Tensor:
+        gpu.log.append(("record" if gpu.is_recording else "run", *rates()))
+        if gpu.is_recording and gpu.fails:
+            raise RuntimeError("operation not permitted\nand more")
+        if not gpu.is_recording:
+            optimizer.step()
+        return torch.tensor([float(len(gpu.log))])
+
+    def replay() -> None:
+        gpu.log.append(("replay", *(float(rate) for rate in graph._rates)))
+        groups = optimizer.param_groups
+        own = [group["lr"] for group in groups]
+        for group, rate in zip(groups, graph._rates, strict=True):
+            group["lr"] = rate
+        optimizer.step()
+        for group, rate in zip(groups, own, strict=True):
+            group["lr"] = rate
+
+    gpu.patch(monkeypatch, replay)
+    accelerator: Any = SimpleNamespace(device=CPU, is_main_process=True)
+    graph = UpdateGraph(update, optimizer, accelerator)
+    return graph
+
+
+def lamb() -> Lamb:
+    torch.manual_seed(0)
+    groups = []
+    for adapt, shape in ((True, (4, 3)), (False, (3,))):
+        parameter = torch.nn.Parameter(torch.randn(shape))
+        parameter.grad = torch.randn(shape)
+        groups.append({"params": [parameter], "weight_decay": 0.1, "adapt": adapt})
+    return Lamb(groups, 0.5, (0.9, 0.999), 1e-6, together=True)
+
+
+def test_an_update_is_run_then_recorded_then_replayed_at_the_rates_of_its_step(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    optimizer, plain = lamb(), lamb()
+    gpu = Replaying()
+    graph = updates(monkeypatch, optimizer, gpu)
+    for rate in (0.5, 0.25, 0.125):
+        for each in (optimizer, plain):
+            for group in each.param_groups:
+                group["lr"] = rate
+        graph()
+        plain.step()
+        # A checkpoint that is written now has the rate as a number.
+        assert [group["lr"] for group in optimizer.param_groups] == [rate, rate]
+    assert gpu.log == [
+        ("run", 0.5, 0.5), ("record", "device", "device"), ("replay", 0.25, 0.25),
+        ("replay", 0.125, 0.125),
+    ]  # fmt: skip
+    for one, other in zip(optimizer.param_groups, plain.param_groups, strict=True):
+        torch.testing.assert_close(one["params"], other["params"], rtol=0, atol=0)
+
+
+def test_after_a_rollback_the_update_is_recorded_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Loading replaces the moments, and a graph would still change the old ones."""
+    optimizer, gpu = lamb(), Replaying()
+    graph = updates(monkeypatch, optimizer, gpu)
+    graph(), graph()
+    optimizer.load_state_dict(optimizer.state_dict())
+    graph(), graph()
+    assert [entry[0] for entry in gpu.log] == ["run", "record", "replay"] * 2
+
+
+def test_an_update_that_cannot_be_recorded_runs_without_a_graph_and_says_why_once(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    optimizer, gpu = lamb(), Replaying(fails=True)
+    graph = updates(monkeypatch, optimizer, gpu)
+    for _ in range(3):
+        graph()
+    assert [entry[0] for entry in gpu.log] == ["run", "record", "run", "run"]
+    assert gpu.log[-1] == ("run", 0.5, 0.5)
+    said = " ".join(capsys.readouterr().err.split())
+    assert said.count("graphs:") == 1
+    assert "graphs: off for the optimizer: operation not permitted." in said
+
+
+def test_torchs_own_optimizers_hear_of_a_recording_and_forget_it(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    parameter = torch.nn.Parameter(torch.ones(3))
+    parameter.grad = torch.ones(3)
+    optimizer = torch.optim.AdamW([parameter], lr=0.1, fused=True)
+    seen: list[bool] = []
+
+    def update() -> Tensor:
+        seen.append(optimizer.param_groups[0]["capturable"])
+        return torch.zeros(1)
+
+    Replaying().patch(monkeypatch, lambda: None)
+    accelerator: Any = SimpleNamespace(device=CPU, is_main_process=True)
+    graph = UpdateGraph(update, optimizer, accelerator)
+    graph(), graph()
+    assert seen == [False, True] and optimizer.param_groups[0]["capturable"] is False
 
 
 @pytest.mark.skipif(
