@@ -43,7 +43,13 @@ from sqzb.model.scale import scale_taken_up, to_scale
 from sqzb.recipe import FinetuneRecipe, number
 from sqzb.training import checkpoints, loop
 from sqzb.training.card import Facts, write_card
-from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
+from sqzb.training.engine import (
+    Engine,
+    MicroBatch,
+    StepResult,
+    chosen_precision,
+    start_accelerator,
+)
 from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.optimizers import learning_rate, parameter_groups
@@ -92,7 +98,8 @@ class Finetuning:
     def __init__(
         self, recipe: FinetuneRecipe, data: DataSet, folder: Path, start: ModelFolder | None = None
     ) -> None:
-        self.recipe, self.data, self.folder = recipe, data, folder
+        self._given, self.data, self.folder = recipe, data, folder
+        recipe = recipe.model_copy(update={"precision": chosen_precision(recipe.precision)})
         self.accelerator = start_accelerator(recipe.precision)
         assert data.train_split is not None  # as `finetune` checks
         self._source = start or model_folder(recipe.model)
@@ -105,7 +112,6 @@ class Finetuning:
         tests = data.test_splits if isinstance(data, OwnData) else ()
         self._splits = {split: self._load(split) for split in (*data.labelled_splits, *tests)}
         self._train = self._splits[data.train_split]
-        self._given = recipe
         recipe, self.texts = resolved_recipe(recipe, self._train, self.model, self.tokenizer)
         self.recipe = recipe
         self.epochs, self.lr = int(number(recipe.epochs)), number(recipe.lr)
@@ -404,6 +410,9 @@ class Finetuning:
         extra = [f"{count:,} {name}" for name, count in self.extra_examples.items() if count]
         if extra:
             rows.append(("Texts", f"{', '.join(extra)}, which the teachers label"))
-        console.facts([*rows, ("Device", device_summary(self))])
+        rows.append(("Device", device_summary(self)))
+        if self._given.precision == "auto" and self.recipe.precision == "bf16":
+            rows.append(("Precision", "bf16, because this GPU has it (precision=fp32 for fp32)"))
+        console.facts(rows)
         encoded = {str(self.data.train_split): self.train_set} | measured
         print_unseen(self.data, self._splits, encoded, self.tokenizer, self.max_length)

@@ -31,6 +31,7 @@ class Workload(NamedTuple):
     length: tokens of a sequence, padding included; of the longest one in finetuning.
     predictions: masked positions of a sequence, for the MLM head; 0 for none.
     labels: classes of the head on the pooler; 0 for none.
+    precision: fp32, bf16 or auto.
     micro_batch: sequences that a device computes at once; None: as many as fit.
     checkpoints: number that is kept.
     sizes: of the model; None: those of `config`.
@@ -95,6 +96,12 @@ class Workload(NamedTuple):
         """Whether the model has the sizes for which speeds were measured."""
         sizes = ("hidden_size", "num_hidden_layers", "num_attention_heads", "intermediate_size")
         return all(getattr(self.config, size) == getattr(USUAL, size) for size in sizes)
+
+    def on(self, machine: Machine) -> "Workload":
+        """Return the workload in the precision that `auto` means on a machine."""
+        if self.precision != "auto":
+            return self
+        return self._replace(precision="fp32" if machine.device.peak.bf16 is None else "bf16")
 
     def _forward(self, sequences: int) -> Cost:
         return total(costs(self.config, sequences, self.length, self.predictions, self.labels))

@@ -29,6 +29,9 @@ def rows_of(planned: Planned) -> Rows:
     """Return what does not depend on the hardware."""
     work = planned.workload
     up_to, at_most = ("up to ", "at most ") if work.is_upper_bound else ("", "")
+    precision = work.precision
+    if precision == "auto":
+        precision = "bf16 on a GPU that has it, else in fp32"
     return [
         (
             "Model",
@@ -41,7 +44,7 @@ def rows_of(planned: Planned) -> Rows:
             f"tokens: {work.steps * work.batch:,} sequences, {at_most}{work.positions:,} positions",
         ),
         ("Optimizer", planned.optimizer),
-        ("Work", f"{at_most}{work.flops:.2e} FLOP in {work.precision}, padding included"),
+        ("Work", f"{at_most}{work.flops:.2e} FLOP in {precision}, padding included"),
         (
             "Disk",
             f"{console.size(work.disk_bytes())}: {work.checkpoints + 1} checkpoints of "
@@ -50,10 +53,11 @@ def rows_of(planned: Planned) -> Rows:
     ]
 
 
-def print_machines(work: Workload, machines: Sequence[Machine], price: float | None) -> None:
+def print_machines(planned: Workload, machines: Sequence[Machine], price: float | None) -> None:
     """Print batch, memory, hours and money on each machine."""
     rows = []
     for machine in machines:
+        work = planned.on(machine)
         micro_batch = work.fitting(machine)
         memory = sum(work.memory(micro_batch, is_fused(machine)).values())
         accumulation = -(-work.batch // (micro_batch * machine.number))
@@ -79,6 +83,7 @@ def as_json(planned: Planned, machines: Sequence[Machine], price: float | None) 
     work = planned.workload
     on: dict[str, Any] = {}
     for machine in machines:
+        work = planned.workload.on(machine)
         micro_batch = work.fitting(machine)
         seconds, measured = work.seconds(machine)
         prices = [offer.hour for offer in machine.device.prices] if price is None else [price]
@@ -122,6 +127,7 @@ def _money(machine: Machine, seconds: float, price: float | None) -> str:
 
 def rows_on(work: Workload, machine: Machine) -> Rows:
     """Return the parts of a device's memory, and where speed and prices come from."""
+    work = work.on(machine)
     memory = work.memory(work.fitting(machine), is_fused(machine))
     parts = ", ".join(f"{name} {console.size(size)}" for name, size in memory.items())
     total = sum(memory.values())
@@ -145,10 +151,11 @@ def rows_on(work: Workload, machine: Machine) -> Rows:
     return rows
 
 
-def _warnings(work: Workload, machines: Sequence[Machine]) -> list[str]:
+def _warnings(planned: Workload, machines: Sequence[Machine]) -> list[str]:
     """Return sentences about machines on which the plan makes no sense."""
     warnings = []
     for machine in machines:
+        work = planned.on(machine)
         memory = sum(work.memory(work.fitting(machine), is_fused(machine)).values())
         room = machine.device.memory * 10**9
         if memory > room:
@@ -162,9 +169,9 @@ def _warnings(work: Workload, machines: Sequence[Machine]) -> list[str]:
             warnings.append(
                 f"{machine}: {machine.number} devices do not divide a step's {work.batch}."
             )
-    if machines and min(work.seconds(machine)[0] for machine in machines) > YEAR:
+    if machines and min(planned.on(each).seconds(each)[0] for each in machines) > YEAR:
         warnings.append("The run takes years on all of this hardware. Lower steps or the model.")
-    if not work.is_usual and machines:
+    if not planned.is_usual and machines:
         warnings.append(
             f"Speeds were measured with {USUAL.num_hidden_layers} layers x {USUAL.hidden_size}: a "
             "smaller model reaches a smaller share of a GPU's peak."

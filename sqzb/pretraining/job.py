@@ -32,7 +32,13 @@ from sqzb.recipe import PretrainRecipe
 from sqzb.training import checkpoints, loop
 from sqzb.training.averaging import WeightAverage
 from sqzb.training.card import write_card
-from sqzb.training.engine import Engine, MicroBatch, StepResult, start_accelerator
+from sqzb.training.engine import (
+    Engine,
+    MicroBatch,
+    StepResult,
+    chosen_precision,
+    start_accelerator,
+)
 from sqzb.training.graphs import choose_graphs
 from sqzb.training.job import device_summary
 from sqzb.training.optimizers import make_optimizer, schedule_of
@@ -82,6 +88,7 @@ class Pretraining:
         self, recipe: PretrainRecipe, folder: Path, start: ModelFolder | None = None
     ) -> None:
         self.folder = folder
+        recipe = recipe.model_copy(update={"precision": chosen_precision(recipe.precision)})
         self.accelerator = start_accelerator(recipe.precision)
         self.corpus = Corpus(recipe.corpus)
         self.tokenizer = self.corpus.tokenizer

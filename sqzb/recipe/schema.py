@@ -18,6 +18,11 @@ from sqzb.recipe.values import (
     changed_keys,
 )
 
+Precision = Literal["fp32", "bf16", "auto"]
+OF_PRECISION = (
+    "number format of the computation; bf16: autocast; auto: bf16 on a GPU that has it, else fp32"
+)
+
 # Keys that the recipes of older runs have. At 0, their default, they had no effect.
 REMOVED = frozenset(["distillation.hidden", "distillation.attention"])
 
@@ -58,9 +63,7 @@ class TrainingRecipe(Section):
 
     output: LocalPath | None = Field(None, description="the run folder")
     seed: int = Field(0, ge=0, lt=2**64, description="seed of everything random in the run")
-    precision: Literal["fp32", "bf16"] = Field(
-        "fp32", description="number format of the computation; bf16: autocast"
-    )
+    precision: Precision = Field("fp32", description=OF_PRECISION)
     compile: bool = Field(False, description="torch.compile: slower to start, faster to run")
     kernels: bool | None = Field(
         None, description="use the Triton kernels; null: in bf16 on an H100 or H200"
@@ -160,6 +163,7 @@ class FinetuneRecipe(TrainingRecipe):
     }
     length = "epochs"
 
+    precision: Precision = Field("auto", description=OF_PRECISION)
     task: str | None = Field(
         None, description="a GLUE task, such as mrpc; several with commas between; or all: all nine"
     )

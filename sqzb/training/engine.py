@@ -64,6 +64,14 @@ class StepResult(Mapping[str, float]):
         return all(math.isfinite(value) for value in self.values())
 
 
+def chosen_precision(asked: str) -> str:
+    """Return "fp32" or "bf16": for "auto", bf16 on a GPU with bf16 units."""
+    if asked != "auto":
+        return asked
+    on_gpu = torch.cuda.is_available()
+    return "bf16" if on_gpu and torch.cuda.is_bf16_supported(including_emulation=False) else "fp32"
+
+
 def start_accelerator(precision: str = "fp32") -> Accelerator:
     """Join the processes that accelerate or torchrun launched, on the available devices.
 

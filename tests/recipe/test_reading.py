@@ -198,7 +198,7 @@ def test_everything_wrong_is_in_one_error() -> None:
     for expected in [
         "nonsense: an override is KEY=VALUE",
         "log_every: should be greater than or equal to 1, not 0",
-        "precision: should be 'fp32' or 'bf16', not 'fp16'",
+        "precision: should be 'fp32', 'bf16' or 'auto', not 'fp16'",
         "optimizer.lr: should be a valid number, not 'fast'",
         "optimizer.weight_dekay: unknown key; did you mean weight_decay?",
         "micro_batch: 32 does not divide global_batch = 100",
