@@ -1,14 +1,24 @@
-"""Time of a step on one GPU by part, with each switch on and off, in a few minutes.
+"""Each switch of training off and on against each other on one GPU, in under 8 minutes.
 
-    python scripts/bench_gpu.py --corpus DIR [--glue-dir DIR --vocab VOCAB.TXT] [--minutes 8]
-        [--only NAME ...] [--layers 12] [--json FILE] [--logs DIR]
+    python scripts/bench_gpu.py [--minutes 8] [--json FILE] [--logs DIR]    # the switches
+    python scripts/bench_gpu.py --corpus DIR --only step [--glue-dir DIR --vocab VOCAB.TXT]
+    python scripts/bench_gpu.py --dry-run                       # tiny sizes, on a CPU too
 
-Each section runs in a process of its own, so that no section affects another. --only selects
-sections by the beginning of their name:
+Nothing is needed but the checkout and its packages: without --corpus, the script makes up a text
+and prepares it. Each section runs in a process of its own, so that no section affects another.
+--only selects sections by the beginning of their name. Sections that run by default:
 
-    right   loss and gradients of each form of the model against the plain one in fp64: the norm of
-            the difference over the norm of the tensor, the worst of all tensors; fp32 within 1e-5,
-            bf16 within 2e-2
+    right     loss and gradients of each form of the model against the plain one in fp64: the norm
+              of the difference over the norm of the tensor, the worst of all tensors; fp32 within
+              1e-5, bf16 within 2e-2
+    switch    training steps of two recipes in turns: ms of a step with the switch off and on, the
+              ratio (above 1: on is faster) with its spread over rounds, million nominal positions a
+              second, and the memory of each in GB (scripts/gpu_switches.py)
+    finetune  the same for steps of finetuning: off is without CUDA graphs or copies ahead, on is
+              with; compare "off" of fp32 and bf16 for the precision
+
+Sections that run if they are named, because they take longer or need more:
+
     step    training steps of a recipe as `sqzb pretrain` takes them, with a thread that makes the
             examples: nominal positions a second, and milliseconds of a step's parts: `wall`, the
             whole; `made`, examples made by the thread; `data`, waiting for it; `host`, Python's
@@ -20,9 +30,7 @@ sections by the beginning of their name:
             of the published sizes
     race    training steps beside BERT-base and SqueezeBERT of transformers (scripts/bench_model.py)
 
-Without --corpus, Python's documentation is prepared first. A section that may take longer than the
-time that is left is skipped, and reported as skipped. The script also runs without a GPU, to be
-tried out (--layers 1 --tiny).
+A section that may take longer than the time that is left is skipped, and reported as skipped.
 """
 
 import argparse
@@ -32,14 +40,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Mapping, Sequence
+from itertools import product
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from sqzb.bench.commands import run_sqzb
+import gpu_switches
+from gpu_switches import SWITCHES, TUNINGS, Driven
 
 SCRIPTS = Path(__file__).parent
 RESULT = "RESULT "
@@ -112,6 +121,11 @@ TUNE: dict[str, tuple[str, str, dict[str, Any]]] = {
     "tune Trainer, BERT-base": ("transformers", "bert", {}),
 }
 RACES = {"race 128": (128, 640), "race 512": (512, 160)}
+COMPILED = "right, compiled"
+MEGABYTES = 12  # of made-up text: over 8,192 sequences of 128 tokens
+DEFAULT = ("right", *SWITCHES, *TUNINGS)
+# Seconds of the sections that run by default: with the text, under 8 minutes in sum.
+SECONDS = {"right": 90, **dict.fromkeys(SWITCHES, 34), **dict.fromkeys(TUNINGS, 25)}
 
 
 def main() -> None:
@@ -125,7 +139,7 @@ def main() -> None:
     parser.add_argument("--only", action="append", help="a section's name, or its beginning")
     parser.add_argument("--layers", type=int, default=12)
     parser.add_argument("--epochs", type=int, default=1, help="of finetuning")
-    parser.add_argument("--tiny", action="store_true", help="sizes for a CPU")
+    parser.add_argument("--tiny", "--dry-run", action="store_true", help="sizes for a CPU")
     parser.add_argument("--json", type=Path)
     parser.add_argument("--logs", type=Path, help="a folder for what each section says")
     parser.add_argument(
@@ -144,28 +158,23 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if given.corpus is None:
             given.corpus = Path(folder) / "corpus"
-            docs = [
-                "sources.bookcorpus=null",
-                "sources.wikipedia={path: python-docs}",
-                "vocabulary.size=8000",
-            ]
-            run_sqzb("prepare-corpus", "corpus", "--output", str(given.corpus), *docs)
+            gpu_switches.make_corpus(given.corpus, 1 if given.tiny else MEGABYTES)
         report = run_sections(given, Path(folder))
     show(report)
 
 
 def names(given: argparse.Namespace) -> list[str]:
-    every = ["right", *STEPS, *TUNE, *RACES]
+    every = [*DEFAULT, COMPILED, *STEPS, *TUNE, *RACES]
     if not given.glue_dir or not given.vocab:
         every = [name for name in every if name not in TUNE]
     if not given.only:
-        return every
-    return [
-        name
-        for wanted in given.only
-        for name in every
-        if name == wanted or name.startswith(wanted + " ")
-    ]
+        return list(DEFAULT)
+    return [name for name in every if any(is_meant(name, wanted) for wanted in given.only)]
+
+
+def is_meant(name: str, wanted: str) -> bool:
+    """Return whether a section's name begins with the words that are wanted."""
+    return name.startswith(wanted) and name[len(wanted) :][:1] in ("", " ", ",")
 
 
 def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
@@ -180,7 +189,7 @@ def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     ]
     for name in names(given):
         left = end - time.monotonic()
-        limit = STEPS[name][0] if name in STEPS else 120
+        limit = limit_of(name)
         if left < limit / 2:
             report[name] = {"left out": f"{left:.0f} s left"}
             continue
@@ -213,9 +222,18 @@ def run_sections(given: argparse.Namespace, folder: Path) -> dict[str, Any]:
     return report
 
 
+def limit_of(name: str) -> int:
+    """Return the seconds after which a section is ended."""
+    return STEPS[name][0] if name in STEPS else SECONDS.get(name, 120)
+
+
 def section(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
-    if name == "right":
-        return lambda given: right()
+    if name in ("right", COMPILED):
+        return lambda given: right(given.tiny, name == COMPILED)
+    if name in SWITCHES:
+        return lambda given: gpu_switches.switch(name, given.corpus, given.layers, given.tiny)
+    if name in TUNINGS:
+        return lambda given: gpu_switches.tuning(name, given.corpus, given.layers, given.tiny)
     if name in STEPS:
         return lambda given: steps(name, given)
     if name in TUNE:
@@ -225,16 +243,29 @@ def section(name: str) -> Callable[[argparse.Namespace], dict[str, Any]]:
 
 def show(report: dict[str, Any]) -> None:
     """Print a table of the figures, of at most 40 lines."""
+    for text in table(report):
+        print(text)
+
+
+def table(report: dict[str, Any]) -> list[str]:
+    """Return the lines of the table: the races, then the steps, then everything else."""
+    races = {name: found for name, found in report.items() if "ratio" in found}
+    steps = {name: found for name, found in report.items() if "wall" in found}
+    lines = [gpu_switches.HEADER] if races else []
+    lines += [gpu_switches.line(name, found) for name, found in races.items()]
     columns = ("wall", "made", "data", "host", "compute", "update", "idle")
-    print(f"{'section':42} {'M places/s':>10}" + "".join(f"{column:>9}" for column in columns))
+    if steps:
+        heads = "".join(f"{column:>9}" for column in columns)
+        lines.append(f"{'section':42} {'M places/s':>10}{heads}")
+    for name, found in steps.items():
+        parts = [found.get(column) for column in columns]
+        shown = "".join("        -" if part is None else f"{part:9.2f}" for part in parts)
+        lines.append(f"{name:42} {found['places'] / 1e6:10.3f}{shown}")
     for name, found in report.items():
-        if "wall" in found:
-            parts = [found.get(column) for column in columns]
-            shown = "".join("        -" if part is None else f"{part:9.2f}" for part in parts)
-            print(f"{name:42} {found['places'] / 1e6:10.3f}{shown}")
-        else:
+        if name not in races and name not in steps:
             rest = {key: value for key, value in found.items() if key not in ("took", "peak_bytes")}
-            print(f"{name:42} {json.dumps(rest)[:160]}")
+            lines.append(f"{name:42} {json.dumps(rest)[:160]}")
+    return lines
 
 
 # Steps
@@ -297,50 +328,6 @@ def steps(name: str, given: argparse.Namespace) -> dict[str, Any]:
     return found
 
 
-class Driven:
-    """Steps as in a training loop: a thread makes examples, figures are read one step later."""
-
-    def __init__(self, job: Any, engine: Any) -> None:
-        self.job, self.engine, self.pool, self.step = job, engine, ThreadPoolExecutor(1), 0
-        self.walls: list[float] = []
-        self.waits: list[float] = []
-        self.hosts: list[float] = []
-        self.losses: list[float] = []
-        self.made: list[float] = []
-
-    def _make(self, step: int) -> Any:
-        began = time.perf_counter()
-        prepared = self.engine.prepare(self.job.micro_batches(step))
-        self.made.append(time.perf_counter() - began)
-        return prepared
-
-    def go(self, count: int) -> None:
-        from sqzb.training.engine import dropout_key
-
-        job, pending = self.job, None
-        future = self.pool.submit(self._make, self.step)
-        last = time.perf_counter()
-        for _ in range(count):
-            began = time.perf_counter()
-            batches = future.result()
-            made = time.perf_counter()
-            future = self.pool.submit(self._make, self.step + 1)
-            keys = [dropout_key(0, self.step, number) for number in job.micro_batch_numbers()]
-            result = self.engine.step(batches, job.learning_rate(self.step), keys)
-            self.hosts.append(time.perf_counter() - made)
-            self.waits.append(made - began)
-            if pending is not None:
-                self.losses.append(pending.loss)
-                now = time.perf_counter()
-                self.walls.append(now - last)
-                last = now
-            pending, self.step = result, self.step + 1
-        if pending is not None:
-            self.losses.append(pending.loss)
-            self.walls.append(time.perf_counter() - last)
-        future.result()
-
-
 def watch_update(engine: Any) -> list[Any]:
     """Record three events a step: before the step, before its update and behind it."""
     events: list[Any] = []
@@ -383,8 +370,8 @@ def busy(ran: Driven, wall: float, count: int) -> dict[str, Any]:
 # Correctness
 
 
-def right() -> dict[str, float]:
-    """Return the largest error of a loss or gradient by form."""
+def right(tiny: bool, compiled_too: bool) -> dict[str, float]:
+    """Return the largest error of a loss or gradient by form; of no form of a tiny model."""
     import bench_model as bench
     from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
     from sqzb.model.layers import use_kernels
@@ -394,28 +381,50 @@ def right() -> dict[str, float]:
     plain = SqueezeBertForPreTraining(
         SqueezeBertConfig(num_hidden_layers=2, initializer_range=0.05, **rates)
     )
-    batch = bench.batch(bench.Case("training", 4, 64, 1, "fp32"))
+    batch = with_padding(bench.batch(bench.Case("training", 4, 64, 1, "fp32")))
     due = gradients(plain, batch, torch.float64, False)
     found = {}
-    for precision in bench.DTYPES:
-        for kernels in ("", "kernels") if bench.CUDA else ("",):
-            for compiled in (False, True):
-                model = SqueezeBertForPreTraining(plain.config)
-                model.load_state_dict(plain.state_dict())
-                if kernels:
-                    use_kernels(model)
-                got = gradients(model, batch, bench.DTYPES[precision], compiled)
-                errors = [
-                    float((got[n] - due[n]).norm() / due[n].norm().clamp(min=1e-12)) for n in due
-                ]
-                form = " ".join(
-                    filter(None, (precision, kernels, "compiled" if compiled else "eager"))
-                )
-                found[form] = max(errors)
+    kernels_or_not = ("", "kernels") if bench.CUDA else ("",)
+    forms = [*product(bench.DTYPES, kernels_or_not, ("eager",), ("", "unpad", "fused_loss"))]
+    if compiled_too:
+        forms = [*product(bench.DTYPES, kernels_or_not, ("compiled",), ("",))]
+    forms += [("bf16", kernels_or_not[-1], "compiled", "unpad fused_loss")]
+    for form in [] if tiny else forms:
+        precision, kernels, compiled, switches = form
+        model = SqueezeBertForPreTraining(plain.config)
+        model.load_state_dict(plain.state_dict())
+        if kernels:
+            use_kernels(model)
+        model.fused_loss = "fused_loss" in switches
+        inputs = without_padding(batch) if "unpad" in switches else batch
+        got = gradients(model, inputs, bench.DTYPES[precision], compiled == "compiled")
+        errors = [float((got[n] - due[n]).norm() / due[n].norm().clamp(min=1e-12)) for n in due]
+        found[" ".join(filter(None, form))] = max(errors)
     wrong = [form for form, error in found.items() if error > LIMITS[form.split()[0]]]
     if wrong:
         sys.exit(f"not right: {', '.join(wrong)}")
     return found
+
+
+def with_padding(batch: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the batch with fewer tokens in each sequence, and the predictions among them."""
+    mask = batch["attention_mask"].clone()
+    for number in range(len(mask)):
+        mask[number, mask.shape[1] - 7 * number :] = 0
+    tokens = mask.sum(1, keepdim=True)
+    positions = batch["mlm_positions"] % tokens
+    return {**batch, "attention_mask": mask, "mlm_positions": positions}
+
+
+def without_padding(batch: dict[str, Any]) -> dict[str, Any]:
+    """Return the same batch in rows without padding, with rows to spare."""
+    from sqzb.pretraining.examples import Batch, unpadded
+
+    arrays = Batch(**{name: tensor.cpu().numpy() for name, tensor in batch.items()})
+    tokens, asked = int(arrays.attention_mask.sum()), arrays.mlm_labels.size
+    rows = unpadded(arrays, tokens + 50, asked, 0)._asdict()
+    device = batch["input_ids"].device
+    return {name: torch.from_numpy(array).to(device) for name, array in rows.items()}
 
 
 def gradients(model: Any, batch: Any, number: Any, compiled: bool) -> dict[str, Any]:
