@@ -1,7 +1,8 @@
 # make demo: all stages on the text of Python's own documentation. make test: all tests.
 # Both need only Python and make.
 # make test-hub: the commands against a hub on this machine, with an environment of its own; needs git.
-# make soak: the tests that kill processes, with 50 kills each, and 2,000 damaged files and places. make lint: ruff and mypy.
+# make soak: the tests that kill processes, with 50 kills each, 2,000 damaged files and places, and
+# ten times as many examples of properties. make lint: ruff and mypy.
 # make docs: the documentation as a web site in site/.
 # PYTHON=python3.12 make test: with another Python, in a clone without .venv (make clean removes it).
 PYTHON ?= python3
@@ -27,6 +28,7 @@ soak: $(READY)
 	SQZB_KILLS=50 $(VENV)/bin/python -m pytest -n 2 tests/reliability
 	SQZB_DAMAGES=65 $(VENV)/bin/python -m pytest -s tests/robustness/test_inputs.py
 	SQZB_DAMAGES=125 $(VENV)/bin/python -m pytest -s tests/robustness/test_environments.py
+	$(VENV)/bin/python -m pytest -n 2 -m 'hypothesis and not hub' --hypothesis-profile=soak
 
 lint: $(READY)
 	$(VENV)/bin/ruff check .

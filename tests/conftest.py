@@ -1,13 +1,11 @@
-"""What several test files share: text, a corpus made from it, and a model small enough to train in
-a second.
+"""What pytest does around the tests, and the text that test files share.
+
+The fixtures of all test files are in shared_fixtures.py.
 """
 
 import gc
-import json
 import os
 import signal
-from collections.abc import Callable, Iterator
-from pathlib import Path
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ.setdefault(
@@ -22,20 +20,13 @@ if (
 import hypothesis
 import numpy as np
 import pytest
-import torch
-from torch import Tensor
 
 import fork_server
-from sqzb.corpus import sources
-from sqzb.corpus.build import build
-from sqzb.corpus.store import Corpus
-from sqzb.model import SqueezeBertConfig, layers
-from sqzb.recipe import CorpusRecipe, Source, Vocabulary
-from sqzb.tokenizer import save_tokenizer, train_tokenizer
 
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=60)
+# The same examples in every run; `make soak` has ten times as many, and others each time.
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=300)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
-hypothesis.settings.load_profile("suite")
 
 TEXT = """
 the of and in to was with for water river stone winter light garden engine letter copper window
@@ -44,6 +35,17 @@ children language science
 """
 WORDS = TEXT.split()
 UNIT_BYTES = 25_000
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Choose the examples of hypothesis, and load the fixtures, and torch with them.
+
+    With workers, the process that hands out the tests runs none, and without torch they begin
+    seconds sooner.
+    """
+    hypothesis.settings.load_profile("suite")  # --hypothesis-profile comes later
+    if getattr(config.option, "dist", "no") == "no":
+        config.pluginmanager.import_plugin("shared_fixtures")
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -67,45 +69,6 @@ def pytest_collection_finish() -> None:
     gc.freeze()
 
 
-@pytest.fixture(autouse=True, scope="session")
-def _one_thread() -> Iterator[None]:
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
-
-
-@pytest.fixture(autouse=True, scope="session")
-def _unflushed() -> Iterator[None]:
-    """No test cuts the power: what a killed process has written, the kernel still has."""
-    with pytest.MonkeyPatch.context() as patched:
-        patched.setattr(os, "fsync", lambda descriptor: None)
-        yield
-
-
-@pytest.fixture(autouse=True)
-def _all_numbers() -> Iterator[None]:
-    """Training flushes denormal numbers for its whole process, and hypothesis refuses to work
-    without them.
-    """
-    yield
-    torch.set_flush_denormal(False)
-
-
-@pytest.fixture
-def known_products(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Torch does not see into our operators: grouped layers run as the products that it knows."""
-
-    def product(x: Tensor, weight: Tensor, bias: Tensor, groups: int) -> Tensor:
-        by_group = weight.view(groups, -1, weight.shape[1]).transpose(1, 2)
-        parts = x.view(len(x), groups, -1).transpose(0, 1)
-        return torch.baddbmm(bias.view(groups, 1, -1), parts, by_group).transpose(0, 1).flatten(1)
-
-    in_turn: Callable[..., Tensor] = lambda layer, x: layer.output.conv1d(layer.intermediate(x))  # noqa: E731
-    monkeypatch.setattr(layers, "grouped_linear", product)
-    monkeypatch.setattr(layers.SqueezeBertLayer, "projected", in_turn)
-
-
 def prose(documents: int, seed: int) -> list[str]:
     """Documents of plain sentences in paragraphs; the words come with very different
     frequencies.
@@ -122,104 +85,3 @@ def prose(documents: int, seed: int) -> list[str]:
         cut = int(draw.integers(1, len(said)))
         found.append(" ".join(said[:cut]) + "\n\n" + " ".join(said[cut:]))
     return found
-
-
-@pytest.fixture(scope="session")
-def write_prose() -> Callable[[Path, int, int], list[str]]:
-    """Write so many documents, drawn from a seed, to a jsonl file; the documents."""
-
-    def write(path: Path, documents: int, seed: int) -> list[str]:
-        texts = prose(documents, seed)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(
-            "".join(json.dumps({"text": text}) + "\n" for text in texts), encoding="utf-8"
-        )
-        return texts
-
-    return write
-
-
-@pytest.fixture(scope="session")
-def source_folder(
-    tmp_path_factory: pytest.TempPathFactory, write_prose: Callable[[Path, int, int], list[str]]
-) -> Path:
-    """Five jsonl files of prose; the last repeats documents of the first."""
-    folder = tmp_path_factory.mktemp("sources")
-    for number in range(4):
-        write_prose(folder / f"{number}.jsonl", 50, number)
-    (folder / "4.jsonl").write_text((folder / "0.jsonl").read_text()[:4000].rsplit("\n", 1)[0])
-    return folder
-
-
-@pytest.fixture(scope="session")
-def vocabulary(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a vocabulary of 150 for `prose`."""
-    folder = tmp_path_factory.mktemp("vocabulary")
-    save_tokenizer(train_tokenizer(prose(100, 0), 150, True), folder, 32)
-    return folder
-
-
-@pytest.fixture(scope="session")
-def corpus_recipe(source_folder: Path, vocabulary: Path) -> CorpusRecipe:
-    """A recipe over `source_folder`; give it an output with model_copy."""
-    return CorpusRecipe(
-        sources={"prose": Source(path=str(source_folder))},
-        vocabulary=Vocabulary(path=str(vocabulary)),
-        sequence_lengths=[16, 32],
-        heldout=0.2,
-        min_characters=100,
-    )
-
-
-@pytest.fixture
-def small_units(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Makes five units of `source_folder`, instead of one."""
-    monkeypatch.setattr(sources, "UNIT_BYTES", UNIT_BYTES)
-
-
-@pytest.fixture(scope="session")
-def corpus(
-    tmp_path_factory: pytest.TempPathFactory,
-    corpus_recipe: CorpusRecipe,
-    write_prose: Callable[[Path, int, int], list[str]],
-) -> Corpus:
-    """A finished corpus to train on.
-
-    It has few documents: an epoch is over soon, and all that is held out is evaluated in no time.
-    """
-    folder = tmp_path_factory.mktemp("corpus")
-    write_prose(folder / "prose.jsonl", 52, 0)
-    sources = {"prose": Source(path=str(folder / "prose.jsonl"))}
-    finished = {"sources": sources, "output": str(folder / "finished")}
-    return build(corpus_recipe.model_copy(update=finished), workers=1)
-
-
-@pytest.fixture(scope="session")
-def content() -> Callable[[Path], dict[str, bytes]]:
-    """All files of a corpus but its recipe, which names the folder."""
-
-    def read(folder: Path) -> dict[str, bytes]:
-        files = {
-            str(path.relative_to(folder)): path.read_bytes()
-            for path in folder.rglob("*")
-            if path.is_file()
-        }
-        assert files.pop("recipe.yaml")
-        return files
-
-    return read
-
-
-@pytest.fixture
-def tiny_config(corpus: Corpus) -> SqueezeBertConfig:
-    """A model for `corpus`, without dropout."""
-    return SqueezeBertConfig(
-        vocab_size=corpus.manifest["vocab_size"],
-        hidden_size=16,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=32,
-        max_position_embeddings=32,
-        hidden_dropout_prob=0.0,
-        attention_probs_dropout_prob=0.0,
-    )

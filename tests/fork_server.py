@@ -38,6 +38,9 @@ IMPORTS = (
     "torch._dynamo",  # which the first optimizer would import
     "torch.distributed",
     "accelerate",
+    "huggingface_hub.repocard",  # which the first model card would import
+    "rich.markdown",
+    "typer._adapters",
     "sqzb.cli",
     "sqzb.corpus.build",
     "sqzb.embed",
@@ -365,6 +368,23 @@ def _check_environment(wanted: Mapping[str, str], had: Mapping[str, str]) -> Non
         )
 
 
+def know_all_that_stays() -> None:
+    """Find out once for all programs what each would find out anew: the peak of this machine, the
+    table of hardware, the versions of the libraries, the commit of the package.
+    """
+    if "sqzb.pretraining.job" not in sys.modules:
+        return
+    from sqzb.plan import hardware
+    from sqzb.training import run_folder, throughput
+
+    throughput.peak_flops(sys.modules["torch"].device("cpu"), "fp32")
+    hardware.devices()
+    run_folder._versions()
+    git_state = functools.cache(run_folder.git_state)
+    git_state(run_folder.PACKAGE)
+    setattr(run_folder, "git_state", git_state)  # noqa: B010
+
+
 def become(request: Request, added: dict[str, str]) -> None:
     """Be the program, as `python ARGUMENTS` would be.
 
@@ -435,8 +455,7 @@ if __name__ == "__main__":
     for name in sys.argv[2:]:
         import_module(name)
     os.fsync = lambda fd: None  # a program may be killed, but the power stays
-    if (measured := sys.modules.get("sqzb.training.throughput")) is not None:
-        measured.peak_flops(sys.modules["torch"].device("cpu"), "fp32")  # once for all programs
+    know_all_that_stays()
     assert threading.active_count() == 1  # a child would have no copy of another
     gc.freeze()
     added = {key: value for key, value in os.environ.items() if key not in at_start}

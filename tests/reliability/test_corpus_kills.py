@@ -19,7 +19,7 @@ import pytest
 import fork_server
 
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1"}
-KILLS = int(os.environ.get("SQZB_KILLS", "4"))
+KILLS = int(os.environ.get("SQZB_KILLS", "2"))
 TEXT = (
     "the of and river stone winter light garden engine letter copper window morning silver forest "
     "paper harbour"

@@ -153,21 +153,27 @@ def test_the_line_of_the_command_names_what_it_wrote(
     assert "1 run, 6 pictures" in capsys.readouterr().out
 
 
+@pytest.fixture(scope="module")
+def shown(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A report of three runs."""
+    folder = tmp_path_factory.mktemp("shown")
+    one = pretrained(folder / "phase1", resumes=[{"step": 20}])
+    two = pretrained(folder / "phase2", start_from=str(one), steps=20)
+    report(folder / "report.html", one, two, finetuned(folder / "reviews"))
+    return folder / "report.html"
+
+
 @pytest.mark.skipif(CHROMIUM is None, reason="Chromium is not installed")
 @pytest.mark.parametrize("width", [390, 1280])
-def test_a_browser_shows_the_page(tmp_path: Path, width: int) -> None:
+def test_a_browser_shows_the_page(shown: Path, tmp_path: Path, width: int) -> None:
     """The screenshot is left in the test's folder, to be looked at."""
     assert CHROMIUM is not None
-    one = pretrained(tmp_path / "phase1", resumes=[{"step": 20}])
-    two = pretrained(tmp_path / "phase2", start_from=str(one), steps=20)
-    report(tmp_path / "report.html", one, two, finetuned(tmp_path / "reviews"))
     picture = tmp_path / f"report_{width}.png"
     flags = ["--headless", "--no-sandbox", "--disable-gpu", "--hide-scrollbars", "--dump-dom"]
     flags += ["--enable-logging=stderr", f"--user-data-dir={tmp_path / 'profile'}"]
     flags += [f"--screenshot={picture}", f"--window-size={width},4000"]
-    page = (tmp_path / "report.html").as_uri()
     done = subprocess.run(
-        [CHROMIUM, *flags, page], capture_output=True, text=True, timeout=120, check=False
+        [CHROMIUM, *flags, shown.as_uri()], capture_output=True, text=True, timeout=120, check=False
     )
     assert picture.stat().st_size > 20_000, done.stderr
     assert done.stdout.count("<svg") == done.stdout.count("</figure>") == 9

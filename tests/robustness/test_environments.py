@@ -18,7 +18,7 @@ import pytest
 import faulty
 from house import FINETUNE, run
 
-FAULTS_OF_A_COMMAND = int(os.environ.get("SQZB_DAMAGES", "2"))
+FAULTS_OF_A_COMMAND = int(os.environ.get("SQZB_DAMAGES", "1"))
 FAULTS = ("ENOSPC", "ENOSPC-always", "EDQUOT-always", "EROFS-always", "EACCES", "EIO", "EMFILE",
           "ENOENT", "vanish", "file-size")  # fmt: skip
 PROGRAM = [faulty.__file__]

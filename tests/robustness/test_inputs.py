@@ -17,7 +17,7 @@ import pytest
 from damage import DAMAGES
 from house import FINETUNE, run
 
-DAMAGES_OF_A_KIND = int(os.environ.get("SQZB_DAMAGES", "2"))
+DAMAGES_OF_A_KIND = int(os.environ.get("SQZB_DAMAGES", "1"))
 
 
 class Kind(NamedTuple):

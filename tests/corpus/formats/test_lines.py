@@ -119,7 +119,7 @@ wiki_chips = st.sampled_from(
 
 
 plenty = settings(
-    max_examples=max(100, settings().max_examples), suppress_health_check=list(HealthCheck)
+    max_examples=max(50, settings().max_examples), suppress_health_check=list(HealthCheck)
 )
 
 
