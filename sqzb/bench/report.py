@@ -10,7 +10,15 @@ from typing import Any
 
 from sqzb.files import write_json
 
-LIBRARIES = ("sqzb", "torch", "transformers", "tokenizers", "datasets")
+LIBRARIES = (
+    *("sqzb", "torch", "transformers", "tokenizers", "datasets"),
+    *("onnx", "onnxruntime", "openvino", "executorch"),
+)
+# Instructions that decide which precision is fast, as /proc/cpuinfo has them on x86 and on aarch64.
+CPU_FLAGS = (
+    *("avx2", "avx512f", "avx_vnni", "avx512_vnni", "avx512_bf16", "amx_bf16", "amx_int8"),
+    *("asimddp", "sve", "i8mm", "bf16"),
+)
 
 
 def parser(description: str | None, rounds: int | None = None) -> argparse.ArgumentParser:
@@ -49,9 +57,20 @@ def write_report(path: Path | None, **figures: Any) -> None:
     write_json(path, about | figures)
 
 
-def _cpu() -> str:
+def cpu_flags() -> list[str]:
+    """Return those of CPU_FLAGS that this processor has; none where the system does not tell."""
+    listed = [line for line in _cpuinfo() if line.lower().startswith(("flags", "features"))]
+    flags = listed[0].split(":")[1].split() if listed else []
+    return [flag for flag in CPU_FLAGS if flag in flags]
+
+
+def _cpuinfo() -> list[str]:
     info = Path("/proc/cpuinfo")  # on Linux, where platform.processor() is empty
-    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    return info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+
+
+def _cpu() -> str:
+    lines = _cpuinfo()
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
     return names[0] if names else platform.machine()
 

@@ -11,6 +11,7 @@ from typing import Annotated
 import typer
 
 from sqzb import __version__, console
+from sqzb.cli.bench import bench
 from sqzb.cli.doctor import doctor
 from sqzb.cli.embed import embed
 from sqzb.cli.evaluate import evaluate
@@ -80,6 +81,7 @@ _ADDED: list[tuple[str, Callable[..., None], str, type[Command], str]] = [
     ("watch", watch, LOOK, Command, "runs/phase1"),
     ("report", report, LOOK, Command, "runs/phase1 runs/phase2 --output report.html"),
     ("compare", compare, LOOK, Command, "runs/mrpc runs/mrpc_lr2e-5"),
+    ("bench", bench, LOOK, Command, "runs/reviews --against bert-base --json bench.json"),
     ("doctor", doctor, LOOK, Command, "--json machine.json"),
     ("predict", predict, USE, Command, "runs/reviews --file new.csv --output out.csv"),
     ("embed", embed, USE, Command, "runs/phase2_512 --file new.csv --output vectors.npy"),

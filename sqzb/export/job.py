@@ -118,6 +118,23 @@ def export(wanted: Wanted) -> ExportRecord:
     return record
 
 
+def write_unchecked(wanted: Wanted) -> None:
+    """Write an export into an empty folder for a measurement: unchecked, and without a README.
+
+    wanted: its `head` is one of the model.
+
+    Raises:
+        UserError: the model cannot be used, or its format is not installed.
+    """
+    versions = check_installed(wanted.format, writing=True)
+    folder = _squeezebert(wanted.source)
+    head = wanted.head or _own_head(folder)
+    model, tokenizer = _open(folder, head)
+    record = _record(wanted, folder, head, model, versions)
+    _write(wanted.output, record, model, tokenizer)
+    write_record(wanted.output, record)
+
+
 def _squeezebert(source: str) -> ModelFolder:
     """Return the folder of a SqueezeBERT.
 
