@@ -34,7 +34,8 @@ from sqzb.bench.race import Spread, race
 from sqzb.bench.report import parser, write_report
 from sqzb.corpus.sources import documents, units
 from sqzb.recipe import CorpusRecipe, Source, Vocabulary
-from sqzb.tokenizer import CONTINUATION, LONGEST_WORD, UNK, load_tokenizer
+from sqzb.tokenizer import CONTINUATION, UNK, load_tokenizer
+from sqzb.words import LONGEST_WORD
 
 PROJECTED = 25e9  # bytes of English Wikipedia and BookCorpus
 BERT_SHARE = 50

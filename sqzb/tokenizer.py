@@ -1,15 +1,11 @@
 """BERT's WordPiece tokenizers: trained, loaded from the usual files, saved for other tools."""
 
 import json
-import re
-from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence, Set
-from itertools import accumulate
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, NamedTuple, TextIO
+from typing import Any, NamedTuple
 
-import numpy as np
 from tokenizers import (
     Regex,
     Tokenizer,
@@ -23,25 +19,18 @@ from tokenizers import (
 
 from sqzb.errors import UserError
 from sqzb.files import whole_file, write_json
+from sqzb.words import (
+    LONGEST_WORD,
+    distinct_words,
+    has_long_words,
+    keep_lines,
+    lines_without,
+    rare_characters,
+)
 
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
-# Number of distinct characters in a vocabulary: a twentieth of its tokens, within these bounds.
-# BERT's own vocabulary has 1,000. Where these cover less than COVERED of the text's characters, as
-# in Chinese or Korean, the alphabet grows until they do (SentencePiece's character_coverage), or
-# until it fills ALPHABET_SHARE of the vocabulary.
-ALPHABET = (100, 1000)
-COVERED = 0.9995
-ALPHABET_SHARE = 0.75
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
-LONGEST_WORD = 100  # characters; a longer word is [UNK]
-# Share of the characters in longer words from which a new tokenizer divides such words. Scripts
-# without spaces between words, such as Thai, have it; other texts keep BERT's rule.
-LONG_WORDS = 0.001
-# Total length of the distinct words that a vocabulary is trained on; the library takes about 150
-# bytes a character. English text has few distinct words, but a script without spaces has nearly as
-# many characters in distinct words as in the whole text.
-WORD_CHARACTERS = 4_000_000
 
 # Share of unknown tokens, or of characters in them, from which a warning is printed.
 MANY_UNKNOWN = 0.03
@@ -54,8 +43,6 @@ NORMALIZER = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 DIVIDES = "divides_long_words"  # a key of tokenizer_config.json; absent: false
-
-_LONG = re.compile(rf"(?<!\S)\S{{{LONGEST_WORD + 1},}}")
 
 
 class SpecialIds(NamedTuple):
@@ -127,98 +114,18 @@ def train_tokenizer(
     normalizer = normalizers.BertNormalizer(**settings)
     with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
         normalized = (normalizer.normalize_str(text) for text in texts)
-        rare = _beyond(vocab_size, _keep(normalized, kept))
-        words = _words(_without(rare, kept))
-        divides = _has_long_words(_without(rare, kept))
+        rare = rare_characters(vocab_size, keep_lines(normalized, kept))
+        words = distinct_words(lines_without(rare, kept))
+        divides = has_long_words(lines_without(rare, kept))
         # Each word once has the same characters as the text, a tenth of the work.
         blank = _bert(_wordpiece({}), settings, divides)
         tokens = _learn(words, 0, SPECIAL_TOKENS, blank).keys() - set(SPECIAL_TOKENS)
         in_order = sorted(tokens, key=lambda token: (token.startswith(CONTINUATION), token))
         texts = (
-            " ".join(filter(words.__contains__, text.split())) for text in _without(rare, kept)
+            " ".join(filter(words.__contains__, text.split())) for text in lines_without(rare, kept)
         )
         vocabulary = _learn(texts, vocab_size, [*SPECIAL_TOKENS, *in_order], blank)
     return _finish(_bert(_wordpiece(vocabulary), settings, divides))
-
-
-def _beyond(vocab_size: int, texts: Iterable[str]) -> str:
-    """Return all characters of the texts but white space and the alphabet of the vocabulary."""
-    counts: Counter[int] = Counter()
-    for text in texts:
-        points, n = np.unique(
-            np.frombuffer(text.encode("utf-32-le"), np.uint32), return_counts=True
-        )
-        counts.update(dict(zip(points.tolist(), n.tolist(), strict=True)))
-    ranked = sorted(
-        (p for p in counts if not chr(p).isspace()), key=lambda point: (-counts[point], point)
-    )
-    at_least, at_most = ALPHABET
-    usual = min(at_most, max(at_least, vocab_size // 20))
-    uncovered = sum(counts[point] for point in ranked) * (1 - COVERED)
-    uncovered -= sum(counts[point] for point in ranked[usual:])
-    entries = sum(map(_entries, ranked[:usual]))
-    size = usual
-    for point in ranked[usual:]:
-        entries += _entries(point)
-        if uncovered >= 0 or entries > vocab_size * ALPHABET_SHARE:
-            break
-        uncovered += counts[point]
-        size += 1
-    return "".join(map(chr, ranked[size:]))
-
-
-def _entries(point: int) -> int:
-    """Return the entries of a character: 1 where it is a word of its own, as Chinese, else 2."""
-    normalized = normalizers.BertNormalizer(lowercase=False).normalize_str(chr(point))
-    return 1 if normalized.startswith(" ") else 2
-
-
-def _has_long_words(texts: Iterable[str]) -> bool:
-    """Whether more than LONG_WORDS of the characters are in words that WordPiece does not read."""
-    split = pre_tokenizers.BertPreTokenizer().pre_tokenize_str
-    characters = in_long_words = 0
-    for text in texts:
-        for match in _LONG.finditer(text):
-            lengths = (end - start for _, (start, end) in split(match[0]))
-            in_long_words += sum(length for length in lengths if length > LONGEST_WORD)
-        characters += len(text)
-    return in_long_words > characters * LONG_WORDS
-
-
-def _without(rare: str, file: TextIO) -> Iterator[str]:
-    file.seek(0)
-    if not rare:
-        yield from file
-        return
-    unwanted = re.compile(f"[{re.escape(rare)}]")
-    for line in file:
-        yield unwanted.sub(" ", line)
-
-
-def _words(texts: Iterable[str]) -> Set[str]:
-    """Return the distinct words of the texts, of WORD_CHARACTERS characters in all at most.
-
-    When there are too many, the rarest words so far are dropped; if they occur again, their count
-    starts from zero (lossy counting).
-    """
-    counts: dict[str, int] = {}
-    characters = 0
-    for text in texts:
-        for match in re.finditer(r"\S+", text):
-            word = match[0]
-            times = counts[word] = counts.get(word, 0) + 1
-            characters += len(word) if times == 1 else 0
-            if characters > WORD_CHARACTERS:
-                counts = _commonest(counts, WORD_CHARACTERS // 2)
-                characters = sum(map(len, counts))
-    return counts.keys()
-
-
-def _commonest(counts: dict[str, int], characters: int) -> dict[str, int]:
-    """Return the most common words, of `characters` characters in all at most; ties keep order."""
-    ranked = sorted(counts, key=lambda word: -counts[word])
-    ends = accumulate(map(len, ranked))
-    return {word: counts[word] for word, end in zip(ranked, ends, strict=True) if end <= characters}
 
 
 def _learn(
@@ -238,12 +145,6 @@ def _learn(
     tokenizer.train_from_iterator(texts, trainer)
     vocabulary: dict[str, int] = tokenizer.get_vocab()
     return vocabulary
-
-
-def _keep(texts: Iterable[str], file: TextIO) -> Iterator[str]:
-    for text in texts:
-        file.write(text + "\n")
-        yield text
 
 
 def load_tokenizer(path: Path, lowercase: bool | None = None) -> Tokenizer:

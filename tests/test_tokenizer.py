@@ -19,6 +19,7 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
 from sqzb import tokenizer as tokenizer_module
+from sqzb import words as words_module
 from sqzb.errors import UserError
 from sqzb.tokenizer import (
     SPECIAL_TOKENS,
@@ -456,16 +457,16 @@ def test_the_alphabet_grows_with_the_script(first: str, letters: int) -> None:
 def test_an_alphabet_is_as_small_as_its_coverage_allows(counts: list[int], size: int) -> None:
     characters = [chr(0xAC00 + n) for n in range(len(counts))]
     text = "".join(character * n for character, n in zip(characters, counts, strict=True))
-    beyond = tokenizer_module._beyond(size, [text])
+    beyond = words_module.rare_characters(size, [text])
     kept = len(counts) - len(beyond)
     ranked = sorted(counts, reverse=True)
     assert sum(text.count(character) for character in beyond) == sum(ranked[kept:])
     if kept > 100:  # not one more than needed
-        assert sum(ranked[kept - 1 :]) > (1 - tokenizer_module.COVERED) * sum(counts)
-        assert 2 * kept <= max(size * tokenizer_module.ALPHABET_SHARE, 200)
+        assert sum(ranked[kept - 1 :]) > (1 - words_module.COVERED) * sum(counts)
+        assert 2 * kept <= max(size * words_module.ALPHABET_SHARE, 200)
     elif len(counts) > 100:
-        full = size * tokenizer_module.ALPHABET_SHARE < 2 * 101
-        assert full or sum(ranked[100:]) <= (1 - tokenizer_module.COVERED) * sum(counts)
+        full = size * words_module.ALPHABET_SHARE < 2 * 101
+        assert full or sum(ranked[100:]) <= (1 - words_module.COVERED) * sum(counts)
 
 
 def test_words_of_a_script_without_spaces_are_divided_and_not_unknown() -> None:
@@ -495,7 +496,7 @@ def test_accents_are_kept_where_it_is_asked() -> None:
 def test_words_without_number_neither_fill_the_memory_nor_hide_the_common_ones(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], new_first: bool
 ) -> None:
-    monkeypatch.setattr(tokenizer_module, "WORD_CHARACTERS", 600)
+    monkeypatch.setattr(words_module, "WORD_CHARACTERS", 600)
     taken: list[list[str]] = []
     learn = tokenizer_module._learn
 
@@ -518,6 +519,6 @@ def test_words_without_number_neither_fill_the_memory_nor_hide_the_common_ones(
 
 
 def test_a_vocabulary_is_learnt_where_no_word_comes_twice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tokenizer_module, "WORD_CHARACTERS", 1000)
+    monkeypatch.setattr(words_module, "WORD_CHARACTERS", 1000)
     words = [f"{n:b}".zfill(20) for n in range(51)]  # one word too many
     assert train_tokenizer([" ".join(words)], 50, lowercase=True).get_vocab_size() == 50
