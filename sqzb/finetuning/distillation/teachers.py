@@ -185,7 +185,8 @@ def _plan_text(
         f"set): alpha {distillation.alpha:g}{temperature}"
     )
     extra = " and ".join(f"{count:,} {origin}" for origin, count in extra_examples.items() if count)
-    return plan + (f"\nand {extra} examples with its labels, in each epoch" if extra else "")
+    noun = "example" if sum(extra_examples.values()) == 1 else "examples"
+    return plan + (f"\nand {extra} {noun} with its labels, in each epoch" if extra else "")
 
 
 def _logits_of(

@@ -651,3 +651,16 @@ def test_killed_it_goes_on_and_two_processes_share_the_work(
     weights = load_file(tmp_path / "killed" / "final" / "model.safetensors")
     for name, tensor in load_file(whole / "final" / "model.safetensors").items():
         assert_close(weights[name], tensor, rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("extra", "words"),
+    [
+        ({"unlabelled": 1, "augmented": 0}, "and 1 unlabelled example with"),
+        ({"unlabelled": 1, "augmented": 2}, "and 1 unlabelled and 2 augmented examples with"),
+        ({"unlabelled": 1_200, "augmented": 0}, "and 1,200 unlabelled examples with"),
+    ],
+)
+def test_the_plan_counts_further_examples(extra: dict[str, int], words: str) -> None:
+    settings = FinetuneRecipe().distillation
+    assert words in distillation._plan_text(settings, MRPC.kind, {}, extra)
