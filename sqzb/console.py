@@ -7,7 +7,6 @@ import codecs
 import errno
 import json
 import os
-import re
 import signal
 import sys
 import time
@@ -19,19 +18,16 @@ from typing import IO, Any
 from rich.cells import cell_len, set_cell_size
 from rich.console import Console, ConsoleOptions
 from rich.filesize import decimal
-from rich.live import Live
-from rich.panel import Panel
-from rich.table import Table
 from rich.text import Text
+
+from sqzb.plain_text import visible as visible
+from sqzb.plain_text import wrapped
 
 PLAIN_SECONDS = 30.0
 REFRESHES = 8  # of a terminal's bar in a second
 ELLIPSIS = "\u2026"
 TITLE_WIDTH, LEAST_BAR, MOST_BAR = 12, 10, 40  # columns
 
-# Control characters but the line end, and characters that reorder or break a line of a terminal, or
-# that no encoding has.
-_CONTROL = re.compile("[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 _ESCAPED = "sqzb.escaped"  # handler of characters that an encoding lacks
 
 
@@ -77,7 +73,7 @@ class _Stream:
 
 
 class PlainConsole(Console):
-    """A console for plain text."""
+    """A console for plain text, whose lines end between words on a terminal."""
 
     def __init__(self, file: Any, **options: Any) -> None:
         # Names of columns, labels and files may hold square brackets and colons.
@@ -86,9 +82,18 @@ class PlainConsole(Console):
         )
 
     def print(self, *objects: Any, **options: Any) -> None:
-        """Print as rich does; control characters of strings are shown, not obeyed."""
-        shown = (visible(part) if isinstance(part, str) else part for part in objects)
+        """Print as rich does; control characters of strings are shown, not obeyed.
+
+        soft_wrap: given for text to be copied, whose lines only the terminal divides.
+        """
+        wraps = "soft_wrap" not in options
+        shown = (self.shown(part, wraps) if isinstance(part, str) else part for part in objects)
         super().print(*shown, **options)
+
+    def shown(self, text: str, wraps: bool = True) -> str:
+        """Return text as it is printed. wraps: whether its lines end between words."""
+        text = visible(text)
+        return wrapped(text, self.width) if wraps and self.is_terminal else text
 
 
 out, err = PlainConsole(_Stream("stdout")), PlainConsole(_Stream("stderr"))
@@ -100,6 +105,7 @@ class Bar:
     """Progress towards `total`, moved by `advance` and `to`.
 
     title: name of the work.
+    total: 0 where it is unknown; then the bar has the time since its start.
     done: units that are finished at the start.
     unit: formats a count.
     live: whether a terminal shows the bar; otherwise a line is printed every PLAIN_SECONDS.
@@ -131,9 +137,11 @@ class Bar:
 
     def _items(self) -> list[str]:
         """Return what the bar says behind its title, the most important first."""
-        share = [f"{self._done / self._total:.0%}"] if self._total else []
+        if not self._total:  # how much is left is unknown
+            return [duration(time.monotonic() - self._started), *self._texts]
+        share = f"{self._done / self._total:.0%}"
         count = f"{self._unit(self._done)}/{self._unit(self._total)}"
-        return [*share, count, f"{self._left()} left", *self._texts]
+        return [share, count, f"{self._left()} left", *self._texts]
 
     def _left(self) -> str:
         moved, missing = self._done - self._first, self._total - self._done
@@ -178,6 +186,8 @@ def bar(
     if not show or not out.is_terminal:
         yield (Bar if show else _Silent)(title, total, done, unit, False)
         return
+    from rich.live import Live  # here, as Table below: `sqzb --help` needs neither
+
     drawn = Bar(title, total, done, unit, True)
     with Live(drawn, console=out, refresh_per_second=REFRESHES):
         yield drawn
@@ -205,6 +215,8 @@ def picture(draw: Draw) -> Iterator[Callable[[], None]]:
     Without a terminal, a picture is printed every 30 seconds, and one at the end.
     """
     if out.is_terminal:
+        from rich.live import Live
+
         with Live(_Picture(draw), console=out, auto_refresh=False) as live:
             yield live.refresh
         return
@@ -238,6 +250,8 @@ class _Silent(Bar):
 
 def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     """Print a table: the first column left-aligned, the others right-aligned."""
+    from rich.table import Table
+
     drawn = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
     for index, name in enumerate(header):
         drawn.add_column(Text(visible(name)), justify="right" if index else "left")
@@ -248,39 +262,19 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
 
 def facts(rows: Sequence[tuple[str, str]]) -> None:
     """Print names with their facts, which wrap at words."""
-    out.print(_grid(rows))
+    from rich.table import Table
 
-
-def panel(title: str, rows: Sequence[tuple[str, str]]) -> None:
-    """Print names with their facts in a frame."""
-    out.print(Panel(_grid(rows), title=title, title_align="left", border_style="dim"))
-
-
-def _grid(rows: Sequence[tuple[str, str]]) -> Table:
     drawn = Table.grid(padding=(0, 2, 0, 0))
     drawn.add_column(style="bold", no_wrap=True)
     drawn.add_column()
     for name, fact in rows:
         drawn.add_row(Text(visible(name)), Text(visible(fact)))
-    return drawn
+    out.print(drawn)
 
 
 def next_commands(commands: Iterable[str]) -> None:
     """Print commands to type next, a line each, which can be copied as they are."""
-    out.print("\n".join(["Next:", *(f"  {command}" for command in commands)]))
-
-
-def visible(text: str) -> str:
-    r"""Return text with escapes such as \x1b for control characters, which a terminal obeys.
-
-    Text that is JSON stays JSON with the same value.
-    """
-    return _CONTROL.sub(_escape, text)
-
-
-def _escape(match: re.Match[str]) -> str:
-    number = ord(match[0])
-    return f"\\x{number:02x}" if number < 0x7F else f"\\u{number:04x}"
+    out.print("\n".join(["Next:", *(f"  {command}" for command in commands)]), soft_wrap=True)
 
 
 def styled(*parts: str | tuple[str, str]) -> Text:
@@ -315,12 +309,17 @@ def _one_line(text: str) -> str:
 
 def error(message: str) -> None:
     """Print an error on standard error."""
-    err.print(styled(("error: ", "bold red"), message))
+    _tell("error:", "bold red", message)
 
 
 def warn(message: str) -> None:
     """Print a warning on standard error."""
-    err.print(styled(("warning: ", "bold yellow"), message))
+    _tell("warning:", "bold yellow", message)
+
+
+def _tell(kind: str, style: str, message: str) -> None:
+    text = err.shown(f"{kind} {message}")
+    err.print(styled((kind, style), text.removeprefix(kind)))
 
 
 def prepare_streams() -> None:

@@ -21,8 +21,14 @@ from sqzb.cli.commands import SPINS, _exit_code
 from sqzb.cli.options import PATHS
 from sqzb.errors import UserError
 
-HEAVY = ("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow", "transformers")
-SLOW = {"rich.markdown", "rich.traceback", "rich.syntax", "importlib.metadata", "pydantic", "yaml"}
+HEAVY = (
+    *("torch", "numpy", "accelerate", "datasets", "tokenizers", "pyarrow", "transformers"),
+    *("safetensors", "huggingface_hub", "matplotlib", "ray", "sentencex", "torch_optimizer"),
+)
+SLOW = {
+    *("rich.markdown", "rich.traceback", "rich.syntax", "importlib.metadata", "pydantic", "yaml"),
+    *("rich.live", "rich.panel", "rich.table", "rich._emoji_codes", "asyncio", "logging"),
+}
 
 
 def run(*arguments: str) -> subprocess.CompletedProcess[str]:
@@ -95,6 +101,21 @@ def commands(path: str = "", command: Any = None) -> Iterator[str]:
     yield path
     for name, inner in getattr(command or typer.main.get_command(app), "commands", {}).items():
         yield from commands(f"{path} {name}".strip(), inner)
+
+
+@pytest.mark.parametrize("width", [1, 30, 80, 120])
+@pytest.mark.parametrize("encoding", ["utf-8", "ascii"])
+def test_help_is_as_wide_as_the_terminal(
+    width: int, encoding: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", str(width))
+    shown = CliRunner(charset=encoding).invoke(app, ["--help"]).stdout
+    framed = [line for line in shown.splitlines() if line[:1] in set("╭│╰+|")]
+    assert len(framed) > 20 and shown.isascii() == (encoding == "ascii")
+    widths = {len(line) for line in framed}
+    assert widths == {width} if width >= 80 else max(widths) < 50
+    for word in ("pretrain", "Train", "model", "on", "prepared", "corpus."):
+        assert word in shown
 
 
 @pytest.mark.parametrize("command", commands())

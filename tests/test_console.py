@@ -112,6 +112,14 @@ def test_without_a_move_the_time_left_is_unknown(screen: Screen) -> None:
     assert screen.unstamped() == ["Reading  40%  4/10  unknown time left"] * 2
 
 
+def test_without_a_total_the_bar_has_the_time_since_its_start(screen: Screen) -> None:
+    with console.bar("Merging", 0) as bar:
+        for _ in range(3):
+            screen.now += 25
+            bar.to(0, "of 12")
+    assert screen.unstamped() == ["Merging  50 s  of 12"]
+
+
 def test_the_end_is_said_once(screen: Screen) -> None:
     with console.bar("Reading", 3) as bar:
         for done in (2, 3, 3, 3):

@@ -11,7 +11,7 @@ from packaging.requirements import Requirement
 ROOT = Path(__file__).parents[1]
 # A module may import from rooms below its own; rooms on one floor do not know each other.
 FLOORS: list[set[str]] = [
-    {"errors"},
+    {"errors", "plain_text"},
     {"files", "folders", "draws", "console", "encodings", "words"},
     {"hub"},
     {"data"},
