@@ -1,7 +1,8 @@
 """BERT's WordPiece tokenizers: trained, loaded from the usual files, saved for other tools."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 from tempfile import TemporaryFile
 from typing import Any, NamedTuple
@@ -17,6 +18,7 @@ from tokenizers import (
     trainers,
 )
 
+from sqzb import console
 from sqzb.errors import UserError
 from sqzb.files import whole_file, write_json
 from sqzb.words import (
@@ -31,6 +33,7 @@ from sqzb.words import (
 PAD, UNK, CLS, SEP, MASK = SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]")
 CONTINUATION = "##"
 TOKENIZER_FILES = ("tokenizer.json", "vocab.txt", "tokenizer_config.json")
+PASSES = 3  # over a vocabulary's text, after it has been read
 
 # Share of unknown tokens, or of characters in them, from which a warning is printed.
 MANY_UNKNOWN = 0.03
@@ -89,11 +92,16 @@ def strips_accents(tokenizer: Tokenizer) -> bool:
 
 
 def train_tokenizer(
-    texts: Iterable[str], vocab_size: int, lowercase: bool, strip_accents: bool | None = None
+    texts: Iterable[str],
+    vocab_size: int,
+    lowercase: bool,
+    strip_accents: bool | None = None,
+    show: bool = False,
 ) -> Tokenizer:
     """Train a WordPiece vocabulary; equal texts give equal vocabularies.
 
     strip_accents: whether to remove all marks above, below and beside letters; None: as lowercase.
+    show: whether to show the progress of the passes over the text, once it has been read.
 
     Characters beyond the most common ones (ALPHABET) become [UNK]: otherwise each character of many
     rare scripts would take two entries of the vocabulary. In a text of words that WordPiece is too
@@ -112,20 +120,48 @@ def train_tokenizer(
     if strip_accents is not None:
         settings["strip_accents"] = strip_accents
     normalizer = normalizers.BertNormalizer(**settings)
-    with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept:
+    with TemporaryFile("w+", encoding="utf-8", newline="\n") as kept, ExitStack() as shown:
         normalized = (normalizer.normalize_str(text) for text in texts)
         rare = rare_characters(vocab_size, keep_lines(normalized, kept))
-        words = distinct_words(lines_without(rare, kept))
-        divides = has_long_words(lines_without(rare, kept))
+        characters = sum(map(len, lines_without("", kept)))
+        bar = shown.enter_context(
+            console.bar("Counting words", PASSES * characters, show=show, unit=_of_a_pass)
+        )
+        words = distinct_words(_passed(lines_without(rare, kept), bar))
+        divides = has_long_words(_passed(lines_without(rare, kept), bar))
         # Each word once has the same characters as the text, a tenth of the work.
         blank = _bert(_wordpiece({}), settings, divides)
         tokens = _learn(words, 0, SPECIAL_TOKENS, blank).keys() - set(SPECIAL_TOKENS)
         in_order = sorted(tokens, key=lambda token: (token.startswith(CONTINUATION), token))
-        texts = (
-            " ".join(filter(words.__contains__, text.split())) for text in lines_without(rare, kept)
+        of_words = (
+            " ".join(filter(words.__contains__, text.split()))
+            for text in _passed(lines_without(rare, kept), bar)
         )
-        vocabulary = _learn(texts, vocab_size, [*SPECIAL_TOKENS, *in_order], blank)
+        counted = _then_merging(of_words, shown, show)
+        vocabulary = _learn(counted, vocab_size, [*SPECIAL_TOKENS, *in_order], blank)
     return _finish(_bert(_wordpiece(vocabulary), settings, divides))
+
+
+def _of_a_pass(characters: int) -> str:
+    """Return characters of all passes as those of one pass, such as 12.3 M."""
+    return f"{characters / PASSES / 1e6:,.1f} M"
+
+
+def _passed(texts: Iterable[str], bar: console.Bar) -> Iterator[str]:
+    """Yield the texts, and move the bar behind each."""
+    for text in texts:
+        yield text
+        bar.advance(len(text))
+
+
+def _then_merging(texts: Iterable[str], shown: ExitStack, show: bool) -> Iterator[str]:
+    """Yield the texts, then show the merges in place of the bar, until `shown` is closed.
+
+    The tokenizers library merges once it has all texts, and reports no progress of the merges.
+    """
+    yield from texts
+    shown.close()
+    shown.enter_context(console.bar("Merging pieces", 0, show=show))
 
 
 def _learn(

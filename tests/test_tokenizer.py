@@ -5,10 +5,13 @@ do.
 import json
 import os
 import random
+import re
 import subprocess
 import sys
+import time
 import unicodedata
 from collections.abc import Callable, Iterable
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from sqzb import console
 from sqzb import tokenizer as tokenizer_module
 from sqzb import words as words_module
 from sqzb.errors import UserError
@@ -522,3 +526,28 @@ def test_a_vocabulary_is_learnt_where_no_word_comes_twice(monkeypatch: pytest.Mo
     monkeypatch.setattr(words_module, "WORD_CHARACTERS", 1000)
     words = [f"{n:b}".zfill(20) for n in range(51)]  # one word too many
     assert train_tokenizer([" ".join(words)], 50, lowercase=True).get_vocab_size() == 50
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_learning_shows_the_passes_then_the_merges(
+    monkeypatch: pytest.MonkeyPatch, terminal: bool
+) -> None:
+    """The merges have no end that is known, so they have a time and no percent."""
+    written = StringIO()
+    screen = console.PlainConsole(written, force_terminal=terminal, width=80)
+    monkeypatch.setattr(console, "out", screen)
+    learn = tokenizer_module._learn
+
+    def refreshed(*arguments: Any) -> dict[str, int]:
+        learnt = learn(*arguments)
+        time.sleep(0.3 if terminal else 0)  # two refreshes
+        return learnt
+
+    monkeypatch.setattr(tokenizer_module, "_learn", refreshed)
+    shown = train_tokenizer(iter(TEXTS), 150, lowercase=True, show=True)
+    assert shown.to_str() == train_tokenizer(TEXTS, 150, lowercase=True).to_str()
+    lines = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", written.getvalue())
+    assert re.search(r"Counting words .*100%  0\.0 M/0\.0 M  0 s left", lines)
+    merging = re.findall(r"Merging pieces[^\r\n]*", lines)
+    assert bool(merging) == terminal
+    assert all(re.match(r"Merging pieces  \d+ s", line) and "%" not in line for line in merging)

@@ -161,6 +161,7 @@ def _shards(
     tasks = [(folder, recipe, number, work[number]) for number in left]
     unfinished = set(left)
     with console.bar("Preparing", progress.total, progress.done, unit=console.size) as bar:
+        bar.to(progress.done, *progress.texts())  # the speed counts from here
         check_bad(*progress.unreadable(), recipe)
         for result in run(write_unit, tasks):
             # While waiting, look at all units: any of them may have new shards.

@@ -27,7 +27,7 @@ def vocabulary_of(folder: Path, recipe: CorpusRecipe, work: list[Unit]) -> Token
         console.out.print(f"Training a vocabulary of {vocabulary.size:,} WordPieces.")
         sample = _sample(recipe, work)
         tokenizer = train_tokenizer(
-            sample, vocabulary.size, vocabulary.lowercase, vocabulary.strip_accents
+            sample, vocabulary.size, vocabulary.lowercase, vocabulary.strip_accents, show=True
         )
     save_tokenizer(tokenizer, folder, max(recipe.sequence_lengths))
     return tokenizer
@@ -37,15 +37,26 @@ def _sample(recipe: CorpusRecipe, work: list[Unit]) -> Iterator[str]:
     """Yield cleaned text from the start of each unit, in random order, the same amount of each."""
     order = Permutation(len(work), recipe.seed)[range(len(work))]
     share = math.ceil(recipe.vocabulary.sample_characters / len(work))
-    with console.bar("Reading a sample", len(work)) as bar:
-        for index in order:
+    characters = 0
+
+    def whole_units(done: int) -> str:
+        return f"{done // share:,}"
+
+    with console.bar("Reading a sample", len(work) * share, unit=whole_units) as bar:
+        for number, index in enumerate(order):
             left = share
             for text in _cleaned(recipe, work[index]):
                 yield text[:left]
+                characters += min(left, len(text))
                 left -= len(text)
+                bar.to(number * share + min(share, share - left), _millions(characters))
                 if left <= 0:
                     break
-            bar.advance()
+            bar.to((number + 1) * share)  # a unit may have less text than its share
+
+
+def _millions(characters: int) -> str:
+    return f"{characters / 1e6:,.1f} million characters"
 
 
 def _cleaned(recipe: CorpusRecipe, unit: Unit) -> Iterator[str]:

@@ -17,6 +17,7 @@ import pyarrow.parquet as pq
 import pytest
 
 from builds import at, split_tokens, stops, texts_of
+from sqzb import console
 from sqzb.corpus import build as build_module
 from sqzb.corpus import claim as claim_module
 from sqzb.corpus import shards, sources, tables
@@ -90,6 +91,30 @@ def test_a_vocabularys_sample_is_of_every_unit_and_no_more_is_read_than_it_takes
         assert set(read) == set(map(str, work)) and len(read) < 2 * len(found)
         assert found == sample(each * len(work), 0) != sample(each * len(work), 1)
     assert len(sample(10**9, 0)) > 200  # less text than is asked for: all of it
+
+
+@pytest.mark.parametrize("characters", [10, 30_000, 10**9])
+def test_the_reading_of_a_sample_has_a_bar_that_moves_within_a_unit(
+    characters: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, write_prose: WriteProse
+) -> None:
+    for number in range(3):
+        write_prose(tmp_path / f"{number}.jsonl", 50, number)
+    source = Source(path=str(tmp_path))
+    recipe = CorpusRecipe(
+        sources={"a": source}, vocabulary=Vocabulary(sample_characters=characters)
+    )
+    work = list(units("a", source))
+    shares: list[float] = []
+
+    class Noted(console.Bar):
+        def to(self, done: int, *texts: str) -> None:
+            shares.append(done / self._total)
+            super().to(done, *texts)
+
+    monkeypatch.setattr(console, "Bar", Noted)
+    texts = list(vocabulary_module._sample(recipe, work))
+    assert shares == sorted(shares) and shares[-1] == 1
+    assert len(set(shares)) >= min(len(texts), len(work))
 
 
 @pytest.mark.parametrize(
