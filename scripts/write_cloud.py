@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from sqzb.plan.hardware import Machine, Price, devices
-from sqzb.plan.report import time_text
+from sqzb.plan.report import kind_of_speed, time_text
 from sqzb.plan.workloads import Planned, of_finetuning, of_pretraining
 from sqzb.recipe import PretrainRecipe, SweepRecipe, load_recipe
 
@@ -60,7 +60,7 @@ def table() -> str:
             is_pretraining = name.startswith("phase")
             if machine.number > 1 and not is_pretraining:  # one run of a finetuning is on one GPU
                 continue
-            seconds, measured = planned.workload.seconds(machine)
+            seconds, _ = planned.workload.seconds(machine)
             cost = seconds / 3600 * machine.number * price.hour
             cells = (
                 name,
@@ -68,7 +68,7 @@ def table() -> str:
                 str(machine),
                 time_text(seconds),
                 f"{cost:,.0f}" if cost >= 1 else "under 1",
-                "measured" if measured else "estimate",
+                kind_of_speed(planned.workload, machine),
                 str(price.date),
             )
             lines.append(f"| {' | '.join(cells)} |")

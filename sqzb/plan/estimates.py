@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.costs import TRAINING, Cost, costs, total
-from sqzb.plan.hardware import Machine, Measured, speed
+from sqzb.plan.hardware import FULL_STEP, LEAST_STEP, Machine, Measured, speed
 
 WEIGHT, GRADIENT, MOMENT = 4, 4, 4  # bytes of a number in fp32
 REST_OF_CHECKPOINT = 2**21  # bytes of vocabulary, recipe and state
@@ -109,13 +109,21 @@ class Workload(NamedTuple):
     def seconds(self, machine: Machine) -> tuple[float, Measured | None]:
         """Return the time of all steps on a machine, and the measurement behind it, if any.
 
-        Several devices are expected to be as many times as fast as one.
+        Several devices are expected to be as many times as fast as one. The time of small steps is
+        rough, and no measurement is of them.
         """
         flops = self.flops / self.positions
         positions, measured = speed(
             machine.device, self.length, self.precision, flops, self.is_usual
         )
-        return self.positions / positions / machine.number, measured
+        seconds = self.positions / positions / machine.number
+        if not self.has_small_steps(machine):
+            return seconds, measured
+        return max(seconds, self.steps * LEAST_STEP * self.is_usual), None
+
+    def has_small_steps(self, machine: Machine) -> bool:
+        """Whether a device has so little to compute in a step that it waits between operations."""
+        return self.batch * self.length < FULL_STEP * machine.number
 
     def activations(self, micro_batch: int, fused: bool = False) -> int:
         """Return the bytes that a forward of a micro-batch keeps for its backward.

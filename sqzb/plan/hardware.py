@@ -14,6 +14,12 @@ from sqzb.errors import UserError
 # Share of the peak that a device without a measurement is assumed to reach, by precision. In bf16
 # it is about the H200's at both lengths; the share in fp32 is an assumption without a measurement.
 EXPECTED_SHARE = {"bf16": 0.25, "fp32": 0.5}
+# Positions of a device in a step from which measured speeds and the shares hold: 512 x 128 reached
+# 94 % of the H200's speed in phase 1 (docs/laboratory.md). A smaller step waits for its launches.
+FULL_STEP = 2**16
+# Seconds that a step of the usual model takes at least: 16 sequences on an H200 with CUDA graphs
+# (docs/laboratory.md).
+LEAST_STEP = 0.0045
 
 
 class _Row(BaseModel):

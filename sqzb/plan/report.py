@@ -5,7 +5,7 @@ from typing import Any
 
 from sqzb import console
 from sqzb.plan.estimates import USUAL, Workload, is_fused
-from sqzb.plan.hardware import Machine
+from sqzb.plan.hardware import LEAST_STEP, Machine
 from sqzb.plan.workloads import Planned
 
 YEAR = 365 * 24 * 3600
@@ -19,7 +19,7 @@ def print_plan(planned: Planned, machines: Sequence[Machine], price: float | Non
     """
     console.facts(rows_of(planned))
     print_machines(planned.workload, machines, price)
-    for note in planned.notes:
+    for note in [*planned.notes, *_notes(planned.workload, machines)]:
         console.out.print(note)
     for warning in [*planned.warnings, *_warnings(planned.workload, machines)]:
         console.warn(warning)
@@ -61,7 +61,7 @@ def print_machines(planned: Workload, machines: Sequence[Machine], price: float 
         micro_batch = work.fitting(machine)
         memory = sum(work.memory(micro_batch, is_fused(machine)).values())
         accumulation = -(-work.batch // (micro_batch * machine.number))
-        seconds, measured = work.seconds(machine)
+        seconds, _ = work.seconds(machine)
         rows.append(
             (
                 str(machine),
@@ -69,13 +69,20 @@ def print_machines(planned: Workload, machines: Sequence[Machine], price: float 
                 console.size(memory),
                 time_text(seconds),
                 _money(machine, seconds, price),
-                "measured" if measured else "estimate",
+                kind_of_speed(work, machine),
             )
         )
     header = ("hardware", "batch", "memory", "time", "US dollars", "speed")
     console.table(
         "Micro-batch x accumulation, per device; time and money of all steps", header, rows
     )
+
+
+def kind_of_speed(work: Workload, machine: Machine) -> str:
+    """Return how far the time on a machine is to be trusted: measured, estimate or rough."""
+    if work.has_small_steps(machine):
+        return "rough"
+    return "measured" if work.seconds(machine)[1] else "estimate"
 
 
 def as_json(planned: Planned, machines: Sequence[Machine], price: float | None) -> dict[str, Any]:
@@ -149,6 +156,18 @@ def rows_on(work: Workload, machine: Machine) -> Rows:
             )
         )
     return rows
+
+
+def _notes(planned: Workload, machines: Sequence[Machine]) -> list[str]:
+    """Return a sentence about times that are rough."""
+    if not any(planned.on(machine).has_small_steps(machine) for machine in machines):
+        return []
+    return [
+        f"Rough times: in a step of {planned.batch * planned.length:,} positions, a GPU waits between "
+        "operations and reaches a small share of its peak, so the run may take several times as "
+        f"long. A step counts as {1000 * LEAST_STEP:g} ms at least, as measured on an H200 "
+        "(docs/laboratory.md). Start, evaluations and checkpoints come on top."
+    ]
 
 
 def _warnings(planned: Workload, machines: Sequence[Machine]) -> list[str]:

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.layers import GroupedLinear
 from sqzb.plan.estimates import Workload, matrix_parameters
-from sqzb.plan.hardware import Machine, devices, machine
+from sqzb.plan.hardware import FULL_STEP, LEAST_STEP, Machine, devices, machine
 from sqzb.plan.workloads import of_pretraining
 from sqzb.recipe import Optimizer, PretrainRecipe, load_recipe
 from sqzb.training import checkpoints
@@ -160,8 +160,30 @@ def test_the_largest_batches_are_those_that_an_h200_took() -> None:
 
 
 def test_more_devices_take_less_time() -> None:
-    work = workload(SqueezeBertConfig(), 128, "bf16")
+    work = workload(SqueezeBertConfig(), 128, "bf16")._replace(batch=8192)
     one, measured = work.seconds(machine("H200"))
     eight, _ = work.seconds(machine("8x h200"))
     assert eight == one / 8 and measured is not None
     assert one == work.positions / measured.positions
+
+
+@given(
+    batch=st.integers(1, 2048),
+    length=st.sampled_from([32, 128, 512]),
+    precision=st.sampled_from(["fp32", "bf16"]),
+    name=st.sampled_from([device.name for device in devices()]),
+    number=st.integers(1, 8),
+)
+def test_no_measurement_stands_for_small_steps(
+    batch: int, length: int, precision: str, name: str, number: int
+) -> None:
+    """A finetuning by 16 cannot have the speed of pretraining by 8,192."""
+    work = workload(SqueezeBertConfig(), length, precision)._replace(batch=batch)
+    on = machine(f"{number}x {name}")
+    seconds, measured = work.seconds(on)
+    per_device = batch * length / number
+    assert work.has_small_steps(on) == (per_device < FULL_STEP)
+    if work.has_small_steps(on):
+        assert measured is None and seconds >= work.steps * LEAST_STEP
+    small_model = work._replace(config=SqueezeBertConfig(num_hidden_layers=2))
+    assert small_model.seconds(on)[0] < seconds

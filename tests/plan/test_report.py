@@ -48,6 +48,17 @@ def test_a_finetuning_needs_its_number_of_examples() -> None:
     assert "--examples N" in plan("own_data", code=2)
 
 
+def test_the_times_of_a_finetuning_are_called_rough(tmp_path: Path) -> None:
+    """The speed of pretraining was measured with 8,192 sequences, and this has 16."""
+    output = tmp_path / "plan.json"
+    glue = ["glue", "--examples", "3668", "--hardware", "H200", "precision=bf16"]
+    text = plan(*glue, "--json", str(output))
+    assert "in a step of 2,048 positions" in text and "measured on 2026" not in text
+    on = json.loads(output.read_text())["hardware"]["1x H200"]
+    assert not on["measured"] and on["seconds"] == round(2_300 * 0.0045)
+    assert "Rough" not in plan("phase1_128", "--hardware", "8x H200")
+
+
 @pytest.mark.parametrize(
     ("arguments", "warning"),
     [
