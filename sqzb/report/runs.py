@@ -13,6 +13,7 @@ import yaml
 from numpy.typing import NDArray
 
 from sqzb import console
+from sqzb.corpus.manifest import UNITS
 from sqzb.corpus.store import MANIFEST
 from sqzb.errors import UserError
 from sqzb.files import parse_json_object
@@ -32,6 +33,7 @@ from sqzb.training.run_folder import (
 
 DEPTH = 4  # folders below a given one in which runs are searched: STAGE/TASK/SETTINGS
 MOST_NATS = 100.0
+OF_CORPUS = (UNITS, MANIFEST)  # files that a corpus has from its beginning, or at its end
 RESUMED, SKIPPED, LEFT_OUT, ROLLED_BACK = "resumed", "skipped", "left out", "rolled back"
 PRETRAIN, FINETUNE = "pretrain", "finetune"
 
@@ -207,8 +209,7 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
         below = [folder] if is_run(folder) else list(runs_below(folder))
         if not below:
             raise UserError(
-                f"{path} is no run and has none below it: there is no {RECIPE}. Give the folder "
-                "of a run or of a sweep."
+                f"{path} is no run and has none below it. Give the folder of a run or of a sweep."
             )
         for run in below:
             sweep = None if run == folder else folder
@@ -221,7 +222,9 @@ def read_runs(paths: Sequence[str]) -> list[RunRecord]:
 
 
 def is_run(folder: Path) -> bool:
-    """Return whether the folder holds a run."""
+    """Return whether the folder holds a run. A corpus has a recipe too, and its own files."""
+    if any((folder / name).is_file() for name in OF_CORPUS):
+        return False
     return any((folder / name).is_file() for name in (RECIPE, METRICS))
 
 

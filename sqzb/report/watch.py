@@ -246,7 +246,7 @@ class FollowedRun:
         """Return the time left and the speed."""
         items, steps = [], self.record.steps
         if self.record.finished:
-            items.append(f"{console.duration(self._recent[-1][1])}" if self._recent else "")
+            items.append(f"took {console.duration(self._recent[-1][1])}" if self._recent else "")
         elif steps and len(self._recent) > 1:
             (first, began), (last, ended) = self._recent[0], self._recent[-1]
             if last > first and ended > began:

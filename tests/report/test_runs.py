@@ -156,3 +156,15 @@ def test_relative_paths_lead_from_where_the_run_was_started(tmp_path: Path) -> N
     runs = read_runs([str(one), str(two)])
     assert starts_from(runs[1], runs) is runs[0]
     assert [run.baseline for run in runs] == [None, 6.5]
+
+
+@pytest.mark.parametrize("name", ["units.json", "manifest.json"])
+def test_a_corpus_is_no_run(tmp_path: Path, name: str) -> None:
+    """A corpus has a recipe.yaml too, and is often in the folder of its runs."""
+    pretrained(tmp_path / "phase1")
+    (tmp_path / "corpus").mkdir()
+    for file in (name, RECIPE):
+        (tmp_path / "corpus" / file).write_text("{}")
+    assert [run.name for run in read_runs([str(tmp_path)])] == ["phase1"]
+    with pytest.raises(UserError, match="is no run"):
+        read_runs([str(tmp_path / "corpus")])

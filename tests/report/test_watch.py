@@ -180,3 +180,12 @@ def test_items_are_whole_or_absent(items: list[str], width: int) -> None:
     n = len(line.split("  ")) if line else 0
     assert len(line) <= width and line == "  ".join(items[:n])
     assert n == len(items) or len("  ".join(items[: n + 1])) > width
+
+
+def test_a_finished_run_tells_how_long_it_took(tmp_path: Path) -> None:
+    run = pretrained(tmp_path / "one", steps=10)
+    with (run / METRICS).open("a") as log:
+        log.write(json.dumps({"step": 10, "time": 75.0, "loss": 2.0}) + "\n")
+    followed = Followed([str(run)])
+    followed.look()
+    assert any(line.startswith("took 1 min 15 s") for line in texts(followed))
