@@ -60,6 +60,10 @@ COMMANDS = {
     "eval": Written("eval reviews --json new.json", "new.json", 3),
     "predict": Written("predict reviews --file reviews.csv --output new.csv", "new.csv", 3),
     "embed": Written("embed pretrained --file reviews.jsonl --output new.npy", "new.npy", 3),
+    # The page itself has the time of its writing.
+    "report": Written(
+        "report pretrained mrpc --output new.html", "new_files/mlm-loss.csv", 20
+    ),
     "recipes": Written("recipes copy phase1_128 new.yaml", "new.yaml", 2),
 }  # fmt: skip
 

@@ -34,6 +34,8 @@ class Kind(NamedTuple):
     removed: tuple[str, ...] = ()
 
 
+# Files of runs that a look at several runs reads, with the corpus that has their baseline.
+OF_RUNS = ("pretrained/*", "mrpc/*", "reviews/*", "corpus/manifest.json")
 KINDS = {
     "source": Kind(("source.jsonl",), "prepare-corpus corpus.yaml --output new"),
     "corpus recipe": Kind(("corpus.yaml",), "prepare-corpus corpus.yaml --output new"),
@@ -61,6 +63,9 @@ KINDS = {
         ("mrpc/final", "mrpc/checkpoints/step-0000004"),
     ),
     "finished run": Kind(("reviews/*", "reviews/final/*"), "eval reviews --json new.json"),
+    "runs that are reported": Kind(OF_RUNS, "report pretrained mrpc reviews --output new.html"),
+    "runs that are compared": Kind(OF_RUNS, "compare pretrained mrpc reviews"),
+    "runs that are watched": Kind(OF_RUNS, "watch pretrained mrpc reviews --once"),
     "model": Kind(("pretrained/final/*",), "fill-mask pretrained/final [MASK]"),
     "classifier": Kind(("reviews/final/*",), "predict reviews/final river"),
     "GLUE": Kind(("MRPC/*",), "eval mrpc --glue-dir . --json new.json"),
