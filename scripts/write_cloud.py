@@ -60,7 +60,8 @@ def table() -> str:
             is_pretraining = name.startswith("phase")
             if machine.number > 1 and not is_pretraining:  # one run of a finetuning is on one GPU
                 continue
-            seconds, _ = planned.workload.seconds(machine)
+            work = planned.workload.on(machine)
+            seconds, _ = work.seconds(machine)
             cost = seconds / 3600 * machine.number * price.hour
             cells = (
                 name,
@@ -68,7 +69,7 @@ def table() -> str:
                 str(machine),
                 time_text(seconds),
                 f"{cost:,.0f}" if cost >= 1 else "under 1",
-                kind_of_speed(planned.workload, machine),
+                kind_of_speed(work, machine),
                 str(price.date),
             )
             lines.append(f"| {' | '.join(cells)} |")

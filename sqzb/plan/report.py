@@ -162,8 +162,9 @@ def _notes(planned: Workload, machines: Sequence[Machine]) -> list[str]:
     """Return a sentence about times that are rough."""
     if not any(planned.on(machine).has_small_steps(machine) for machine in machines):
         return []
+    positions = planned.batch * planned.length
     return [
-        f"Rough times: in a step of {planned.batch * planned.length:,} positions, a GPU waits between "
+        f"Rough times: in a step of {positions:,} positions, a GPU waits between "
         "operations and reaches a small share of its peak, so the run may take several times as "
         f"long. A step counts as {1000 * LEAST_STEP:g} ms at least, as measured on an H200 "
         "(docs/laboratory.md). Start, evaluations and checkpoints come on top."
