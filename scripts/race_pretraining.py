@@ -43,7 +43,7 @@ from sqzb.corpus.store import read_manifest
 from sqzb.errors import UserError
 from sqzb.files import write_json
 from sqzb.glue.tasks import Task, task
-from sqzb.recipe import PretrainRecipe, dump_recipe, load_recipe
+from sqzb.recipe import PretrainRecipe, load_recipe
 from sqzb.report.pictures import check_matplotlib
 from sqzb.training.run_folder import final_figures
 
@@ -70,11 +70,16 @@ def main() -> None:
     given = arguments.parse_intermixed_args()
 
     overrides = [text for text in given.recipes if "=" in text]
-    recipes = contestants([text for text in given.recipes if "=" not in text], overrides)
+    paths = by_name([text for text in given.recipes if "=" not in text])
+    recipes = {
+        name: load_recipe(PretrainRecipe, Path(path), overrides) for name, path in paths.items()
+    }
     check_comparable(recipes)
-    keep_to(given.output / "settings.json", settings_of(recipes, given))
-    speeds = measure_speeds(recipes, given)
-    runs = race(recipes, speeds, given)
+    settings = settings_of(recipes, given)
+    keep_to(given.output / "settings.json", settings)
+    contestants = {name: [path, *overrides] for name, path in paths.items()}
+    speeds = measure_speeds(contestants, given)
+    runs = race(contestants, speeds, given)
     curves = {name: [curve_of(run) for run in of_one] for name, of_one in runs.items()}
     show_times(speeds, curves)
     show_losses(curves, 60 * given.minutes)
@@ -82,7 +87,7 @@ def main() -> None:
     scores = finetune(runs, given) if given.glue_dir is not None else {}
     write_report(
         given.json,
-        **settings_of(recipes, given),
+        **settings,
         steps_per_second=speeds,
         curves={
             name: [{key: part.tolist() for key, part in curve._asdict().items()} for curve in each]
@@ -92,14 +97,12 @@ def main() -> None:
     )
 
 
-def contestants(names: Sequence[str], overrides: Sequence[str]) -> dict[str, PretrainRecipe]:
-    """Return the recipes by the names of their files."""
-    recipes = {
-        Path(name).stem: load_recipe(PretrainRecipe, Path(name), overrides) for name in names
-    }
-    if len(recipes) < len(names):
+def by_name(paths: Sequence[str]) -> dict[str, str]:
+    """Return the recipes' paths, or names of shipped ones, by the names of their files."""
+    named = {Path(path).stem: path for path in paths}
+    if len(named) < len(paths):
         sys.exit("Two recipes have the same name: rename one of the files.")
-    return recipes
+    return named
 
 
 def check_comparable(recipes: Mapping[str, PretrainRecipe]) -> None:
@@ -121,18 +124,21 @@ def settings_of(recipes: Mapping[str, PretrainRecipe], given: Any) -> dict[str, 
 # Pretraining
 
 
-def measure_speeds(recipes: Mapping[str, PretrainRecipe], given: Any) -> dict[str, float]:
-    """Return the steps in a second of training, measured in two turns of each recipe."""
+def measure_speeds(contestants: Mapping[str, list[str]], given: Any) -> dict[str, float]:
+    """Return the steps in a second of training, measured in two turns of each recipe.
+
+    contestants: by the recipe's name, its path and the overrides.
+    """
     kept = given.output / "speeds.json"
     if kept.exists():
         return dict(json.loads(kept.read_text(encoding="utf-8")))
     folder = given.output / "speed"
     shutil.rmtree(folder, ignore_errors=True)
     for _ in range(2):
-        for name, recipe in recipes.items():
+        for name, recipe in contestants.items():
             turn(recipe, folder / name, UNLIMITED, UNLIMITED, 0, given)
     speeds = {}
-    for name in recipes:
+    for name in contestants:
         steps, seconds = training_seconds(folder / name)
         speeds[name] = float(steps[-1] / seconds[-1])
     write_json(kept, speeds)
@@ -141,18 +147,18 @@ def measure_speeds(recipes: Mapping[str, PretrainRecipe], given: Any) -> dict[st
 
 
 def race(
-    recipes: Mapping[str, PretrainRecipe], speeds: Mapping[str, float], given: Any
+    contestants: Mapping[str, list[str]], speeds: Mapping[str, float], given: Any
 ) -> dict[str, list[Path]]:
     """Train each recipe with each seed, in turns, and return the runs of each by seed."""
-    runs: dict[str, list[Path]] = {name: [] for name in recipes}
+    runs: dict[str, list[Path]] = {name: [] for name in contestants}
     for seed in range(1, given.seeds + 1):
-        folders = {name: given.output / f"{name}-{seed}" for name in recipes}
-        left = [name for name in recipes if not is_finished(folders[name])]
+        folders = {name: given.output / f"{name}-{seed}" for name in contestants}
+        left = [name for name in contestants if not is_finished(folders[name])]
         while left:
             for name in left:
                 steps = max(1, round(60 * given.minutes * speeds[name]))
                 every = max(1, steps // given.evaluations)
-                turn(recipes[name], folders[name], steps, every, seed, given)
+                turn(contestants[name], folders[name], steps, every, seed, given)
                 trained = training_seconds(folders[name])
                 console.out.print(
                     f"{folders[name].name}: step {trained[0][-1]:,.0f} of {steps:,}, "
@@ -165,22 +171,18 @@ def race(
 
 
 def turn(
-    recipe: PretrainRecipe, run: Path, steps: int, evaluate_every: int, seed: int, given: Any
+    recipe: Sequence[str], run: Path, steps: int, evaluate_every: int, seed: int, given: Any
 ) -> None:
-    """Train for a slice of time."""
-    settings = {
-        "steps": steps,
-        "seed": seed,
-        "evaluate_every": evaluate_every,
-        "evaluate_sequences": None,
-        "checkpoint_every": UNLIMITED,  # the signal at the end of a turn saves the run
-        "keep_checkpoints": 1,
-        "output": None,
-    }
-    path = run.with_name(run.name + ".yaml")
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(dump_recipe(recipe.model_copy(update=settings)), encoding="utf-8")
-    run_slice(run, [str(path)], given.slice, given.threads)
+    """Train for a slice of time. recipe: its path and the overrides."""
+    settings = [
+        f"steps={steps}",
+        f"seed={seed}",
+        f"evaluate_every={evaluate_every}",
+        "evaluate_sequences=null",
+        f"checkpoint_every={UNLIMITED}",  # the signal at the end of a turn saves the run
+        "keep_checkpoints=1",
+    ]
+    run_slice(run, [*recipe, *settings], given.slice, given.threads)
 
 
 def curve_of(run: Path) -> Curve:
