@@ -1,8 +1,11 @@
 """Pretraining recipes trained for equal time, in turns: held-out loss over time, then finetuning.
 
-    python scripts/race_pretraining.py A.yaml B.yaml --minutes 10 --seeds 3
-        [--glue-dir GLUE] [--output runs/race] [--slice 60] [--threads N] [--evaluations 10]
-        [--json FILE] [KEY=VALUE ...]
+    python scripts/race_pretraining.py A.yaml B.yaml [KEY=VALUE ...] --minutes 10 --seeds 3
+        [--variant NAME KEY=VALUE ...] [--glue-dir GLUE] [--output runs/race] [--slice 60]
+        [--threads N] [--evaluations 10] [--json FILE]
+
+KEY=VALUE changes a key of all recipes. A variant is the first recipe with further keys changed, as
+one more contestant. A second call continues where the first one stopped.
 
 1. Each recipe's speed is measured, in turns. Its number of steps is that speed times the minutes,
    so that every learning rate ends with the time. The time is that of the training steps alone:
@@ -16,13 +19,12 @@
 4. With --glue-dir, each model is finetuned on MRPC, RTE, SST-2, CoLA and MNLI, by one recipe and on
    the first --examples training examples. Tasks without a folder are skipped. A folder without
    MNLI's mismatched examples is completed by the matched ones; the figure is that of the latter.
-
-KEY=VALUE changes a key of all recipes. A second call continues where the first one stopped.
 """
 
 import json
 import os
 import shutil
+import signal
 import statistics
 import sys
 from collections.abc import Mapping, Sequence
@@ -38,7 +40,7 @@ from sqzb.bench.commands import run_sqzb
 from sqzb.bench.curves import Curve
 from sqzb.bench.race import Spread
 from sqzb.bench.report import parser, write_report
-from sqzb.bench.slices import is_finished, log_lines, run_slice, training_seconds
+from sqzb.bench.slices import STOPPED, is_finished, log_lines, run_slice, training_seconds
 from sqzb.corpus.store import read_manifest
 from sqzb.errors import UserError
 from sqzb.files import write_json
@@ -57,6 +59,14 @@ COLOURS = ("#2a78d6", "#d6602a", "#2a9d5c", "#8a4fc3", "#b8860b", "#555555")
 def main() -> None:
     arguments = parser(__doc__)
     arguments.add_argument("recipes", nargs="+", help="recipes, then KEY=VALUE for all of them")
+    arguments.add_argument(
+        "--variant",
+        nargs="+",
+        action="append",
+        default=[],
+        metavar=("NAME", "KEY=VALUE"),
+        help="the first recipe with other values of these keys",
+    )
     arguments.add_argument("--minutes", type=float, required=True, help="of training, each run")
     arguments.add_argument("--seeds", type=int, default=1, help="number of runs of each recipe")
     arguments.add_argument("--output", type=Path, default=Path("runs/race"))
@@ -68,16 +78,16 @@ def main() -> None:
     arguments.add_argument("--examples", type=int, default=4000, help="of a task, to train on")
     arguments.add_argument("--json", type=Path)
     given = arguments.parse_intermixed_args()
+    # As Ctrl-C, so that no command of the race goes on alone.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(STOPPED))
 
-    overrides = [text for text in given.recipes if "=" in text]
-    paths = by_name([text for text in given.recipes if "=" not in text])
-    recipes = {
-        name: load_recipe(PretrainRecipe, Path(path), overrides) for name, path in paths.items()
-    }
+    contestants = contestants_of(given.recipes, given.variant)
+    recipes = {}
+    for name, (path, *overrides) in contestants.items():
+        recipes[name] = load_recipe(PretrainRecipe, Path(path), overrides)
     check_comparable(recipes)
     settings = settings_of(recipes, given)
     keep_to(given.output / "settings.json", settings)
-    contestants = {name: [path, *overrides] for name, path in paths.items()}
     speeds = measure_speeds(contestants, given)
     runs = race(contestants, speeds, given)
     curves = {name: [curve_of(run) for run in of_one] for name, of_one in runs.items()}
@@ -97,12 +107,19 @@ def main() -> None:
     )
 
 
-def by_name(paths: Sequence[str]) -> dict[str, str]:
-    """Return the recipes' paths, or names of shipped ones, by the names of their files."""
-    named = {Path(path).stem: path for path in paths}
-    if len(named) < len(paths):
-        sys.exit("Two recipes have the same name: rename one of the files.")
-    return named
+def contestants_of(given: Sequence[str], variants: Sequence[Sequence[str]]) -> dict[str, list[str]]:
+    """Return each contestant's recipe and its overrides by a name: that of the recipe's file.
+
+    given: recipes, and overrides for all of them.
+    variants: the name of each, and its overrides of the first recipe.
+    """
+    paths = [text for text in given if "=" not in text]
+    overrides = [text for text in given if "=" in text]
+    named = [(Path(path).stem, [path, *overrides]) for path in paths]
+    named += [(name, [paths[0], *overrides, *changes]) for name, *changes in variants]
+    if len(dict(named)) < len(named):
+        sys.exit("Two contestants have the same name: give another, or rename one of the files.")
+    return dict(named)
 
 
 def check_comparable(recipes: Mapping[str, PretrainRecipe]) -> None:

@@ -98,7 +98,9 @@ def run_slice(run: Path, arguments: Sequence[str], seconds: float, threads: int 
                     break
             code = process.wait()
         finally:
-            process.kill()
+            if process.returncode is None:  # the script itself was stopped
+                process.kill()
+                process.wait()
     if code not in (0, STOPPED):
         console.out.print(f"{' '.join(command)} failed with exit code {code}:")
         console.out.print(log.read_text(encoding="utf-8")[-2000:])

@@ -3,6 +3,7 @@
 import json
 import signal
 import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +89,7 @@ class FakeProcess:
         return self.returncode
 
     def kill(self) -> None:
-        assert self.returncode is not None
+        self.send_signal(signal.SIGKILL)
 
 
 running: list[FakeProcess] = []
@@ -107,6 +108,16 @@ def test_a_slice_ends_after_its_seconds_of_training(tmp_path: Path) -> None:
         assert running[-1].signals == [signal.SIGTERM]
         # 10 steps take 20 seconds, and every slice looks at the log after each 10 steps.
         assert training_seconds(tmp_path / "run")[1][-1] == n * 100
+
+
+def test_a_run_ends_with_the_script(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(_: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(time, "sleep", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run_slice(tmp_path / "run", ["recipe.yaml"], 90, None)
+    assert running[-1].signals == [signal.SIGKILL]
 
 
 def test_a_run_that_ends_by_itself_gets_no_signal(
