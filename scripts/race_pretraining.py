@@ -217,7 +217,7 @@ def show_times(speeds: Mapping[str, float], curves: Mapping[str, Sequence[Curve]
     rows = []
     for name, each in curves.items():
         taken = Spread.of([float(curve.seconds[-1]) / 60 for curve in each])
-        rows.append((name, f"{speeds[name]:.2f}", taken.text(".1f")))
+        rows.append((name, f"{speeds[name]:.2f}", taken.text(".2f")))
     heads = ("recipe", "steps/s before the race", "minutes of training: median (ends)")
     console.table("Time", heads, rows)
 
@@ -235,7 +235,7 @@ def show_losses(curves: Mapping[str, Sequence[Curve]], planned: float) -> None:
         for each in curves.values():
             losses = [curve.at(share) for curve in each]
             cells.append(Spread.of(losses, statistics.fmean).text(".3f"))
-        rows.append((f"{share * planned / 60:.1f} min", *cells))
+        rows.append((f"{share * planned / 60:.3g} min", *cells))
     first = next(iter(curves))
     reached = []
     for each in curves.values():
