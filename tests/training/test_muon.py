@@ -163,6 +163,24 @@ def test_an_update_that_must_not_happen_changes_nothing() -> None:
     assert all(map(torch.equal, before, after)) and not any(map(torch.equal, before, later))
 
 
+def test_a_rate_on_the_device_is_the_same_rate() -> None:
+    """As a CUDA graph reads it."""
+    steps = []
+    for on_device in (False, True):
+        layers = make_layers()
+        optimizer = make_optimizer(SETTINGS, layers)
+        assert isinstance(optimizer, Muon)
+        for group in optimizer.param_groups:
+            if on_device:
+                group["lr"] = torch.tensor(group["lr"])
+        for parameter in layers.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+        steps.append(list(state(optimizer, layers)))
+    for one, other in zip(*steps, strict=True):
+        torch.testing.assert_close(one, other)
+
+
 def test_a_closure_gives_the_loss() -> None:
     layers = make_layers()
     assert make_optimizer(SETTINGS, layers).step(lambda: 3.0) == 3.0
