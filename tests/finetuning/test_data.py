@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from accelerate.state import AcceleratorState
 from typer.testing import CliRunner
 
 import fork_server
@@ -289,6 +290,25 @@ def test_a_dry_run_shows_the_plan_of_the_run_and_writes_nothing(
     other = [*arguments, "--dry-run", "--output", str(tmp_path / "other"), "max_length=9999"]
     refused = CliRunner().invoke(app, other)
     assert "max_length 9999" in str(refused.exception)
+
+
+def test_the_plan_names_the_precision_of_a_gpu_that_has_bf16(
+    model: Path, files: dict[str, str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    arguments = ["finetune", "--train", files["train"], "--text", "one,two", "--label", "verdict"]
+    arguments += ["--model", str(model), "--output", str(tmp_path / "run"), "--dry-run"]
+    texts = []
+    for has_bf16 in (False, True):
+        precision = "bf16" if has_bf16 else "fp32"
+        monkeypatch.setattr("sqzb.finetuning.job.chosen_precision", lambda _, it=precision: it)
+        AcceleratorState._reset_state(reset_partial_state=True)
+        planned = CliRunner().invoke(app, arguments)
+        assert planned.exit_code == 0, planned.output
+        texts.append(" ".join(planned.output.split()))
+    AcceleratorState._reset_state(reset_partial_state=True)
+    assert "FLOP in fp32" in texts[0] and "bf16" not in texts[0]
+    assert "FLOP in bf16" in texts[1] and "on cpu in bf16" in texts[1]
+    assert "Precision bf16, because this GPU has it (precision=fp32 for fp32)" in texts[1]
 
 
 def test_a_dry_run_of_several_runs_lists_them_and_plans_the_first(

@@ -59,6 +59,23 @@ def test_the_times_of_a_finetuning_are_called_rough(tmp_path: Path) -> None:
     assert "Rough" not in plan("phase1_128", "--hardware", "8x H200")
 
 
+def test_the_precision_of_a_finetuning_is_that_of_the_hardware(tmp_path: Path) -> None:
+    """auto is bf16 where a device has it; the figures are those of the precision by name."""
+    output = tmp_path / "plan.json"
+
+    def figures(*overrides: str) -> dict[str, dict[str, float]]:
+        machines = ["--hardware", "H100", "--hardware", "T4"]
+        rest = ["--json", str(output), "--overwrite", *overrides]
+        text = plan("own_data", "--examples", "3668", *machines, *rest)
+        assert ("FLOP in bf16 on a GPU that has it, else in fp32" in text) == (not overrides)
+        of_each: dict[str, dict[str, float]] = json.loads(output.read_text())["hardware"]
+        return of_each
+
+    auto = figures()
+    assert auto["1x H100"] == figures("precision=bf16")["1x H100"]
+    assert auto["1x T4"] == figures("precision=fp32")["1x T4"]
+
+
 @pytest.mark.parametrize(
     ("arguments", "warning"),
     [
