@@ -122,7 +122,7 @@ TUNE: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 RACES = {"race 128": (128, 640), "race 512": (512, 160)}
 COMPILED = "right, compiled"
-MEGABYTES = 12  # of made-up text: over 8,192 sequences of 128 tokens
+MEGABYTES = 8  # of made-up text: over 8,192 sequences of 128 tokens
 DEFAULT = ("right", *SWITCHES, *TUNINGS)
 # Seconds of the sections that run by default: with the text, under 8 minutes in sum.
 SECONDS = {"right": 90, **dict.fromkeys(SWITCHES, 34), **dict.fromkeys(TUNINGS, 25)}

@@ -242,7 +242,8 @@ def make_corpus(folder: Path, megabytes: float) -> None:
     text = folder.with_name(folder.name + ".jsonl")
     write_text(text, megabytes)
     sources = ["sources.bookcorpus=null", f"sources.wikipedia={{path: {text}}}"]
-    run_sqzb("prepare-corpus", "corpus", "--output", str(folder), *sources)
+    few = "vocabulary.sample_characters=4000000"  # so that the corpus is ready in half a minute
+    run_sqzb("prepare-corpus", "corpus", "--output", str(folder), few, *sources)
 
 
 def made_up_words(draw: np.random.Generator, number: int) -> list[str]:
@@ -254,8 +255,8 @@ def made_up_words(draw: np.random.Generator, number: int) -> list[str]:
 
 
 def sentences(draw: np.random.Generator, words: list[str], number: int) -> list[str]:
-    """Return sentences of 5 to 40 words, of which few are frequent, as in text."""
-    lengths = draw.integers(5, 41, number)
+    """Return sentences of 5 to 26 words, of which few are frequent, as in text."""
+    lengths = draw.integers(5, 27, number)
     ranks = draw.zipf(1.1, int(lengths.sum())) % len(words)
     ends = np.cumsum(lengths)
     return [
@@ -271,7 +272,7 @@ def write_text(path: Path, megabytes: float) -> None:
     written = 0
     with path.open("w", encoding="utf-8") as file:
         while written < 1e6 * megabytes:
-            sizes = draw.lognormal(2.6, 0.9, 200).astype(int).clip(2, 400)
+            sizes = draw.lognormal(3.6, 0.9, 200).astype(int).clip(2, 600)
             pool = iter(sentences(draw, words, int(sizes.sum())))
             for size in sizes:
                 document = " ".join(next(pool) for _ in range(size))
