@@ -502,11 +502,13 @@ def test_a_corpus_without_a_heldout_part_is_enough(
     ).is_dir()
 
 
-def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path) -> None:
+@pytest.mark.parametrize("unpad", [False, True], ids=["padded", "unpadded"])
+def test_two_processes_train_as_one(recipe: PretrainRecipe, tmp_path: Path, unpad: bool) -> None:
     """The same losses, with dropout, from one process of 4 micro-batches and two of 2, which find
     their size.
     """
-    short = at(recipe, tmp_path / "one", steps=4, global_batch=256, micro_batch=64)
+    sizes = {"steps": 4, "global_batch": 256, "micro_batch": 64}
+    short = at(recipe, tmp_path / "one", unpad=unpad, **sizes)
     one = lasting(pretrain(short))
     script = tmp_path / "script.py"
     script.write_text(
