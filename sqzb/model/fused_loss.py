@@ -1,4 +1,4 @@
-"""The cross-entropy of a linear layer's outputs, whose logits are never in memory all at once."""
+"""A linear layer onto very many classes, and its loss without all logits in memory."""
 
 from typing import Any
 
@@ -13,6 +13,16 @@ from sqzb.model.operators import fake, operator
 AT_ONCE = 2**25
 # A GPU's fast products need rows of logits aligned to 16 bytes; 64 columns also fill its tiles.
 ALIGNED = 64
+
+
+def aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
+    """Compute F.linear, with the outputs padded to a number for which a GPU is fast."""
+    missing = -len(bias) % ALIGNED
+    if not missing:
+        return F.linear(x, weight, bias)
+    return F.linear(x, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))[
+        ..., : len(bias)
+    ]
 
 
 def linear_cross_entropy(

@@ -15,7 +15,7 @@ from sqzb.model.checkpoint import SavedModel
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.costs import costs, total
 from sqzb.model.encoder import SqueezeBertModel
-from sqzb.model.fused_loss import ALIGNED, linear_cross_entropy
+from sqzb.model.fused_loss import aligned_linear, linear_cross_entropy
 from sqzb.model.layers import Dropout, activation, initialize
 
 # The label of a prediction that does not count, as in torch's cross_entropy.
@@ -241,16 +241,6 @@ class _Predictions(nn.Module):
         super().__init__()
         self.transform = _Transform(config)
         self.bias = nn.Parameter(torch.zeros(config.vocab_size))
-
-
-def aligned_linear(x: Tensor, weight: Tensor, bias: Tensor) -> Tensor:
-    """Compute F.linear, with the outputs padded to a number for which a GPU is fast."""
-    missing = -len(bias) % ALIGNED
-    if not missing:
-        return F.linear(x, weight, bias)
-    return F.linear(x, F.pad(weight, (0, 0, 0, missing)), F.pad(bias, (0, missing)))[
-        ..., : len(bias)
-    ]
 
 
 class MLMHead(nn.Module):

@@ -21,10 +21,10 @@ from sqzb.model import (
     SqueezeBertForSequenceClassification,
     SqueezeBertForTokenClassification,
 )
+from sqzb.model.fused_loss import aligned_linear
 from sqzb.model.heads import (
     IGNORED,
     LossSum,
-    aligned_linear,
     classification_loss,
     regression_loss,
     several_labels_loss,
