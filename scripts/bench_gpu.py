@@ -122,7 +122,6 @@ TUNE: dict[str, tuple[str, str, dict[str, Any]]] = {
 }
 RACES = {"race 128": (128, 640), "race 512": (512, 160)}
 COMPILED = "right, compiled"
-MEGABYTES = 8  # of made-up text: over 8,192 sequences of 128 tokens
 DEFAULT = ("right", *SWITCHES, *TUNINGS)
 # Seconds of the sections that run by default: with the text, under 8 minutes in sum.
 SECONDS = {"right": 90, **dict.fromkeys(SWITCHES, 34), **dict.fromkeys(TUNINGS, 25)}
@@ -158,7 +157,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if given.corpus is None:
             given.corpus = Path(folder) / "corpus"
-            gpu_switches.make_corpus(given.corpus, 1 if given.tiny else MEGABYTES)
+            gpu_switches.make_corpus(given.corpus, given.tiny)
         report = run_sections(given, Path(folder))
     show(report)
 

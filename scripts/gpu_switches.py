@@ -237,13 +237,18 @@ HEADER = f"{'race':30} {'off, ms':>9} {'on, ms':>9} {'off/on':>21} {'M places/s'
 # Text
 
 
-def make_corpus(folder: Path, megabytes: float) -> None:
-    """Prepare a corpus of made-up text, with a vocabulary of BERT's size."""
+def make_corpus(folder: Path, tiny: bool) -> None:
+    """Prepare a corpus of made-up text: over 8,192 sequences of 128 tokens, and BERT's vocabulary.
+
+    tiny: a text and a vocabulary for a CPU.
+    """
     text = folder.with_name(folder.name + ".jsonl")
-    write_text(text, megabytes)
+    write_text(text, 1 if tiny else 8)
     sources = ["sources.bookcorpus=null", f"sources.wikipedia={{path: {text}}}"]
-    few = "vocabulary.sample_characters=4000000"  # so that the corpus is ready in half a minute
-    run_sqzb("prepare-corpus", "corpus", "--output", str(folder), few, *sources)
+    # Fewer characters than all, so that the corpus is ready in half a minute.
+    vocabulary = ["vocabulary.sample_characters=4000000"]
+    vocabulary += ["vocabulary.size=1000"] if tiny else []
+    run_sqzb("prepare-corpus", "corpus", "--output", str(folder), *vocabulary, *sources)
 
 
 def made_up_words(draw: np.random.Generator, number: int) -> list[str]:
