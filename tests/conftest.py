@@ -6,6 +6,7 @@ The fixtures of all test files are in shared_fixtures.py.
 import gc
 import os
 import signal
+from functools import cache
 
 os.environ.setdefault("HF_HUB_OFFLINE", "1")  # no test may reach for the network
 os.environ.setdefault(
@@ -73,15 +74,19 @@ def prose(documents: int, seed: int) -> list[str]:
     """Documents of plain sentences in paragraphs; the words come with very different
     frequencies.
     """
+    return list(_prose(documents, seed))
+
+
+@cache
+def _prose(documents: int, seed: int) -> tuple[str, ...]:
     draw = np.random.default_rng(seed)
+    words = np.array(WORDS)
     weights = 1 / np.arange(1, len(WORDS) + 1)
-    found = []
+    weights /= weights.sum()
+    made = []
     for _ in range(documents):
         lengths = draw.integers(2, 12, draw.integers(3, 25))
-        said = [
-            " ".join(draw.choice(WORDS, n, p=weights / weights.sum())).capitalize() + "."
-            for n in lengths
-        ]
+        said = [" ".join(draw.choice(words, n, p=weights)).capitalize() + "." for n in lengths]
         cut = int(draw.integers(1, len(said)))
-        found.append(" ".join(said[:cut]) + "\n\n" + " ".join(said[cut:]))
-    return found
+        made.append(" ".join(said[:cut]) + "\n\n" + " ".join(said[cut:]))
+    return tuple(made)

@@ -60,7 +60,7 @@ def recipe(corpus: Corpus) -> PretrainRecipe:
         max_predictions=3,
         model=SqueezeBertConfig(
             hidden_size=16,
-            num_hidden_layers=2,
+            num_hidden_layers=1,
             num_attention_heads=4,
             intermediate_size=32,
             max_position_embeddings=32,
