@@ -23,10 +23,11 @@ import numpy as np
 import pytest
 
 import fork_server
+from examples import SUITE
 
 # The same examples in every run; `make soak` has ten times as many, and others each time.
-hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=30)
-hypothesis.settings.register_profile("soak", deadline=None, max_examples=300)
+hypothesis.settings.register_profile("suite", deadline=None, derandomize=True, max_examples=SUITE)
+hypothesis.settings.register_profile("soak", deadline=None, max_examples=10 * SUITE)
 hypothesis.settings.register_profile("thorough", deadline=None, max_examples=2000)
 
 TEXT = """

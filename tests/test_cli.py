@@ -40,7 +40,8 @@ def run(*arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 # A Python that has loaded nothing but the command line becomes each command once, as a copy that
-# says at its end whether the command came to its arguments, and what is loaded.
+# says at its end whether the command came to its arguments, and what is loaded. Behind the first,
+# the Python has loaded what is light and all others need.
 LOADED = """
 import json, os, sys
 from sqzb.cli import main
@@ -53,6 +54,7 @@ for arguments in json.loads(sys.argv[1]):
             print(*sys.modules, file=sys.stderr, flush=True)
         os._exit(0)
     os.wait()
+    import sqzb.recipe.shipped
 """
 LIGHT = [
     ["--help"],

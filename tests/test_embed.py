@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from saved_runs import save_run
 from sqzb.data.dataset import Text
 from sqzb.embed import Embedder, embed_file, load_encoder
@@ -52,7 +53,7 @@ def test_a_vector_is_the_mean_over_the_tokens_as_transformers_has_them(
 
 
 @given(st.lists(st.sampled_from(TEXTS), max_size=8))
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 def test_any_texts_in_any_order_have_the_vectors_of_one_by_one(
     encoder: Embedder, texts: list[Text]
 ) -> None:

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.folders import expand, walk
 
 names = st.sampled_from(["a", "b", "c"])
@@ -29,7 +30,7 @@ def make(top: Path, tree: dict[tuple[str, ...], str]) -> None:
         (folder / f"{name}.txt").touch()
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=scaled(30))
 @given(trees, patterns)
 def test_a_glob_matches_as_that_of_the_library(
     tmp_path_factory: pytest.TempPathFactory, tree: dict[tuple[str, ...], str], parts: list[str]
@@ -44,7 +45,7 @@ def test_a_glob_matches_as_that_of_the_library(
         assert found == {path for path in due if os.path.isdir(path)}
 
 
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=scaled(30))
 @given(trees, links)
 def test_every_file_is_listed_once_whatever_the_links(
     tmp_path_factory: pytest.TempPathFactory,

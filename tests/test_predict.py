@@ -17,6 +17,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from saved_runs import remember, save_run
 from sqzb import using
 from sqzb.data.formats import open_table
@@ -81,7 +82,7 @@ def in_memory(texts: Sequence[str]) -> Table:
 
 
 @given(st.lists(st.sampled_from(TEXTS), max_size=12), st.integers(1, 5))
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 def test_any_rows_in_any_window_are_predicted_as_alone(
     model: FinetunedModel, texts: list[str], window: int
 ) -> None:

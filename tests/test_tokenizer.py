@@ -21,6 +21,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer, models, normalizers, pre_tokenizers
 
+from examples import scaled
 from sqzb import console
 from sqzb import tokenizer as tokenizer_module
 from sqzb import words as words_module
@@ -145,7 +146,7 @@ words = st.sampled_from(
 texts = st.text(max_size=30) | st.lists(words | st.text(max_size=5), max_size=8).map(" ".join)
 
 
-@settings(max_examples=60)
+@settings(max_examples=scaled(30))
 @given(text=texts, second=st.none() | texts)
 @example(text="e" * 100, second="e" * 101)
 def test_transformers_encodes_every_text_and_pair_as_we_do(
@@ -332,7 +333,7 @@ def test_a_vocabulary_with_an_empty_or_repeated_line_is_refused_by_its_number(
 
 
 @pytest.mark.parametrize("name", ["tokenizer.json", "vocab.txt"])
-@settings(max_examples=40)
+@settings(max_examples=scaled(20))
 @given(
     content=st.binary(max_size=60)
     | st.text(max_size=60).map(str.encode)
@@ -457,7 +458,7 @@ def test_the_alphabet_grows_with_the_script(first: str, letters: int) -> None:
 
 
 @given(counts=st.lists(st.integers(1, 300), min_size=1, max_size=300), size=st.integers(100, 900))
-@settings(max_examples=40)
+@settings(max_examples=scaled(20))
 def test_an_alphabet_is_as_small_as_its_coverage_allows(counts: list[int], size: int) -> None:
     characters = [chr(0xAC00 + n) for n in range(len(counts))]
     text = "".join(character * n for character, n in zip(characters, counts, strict=True))

@@ -12,6 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sqzb
+from examples import scaled
 from saved_runs import remember, save_run
 from sqzb.data.dataset import Text
 from sqzb.errors import UserError
@@ -143,7 +144,7 @@ def test_tags_are_those_of_transformers_on_the_first_piece(
 
 
 @given(st.lists(st.sampled_from(["Water", "of", "bridge", "São", "can't"]), max_size=6))
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 def test_entities_are_spans_of_the_given_text(tags_model: FinetunedModel, words: list[str]) -> None:
     text = " ".join(words)
     as_text, as_words = tags_model.predict([f"  {text}!", words])
@@ -165,7 +166,7 @@ def tags_model(vocabulary: Path, tmp_path_factory: pytest.TempPathFactory) -> Fi
 
 @pytest.mark.filterwarnings("ignore:.*tokens")
 @given(st.lists(st.sampled_from(TEXTS), max_size=12), st.integers(1, 5))
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 def test_any_order_and_any_window_predict_as_one_by_one(
     model: FinetunedModel, texts: list[Text], window: int
 ) -> None:

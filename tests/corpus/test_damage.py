@@ -20,6 +20,7 @@ import xxhash
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.corpus.build import build
 from sqzb.corpus.formats.common import LONGEST_DOCUMENT, UnreadableDocument
 from sqzb.corpus.sources import documents, units
@@ -29,10 +30,8 @@ from sqzb.recipe import CorpusRecipe, Source
 SECONDS = 20  # of a core for an example, which takes milliseconds: what takes longer hangs
 
 # About 500 files in all, and 3,300 in `make soak`.
-many = settings(
-    max_examples=max(45, settings().max_examples), suppress_health_check=list(HealthCheck)
-)
-few = settings(max_examples=6, suppress_health_check=list(HealthCheck))
+many = settings(max_examples=scaled(45), suppress_health_check=list(HealthCheck))
+few = settings(max_examples=scaled(6), suppress_health_check=list(HealthCheck))
 
 TEXTS = [
     f"Document {n} says «{'stone and water ' * (n % 4)}» 😀\nand שלום in its line {n * 7919}."

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from numpy.typing import DTypeLike
 from tokenizers import Tokenizer
 
+from examples import scaled
 from sqzb.corpus import encode
 from sqzb.corpus.encode import Encoder
 from sqzb.tokenizer import SPECIAL_TOKENS, load_tokenizer, special_ids, train_tokenizer
@@ -84,7 +85,7 @@ def test_sentences_have_the_tokens_of_the_tokenizer(
     check(encoder, plain, sentences)
 
 
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 @given(st.lists(batches, max_size=4))
 def test_what_was_learnt_or_forgotten_does_not_matter(
     tokenizer: Tokenizer, plain: Tokenizer, said: list[list[str]]

@@ -6,7 +6,6 @@ import operator
 import os
 import re
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 
 import pytest
 
+import fork_server
 from builds import at
 from conftest import UNIT_BYTES
 from saved_runs import save_run
@@ -161,17 +161,12 @@ def test_ray_gives_the_same(
         "HOME": str(tmp_path),
         "RAY_USAGE_STATS_ENABLED": "0",
         "RAY_raylet_start_wait_time_s": "200",
+        "OMP_NUM_THREADS": "1",
     }
     env = {key: value for key, value in os.environ.items() if key != "RAY_ADDRESS"} | settings
     arguments = [str(tmp_path / "recipe.yaml"), str(UNIT_BYTES)]
     arguments += [classifier, str(tmp_path / "by_ray"), *files]
-    ended = subprocess.run(
-        [sys.executable, "-c", RAY, *arguments],
-        capture_output=True,
-        text=True,
-        env=env,
-        timeout=300,
-    )
+    ended = fork_server.run([sys.executable, "-c", RAY, *arguments], env=env, timeout=300)
     assert ended.returncode == 0, ended.stderr[-3000:]
     told = json.loads(ended.stdout.splitlines()[-1])
     squares = [result for result in told["squares"] if result is not None]

@@ -15,6 +15,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 import sqzb
+from examples import scaled
 from sqzb.corpus import sentences
 from sqzb.corpus.linear import normalized, unescaped
 from sqzb.corpus.sentences import MOST_WORK, WINDOWS, split_sentences
@@ -51,7 +52,7 @@ repeated = st.builds(
     st.lists(st.sampled_from(PIECES), min_size=1, max_size=4).map("".join),
     st.sampled_from(["", "x", "=", "</ref>", "»", "!"]),
 )
-few = settings(max_examples=15, deadline=None)
+few = settings(max_examples=scaled(7), deadline=None)
 
 
 def in_time(function: Callable[[], object], seconds: float = SECONDS) -> bool:
@@ -110,7 +111,7 @@ prose = st.lists(
 )
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=scaled(12), deadline=None)
 @given(prose, st.sampled_from(["en", "fr", "de"]))
 def test_prose_of_any_length_has_the_sentences_of_the_library(given: list[str], code: str) -> None:
     for times in (1, 40):

@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer
 
+from examples import scaled
 from sqzb.corpus import seen
 from sqzb.corpus.build import build
 from sqzb.corpus.encode import Encoder
@@ -55,7 +56,7 @@ def by_hand(tokenizer: Tokenizer, given: list[str]) -> dict[str, int]:
 
 
 @pytest.mark.parametrize("name", TOKENIZERS)
-@settings(max_examples=40)
+@settings(max_examples=scaled(20))
 @given(batches=st.lists(sentences, min_size=1, max_size=3))
 def test_counts_are_those_of_each_character(name: str, batches: list[list[str]]) -> None:
     tokenizer = TOKENIZERS[name]

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.corpus import shards
 from sqzb.corpus.shards import (
     check_bad,
@@ -129,7 +130,7 @@ def test_a_shard_is_its_cleaned_documents(case: Case) -> None:
     }
 
 
-@settings(max_examples=8)
+@settings(max_examples=scaled(8))
 @given(st.integers(1, 6000), st.integers(1, 20_000))
 def test_shards_are_the_unit_in_parts(case: Case, tokens: int, characters: int) -> None:
     write(fresh(case), 10**9, 10**6)
@@ -171,7 +172,7 @@ def foreign_mark(folder: Path, name: str) -> None:
     record_path(folder, name).write_text("{}")
 
 
-@settings(max_examples=8)
+@settings(max_examples=scaled(8))
 @given(
     st.dictionaries(
         st.integers(0, 3),

@@ -11,6 +11,7 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays_of
 
+from examples import scaled
 from sqzb.corpus.store import (
     CHUNKS,
     FORMAT,
@@ -44,7 +45,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return tmp_path_factory.mktemp("store")
 
 
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 @given(
     st.dictionaries(
         st.sampled_from(["tokens", "keys", "bands", "train_128", "ü"]), arrays, max_size=4
@@ -60,7 +61,7 @@ def test_arrays_come_back(folder: Path, written: dict[str, Any]) -> None:
         assert (found[name] == array).all()
 
 
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 @given(st.lists(shard, min_size=1, max_size=4), st.sampled_from([np.uint16, np.uint32]))
 @example([([], []), ([[7]], [(0, 0)]), ([], []), ([[1], [2]], [(0, 1)]), ([[3]], [])], np.uint16)
 def test_chunks_are_numbered_through_the_shards(

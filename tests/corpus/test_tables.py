@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from examples import scaled
 from sqzb.corpus import tables
 from sqzb.corpus.chunks import cut_all
 from sqzb.corpus.shards import shard_path
@@ -70,7 +71,7 @@ few = st.sampled_from([0, 1, 2, 3, 2**63, 2**64 - 1])
 repetitive = st.builds(Doc, few, st.just(()), st.integers(1, 99), st.tuples(few, few))
 
 
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 @given(
     st.lists(st.lists(repetitive, max_size=6), min_size=1, max_size=4),
     st.booleans(),
@@ -121,7 +122,7 @@ documents = st.builds(
 )
 
 
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 @given(
     st.lists(st.tuples(documents, st.booleans(), st.booleans()), max_size=10),
     st.sampled_from([0.0, 0.3, 0.99]),

@@ -7,11 +7,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.data.arrays import open_array
 
 
 @given(sizes=st.lists(st.integers(0, 20), max_size=5), width=st.integers(1, 4))
-@settings(max_examples=25)
+@settings(max_examples=scaled(12))
 def test_a_file_in_pieces_is_one_array(
     sizes: list[int], width: int, tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from sklearn.metrics import log_loss
 
+from examples import scaled
 from sqzb.data.metrics import f1
 from sqzb.data.metrics.calibration import (
     COLDEST,
@@ -48,7 +49,7 @@ def test_cross_entropy_is_sklearns(seed: int) -> None:
     assert nll(logits, labels, 1.5).mean() == pytest.approx(due)
 
 
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 @given(seeds)
 def test_the_temperature_is_the_likeliest(seed: int) -> None:
     logits, labels = drawn(seed)

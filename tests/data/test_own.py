@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.data.dataset import Classes, Example, Tags
 from sqzb.data.known import Known
 from sqzb.data.own import OwnData, OwnFiles, data_set_name, metrics_of, open_own
@@ -41,7 +42,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\0\
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS, st.sampled_from(["a", "b", "é, x"])), min_size=1))
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 def test_the_same_examples_from_every_format(
     tmp_path_factory: pytest.TempPathFactory, rows: list[tuple[str, str, str]]
 ) -> None:

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.data.dataset import Classes, Labels, Number, Tags
 from sqzb.data.labels import sorted_names
 from table_files import own, own_refusal, table_file, written
@@ -45,7 +46,7 @@ def test_recognised(tmp_path: Path, labels: list[Any], kind: object) -> None:
     st.lists(st.floats(-1e6, 1e6, width=32), min_size=2, unique=True),
     st.randoms(use_true_random=False),
 )
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 def test_numbers_have_their_mean_and_spread(
     tmp_path_factory: pytest.TempPathFactory, labels: list[float], random: Any
 ) -> None:

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.data.formats import open_table
 from sqzb.data.writing import COMPRESSIONS, DELIMITERS, open_writer, output_ending
 from sqzb.errors import UserError
@@ -22,7 +23,7 @@ ENDINGS = [*DELIMITERS, ".jsonl", ".csv.gz", ".jsonl.bz2", ".csv.zst", ".tsv.xz"
 
 @pytest.mark.parametrize("ending", ENDINGS)
 @given(rows=st.lists(st.tuples(TEXT, st.floats(-9, 9), st.lists(TEXT, max_size=2)), min_size=1))
-@settings(max_examples=12)
+@settings(max_examples=scaled(6))
 def test_rows_are_read_back(
     ending: str, rows: list[tuple[str, float, list[str]]], tmp_path_factory: pytest.TempPathFactory
 ) -> None:

@@ -18,6 +18,7 @@ from tokenizers import Tokenizer
 from torch.nn.functional import cross_entropy, mse_loss
 
 import fork_server
+from examples import scaled
 from sqzb.data.dataset import Classes, Example, Kind
 from sqzb.errors import UserError
 from sqzb.finetuning.encode import Encoded, encode
@@ -65,7 +66,7 @@ text = st.lists(st.sampled_from(WORDS), min_size=1, max_size=30)
 
 
 @given(st.tuples(text, text | st.none()), st.integers(8, 40))
-@settings(deadline=None, max_examples=50)
+@settings(deadline=None, max_examples=scaled(25))
 def test_a_pair_is_cut_from_the_end_of_its_longer_segment(
     tokenizer: Tokenizer, pair: tuple[list[str], list[str] | None], max_length: int
 ) -> None:

@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from examples import scaled
 from sqzb.finetuning.order import POOL, Order
 
 lengths = st.lists(st.integers(3, 128), min_size=1, max_size=300)
@@ -36,7 +37,7 @@ def test_an_epoch_has_every_example_once_and_only_its_last_batch_is_smaller(
 
 
 @given(lengths, batches, seeds, st.lists(st.integers(0, 10**6), min_size=2, max_size=6))
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 def test_a_step_is_the_same_whatever_came_before(
     lengths: list[int], batch: int, seed: int, steps: list[int]
 ) -> None:
@@ -67,7 +68,7 @@ def places(rows: list[NDArray[np.int64]], lengths: NDArray[np.int64]) -> int:
 
 
 @given(st.integers(1, 12), seeds)
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 def test_padding_is_less_than_in_a_random_order(batch: int, seed: int) -> None:
     draw = np.random.default_rng(seed)
     n = 40 * batch + int(draw.integers(batch))

@@ -23,6 +23,7 @@ from torch.testing import assert_close
 
 import sqzb.model
 import sqzb.model.checkpoint
+from examples import scaled
 from sqzb.errors import UserError
 from sqzb.model import (
     SqueezeBertConfig,
@@ -363,7 +364,7 @@ def test_safetensors_are_preferred_to_an_old_file(
 # What is refused
 
 
-@settings(max_examples=25)
+@settings(max_examples=scaled(12))
 @given(data=st.data())
 def test_every_missing_unexpected_or_misshapen_tensor_is_listed(
     data: st.DataObject, mlm: SqueezeBertForMaskedLM
@@ -455,7 +456,7 @@ def test_a_pickle_that_runs_code_is_refused_and_does_not_run(
 
 @pytest.mark.filterwarnings("ignore:Detected pickle protocol")
 @pytest.mark.parametrize("name", ["model.safetensors", "pytorch_model.bin", "old.bin"])
-@settings(max_examples=60)
+@settings(max_examples=scaled(30))
 @given(data=st.data())
 def test_damaged_weights_are_an_error_of_the_users(data: st.DataObject, name: str) -> None:
     good, stream = {"embeddings.a": torch.ones(3, 3), "b": torch.ones(2)}, io.BytesIO()

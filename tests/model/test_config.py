@@ -12,6 +12,7 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from examples import scaled
 from sqzb.model.config import SqueezeBertConfig
 
 GROUPS = [
@@ -56,14 +57,14 @@ def as_json(values: dict[str, Any]) -> dict[str, Any]:
     return read
 
 
-@settings(max_examples=40)
+@settings(max_examples=scaled(20))
 @given(configs)
 def test_a_config_comes_back_from_its_json(config: SqueezeBertConfig) -> None:
     assume(not config.problems())
     assert SqueezeBertConfig.from_hf(as_json(config.to_hf("SqueezeBertModel"))) == config
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(configs)
 def test_transformers_reads_and_writes_the_same_config(config: SqueezeBertConfig) -> None:
     assume(not config.problems())
@@ -106,7 +107,7 @@ def test_padding_is_a_token_of_the_vocabulary(pad_token_id: int) -> None:
     assert fits_transformers(config) == (not config.problems()) == (pad_token_id < 60)
 
 
-@settings(max_examples=40)
+@settings(max_examples=scaled(20))
 @given(configs)
 def test_every_problem_names_its_field_and_its_number_and_stops_reading(
     config: SqueezeBertConfig,

@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 from torch.utils.flop_counter import FlopCounterMode
 
+from examples import scaled
 from sqzb.model import (
     SqueezeBertConfig,
     SqueezeBertForPreTraining,
@@ -104,7 +105,7 @@ def by_part(found: dict[str, int]) -> Counter[str]:
     return sums
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(cases())
 def test_flops_are_those_that_torch_counts(case: tuple[SqueezeBertConfig, int, int, int]) -> None:
     config, batch, length, predictions = case
@@ -123,7 +124,7 @@ def test_flops_are_those_that_torch_counts(case: tuple[SqueezeBertConfig, int, i
     )
 
 
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 @given(cases())
 def test_a_classifier_in_the_heads_place(case: tuple[SqueezeBertConfig, int, int, int]) -> None:
     config, batch, length, _ = case
@@ -135,7 +136,7 @@ def test_a_classifier_in_the_heads_place(case: tuple[SqueezeBertConfig, int, int
     assert sum(parameter.numel() for parameter in model.parameters()) == expected.parameters
 
 
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 @given(cases())
 def test_a_classifier_of_tokens(case: tuple[SqueezeBertConfig, int, int, int]) -> None:
     config, batch, length, _ = case
@@ -147,7 +148,7 @@ def test_a_classifier_of_tokens(case: tuple[SqueezeBertConfig, int, int, int]) -
     assert sum(parameter.numel() for parameter in model.parameters()) == expected.parameters
 
 
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 @given(cases())
 def test_parameters_are_those_of_the_modules(case: tuple[SqueezeBertConfig, int, int, int]) -> None:
     config, batch, length, predictions = case
@@ -191,7 +192,7 @@ class Traffic(TorchDispatchMode):
         return not mask and tensor.untyped_storage().data_ptr() not in self.known
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(cases(), st.sampled_from([2, 4]))
 def test_bytes_are_what_the_operations_read_and_write(
     case: tuple[SqueezeBertConfig, int, int, int], number_bytes: int

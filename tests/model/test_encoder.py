@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor, nn
 from torch.testing import assert_close
 
+from examples import scaled
 from sqzb.model import SqueezeBertConfig, SqueezeBertForMaskedLM, SqueezeBertModel
 
 Config = Callable[..., SqueezeBertConfig]
@@ -40,7 +41,7 @@ def model(tiny: Config, scramble: Scramble) -> Any:
     return scramble(SqueezeBertModel(tiny())).eval()
 
 
-@settings(max_examples=25)
+@settings(max_examples=scaled(12))
 @given(
     seed=st.integers(0, 999),
     padding=st.integers(1, 8),
@@ -63,7 +64,7 @@ def test_padding_changes_nothing(
     assert_close(long.pooler_output, short.pooler_output, rtol=0, atol=1e-5)
 
 
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 @given(seed=st.integers(0, 999), changed=st.integers(0, 10))
 def test_every_token_is_seen_by_every_other(
     seed: int, changed: int, model: nn.Module, tiny: Config, batch: Batch

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from examples import scaled
 from sqzb.model import (
     SqueezeBertConfig,
     SqueezeBertForMaskedLM,
@@ -72,7 +73,7 @@ def pretraining(tiny: Config, scramble: Scramble) -> Any:
     return scramble(SqueezeBertForPreTraining(tiny())).eval()
 
 
-@settings(max_examples=50)
+@settings(max_examples=scaled(25))
 @given(seeds, st.integers(0, 12), st.integers(2, 5))
 def test_a_tally_is_the_sum_over_what_is_asked(seed: int, n: int, classes: int) -> None:
     random = torch.Generator().manual_seed(seed)
@@ -89,7 +90,7 @@ def test_a_loss_is_summed_in_fp32() -> None:
     assert_close(loss_sum.loss, F.cross_entropy(logits.double(), labels, reduction="sum").float())
 
 
-@settings(max_examples=25)
+@settings(max_examples=scaled(12))
 @given(seed=seeds, slots=slots)
 def test_mlm_at_positions_is_mlm_everywhere_looked_up_there(
     seed: int,
@@ -258,7 +259,7 @@ def test_the_soft_loss_is_as_defined(
     assert got[1:] == classification_loss(logits, labels)[1:]
 
 
-@settings(max_examples=20)
+@settings(max_examples=scaled(10))
 @given(seeds, st.integers(2, 5), temperatures, alphas)
 def test_the_soft_gradients_are_the_numerical_ones(
     seed: int, classes: int, temperature: float, alpha: float

@@ -14,6 +14,7 @@ from torch.library import opcheck
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from examples import scaled
 from sqzb.model import SqueezeBertConfig, grouped
 from sqzb.model.layers import (
     GroupedLinear,
@@ -54,7 +55,7 @@ def ours(layer: GroupedLinear, x: Tensor) -> Tensor:
     return y.view(*x.shape[:2], -1)
 
 
-@settings(max_examples=60)
+@settings(max_examples=scaled(30))
 @given(sizes=sizes, other=st.sampled_from([as_convolution, as_dense]))
 def test_a_grouped_layer_is_a_convolution_and_a_block_diagonal_dense_layer(
     sizes: tuple[int, ...], other: Callable[[GroupedLinear, Tensor], Tensor]
@@ -168,7 +169,7 @@ def test_a_layer_is_torchs_attention_and_feed_forward_block(groups: tuple[int, i
 
 
 @given(st.floats(0.001, 0.999), st.integers(0, 2**32))
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 def test_dropout_drops_so_many_and_keeps_the_mean(p: float, seed: int) -> None:
     torch.manual_seed(seed)
     n = 40_001  # no multiple of the draws in a random number

@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from safetensors.torch import load_file, save_file
 
+from examples import scaled
 from sqzb.errors import UserError
 from sqzb.model import SqueezeBertConfig, SqueezeBertForSequenceClassification
 from sqzb.model.open import open_classifier
@@ -128,7 +129,7 @@ KEYS = (
 
 @given(kind=st.sampled_from(["squeezebert", "bert"]), key=st.sampled_from(KEYS), value=VALUES)
 @settings(
-    max_examples=12,
+    max_examples=scaled(6),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )

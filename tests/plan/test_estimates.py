@@ -5,6 +5,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining
 from sqzb.model.layers import GroupedLinear
 from sqzb.plan.estimates import Workload, matrix_parameters
@@ -63,7 +64,7 @@ def saved_bytes(work: Workload, micro_batch: int) -> int:
     micro_batch=st.sampled_from([8, 16]),
     precision=st.sampled_from(["fp32", "bf16"]),
 )
-@settings(max_examples=12)
+@settings(max_examples=scaled(6))
 def test_activations_are_those_that_autograd_saves(
     width: int,
     layers: int,

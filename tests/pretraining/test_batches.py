@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 
+from examples import scaled
 from sqzb.corpus.store import Corpus
 from sqzb.model.heads import IGNORED
 from sqzb.pretraining.batches import LENGTHS, BatchLayout, Examples
@@ -55,7 +56,7 @@ def filled(batch: MicroBatch) -> bool:
     step=st.integers(0, 200),
     compile=st.booleans(),
 )
-@settings(max_examples=40)
+@settings(max_examples=scaled(20))
 def test_a_step_has_the_same_examples_however_it_is_divided(
     corpus: Corpus, micro_batch: int, processes: int, accumulation: int, step: int, compile: bool
 ) -> None:

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from scipy import stats
 
+from examples import scaled
 from sqzb.corpus.store import Chunks, write_arrays
 from sqzb.model.heads import IGNORED
 from sqzb.pretraining.examples import Batch, Objectives, _fitting
@@ -92,7 +93,7 @@ def segments(batch: Batch, row: int) -> list[list[int]]:
     return found[::-1] if batch.sop_labels[row] == 1 else found
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(
     st.integers(1, LENGTH - 3),
     st.floats(0.01, 0.99),
@@ -131,7 +132,7 @@ def words_of(ids: NDArray[Any]) -> list[list[int]]:
     return words
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(
     st.integers(1, LENGTH - 3),
     st.floats(0.01, 0.99),
@@ -199,7 +200,7 @@ def test_ngrams_mask_neighbours(chunks: Chunks) -> None:
     assert beside["ngram"] > 1.2 * beside["word"]
 
 
-@settings(max_examples=8)
+@settings(max_examples=scaled(8))
 @given(st.booleans(), st.integers(0, 2**64 - 1), st.integers(0, 9))
 def test_without_masks_the_chunk_is_there(chunks: Chunks, sop: bool, seed: int, epoch: int) -> None:
     batch = all_rows(chunks, epoch, sop=sop, seed=seed)

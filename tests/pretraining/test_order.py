@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
 
+from examples import scaled
 from sqzb.pretraining.order import samples_of_step
 
 chunk_counts = st.integers(1, 60)
@@ -26,7 +27,7 @@ def stream(n_samples: int, global_batch: int, n_chunks: int, seed: int) -> list[
     ][:n_samples]
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(chunk_counts, batches, seeds)
 def test_every_chunk_comes_once_an_epoch(n_chunks: int, global_batch: int, seed: int) -> None:
     samples = stream(3 * n_chunks, global_batch, n_chunks, seed)
@@ -35,7 +36,7 @@ def test_every_chunk_comes_once_an_epoch(n_chunks: int, global_batch: int, seed:
         assert sorted(part) == [(epoch, chunk) for chunk in range(n_chunks)]
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(chunk_counts, batches, batches, seeds)
 def test_the_size_of_a_step_does_not_change_the_stream(
     n_chunks: int, one: int, other: int, seed: int
@@ -43,7 +44,7 @@ def test_the_size_of_a_step_does_not_change_the_stream(
     assert stream(80, one, n_chunks, seed) == stream(80, other, n_chunks, seed)
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(chunk_counts, batches, seeds, st.lists(st.integers(0, 10**6), min_size=2, max_size=6))
 def test_a_step_is_the_same_whatever_came_before(
     n_chunks: int, global_batch: int, seed: int, steps: list[int]

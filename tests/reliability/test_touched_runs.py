@@ -12,6 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from conftest import WORDS
+from examples import scaled
 from glue_runs import finetune, tiny
 from pretraining_runs import at, equal, weights
 from sqzb.corpus.store import Corpus
@@ -156,7 +157,7 @@ def test_every_touch_alone_leads_to_the_same_end(place: Path) -> None:
             assert lines(folder) == lines(place / "whole"), name
 
 
-@settings(max_examples=4, suppress_health_check=list(HealthCheck))
+@settings(max_examples=scaled(4), suppress_health_check=list(HealthCheck))
 @given(st.lists(st.sampled_from(sorted(TOUCHES)), min_size=2, max_size=4, unique=True))
 def test_touches_together_lead_to_the_same_end(place: Path, names: list[str]) -> None:
     folder = stopped(place, place / "touched")

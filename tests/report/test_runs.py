@@ -7,6 +7,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from report_runs import finetuned, pretrained
 from sqzb.errors import UserError
 from sqzb.report.runs import (
@@ -76,7 +77,7 @@ def test_events_are_found(tmp_path: Path) -> None:
     assert set(events) == {Event(6, SKIPPED), Event(6, ROLLED_BACK)}
 
 
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 @given(LINES, st.lists(st.tuples(st.integers(0, 20), DAMAGE), max_size=4))
 def test_damaged_lines_are_left_out_and_counted(
     tmp_path_factory: pytest.TempPathFactory,

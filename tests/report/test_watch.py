@@ -11,6 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.cells import cell_len
 
+from examples import scaled
 from report_runs import finetuned, pretrained
 from sqzb import console
 from sqzb.errors import UserError
@@ -23,7 +24,7 @@ def texts(followed: Followed, width: int = 80, height: int = 50) -> list[str]:
     return ["".join(text for text, _ in line) for line in followed.draw(width, height)]
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=scaled(12), deadline=None)
 @given(st.lists(st.integers(1, 400), max_size=30))
 def test_a_growing_log_is_read_as_the_whole_log_is(
     tmp_path_factory: pytest.TempPathFactory, cuts: list[int]
@@ -55,7 +56,7 @@ def test_only_what_is_new_is_read(tmp_path: Path) -> None:
     assert run.record.last_step == 21 and "loss 1.250" in run.card(40, time.time())[2][0]
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=scaled(20), deadline=None)
 @given(
     st.lists(st.floats(-1e300, 1e300), max_size=300),
     st.integers(1, 100),

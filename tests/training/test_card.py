@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from pydantic import BaseModel
 
 from cards import FACTS, read_card, text_of
+from examples import scaled
 from sqzb.recipe import FinetuneRecipe, PretrainRecipe, Section
 from sqzb.recipe.values import LocalPath, at_home
 from sqzb.training.card import LICENCES, PATHS, Figure, write_card
@@ -59,7 +60,7 @@ relative = st.lists(names, min_size=3, max_size=4).map("/".join)
 paths = st.one_of(absolute, relative, names.map(lambda name: f"runs/{name}"))
 
 
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=scaled(10))
 @given(st.lists(paths, min_size=10, max_size=10, unique=True))
 def test_no_path_is_in_a_card(tmp_path: Path, given_paths: list[str]) -> None:
     path = iter(given_paths)
@@ -129,7 +130,7 @@ def test_a_strange_card_of_the_start_model_is_ignored(tmp_path: Path, content: s
 
 
 @given(licences=st.dictionaries(names, st.none() | st.sampled_from(["MIT", "mit", "odd | one\n#"])))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=15)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=scaled(7))
 def test_a_licence_is_that_of_all_data(tmp_path: Path, licences: dict[str, str | None]) -> None:
     run = a_run(tmp_path)
     write_card(run, FinetuneRecipe(), FACTS._replace(licences=licences))
@@ -143,7 +144,7 @@ def test_licences_are_as_the_hub_writes_them() -> None:
 
 
 @given(st.lists(st.text(min_size=1), max_size=5, unique=True))
-@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=20)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture], max_examples=scaled(10))
 def test_any_labels_make_rows(tmp_path: Path, labels: list[str]) -> None:
     labels = [label.encode("utf-8", "ignore").decode() for label in labels]
     run = a_run(tmp_path)

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.corpus import sources
 from sqzb.corpus.formats import lines, txt
 from sqzb.corpus.formats.common import UnreadableDocument
@@ -118,9 +119,7 @@ wiki_chips = st.sampled_from(
 )
 
 
-plenty = settings(
-    max_examples=max(50, settings().max_examples), suppress_health_check=list(HealthCheck)
-)
+plenty = settings(max_examples=scaled(50), suppress_health_check=list(HealthCheck))
 
 
 def of_chips(chip: st.SearchStrategy[bytes]) -> st.SearchStrategy[bytes]:

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from sqzb.data.formats import FORMATS, open_table, tables
 from sqzb.data.formats.common import Table
 from sqzb.errors import UserError
@@ -22,7 +23,7 @@ ROWS = {"text": ["a", "é"], "label": ["x", "y"]}
 
 
 @given(st.lists(st.tuples(TEXTS, TEXTS), min_size=1))
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 def test_every_format_gives_the_same_rows(
     tmp_path_factory: pytest.TempPathFactory, pairs: Sequence[tuple[str, str]]
 ) -> None:

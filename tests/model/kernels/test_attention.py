@@ -11,6 +11,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from examples import scaled
+
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 from sqzb.model.encoder import additive_mask
 from sqzb.model.kernels import attention as module
@@ -18,6 +20,8 @@ from sqzb.model.kernels.attention import packed_attention
 from sqzb.model.unpadding import sequence_rows
 
 TOLERANCE = {torch.float32: 1e-5, torch.bfloat16: 2e-2}
+# The interpreter takes half a second for an example.
+few = settings(max_examples=scaled(4), deadline=None)
 
 
 @contextmanager
@@ -151,13 +155,13 @@ CASES = (
 Case = tuple[tuple[int, int, int, int], int, torch.dtype, bool, float, int]
 
 
-@settings(max_examples=6, deadline=None)
+@few
 @given(st.tuples(*CASES))
 def test_it_is_plain_attention_with_the_same_probabilities_dropped(case: Case) -> None:
     check(*case)
 
 
-@settings(max_examples=6, deadline=None)
+@few
 @given(st.tuples(*CASES))
 def test_of_several_tiles_it_is_so_too_and_drops_the_same(case: Case) -> None:
     check(*case, tiles=small_tiles)

@@ -10,6 +10,8 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from examples import scaled
+
 pytest.importorskip("triton", reason="Triton is for Linux alone")
 import triton
 import triton.language as tl
@@ -111,7 +113,7 @@ def small_tiles(patch: pytest.MonkeyPatch, columns: tuple[int, int]) -> None:
 
 
 # Groups, rows, widths of a group before and after.
-@settings(max_examples=5)
+@settings(max_examples=scaled(5))
 @given(
     st.tuples(*(st.integers(1, top) for top in (3, 40, 50, 50))),
     st.sampled_from([(16, 0), (32, 16)]),
@@ -127,7 +129,7 @@ def test_a_grouped_linear_layer_is_the_plain_one(
 
 
 # Groups, rows, widths of a group before, in the middle and after.
-@settings(max_examples=5)
+@settings(max_examples=scaled(5))
 @given(
     st.tuples(*(st.integers(1, top) for top in (3, 40, 40, 50, 40))),
     st.sampled_from(list(ACTIVATIONS)),

@@ -8,6 +8,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.testing import assert_close
 
+from examples import scaled
 from sqzb.model.layers import ProjectAddNorm
 
 pytest.importorskip("triton", reason="Triton is for Linux alone")
@@ -65,7 +66,7 @@ def plain_norm(inputs: tuple[Tensor, ...], factor: Tensor | float) -> tuple[Tens
     )
 
 
-@settings(max_examples=10, deadline=None)
+@settings(max_examples=scaled(6), deadline=None)
 @given(
     st.integers(1, 9),
     st.integers(20, 150),
