@@ -70,7 +70,9 @@ PADDED = Tokenizer.from_str(TOKENIZER.to_str())
 PADDED.enable_padding(length=40)
 plain = st.lists(st.sampled_from([*WORDS, "\u4e2d\u6587", "x\u0451", "[UNK]"]), max_size=12)
 pairs = st.builds(
-    lambda first, second: Example(" ".join(first), second and " ".join(second), None, 0),
+    lambda first, second: Example(
+        " ".join(first), None if second is None else " ".join(second), None, 0
+    ),
     plain,
     st.none() | plain,
 )
