@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from torch import Tensor
 from torch.testing import assert_close
 
+from examples import scaled
 from sqzb.model import SqueezeBertConfig, SqueezeBertForPreTraining, SqueezeBertModel
 from sqzb.model.heads import IGNORED
 from sqzb.model.layers import use_kernels
@@ -74,7 +75,7 @@ def trained(model: SqueezeBertForPreTraining, batch: dict[str, Tensor]) -> dict[
     return numbers | {n: p.grad.clone() for n, p in model.named_parameters() if p.grad is not None}
 
 
-@settings(max_examples=15)
+@settings(max_examples=scaled(7))
 @given(
     lengths=st.lists(st.integers(1, 12), min_size=1, max_size=5),
     filling=st.integers(0, 30),

@@ -9,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from examples import scaled
 from pretraining_runs import at, equal, weights
 from sqzb.corpus.store import Corpus
 from sqzb.errors import RecipeError
@@ -61,7 +62,7 @@ def all_examples(batches: list[MicroBatch]) -> list[Example]:
     step=st.integers(0, 200),
     graphs=st.booleans(),
 )
-@settings(max_examples=30)
+@settings(max_examples=scaled(15))
 def test_a_step_has_the_examples_of_the_padded_step(
     corpus: Corpus, micro_batch: int, processes: int, accumulation: int, step: int, graphs: bool
 ) -> None:

@@ -182,7 +182,7 @@ def test_the_tiles_of_a_gpu_cover_every_row(
     check((1, length, 1, 1), width, dtype, length != 33, dropout, 5)
 
 
-@settings(max_examples=5, deadline=None)
+@settings(max_examples=scaled(5), deadline=None)
 @given(
     lengths=st.lists(st.integers(1, 20), min_size=1, max_size=2),
     filling=st.integers(0, 50),
