@@ -28,6 +28,7 @@ from sqzb.model.heads import (
 )
 from sqzb.model.layers import ENCODER_LAYER_NORM_EPS, GroupedLinear
 from sqzb.model.open import ModelFolder, model_folder, open_classifier, open_encoder
+from sqzb.model.transformers_classifier import quiet_transformers
 from sqzb.tokenizer import load_tokenizer, save_tokenizer
 
 BERT_BASE = "bert-base"
@@ -236,17 +237,17 @@ def _write_random_bert(folder: Path, own: Contestant) -> None:
     Its vocabulary has all tokens of the tokenizer of `own`.
     """
     try:
-        import transformers
+        import transformers  # noqa: F401
     except ImportError as error:
         raise UserError(
             f"--against {BERT_BASE} needs transformers ({error}): pip install 'sqzb[hf]'"
         ) from error
-    config = transformers.BertConfig(**BERT_SIZES)
-    config.vocab_size = max(config.vocab_size, own.tokenizer.get_vocab_size())
-    if own.id2label:
-        config.id2label = dict(own.id2label)
-    model: Any = getattr(transformers, AUTO[own.head]).from_config(config)
-    model.save_pretrained(folder)
+    with quiet_transformers(folder) as library:
+        config = library.BertConfig(**BERT_SIZES)
+        config.vocab_size = max(config.vocab_size, own.tokenizer.get_vocab_size())
+        if own.id2label:
+            config.id2label = dict(own.id2label)
+        getattr(library, AUTO[own.head]).from_config(config).save_pretrained(folder)
     save_tokenizer(own.tokenizer, folder, config.max_position_embeddings)
 
 

@@ -26,9 +26,11 @@ from sqzb.bench.texts import Texts, random_batches, read_texts, sample, text_bat
 from sqzb.errors import UserError
 from sqzb.export.folder import Precision, is_export
 from sqzb.finetuning.finetuned import Finetuned
+from sqzb.training.guards import Signals
 
 Cells = list[tuple[str, Precision]]
 Answer = TypeVar("Answer")
+UNFINISHED = "the race was not finished, and nothing was written."
 
 
 class Setting(NamedTuple):
@@ -55,11 +57,13 @@ def bench(wanted: Wanted) -> Results:
 
     Raises:
         UserError: an argument cannot be used, a model cannot be opened, or every cell failed.
+        Stopped: a signal came; temporary files are removed.
     """
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     cores = _cores(wanted.threads)
     available, left_out = _available(wanted)
-    with ExitStack() as stack:
+    signals = Signals()
+    with signals.caught(), signals.ending_at_once(UNFINISHED), ExitStack() as stack:
         work = Path(stack.enter_context(TemporaryDirectory(prefix="sqzb-bench-")))
         setting = _set_up(wanted, work)
         flops = {one.title: _turn_flops(one, setting) for one in setting.contestants}

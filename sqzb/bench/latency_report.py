@@ -120,7 +120,7 @@ def print_results(results: Results) -> None:
         if entry.error is not None:
             console.warn(f"{entry.name} failed: {entry.error}")
     for sentence in results.left_out:
-        console.out.print(sentence)
+        console.out.print(sentence, soft_wrap=False)
 
 
 def _print_setting(results: Results) -> None:
