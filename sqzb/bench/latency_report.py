@@ -67,6 +67,8 @@ def _ratios(results: Results, own: Contestant) -> list[dict[str, Any]]:
         ceiling = results.ceiling(own, other)
         for ours, theirs in results.pairs(own, other):
             ratio = times_as_fast(ours, theirs)
+            # Processor time depends less on other processes of the machine.
+            by_cpu = latency(theirs.turns).cpu_ms / latency(ours.turns).cpu_ms
             rows.append(
                 {
                     "model": own.title,
@@ -74,6 +76,7 @@ def _ratios(results: Results, own: Contestant) -> list[dict[str, Any]]:
                     "runtime": ours.runtime,
                     "precision": ours.precision,
                     "times_as_fast": ratio._asdict(),
+                    "times_the_cpu_ms": by_cpu,
                     "ceiling": ceiling,
                     "share_of_ceiling": None if ceiling is None else ratio.middle / ceiling,
                 }
@@ -128,7 +131,11 @@ def _print_setting(results: Results) -> None:
     shortest, longest = results.lengths
     inputs = f"batch {wanted.batch}, {longest} random tokens"
     if results.texts is not None:
-        inputs = f"batch {wanted.batch}, {shortest} to {longest} tokens of {results.texts.origin}"
+        count = console.counted(results.entries[0].texts, "text")
+        inputs = (
+            f"batch {wanted.batch}, {count} of {shortest} to {longest} tokens from "
+            f"{results.texts.origin}"
+        )
     rows = [
         ("Machine", hardware()),
         ("Instructions", ", ".join(cpu_flags()) or "unknown"),
@@ -199,8 +206,10 @@ def _print_ratios(results: Results, own: Contestant) -> None:
         rows.append(row)
     header = ["runtime", *(f"to {other.title}" for other in results.others)]
     if ceiling is not None:
-        header.append(f"of the ceiling {ceiling:.2f}")
-    title = f"{own.title}: times as fast as the other model, with the spread over the rounds"
+        header.append(f"of {ceiling:.2f}")
+    title = f"{own.title}: times as fast (spread)"
+    if ceiling is not None:
+        title += ", share of the ceiling"
     console.table(title, header, rows)
 
 

@@ -8,16 +8,15 @@ import pytest
 import torch
 
 from saved_runs import save_run
-from small_bert import SIZES
+from small_bert import SIZES, bert, save_bert
 from sqzb.bench import contestants
 from sqzb.bench.cells import GENERAL, SQZB
 from sqzb.bench.contestants import as_squeezebert, open_other, open_own
-from sqzb.bench.general import AUTO, count_flops
+from sqzb.bench.general import count_flops
 from sqzb.errors import UserError
 from sqzb.export.heads import CLASSIFIER, ENCODER, OUTPUTS, TOKENS, Head
 from sqzb.model import SqueezeBertConfig
 from sqzb.model.costs import costs, total
-from sqzb.tokenizer import load_tokenizer, save_tokenizer
 
 transformers = pytest.importorskip("transformers")
 FIELDS = SqueezeBertConfig.model_fields
@@ -28,19 +27,6 @@ ONE_GROUP: dict[str, Any] = {name: 1 for name in FIELDS if name.endswith("_group
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     """Let bert-base be tiny."""
     monkeypatch.setattr(contestants, "BERT_SIZES", SIZES)
-
-
-def bert(head: Head, **changes: Any) -> Any:
-    torch.manual_seed(0)
-    config = transformers.BertConfig(**SIZES | {"vocab_size": 100, "num_labels": 3} | changes)
-    return getattr(transformers, AUTO[head]).from_config(config).eval()
-
-
-def save_bert(folder: Path, vocabulary: Path, head: Head, **changes: Any) -> Path:
-    tokenizer = load_tokenizer(vocabulary)
-    bert(head, vocab_size=tokenizer.get_vocab_size(), **changes).save_pretrained(folder)
-    save_tokenizer(tokenizer, folder, 32)
-    return folder
 
 
 def test_operations_are_those_that_torch_counts(tmp_path: Path) -> None:
