@@ -5,6 +5,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from numpy.typing import NDArray
 
 from small_bert import save_bert
 from sqzb.bench.cells import GENERAL, INPUTS, SQZB, Cell, Form
@@ -25,14 +26,14 @@ def untuned(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sqzb.training.cpu.tune_cpu", lambda: None)
 
 
-def inputs() -> dict[str, np.ndarray]:
+def inputs() -> dict[str, NDArray[np.int64]]:
     ids = np.random.default_rng(0).integers(5, 60, (3, LENGTH))
     mask = np.ones_like(ids)
     mask[1, 6:] = 0
     return dict(zip(INPUTS, (ids, mask, np.zeros_like(ids)), strict=True))
 
 
-def expected(folder: Path, head: Head) -> list[np.ndarray]:
+def expected(folder: Path, head: Head) -> list[NDArray[np.float32]]:
     tensors = {name: torch.from_numpy(array) for name, array in inputs().items()}
     with torch.no_grad():
         result = open_model(folder, head)(**tensors)
