@@ -35,6 +35,7 @@ EXTRAS = {  # extra: its package, and what needs it
     "trackio": ("trackio", "trackers: [trackio]"),
     "onnx": ("onnxruntime", "sqzb export --format onnx"),
     "openvino": ("openvino", "sqzb export --format openvino"),
+    "executorch": ("executorch", "sqzb export --format executorch"),
 }
 FLAGS = ("avx2", "avx512f", "avx512_bf16", "amx_bf16")  # of a CPU, as /proc/cpuinfo has them
 VARIABLES = (

@@ -14,13 +14,21 @@ def export(
         typer.Argument(metavar="RUN", help="Run, saved model or Hub id, finetuned or not."),
     ],
     format: Annotated[
-        Literal["onnx", "openvino"],
-        typer.Option(help="Runtime to export for: ONNX Runtime or OpenVINO."),
+        Literal["onnx", "openvino", "executorch"],
+        typer.Option(help="Runtime to export for: ONNX Runtime, OpenVINO or ExecuTorch."),
     ],
     precision: Annotated[
         Literal["fp32", "bf16", "int8"],
         typer.Option(help="Numbers of the products: bf16 for openvino, int8 for onnx."),
     ] = "fp32",
+    scales: Annotated[
+        Literal["dynamic", "static"] | None,
+        typer.Option(
+            help="Scales of activations in int8: of each batch, or calibrated on training texts "
+            "(default: dynamic).",
+            show_default=False,
+        ),
+    ] = None,
     head: Annotated[
         Literal["classifier", "mlm", "encoder", "vectors"] | None,
         typer.Option(
@@ -48,10 +56,13 @@ def export(
 ) -> None:
     """Export a model for a runtime, and check it against the model in torch.
 
-    The extras onnx and openvino install the runtimes.
+    The extras onnx, openvino and executorch install the runtimes.
     """
+    if scales is not None and precision != "int8":
+        raise typer.BadParameter("--scales is for --precision int8")
     from sqzb.export.job import Wanted, default_output
     from sqzb.export.job import export as export_model
 
-    folder = output or default_output(path, format, precision)
-    export_model(Wanted(path, format, precision, head, folder, force))
+    kind = scales or "dynamic"
+    folder = output or default_output(path, format, precision, kind)
+    export_model(Wanted(path, format, precision, head, folder, force, kind))

@@ -1,27 +1,32 @@
 """The check of an export: the runtime's outputs against the model in torch, on real texts."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
 from torch import Tensor, nn
 
 from sqzb.corpus.formats import python_docs
 from sqzb.data.dataset import Classes, DataSet, Example
 from sqzb.errors import UserError
-from sqzb.export.folder import Check, Difference
-from sqzb.export.heads import OUTPUTS, VECTORS
+from sqzb.export.folder import Check, Difference, ExportRecord
+from sqzb.export.heads import INPUTS, OUTPUTS, VECTORS
 from sqzb.export.opened import Exported
 from sqzb.finetuning.encode import Encoded, encode
 
 EXAMPLES, BATCH = 16, 4
 SINGLES = 4  # every fourth example is also computed alone, without padding
 TOLERANCE = 1e-4  # of fp32, as a share of the largest logit where that is over 1
+CALIBRATION = 128  # texts to calibrate scales on
 POOL = 2000  # texts from which the examples are chosen
 DOCUMENTED, LONG = 200, 500  # texts of Python's documentation, and words of the longest
+
+
+Batches = Iterator[Mapping[str, NDArray[np.int64]]]
 
 
 def documentation(texts: int | None) -> list[Example]:
@@ -47,14 +52,39 @@ def check_texts(data: DataSet | None, texts: int | None) -> tuple[str, list[Exam
 
     data: the model's own data; None or data of the Hub is replaced by Python's documentation.
     """
-    if data is not None and data.on_disk and data.validation_splits:
-        # The check needs any texts, so files that are gone since training are no error here.
-        with suppress(UserError, OSError):
-            examples, _ = data.read(data.validation_splits[0])
-            unlabelled = [example._replace(label=None, words=None) for example in examples[:POOL]]
-            if len(unlabelled) >= BATCH:
-                return f"validation data of {data.name}", unlabelled
+    split = None if data is None or not data.validation_splits else data.validation_splits[0]
+    examples = _of_split(data, split)
+    if data is not None and examples:
+        return f"validation data of {data.name}", examples
     return "Python's documentation", documentation(texts)
+
+
+def calibration_batches(
+    data: DataSet | None, record: ExportRecord, tokenizer: Tokenizer
+) -> Batches:
+    """Yield texts to calibrate scales on, as inputs of one text: training data on this disk.
+
+    data: as in `check_texts`.
+    """
+    examples = _of_split(data, None if data is None else data.train_split)
+    examples = examples or documentation(record.texts)
+    encoded = encode(examples, tokenizer, record.max_length, Classes(("",)))
+    for row in _spread(encoded, CALIBRATION):
+        batch = encoded.batch([row])
+        yield {name: batch[name].numpy() for name in INPUTS}
+
+
+def _of_split(data: DataSet | None, split: str | None) -> list[Example]:
+    """Return the first texts of a split on this disk; none if they are few, or are gone."""
+    if data is None or split is None or not data.on_disk:
+        return []
+    # Any texts will do, so files that are gone since training are no error here.
+    with suppress(UserError, OSError):
+        examples, _ = data.read(split)
+        unlabelled = [example._replace(label=None, words=None) for example in examples[:POOL]]
+        if len(unlabelled) >= BATCH:
+            return unlabelled
+    return []
 
 
 def compare(
@@ -71,7 +101,7 @@ def compare(
         UserError: the outputs of an export in fp32 differ by more than TOLERANCE.
     """
     encoded = encode(examples, exported.tokenizer, exported.record.max_length, Classes(("",)))
-    rows = _spread(encoded)
+    rows = _spread(encoded, EXAMPLES)
     lengths = [len(encoded.ids[row]) for row in rows]
     largest = dict.fromkeys(exported.record.outputs, (0.0, 0.0))
     for batch in _batches(rows):
@@ -134,10 +164,10 @@ def _expected(outputs: Any, mask: Tensor, exported: Exported) -> dict[str, NDArr
     return {name: getattr(outputs, name).numpy() for name in exported.record.outputs}
 
 
-def _spread(encoded: Encoded) -> list[int]:
-    """Return EXAMPLES rows from the shortest to the longest, evenly spaced by rank."""
+def _spread(encoded: Encoded, count: int) -> list[int]:
+    """Return `count` rows from the shortest to the longest, evenly spaced by rank."""
     by_length = np.argsort([len(ids) for ids in encoded.ids], kind="stable")
-    ranks = np.linspace(0, len(by_length) - 1, min(EXAMPLES, len(by_length))).round()
+    ranks = np.linspace(0, len(by_length) - 1, min(count, len(by_length))).round()
     rows: list[int] = by_length[np.unique(ranks.astype(int))].tolist()
     return rows
 

@@ -8,12 +8,18 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqzb.errors import UserError
 from sqzb.export.heads import Head
 from sqzb.files import read_json_object, write_json
+from sqzb.model.open import EXPORT
 
-Format = Literal["onnx", "openvino"]
+Format = Literal["onnx", "openvino", "executorch"]
 Precision = Literal["fp32", "bf16", "int8"]
+Scales = Literal["dynamic", "static"]
 
-RECORD = "export.json"
-MODEL_FILES: dict[str, str] = {"onnx": "model.onnx", "openvino": "model.xml"}
+RECORD = EXPORT
+MODEL_FILES: dict[Format, str] = {
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+    "executorch": "model.pte",
+}
 
 
 class Difference(BaseModel):
@@ -59,6 +65,7 @@ class ExportRecord(BaseModel):
     texts: texts of an example; None if it is not known.
     columns: of the texts in the training data.
     outputs: names of the model's outputs.
+    scales: of the activations in int8; None in other precisions.
     versions: of the libraries that made the export.
     """
 
@@ -73,6 +80,7 @@ class ExportRecord(BaseModel):
     texts: int | None
     columns: list[str]
     outputs: list[str]
+    scales: Scales | None = None
     versions: dict[str, str]
     check: Check
 

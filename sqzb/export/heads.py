@@ -9,6 +9,8 @@ MLM: Head = "mlm"
 ENCODER: Head = "encoder"
 VECTORS: Head = "vectors"
 
+# Inputs of every export, int64 (batch, length), in the order of a call.
+INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 # Outputs of each head by name, with the names of their axes but the last.
 OUTPUTS: dict[Head, dict[str, tuple[str, ...]]] = {
     CLASSIFIER: {"logits": ("batch",)},

@@ -12,17 +12,19 @@ from sqzb.data import metrics
 from sqzb.data.dataset import DataSet
 from sqzb.errors import UserError
 from sqzb.export import onnx_graph
-from sqzb.export.check import check_texts, compare
+from sqzb.export.check import calibration_batches, check_texts, compare
 from sqzb.export.folder import (
     MODEL_FILES,
     Check,
     ExportRecord,
     Format,
     Precision,
+    Scales,
     is_export,
     write_record,
 )
 from sqzb.export.heads import CLASSIFIER, ENCODER, MLM, OUTPUTS, TOKENS, Head
+from sqzb.export.onnx_scales import calibrate
 from sqzb.export.opened import Exported, ExportedClassifier, open_export
 from sqzb.export.readme import write_readme
 from sqzb.export.runtimes import NAMES, check_installed, check_precision
@@ -60,6 +62,7 @@ class Wanted(NamedTuple):
     head: None for the model's own.
     output: the folder to write.
     force: whether an inexact export may lose more than a point, or have no metric.
+    scales: of the activations in int8.
     """
 
     source: str
@@ -68,13 +71,17 @@ class Wanted(NamedTuple):
     head: Head | None
     output: Path
     force: bool = False
+    scales: Scales = "dynamic"
 
 
-def default_output(source: str, format: Format, precision: Precision) -> Path:
+def default_output(
+    source: str, format: Format, precision: Precision, scales: Scales = "dynamic"
+) -> Path:
     """Return the folder of an export that was given none: exports/NAME-FORMAT-PRECISION."""
     path = Path(source.partition("@")[0])
     name = path.parent.name if path.name == "final" and path.parent.name else path.name
-    return Path("exports") / f"{name or 'model'}-{format}-{precision}"
+    ending = "-static" if scales == "static" else ""
+    return Path("exports") / f"{name or 'model'}-{format}-{precision}{ending}"
 
 
 def export(wanted: Wanted) -> ExportRecord:
@@ -102,7 +109,7 @@ def export(wanted: Wanted) -> ExportRecord:
     model, tokenizer = _open(folder, head)
     record = _record(wanted, folder, head, model, versions)
     with whole_folder(wanted.output) as aside:
-        _write(aside, record, model, tokenizer)
+        _write(aside, record, model, tokenizer, data)
         write_record(aside, record)
         exported = open_export(aside)
         origin, examples = check_texts(data, record.texts)
@@ -210,21 +217,35 @@ def _record(
         texts=text_count(folder),
         columns=list(text_columns(folder)),
         outputs=list(OUTPUTS[head]),
+        scales=wanted.scales if wanted.precision == "int8" else None,
         versions={"sqzb": __version__, "torch": str(torch.__version__), **versions},
         check=Check(texts="", examples=0, shortest=0, longest=0, outputs={}),
     )
 
 
-def _write(folder: Path, record: ExportRecord, model: Any, tokenizer: Tokenizer) -> None:
-    """Write the model for its runtime, its configuration and its tokenizer."""
+def _write(
+    folder: Path, record: ExportRecord, model: Any, tokenizer: Tokenizer, data: DataSet | None
+) -> None:
+    """Write the model for its runtime, its configuration and its tokenizer.
+
+    data: for static scales.
+    """
     path = folder / MODEL_FILES[record.format]
     if record.format == "onnx":
-        onnx_graph.write(onnx_graph.build(model, record.head, record.precision == "int8"), path)
-    else:
+        graph = onnx_graph.build(model, record.head, record.precision == "int8")
+        if record.scales == "static":
+            scales = calibrate(graph, calibration_batches(data, record, tokenizer))
+            graph = onnx_graph.build(model, record.head, True, scales)
+        onnx_graph.write(graph, path)
+    elif record.format == "openvino":
         from sqzb.export import openvino_module
 
-        converted = openvino_module.build(model, encoder_of(model), record.head)
-        openvino_module.write(converted, path)
+        openvino_module.write(openvino_module.build(model, record.head), path)
+    else:
+        from sqzb.export import executorch_module
+
+        program = executorch_module.build(model, record.head, record.max_length)
+        executorch_module.write(program, path)
     write_json(folder / CONFIG, model.config.to_hf(type(model).__name__))
     save_tokenizer(tokenizer, folder, record.max_length)
 
@@ -268,10 +289,14 @@ def _refuse_worse(check: Check, wanted: Wanted) -> None:
         console.warn(f"{wanted.precision} loses more than a point: {', '.join(lost)}.")
 
 
+def _precision(record: ExportRecord) -> str:
+    return record.precision + (f" with {record.scales} scales" if record.scales else "")
+
+
 def _report(wanted: Wanted, record: ExportRecord, written: int) -> None:
     check = record.check
     rows: list[tuple[str, str]] = [
-        ("model", f"{record.head}, {record.precision}, for {NAMES[record.format]}"),
+        ("model", f"{record.head}, {_precision(record)}, for {NAMES[record.format]}"),
         ("size", console.size(written)),
         (
             "checked on",

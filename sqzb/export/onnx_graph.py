@@ -14,7 +14,8 @@ import numpy as np
 from numpy.typing import NDArray
 from torch import nn
 
-from sqzb.export.heads import ENCODER, MLM, OUTPUTS, TOKENS, VECTORS, Head
+from sqzb.export.heads import ENCODER, INPUTS, MLM, OUTPUTS, TOKENS, VECTORS, Head
+from sqzb.export.onnx_scales import DYNAMIC, Scale
 from sqzb.export.quantized import columns_to_int8, rows_to_int8
 from sqzb.export.weights import (
     attention_groups,
@@ -31,17 +32,18 @@ from sqzb.model.layers import SqueezeBertLayer
 OPSET, IR = 17, 8  # the first version with LayerNormalization, which old runtimes read too
 OF_RUNTIME = "com.microsoft"  # the domain of operators that ONNX Runtime adds
 LARGEST = 2**31 - 2**24  # bytes of weights that one file of this format holds
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 
 
 class Graph:
     """A graph under construction: nodes in order, and constants.
 
     int8: whether products are computed in 8-bit integers.
+    scales: of the activations in the order of `quantize`; None: of each batch (dynamic).
     """
 
-    def __init__(self, int8: bool = False) -> None:
+    def __init__(self, int8: bool = False, scales: Sequence[Scale] | None = None) -> None:
         self.int8 = int8
+        self.scales = None if scales is None else iter(scales)
         self.nodes: list[Any] = []
         self.constants: list[Any] = []
 
@@ -93,6 +95,16 @@ class Graph:
         name: str = self.add("Add", product, self.constant(to_numpy(layer.bias)))
         return name
 
+    def quantize(self, x: str) -> tuple[str, str, str]:
+        """Return activations as unsigned 8-bit integers, their scale and their zero."""
+        if self.scales is None:
+            integers, scale, zero = self.add(DYNAMIC, x, count=3)
+            return integers, scale, zero
+        static = next(self.scales)
+        scale = self.constant(np.array(static.scale, np.float32))
+        zero = self.constant(np.array(static.zero, np.uint8))
+        return self.add("QuantizeLinear", x, scale, zero), scale, zero
+
     def products(self, x: str, weight: NDArray[np.float32]) -> list[str]:
         """Return x[g] @ weight[g] for each group; weight: (groups, inputs, outputs)."""
         if not self.int8:
@@ -101,7 +113,7 @@ class Graph:
                 self.add("MatMul", part, self.constant(block))
                 for part, block in zip(parts, weight, strict=True)
             ]
-        integers, scale, zero = self.add("DynamicQuantizeLinear", x, count=3)
+        integers, scale, zero = self.quantize(x)
         parts = self.split(integers, len(weight))
         return [
             self._integer_product(part, scale, zero, block)
@@ -118,7 +130,9 @@ class Graph:
         return name
 
 
-def build(model: nn.Module, head: Head, int8: bool = False) -> Any:
+def build(
+    model: nn.Module, head: Head, int8: bool = False, scales: Sequence[Scale] | None = None
+) -> Any:
     """Return the model as an ONNX ModelProto.
 
     Inputs are int64 (batch, length): input_ids, attention_mask, token_type_ids. The head's outputs
@@ -126,10 +140,11 @@ def build(model: nn.Module, head: Head, int8: bool = False) -> Any:
 
     model: a SqueezeBERT of sqzb with the head.
     int8: compute products of the layers in 8-bit integers, and store the embeddings in them.
+    scales: of the activations in int8, from `onnx_scales.calibrate`; None: of each batch.
     """
     from onnx import TensorProto, helper
 
-    graph = Graph(int8)
+    graph = Graph(int8, scales)
     encoder = encoder_of(model)
     config = encoder.config
     words = _word_embeddings(graph, to_numpy(encoder.embeddings.word_embeddings.weight))
@@ -210,7 +225,7 @@ def _attention(
     scale: str | None = None
     zero: str | None = None
     if graph.int8:
-        x, scale, zero = graph.add("DynamicQuantizeLinear", x, count=3)
+        x, scale, zero = graph.quantize(x)
     contexts = []
     for index, part in enumerate(graph.split(x, groups)):
         bias = graph.constant(packed.bias[index])
@@ -273,7 +288,7 @@ def _mlm(graph: Graph, model: Any, x: str, words: tuple[str, str | None]) -> str
     if scales is None:
         logits = graph.add("MatMul", x, transposed)
     else:
-        integers, scale, zero = graph.add("DynamicQuantizeLinear", x, count=3)
+        integers, scale, zero = graph.quantize(x)
         names = (integers, transposed, scale, scales, zero)
         logits = graph.add("MatMulIntegerToFloat", *names, domain=OF_RUNTIME)
     return str(graph.add("Add", logits, graph.constant(to_numpy(predictions.bias))))

@@ -10,15 +10,20 @@ from numpy.typing import NDArray
 from tokenizers import Tokenizer
 from torch import Tensor, nn
 
+from sqzb import console
+from sqzb.data.dataset import DataSet
 from sqzb.errors import UserError
 from sqzb.export.folder import ExportRecord, read_record
-from sqzb.export.heads import CLASSIFIER, TOKENS
+from sqzb.export.heads import CLASSIFIER, INPUTS, TOKENS
 from sqzb.export.runtimes import Session, open_session
+from sqzb.finetuning.finetuned import Finetuned
+from sqzb.finetuning.labels import check_kind, outputs_of
 from sqzb.model.checkpoint import read_config
 from sqzb.model.config import SqueezeBertConfig
 from sqzb.model.heads import ClassificationOutput
 from sqzb.model.open import ModelFolder, Opened
 from sqzb.tokenizer import load_tokenizer
+from sqzb.training.engine import start_accelerator
 
 
 class Exported(NamedTuple):
@@ -33,7 +38,7 @@ class Exported(NamedTuple):
     def run(self, batch: Mapping[str, Tensor]) -> dict[str, NDArray[np.float32]]:
         """Return the outputs by name for tensors (batch, length); labels are ignored."""
         inputs = {}
-        for name in ("input_ids", "attention_mask", "token_type_ids"):
+        for name in INPUTS:
             inputs[name] = batch[name].cpu().numpy().astype(np.int64)
         return dict(zip(self.record.outputs, self.session(inputs), strict=True))
 
@@ -85,3 +90,18 @@ def open_exported_classifier(exported: Exported) -> Opened[Any]:
         )
     model = ExportedClassifier(exported)
     return Opened[Any](ModelFolder(exported.folder), model, exported.tokenizer)
+
+
+def open_finetuned_export(folder: Path, data: DataSet) -> Finetuned:
+    """Open an export for a data set, as `open_finetuned` opens a run.
+
+    Raises:
+        UserError: the export cannot be opened, has no classifier, or has other labels.
+    """
+    exported = open_export(folder)
+    record, opened = exported.record, open_exported_classifier(exported)
+    config = opened.model.config
+    check_kind(data, config, record.head == TOKENS, folder)
+    outputs = outputs_of(data, config.id2label, folder, console.warn)
+    accelerator = start_accelerator()
+    return Finetuned(data, opened.model, opened.tokenizer, outputs, record.max_length, accelerator)

@@ -13,14 +13,12 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from sqzb.export.heads import CLASSIFIER, ENCODER, MLM, OUTPUTS, TOKENS, VECTORS, Head
-from sqzb.export.weights import Blocks, attention_groups, blocks, feed_forward_groups
+from sqzb.export.heads import OUTPUTS, Head
+from sqzb.export.torch_form import TorchForm, layers_of
+from sqzb.export.weights import Blocks, attention_groups, blocks, encoder_of, feed_forward_groups
 from sqzb.export.weights import packed_attention as packed_layer
 from sqzb.model.config import SqueezeBertConfig
-from sqzb.model.encoder import SqueezeBertModel
 from sqzb.model.layers import SqueezeBertLayer, activation
-
-LOW = -1e9  # added to the scores of padding: its exponential is 0 in fp32 and in bf16
 
 
 class Convolution(nn.Module):
@@ -80,52 +78,23 @@ class Layer(nn.Module):
         return normed.transpose(1, 2)
 
 
-class OpenVinoForm(nn.Module):
-    """A model with a head, whose layers have the form for OpenVINO."""
+class Layers(nn.Module):
+    """All layers; the layout changes only before the first and after the last of them."""
 
-    def __init__(self, model: Any, encoder: SqueezeBertModel, head: Head) -> None:
+    def __init__(self, model: nn.Module, config: SqueezeBertConfig) -> None:
         super().__init__()
-        self.head = head
-        self.model = model
-        self.embeddings = encoder.embeddings
-        self.pooler = encoder.pooler
-        self.layers = nn.ModuleList(
-            Layer(layer, encoder.config)
-            for layer in encoder.encoder.layers
-            if isinstance(layer, SqueezeBertLayer)
-        )
+        self.layers = nn.ModuleList(Layer(layer, config) for layer in layers_of(model))
 
-    def forward(
-        self, input_ids: Tensor, attention_mask: Tensor, token_type_ids: Tensor
-    ) -> tuple[Tensor, ...]:
-        """Return the head's outputs, in the order of `heads.OUTPUTS`."""
-        parts = self.embeddings
-        positions = torch.arange(input_ids.shape[1])
-        x = parts.word_embeddings(input_ids) + parts.token_type_embeddings(token_type_ids)
-        x = parts.LayerNorm(x + parts.position_embeddings(positions))
-        mask = (1.0 - attention_mask[:, None, None, :].float()) * LOW
-        x = x.transpose(1, 2)
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        """Map (batch, length, width) to the same shape; mask: (batch, length), added."""
+        x, mask = x.transpose(1, 2), mask[:, None, None, :]
         for layer in self.layers:
             x = layer(x, mask)
-        return self._outputs(x.transpose(1, 2), attention_mask)
-
-    def _outputs(self, x: Tensor, attention_mask: Tensor) -> tuple[Tensor, ...]:
-        if self.head == VECTORS:
-            weights = attention_mask[:, :, None].float()
-            return ((x * weights).sum(1) / weights.sum(1),)
-        if self.head == MLM:
-            return (self.model.cls(x, self.embeddings.word_embeddings),)
-        if self.head == TOKENS:
-            return (self.model.classifier(x),)
-        pooled = self.pooler(x)
-        if self.head == ENCODER:
-            return x, pooled
-        assert self.head == CLASSIFIER
-        return (self.model.classifier(pooled),)
+        return x.transpose(1, 2)
 
 
 @torch.no_grad()
-def build(model: nn.Module, encoder: SqueezeBertModel, head: Head) -> Any:
+def build(model: nn.Module, head: Head) -> Any:
     """Return the model as an openvino.Model with dynamic batch and length.
 
     Inputs are int64 (batch, length): input_ids, attention_mask, token_type_ids. The outputs are
@@ -135,7 +104,7 @@ def build(model: nn.Module, encoder: SqueezeBertModel, head: Head) -> Any:
     from openvino.frontend import FrontEndManager
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder
 
-    form = OpenVinoForm(model, encoder, head).eval()
+    form = TorchForm(model, head, Layers(model, encoder_of(model).config)).eval()
     ids = torch.zeros(2, 7, dtype=torch.int64)
     example = (ids, torch.ones_like(ids), ids)
     traced = torch.jit.trace(form, example, check_trace=False)

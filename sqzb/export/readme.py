@@ -5,7 +5,7 @@ from pathlib import Path
 from sqzb import __version__
 from sqzb.export.folder import ExportRecord
 from sqzb.export.heads import CLASSIFIER, MLM, TOKENS
-from sqzb.export.runtimes import NAMES
+from sqzb.export.runtimes import NAMES, RUNNER
 from sqzb.files import whole_file
 from sqzb.tokenizer import PAD, load_tokenizer, special_ids
 
@@ -16,9 +16,15 @@ _OPENVINO = """\
 settings = {{"INFERENCE_PRECISION_HINT": "{precision}"}}  # else the processor's choice
 session = openvino.compile_model("model.xml", "CPU", settings)
 outputs = list(session(inputs).values())"""
+_EXECUTORCH = """\
+program = Runtime.get().load_program("model.pte")
+texts = []
+for row in zip(*(torch.from_numpy(array).split(1) for array in inputs.values())):
+    texts.append(program.load_method("forward").execute(list(row)))  # one text a call
+outputs = [torch.cat(output).numpy() for output in zip(*texts)]"""
 _CODE = """\
 import numpy as np
-import {module}
+{imports}
 from tokenizers import Tokenizer
 
 tokenizer = Tokenizer.from_file("tokenizer.json")
@@ -39,13 +45,14 @@ def write_readme(folder: Path, record: ExportRecord) -> None:
     shapes = {"logits": "(texts, labels)"}
     if record.head in (TOKENS, MLM):
         shapes["logits"] = f"(texts, tokens, {'tags' if record.head == TOKENS else 'vocabulary'})"
+    texts = "1" if record.format == "executorch" else "texts"
     outputs = []
     for name in record.outputs:
         outputs.append(f"- `{name}`, float32 {shapes.get(name, '')}".rstrip(" "))
     lines = [
         f"# {record.source} for {NAMES[record.format]}",
         f"A SqueezeBERT with the head `{record.head}` in {record.precision}, exported by sqzb "
-        f"{__version__}. Inputs are int64 (texts, tokens) of any size up to "
+        f"{__version__}. Inputs are int64 ({texts}, tokens) of any size up to "
         f"{record.max_length} tokens, to which this model's texts are cut. Outputs:",
         "\n".join(outputs),
         *([f"Labels, in order: {_named(record.labels)}."] if record.labels else []),
@@ -65,10 +72,13 @@ def write_readme(folder: Path, record: ExportRecord) -> None:
 def code(folder: Path, record: ExportRecord) -> str:
     """Return code that runs the export in its folder without sqzb, and prints its outputs."""
     if record.format == "onnx":
-        session, module = _ONNX, "onnxruntime"
-    else:
+        session, imports = _ONNX, "import onnxruntime"
+    elif record.format == "openvino":
         precision = "bf16" if record.precision == "bf16" else "f32"
-        session, module = _OPENVINO.format(precision=precision), "openvino"
+        session, imports = _OPENVINO.format(precision=precision), "import openvino"
+    else:
+        session = _EXECUTORCH
+        imports = "import torch\nfrom executorch.runtime import Runtime"
     texts = '["A fine film.", "Dull."]'
     if record.texts == 2:
         texts = '[("A fine film.", "I liked it."), ("Dull.", "It was long.")]'
@@ -78,7 +88,7 @@ def code(folder: Path, record: ExportRecord) -> str:
     elif record.head == CLASSIFIER:
         closing = "print(outputs[0][:, 0])"
     return _CODE.format(
-        module=module,
+        imports=imports,
         max_length=record.max_length,
         pad_id=special_ids(load_tokenizer(folder)).pad,
         pad=PAD,
@@ -89,7 +99,8 @@ def code(folder: Path, record: ExportRecord) -> str:
 
 
 def _packages(record: ExportRecord) -> str:
-    return f"{'onnxruntime' if record.format == 'onnx' else 'openvino'} tokenizers numpy"
+    runtime = RUNNER[record.format].partition(".")[0]
+    return f"{runtime} tokenizers numpy" + (" torch" if record.format == "executorch" else "")
 
 
 def _with_sqzb(record: ExportRecord) -> list[str]:

@@ -2,7 +2,9 @@
 
 import importlib
 import sys
+import warnings
 from collections.abc import Callable, Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -12,6 +14,7 @@ from numpy.typing import NDArray
 
 from sqzb.errors import UserError
 from sqzb.export.folder import MODEL_FILES, ExportRecord, Format, Precision
+from sqzb.export.heads import INPUTS
 
 # Inputs by name, int64 (batch, length), to the outputs in the order of their names.
 Session = Callable[[Mapping[str, NDArray[np.int64]]], Sequence[NDArray[np.float32]]]
@@ -19,11 +22,20 @@ Session = Callable[[Mapping[str, NDArray[np.int64]]], Sequence[NDArray[np.float3
 PRECISIONS: dict[Format, tuple[Precision, ...]] = {
     "onnx": ("fp32", "int8"),
     "openvino": ("fp32", "bf16"),
+    "executorch": ("fp32",),
 }
-NAMES: dict[Format, str] = {"onnx": "ONNX Runtime", "openvino": "OpenVINO"}
+NAMES: dict[Format, str] = {
+    "onnx": "ONNX Runtime",
+    "openvino": "OpenVINO",
+    "executorch": "ExecuTorch",
+}
 # Modules that write an export, and the module that runs it.
-WRITERS: dict[Format, tuple[str, ...]] = {"onnx": ("onnx",), "openvino": ()}
-RUNNER: dict[Format, str] = {"onnx": "onnxruntime", "openvino": "openvino"}
+WRITERS: dict[Format, tuple[str, ...]] = {"onnx": ("onnx",), "openvino": (), "executorch": ()}
+RUNNER: dict[Format, str] = {
+    "onnx": "onnxruntime",
+    "openvino": "openvino",
+    "executorch": "executorch.runtime",
+}
 
 
 def check_installed(format: Format, writing: bool = False) -> dict[str, str]:
@@ -36,25 +48,32 @@ def check_installed(format: Format, writing: bool = False) -> dict[str, str]:
     """
     versions = {}
     for name in (*(WRITERS[format] if writing else ()), RUNNER[format]):
+        package = name.partition(".")[0]
         try:
-            versions[name] = str(_import(name).__version__)
+            _import(name)
+            versions[package] = version(package)
         except ImportError as error:
             raise UserError(
-                f"The format {format} needs {name} ({error}): pip install 'sqzb[{format}]'"
+                f"The format {format} needs {package} ({error}): pip install 'sqzb[{format}]'"
             ) from error
     return versions
 
 
 def _import(name: str) -> ModuleType:
-    """Import a runtime without openvino_telemetry, which reports each import over the network."""
+    """Import a runtime without openvino_telemetry, which reports each import over the network.
+
+    ExecuTorch warns that its interface may change, which is no concern of the user.
+    """
     reporter = "openvino_telemetry"
-    if reporter in sys.modules:
-        return importlib.import_module(name)
-    sys.modules[reporter] = None  # type: ignore[assignment]
-    try:
-        return importlib.import_module(name)
-    finally:
-        del sys.modules[reporter]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if reporter in sys.modules:
+            return importlib.import_module(name)
+        sys.modules[reporter] = None  # type: ignore[assignment]
+        try:
+            return importlib.import_module(name)
+        finally:
+            del sys.modules[reporter]
 
 
 def check_precision(format: Format, precision: Precision) -> None:
@@ -95,9 +114,9 @@ def open_session(folder: Path, record: ExportRecord, threads: int | None = None)
     check_installed(record.format)
     check_precision(record.format, record.precision)
     path = folder / MODEL_FILES[record.format]
-    opener = _open_onnx if record.format == "onnx" else _open_openvino
+    openers = {"onnx": _open_onnx, "openvino": _open_openvino, "executorch": _open_executorch}
     try:
-        return opener(path, record, threads)
+        return openers[record.format](path, record, threads)
     except Exception as error:  # the runtimes raise all kinds
         reason = " ".join(str(error).split())
         raise UserError(
@@ -137,5 +156,27 @@ def _open_openvino(path: Path, record: ExportRecord, threads: int | None) -> Ses
         results = request.infer(dict(inputs))
         # The next call writes into the same memory.
         return [np.array(results[name]) for name in record.outputs]
+
+    return run
+
+
+def _open_executorch(path: Path, record: ExportRecord, threads: int | None) -> Session:
+    """Open a program; `threads` holds for all programs of this process."""
+    import torch
+    from executorch.extension.pybindings import portable_lib
+    from executorch.runtime import Runtime
+
+    if threads is not None:
+        portable_lib._unsafe_reset_threadpool(threads)
+    program = Runtime.get().load_program(path)
+    program.load_method("forward")  # a damaged file is reported here
+
+    def run(inputs: Mapping[str, NDArray[np.int64]]) -> Sequence[NDArray[np.float32]]:
+        method = program.load_method("forward")
+        columns = [torch.from_numpy(inputs[name]) for name in INPUTS if name in inputs]
+        texts = []
+        for row in zip(*(column.split(1) for column in columns), strict=True):
+            texts.append(method.execute(list(row)))
+        return [torch.cat(outputs).numpy() for outputs in zip(*texts, strict=True)]
 
     return run

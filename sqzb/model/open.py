@@ -49,6 +49,7 @@ from sqzb.model.transformers_classifier import (
 )
 from sqzb.tokenizer import load_tokenizer
 
+EXPORT = "export.json"  # describes the model of a runtime, in a folder without weights for torch
 SqueezeBertClassifier = SqueezeBertForSequenceClassification | SqueezeBertForTokenClassification
 Classifier = SqueezeBertClassifier | TransformersClassifier
 Model = TypeVar("Model", bound=nn.Module)
@@ -137,9 +138,18 @@ def model_folder(source: Source) -> ModelFolder:
     """Return the folder of a path, a run or a Hub id, which is downloaded if necessary.
 
     Raises:
-        UserError: there is no such folder.
+        UserError: there is no such folder, or it is an export.
     """
-    return source if isinstance(source, ModelFolder) else ModelFolder(local_folder(source))
+    if isinstance(source, ModelFolder):
+        return source
+    path = local_folder(source)
+    if (path / EXPORT).is_file():
+        raise UserError(
+            f"{path} is an export, which has no weights for torch. Give the run that it was made "
+            "from. The commands predict, eval, embed and fill-mask read exports, and in Python "
+            "sqzb.load."
+        )
+    return ModelFolder(path)
 
 
 def open_classifier(

@@ -1,6 +1,5 @@
 """Exports compute what the model in torch does, whatever its sizes, head and kind of labels."""
 
-import importlib.util
 import json
 import re
 import sys
@@ -11,15 +10,14 @@ import numpy as np
 import pytest
 import torch
 
-from own_runs import write_own
+from export_runs import FORMATS, exported, need, own_run
 from saved_runs import remember, save_run
 from sqzb.errors import UserError
 from sqzb.export import check
-from sqzb.export.folder import RECORD, Format, Precision
+from sqzb.export.folder import RECORD, Format
 from sqzb.export.heads import Head
 from sqzb.export.job import Wanted, default_output, export
 from sqzb.export.opened import open_export
-from sqzb.export.runtimes import RUNNER, WRITERS
 from sqzb.predict import print_predictions, sentences_table, write_predictions
 from sqzb.using import ClassPrediction, LabelsPrediction, NumberPrediction, load
 
@@ -51,35 +49,19 @@ SIZES: dict[str, dict[str, Any]] = {
         "hidden_act": "relu",
     },
 }
-FORMATS: list[Format] = ["onnx", "openvino"]
-# OpenVINO takes a second for each export, so it has the cases whose graphs differ most.
-OF_KINDS = [("onnx", kind) for kind in KINDS] + [("openvino", "classes"), ("openvino", "tags")]
-OF_SIZES = [("onnx", sizes) for sizes in SIZES] + [("openvino", "unequal")]
-OF_HEADS = [("onnx", None), ("onnx", "encoder"), ("openvino", None), ("openvino", "vectors")]
-
-
-def need(format: Format) -> None:
-    for module in (*WRITERS[format], RUNNER[format]):
-        if importlib.util.find_spec(module) is None:
-            pytest.skip(f"{module} is not installed")
+# Other runtimes take a second for each export, so they have the cases whose graphs differ most.
+OTHERS: list[Format] = ["openvino", "executorch"]
+OF_KINDS = [("onnx", kind) for kind in KINDS]
+OF_KINDS += [(format, kind) for format in OTHERS for kind in ("classes", "tags")]
+OF_SIZES = [("onnx", sizes) for sizes in SIZES] + [(format, "unequal") for format in OTHERS]
+OF_HEADS: list[tuple[Format, Head | None]] = [("onnx", None), ("onnx", "encoder")]
+OF_HEADS += [(format, None) for format in OTHERS] + [(format, "vectors") for format in OTHERS]
 
 
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Check on few texts."""
     monkeypatch.setattr(check, "DOCUMENTED", 32)
-
-
-def exported(
-    run: Path,
-    format: Format,
-    head: Head | None = None,
-    precision: Precision = "fp32",
-    force: bool = False,
-) -> Path:
-    output = run.parent / f"{run.name}-{format}-{precision}-{head}"
-    export(Wanted(str(run), format, precision, head, output, force))
-    return output
 
 
 @pytest.mark.parametrize(("format", "kind"), OF_KINDS)
@@ -143,7 +125,8 @@ def test_vectors_are_those_of_embed(vocabulary: Path, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("format", "kind"), [("onnx", "classes"), ("onnx", "mlm"), ("openvino", "tags")]
+    ("format", "kind"),
+    [("onnx", "classes"), ("onnx", "mlm"), ("openvino", "tags"), ("executorch", "classes")],
 )
 def test_the_code_in_the_readme_runs(
     format: Format,
@@ -181,22 +164,6 @@ def test_predictions_of_tables_have_the_form_of_the_model(
     capsys.readouterr()
     print_predictions(str(folder), sentences_table(["the letter"]), [], as_json=False)
     assert capsys.readouterr().out.split()[0] in ("a", "b")
-
-
-def own_run(folder: Path, vocabulary: Path) -> Path:
-    """A run with random weights on own data with validation labels."""
-    from sqzb.data.own import open_own
-    from sqzb.finetuning.data import write_known
-    from sqzb.recipe import FinetuneRecipe, dump_recipe
-
-    files = write_own(folder / "data", "classes")
-    run = save_run(folder / "run", vocabulary, ("low", "mid", "top"))
-    recipe = FinetuneRecipe.model_validate(
-        {"data": {"train": list(files.train), "validation": list(files.validation)}}
-    )
-    (run / "recipe.yaml").write_text(dump_recipe(recipe), encoding="utf-8")
-    write_known(run, open_own(files).known)
-    return run
 
 
 def test_int8_is_measured_on_the_validation_data(vocabulary: Path, tmp_path: Path) -> None:
@@ -315,8 +282,8 @@ def test_damaged_exports_are_refused(vocabulary: Path, tmp_path: Path) -> None:
 def test_a_missing_runtime_is_named(
     vocabulary: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    monkeypatch.setitem(sys.modules, "openvino", None)
+    for module in ("onnxruntime", "openvino", "executorch", "executorch.runtime"):
+        monkeypatch.setitem(sys.modules, module, None)
     run = save_run(tmp_path / "run", vocabulary, ("a", "b"))
     for format in FORMATS:
         with pytest.raises(UserError, match=rf"pip install 'sqzb\[{format}\]'"):
