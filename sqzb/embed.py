@@ -1,19 +1,24 @@
 """sqzb embed: a vector for each text of a table, the mean of its tokens' last hidden states."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from accelerate import Accelerator
 from numpy.typing import NDArray
+from tokenizers import Tokenizer
+from torch import Tensor
 
 from sqzb import console
 from sqzb.data.arrays import check_ending, open_array
 from sqzb.data.dataset import Classes, Example, Text
 from sqzb.data.formats import STANDARD_INPUT, open_table
 from sqzb.data.texts import check, choose_texts
+from sqzb.errors import UserError
+from sqzb.export.folder import is_export
+from sqzb.export.heads import ENCODER, INPUTS, VECTORS
+from sqzb.export.opened import open_export
 from sqzb.files import check_output
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.finetuned import longest_input, text_columns
@@ -31,16 +36,29 @@ class Embedded(NamedTuple):
     unseen: Unseen
 
 
-class Embedder:
-    """An encoder with mean pooling. Encoders that were not trained for it tell little by it."""
+# Inputs by name, (batch, length), to the mean of each text's tokens, (batch, width).
+Means = Callable[[dict[str, Tensor]], Tensor]
 
-    def __init__(self, opened: Opened[Any], max_length: int, accelerator: Accelerator) -> None:
-        self.columns = text_columns(opened.folder)
-        self.width: int = opened.model.config.hidden_size
+
+class Embedder:
+    """An encoder with mean pooling. Encoders that were not trained for it tell little by it.
+
+    columns: of the texts in the training data; none where they are not known.
+    """
+
+    def __init__(
+        self,
+        means: Means,
+        width: int,
+        columns: tuple[str, ...],
+        tokenizer: Tokenizer,
+        max_length: int,
+    ) -> None:
+        self.columns = columns
+        self.width = width
         self.max_length = max_length
-        self._model = opened.model.to(accelerator.device).eval()
-        self._tokenizer = opened.tokenizer
-        self._device = accelerator.device
+        self._means = means
+        self._tokenizer = tokenizer
 
     @torch.inference_mode()
     def embed(self, texts: Sequence[Text]) -> Embedded:
@@ -59,25 +77,59 @@ class Embedder:
         by_length = np.argsort([len(ids) for ids in encoded.ids], kind="stable")
         for start in range(0, len(by_length), EVALUATION_BATCH):
             rows = by_length[start : start + EVALUATION_BATCH]
-            batch = {name: t.to(self._device) for name, t in encoded.batch(rows).items()}
-            del batch["labels"]
-            hidden = self._model(**batch).last_hidden_state
-            mask = batch["attention_mask"][:, :, None].to(hidden.dtype)
-            mean = (hidden * mask).sum(1) / mask.sum(1)
-            vectors[rows] = mean.float().cpu().numpy()
+            batch = encoded.batch(rows)
+            inputs = {name: batch[name] for name in INPUTS}
+            vectors[rows] = self._means(inputs).float().cpu().numpy()
         unseen = count_unseen(examples, encoded, self._tokenizer, self.max_length)
         return Embedded(vectors, unseen)
 
 
 def load_encoder(path: str) -> Embedder:
-    """Open the encoder of a run, a saved folder or a Hub id.
+    """Open the encoder of a run, a saved folder or a Hub id, or an export of one.
 
     Raises:
-        UserError: There is no such model, or it cannot be opened.
+        UserError: There is no such model, it cannot be opened, or an export has another head.
     """
+    if is_export(path):
+        return _load_export(Path(path))
     opened: Opened[Any] = open_encoder(model_folder(path))
-    max_length = longest_input(opened.folder, opened.model.config.max_position_embeddings)
-    return Embedder(opened, max_length, start_accelerator())
+    config = opened.model.config
+    device = start_accelerator().device
+    model = opened.model.to(device).eval()
+
+    def means(batch: dict[str, Tensor]) -> Tensor:
+        inputs = {name: tensor.to(device) for name, tensor in batch.items()}
+        return _mean(model(**inputs).last_hidden_state, inputs["attention_mask"])
+
+    columns = text_columns(opened.folder)
+    max_length = longest_input(opened.folder, config.max_position_embeddings)
+    return Embedder(means, config.hidden_size, columns, opened.tokenizer, max_length)
+
+
+def _load_export(folder: Path) -> Embedder:
+    exported = open_export(folder)
+    record = exported.record
+    if record.head not in (VECTORS, ENCODER):
+        raise UserError(
+            f"The export {folder} gives no vectors: its head is {record.head}. Export the run with "
+            "--head vectors."
+        )
+
+    def means(batch: dict[str, Tensor]) -> Tensor:
+        outputs = exported.run(batch)
+        if record.head == VECTORS:
+            return torch.from_numpy(outputs["sentence_embedding"])
+        hidden = torch.from_numpy(outputs["last_hidden_state"])
+        return _mean(hidden, batch["attention_mask"])
+
+    width = exported.config.hidden_size
+    return Embedder(means, width, tuple(record.columns), exported.tokenizer, record.max_length)
+
+
+def _mean(hidden: Tensor, mask: Tensor) -> Tensor:
+    """Return the mean of the tokens' hidden states (batch, length, width), without padding."""
+    weights = mask[:, :, None].to(hidden.dtype)
+    return (hidden * weights).sum(1) / weights.sum(1)
 
 
 def embed_file(

@@ -1,6 +1,6 @@
 """Evaluation: a finetuned model on its task, or a pretrained one on held-out text of a corpus."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +9,11 @@ from sqzb.corpus.store import MANIFEST, Corpus
 from sqzb.data.dataset import Classes, DataSet, Example, are_labelled
 from sqzb.data.own import OwnData
 from sqzb.errors import UserError
+from sqzb.export.folder import is_export, read_record
+from sqzb.export.opened import open_finetuned_export
 from sqzb.finetuning.calibration import Calibration, calibration_errors
 from sqzb.finetuning.evaluation import decide, measure_splits
-from sqzb.finetuning.finetuned import open_finetuned
+from sqzb.finetuning.finetuned import Finetuned, data_for, open_finetuned
 from sqzb.finetuning.mistakes import by_name, find_mistakes, print_mistakes
 from sqzb.finetuning.report import print_details, print_validation_report
 from sqzb.model.open import open_for_pretraining
@@ -30,8 +32,36 @@ def _nowhere(figures: dict[str, Any]) -> None:
     """Keep no figures."""
 
 
+def data_of(
+    path: str,
+    task_name: str | None,
+    glue_dir: Path | None,
+    files: Sequence[str] = (),
+    text: Sequence[str] = (),
+    label: str | None = None,
+) -> DataSet:
+    """Return the data set to measure a model on, as `data_for` does; an export has its run's.
+
+    Raises:
+        UserError: the data cannot be used, or is not known because the run of an export is gone.
+    """
+    if not is_export(path):
+        return data_for(path, task_name, glue_dir, files, text, label)
+    run = read_record(Path(path)).source
+    try:
+        return data_for(run, task_name, glue_dir, files, text, label)
+    except UserError as error:
+        raise UserError(f"{path} is an export of {run}, whose data it takes. {error}") from error
+
+
+def _open(path: str, data: DataSet) -> Finetuned:
+    if is_export(path):
+        return open_finetuned_export(Path(path), data)
+    return open_finetuned(path, data)
+
+
 def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -> dict[str, Any]:
-    """Print and return the figures of a finetuned model on a data set.
+    """Print and return the figures of a finetuned model on a data set; an export runs it too.
 
     split: "validation" gives figures, confusion matrices and the worst mistakes; so does "test" if
     its examples have labels. GLUE keeps these back: there "test" gives predictions. MNLI has two
@@ -41,7 +71,7 @@ def evaluate_task(path: str, data: DataSet, split: str, keep: Keep = _nowhere) -
     Raises:
         UserError: the data set has no such split.
     """
-    finetuned = open_finetuned(path, data)
+    finetuned = _open(path, data)
     kind = data.kind
     names = data.test_splits if split == "test" else data.validation_splits
     if not names:

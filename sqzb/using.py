@@ -247,17 +247,19 @@ class FinetunedModel:
         return predictions
 
 
-def load(path: str | Path) -> FinetunedModel:
+def load(path: str | Path, threads: int | None = None) -> FinetunedModel:
     """Open the finetuned model of a run, a saved folder or a Hub id, or an export of one.
 
     Texts are cut at the `max_length` of the model's run, or at the model's positions. An export
     runs by its runtime, on the CPU.
 
+    threads: of an export's runtime; None: the runtime's own choice. torch has its own setting.
+
     Raises:
         UserError: There is no such model, it cannot be opened, or it has no classifier.
     """
     if is_export(path):
-        exported = open_export(Path(path))
+        exported = open_export(Path(path), threads)
         record = exported.record
         opened = open_exported_classifier(exported)
         columns = tuple(record.columns)

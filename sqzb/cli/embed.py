@@ -15,7 +15,7 @@ def embed(
         typer.Argument(
             metavar="MODEL",
             autocompletion=complete_run,
-            help="Run, saved model or Hub id, finetuned or not.",
+            help="Run, saved model or Hub id, finetuned or not; or an export.",
         ),
     ],
     file: Annotated[

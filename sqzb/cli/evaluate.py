@@ -16,7 +16,7 @@ def evaluate(
         typer.Argument(
             metavar="RUN",
             autocompletion=complete_run,
-            help="Run, saved model or Hub id; several for --submission.",
+            help="Run, saved model, Hub id or export; several for --submission.",
         ),
     ],
     task: Annotated[
@@ -89,8 +89,7 @@ def evaluate(
     for output in (json, submission):
         if output is not None:
             check_output(output, overwrite)
-    from sqzb.evaluate import corpus_of, evaluate_corpus, evaluate_task
-    from sqzb.finetuning.finetuned import data_for
+    from sqzb.evaluate import corpus_of, data_of, evaluate_corpus, evaluate_task
     from sqzb.finetuning.submit import submit
     from sqzb.glue.data import open_task
 
@@ -103,5 +102,5 @@ def evaluate(
     elif corpus is not None:
         evaluate_corpus(paths[0], corpus, keep)
     else:
-        used = data_for(paths[0], task, glue_dir, data or (), columns, label)
+        used = data_of(paths[0], task, glue_dir, data or (), columns, label)
         evaluate_task(paths[0], used, split, keep)

@@ -13,7 +13,7 @@ def fill_mask(
         typer.Argument(
             metavar="MODEL",
             autocompletion=complete_run,
-            help="Pretrained run, saved model or Hub id.",
+            help="Pretrained run, saved model, Hub id or export.",
         ),
     ],
     text: Annotated[

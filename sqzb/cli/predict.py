@@ -15,7 +15,7 @@ def predict(
         typer.Argument(
             metavar="MODEL",
             autocompletion=complete_run,
-            help="Finetuned run, saved model or Hub id.",
+            help="Finetuned run, saved model, Hub id or export.",
         ),
     ],
     sentences: Annotated[
