@@ -253,6 +253,8 @@ def table(title: str, header: Sequence[str], rows: Sequence[Sequence[str]]) -> N
     from rich.table import Table
 
     drawn = Table(title=Text(visible(title)), title_justify="left", title_style="bold")
+    # Rows of several lines need a line between them, to tell where each ends.
+    drawn.show_lines = any("\n" in "".join(row) for row in rows)
     for index, name in enumerate(header):
         drawn.add_column(Text(visible(name)), justify="right" if index else "left")
     for row in rows:

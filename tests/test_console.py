@@ -197,6 +197,12 @@ def test_a_table_has_all_cells(screen: Screen) -> None:
     )
 
 
+@pytest.mark.parametrize("text", ["one line", "two\nlines"])
+def test_rows_of_several_lines_are_divided(screen: Screen, text: str) -> None:
+    console.table("", ("text", "loss"), [(text, "1"), (text, "2"), (text, "3")])
+    assert sum("├" in line for line in screen.out) == (2 if "\n" in text else 0)
+
+
 def test_brackets_in_a_table_mean_nothing(screen: Screen) -> None:
     """Nor in its title and header, which hold names of files, columns and labels."""
     console.table("What [/x] learnt", ("text [/x]", ":smile:"), [("[bold]a [/x] b", "1")])
