@@ -238,6 +238,7 @@ def test_recipes_are_listed_shown_and_copied(tmp_path: Path) -> None:
     recipes = Path(__file__).parents[1] / "recipes"
     ended = CliRunner().invoke(app, ["recipes"])
     assert ended.exit_code == 0 and ended.stdout.count("\n") == len(list(recipes.iterdir()))
+    assert CliRunner().invoke(app, ["recipes", "list"]).stdout == ended.stdout
     shown = CliRunner().invoke(app, ["recipes", "show", "corpus"]).stdout
     assert shown == (recipes / "corpus.yaml").read_text()
     target = tmp_path / "mine.yaml"

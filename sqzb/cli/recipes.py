@@ -28,9 +28,19 @@ recipes = typer.Typer(
 def list_recipes(context: typer.Context) -> None:
     """List the recipes that come with sqzb: command, name, purpose."""
     if context.invoked_subcommand is None:
-        from sqzb.recipe import shipped
+        _print_list()
 
-        console.lines([line] for line in shipped.listed())
+
+@recipes.command(cls=Command, name="list", epilog="Example: sqzb recipes list")
+def list_by_name() -> None:
+    """List the recipes, as `sqzb recipes` alone does."""
+    _print_list()
+
+
+def _print_list() -> None:
+    from sqzb.recipe import shipped
+
+    console.lines([line] for line in shipped.listed())
 
 
 @recipes.command(cls=Command, name="show", epilog="Example: sqzb recipes show phase1_128")
