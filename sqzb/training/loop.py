@@ -206,8 +206,8 @@ def save_and_evaluate(
         job.accelerator.wait_for_everyone()
         name = signal.Signals(received).name
         raise Stopped(
-            f"{name}: stopped after step {state.step:,}, which is saved. Resume with --resume "
-            "auto.",
+            f"{name}: stopped after step {state.step:,}, which is saved. To resume, add "
+            "--resume auto to the same command.",
             received,
         )
     if job.evaluation_due(state.step):
