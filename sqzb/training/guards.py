@@ -80,9 +80,10 @@ class Signals:
         if self._end_at_once:
             raise _Interrupted
         name = signal.Signals(number).name
-        # Not by the console, because its lock may be held when a handler runs.
+        # Not by the console, because its lock may be held when a handler runs. Two lines, because
+        # a terminal of 80 columns would divide one anywhere.
         note = (
-            f"{name}: the run ends after this step, which is saved. "
+            f"{name}: the run ends after this step, which is saved.\n"
             "A second signal ends the run at once."
         )
         # Ctrl-C also ends the reader of a pipe, such as tee. The step is saved all the same.

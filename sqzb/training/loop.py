@@ -207,7 +207,7 @@ def save_and_evaluate(
         name = signal.Signals(received).name
         raise Stopped(
             f"{name}: stopped after step {state.step:,}, which is saved. To resume, add "
-            "--resume auto to the same command.",
+            "`--resume auto` to the same command.",
             received,
         )
     if job.evaluation_due(state.step):

@@ -174,7 +174,8 @@ def test_a_signal_saves_the_step_and_the_run_goes_on_exactly(
     assert process.stderr is not None
     said = process.stderr.read()
     assert f"{number.name}: stopped after step" in said and "Traceback" not in said
-    assert "add --resume auto to the same command" in said
+    assert "add `--resume auto` to the same command" in said
+    assert "saved.\nA second signal" in said  # two lines, for 80 columns
     step = lines(folder)[-1]["step"]
     assert (folder / "checkpoints" / f"step-{step:07d}").is_dir()
     assert begin("pretrain", number.name).wait(120) == 0
