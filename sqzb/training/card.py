@@ -198,6 +198,8 @@ def _facts_in(card: Path) -> _Before:
     from huggingface_hub import ModelCard
 
     try:
+        if not card.read_bytes().startswith(b"---"):
+            return _Before()  # no metadata, of which the library would print a warning
         data: Any = ModelCard.load(card, ignore_metadata_errors=True).data
     except (OSError, ValueError, TypeError, AttributeError, yaml.YAMLError, RecursionError):
         return _Before()

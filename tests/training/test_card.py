@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -121,11 +122,19 @@ def test_facts_come_from_the_card_of_the_start_model(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", ["", "---\n- 1\n---\n", "---\n[\n---\n", "\x00", "no metadata"])
-def test_a_strange_card_of_the_start_model_is_ignored(tmp_path: Path, content: str) -> None:
+def test_a_strange_card_of_the_start_model_is_ignored(
+    tmp_path: Path, content: str, caplog: pytest.LogCaptureFixture
+) -> None:
     (tmp_path / "start").mkdir()
     (tmp_path / "start" / "README.md").write_text(content)
     run = a_run(tmp_path / "run")
-    write_card(run, FinetuneRecipe(), FACTS._replace(start=str(tmp_path / "start")))
+    caplog.set_level("WARNING")
+    logging.getLogger("huggingface_hub").addHandler(caplog.handler)  # it hands nothing upwards
+    try:
+        write_card(run, FinetuneRecipe(), FACTS._replace(start=str(tmp_path / "start")))
+    finally:
+        logging.getLogger("huggingface_hub").removeHandler(caplog.handler)
+    assert "metadata" not in caplog.text
     assert read_card(run).base_model is None
 
 
