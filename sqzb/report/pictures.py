@@ -249,9 +249,12 @@ def _draw_baselines(axes: Any, runs: Sequence[RunRecord]) -> None:
 
 
 def _draw_phases(axes: Any, begins: set[int]) -> None:
+    last = axes.get_xlim()[1]
     for step in sorted(begins - {0}):
         axes.axvline(step, color=MUTED, linewidth=0.8, linestyle=(0, (1, 2)))
-        _note(axes, "next phase", (step, 1), ("data", "axes fraction"), (3, -8), "left")
+        # Behind a short phase, the words would leave the picture.
+        shift, side = ((-3, -8), "right") if step > 0.75 * last else ((3, -8), "left")
+        _note(axes, "next phase", (step, 1), ("data", "axes fraction"), shift, side)
 
 
 def _note(

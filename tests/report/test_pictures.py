@@ -1,5 +1,6 @@
 """Pictures are whole, small, and take the colours of the page."""
 
+import re
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -42,3 +43,15 @@ def test_figures_of_any_size_are_drawn(tmp_path: Path, value: float, drawn: int)
         "".join(f'{{"step": {step}, "grad_norm": {value}, "loss": {value}}}\n' for step in (1, 2))
     )
     assert len(pictures(read_runs([str(folder)])).get("Pretraining", [])) == drawn
+
+
+@pytest.mark.parametrize(("steps", "anchor"), [(5, "end"), (200, "start")])
+def test_the_name_of_a_short_phase_stays_in_the_picture(
+    tmp_path: Path, steps: int, anchor: str
+) -> None:
+    first = pretrained(tmp_path / "one", steps=40)
+    second = pretrained(tmp_path / "two", steps=steps, start_from=str(first))
+    drawn = pictures(read_runs([str(first), str(second)]))["Pretraining"]
+    for picture in drawn:
+        (words,) = re.findall(r"<text[^>]*>next phase</text>", picture.svg)
+        assert ("text-anchor: end" in words) == (anchor == "end")
