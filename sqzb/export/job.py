@@ -138,7 +138,7 @@ def write_unchecked(wanted: Wanted) -> None:
     head = wanted.head or _own_head(folder)
     model, tokenizer = _open(folder, head)
     record = _record(wanted, folder, head, model, versions)
-    _write(wanted.output, record, model, tokenizer)
+    _write(wanted.output, record, model, tokenizer, _own_data(wanted.source)[0])
     write_record(wanted.output, record)
 
 
