@@ -302,7 +302,7 @@ def test_every_path_of_a_command_is_expanded() -> None:
     }
     no_paths = {
         *("COLUMN", "COMMAND", "KEY=VALUE", "KIND", "N", "N,N", "NAME", "SPLIT", "TEXT"),
-        *("AMOUNT", "MACHINE", "OWNER/NAME"),
+        *("A,B", "AMOUNT", "MACHINE", "OWNER/NAME"),
     }
     assert named - no_paths - {"SENTENCE [SECOND]"} <= PATHS
 
