@@ -5,7 +5,6 @@ import re
 from functools import cache
 from pathlib import Path
 
-import pytest
 import yaml
 from packaging.requirements import Requirement
 
@@ -55,21 +54,19 @@ def imported(path: Path) -> set[str]:
     return found - {"__version__"}
 
 
-of_each_module = pytest.mark.parametrize(
-    "path", sorted((ROOT / "sqzb").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT))
-)
+MODULES = sorted((ROOT / "sqzb").rglob("*.py"))
 
 
-@of_each_module
-def test_imports_point_down(path: Path) -> None:
-    module = ".".join(path.relative_to(ROOT / "sqzb").with_suffix("").parts)
-    if module.removesuffix(".__init__") == "__init__":
-        return
-    for other in imported(path):
-        same_room = room(other) == room(module)
-        assert same_room or floor(other) < floor(module), (
-            f"{module} imports {other}, which is not below it"
-        )
+def test_imports_point_down() -> None:
+    for path in MODULES:
+        module = ".".join(path.relative_to(ROOT / "sqzb").with_suffix("").parts)
+        if module.removesuffix(".__init__") == "__init__":
+            continue
+        for other in imported(path):
+            same_room = room(other) == room(module)
+            assert same_room or floor(other) < floor(module), (
+                f"{module} imports {other}, which is not below it"
+            )
 
 
 def test_every_module_has_a_floor() -> None:
@@ -109,32 +106,37 @@ def test_hooks_run_the_tools_of_the_environment() -> None:
         assert hook["entry"].startswith((".venv/bin/", "git "))
 
 
-@of_each_module
-def test_names_say_what_they_hold(path: Path) -> None:
+def test_names_say_what_they_hold() -> None:
     """These say nothing about a value, and were the commonest names of earlier versions."""
-    for node in ast.walk(tree(path)):
-        named = node.arg if isinstance(node, ast.arg) else ""
-        if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-            named = node.id
-        assert named not in ("found", "what", "which", "thing")
+    for path in MODULES:
+        for node in ast.walk(tree(path)):
+            named = node.arg if isinstance(node, ast.arg) else ""
+            if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
+                named = node.id
+            assert named not in ("found", "what", "which", "thing"), path
 
 
 # A signal handler may only write to a descriptor: its text has names of signals only.
 WRITES_ITSELF = {"console.py", "training/guards.py"}
 
 
-@of_each_module
-def test_all_output_passes_the_console(path: Path) -> None:
+def test_all_output_passes_the_console() -> None:
     """Elsewhere, text of users may be taken for markup, and control characters be obeyed."""
-    if str(path.relative_to(ROOT / "sqzb")) in WRITES_ITSELF:
-        return
-    for node in ast.walk(tree(path)):
-        if isinstance(node, ast.Import | ast.ImportFrom):
-            named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
-            imported_here = [*named, *(alias.name for alias in node.names)]
-            assert not [name for name in imported_here if name.split(".")[0] == "rich"]
-        if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
-            text = f"{node.value.id}.{node.attr}"
-            assert text not in ("sys.stdout", "sys.stderr", "typer.echo", "typer.secho", "os.write")
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-            assert node.func.id != "print"
+    for path in MODULES:
+        if str(path.relative_to(ROOT / "sqzb")) not in WRITES_ITSELF:
+            for node in ast.walk(tree(path)):
+                check_output(path, node)
+
+
+def check_output(path: Path, node: ast.AST) -> None:
+    """Check that a node neither imports rich nor writes to a stream."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        named = [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+        imported_here = [*named, *(alias.name for alias in node.names)]
+        assert not [name for name in imported_here if name.split(".")[0] == "rich"], path
+    if isinstance(node, ast.Attribute) and isinstance(node.value, ast.Name):
+        text = f"{node.value.id}.{node.attr}"
+        streams = ("sys.stdout", "sys.stderr", "typer.echo", "typer.secho", "os.write")
+        assert text not in streams, path
+    if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+        assert node.func.id != "print", path
