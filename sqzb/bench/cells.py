@@ -24,7 +24,6 @@ Form = Literal["sqzb", "general"]
 SQZB: Form = "sqzb"
 GENERAL: Form = "general"
 
-INPUTS = ("input_ids", "attention_mask", "token_type_ids")
 Inputs = Mapping[str, NDArray[np.int64]]  # by name, (batch, length)
 Outputs = Sequence[NDArray[np.float32]]
 LAST_BYTES = 2000  # of a process's messages, for the reason of its end

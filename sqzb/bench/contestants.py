@@ -12,11 +12,11 @@ from typing import Any, NamedTuple
 from tokenizers import Tokenizer
 from torch import Tensor
 
-from sqzb.bench.cells import GENERAL, INPUTS, SQZB, Form
+from sqzb.bench.cells import GENERAL, SQZB, Form
 from sqzb.bench.general import AUTO, count_flops, inputs_of
 from sqzb.errors import UserError
 from sqzb.export.folder import ExportRecord, is_export, read_record
-from sqzb.export.heads import CLASSIFIER, ENCODER, MLM, TOKENS, VECTORS, Head
+from sqzb.export.heads import CLASSIFIER, ENCODER, INPUTS, MLM, TOKENS, VECTORS, Head
 from sqzb.finetuning.finetuned import longest_input
 from sqzb.model.checkpoint import read_config
 from sqzb.model.config import SqueezeBertConfig, architectures, model_type

@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 
 from sqzb import __version__
-from sqzb.bench.cells import INPUTS
 from sqzb.export.folder import MODEL_FILES, Check, ExportRecord, Format, Precision, write_record
-from sqzb.export.heads import CLASSIFIER, ENCODER, OUTPUTS, TOKENS, Head
+from sqzb.export.heads import CLASSIFIER, ENCODER, INPUTS, OUTPUTS, TOKENS, Head
 from sqzb.model.transformers_classifier import LOCAL, quiet_transformers
 
 AUTO: dict[Head, str] = {

@@ -7,12 +7,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from sqzb.bench.cells import INPUTS, Inputs
+from sqzb.bench.cells import Inputs
 from sqzb.bench.contestants import Contestant
 from sqzb.data.dataset import Classes, DataSet, Example, Kind, Tags, are_labelled
 from sqzb.data.formats import STANDARD_INPUT, open_table
 from sqzb.data.texts import choose_texts
 from sqzb.errors import UserError
+from sqzb.export.heads import INPUTS
 from sqzb.finetuning.data import read_known
 from sqzb.finetuning.encode import encode
 from sqzb.finetuning.finetuned import data_for, text_columns

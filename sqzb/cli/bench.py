@@ -29,7 +29,7 @@ def bench(
         str | None,
         typer.Option(
             metavar="A,B",
-            help="torch, compiled, onnx, openvino (default: all that are installed).",
+            help="torch, compiled, onnx, openvino, executorch (default: all installed ones).",
         ),
     ] = None,
     precisions: Annotated[

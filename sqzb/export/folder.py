@@ -8,7 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqzb.errors import UserError
 from sqzb.export.heads import Head
 from sqzb.files import read_json_object, write_json
-from sqzb.model.open import EXPORT
+from sqzb.model.config import EXPORT
 
 Format = Literal["onnx", "openvino", "executorch"]
 Precision = Literal["fp32", "bf16", "int8"]

@@ -10,6 +10,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sqzb.errors import Problem
 
 MODEL_TYPE = "squeezebert"
+EXPORT = "export.json"  # describes the model of a runtime, in a folder without weights for torch
 # No model comes near these sizes: a larger number is a slip, and would ask for terabytes.
 LARGEST_SIZE, MOST_LAYERS = 2**24, 2**10
 # The largest published encoders have half of this. More is a wrong digit, or a damaged file.

@@ -30,7 +30,7 @@ from sqzb.model.checkpoint import (
     read_header,
     refuse_not_finite,
 )
-from sqzb.model.config import MODEL_TYPE, OF_LABELS, architectures, model_type
+from sqzb.model.config import EXPORT, MODEL_TYPE, OF_LABELS, architectures, model_type
 from sqzb.model.encoder import SqueezeBertModel
 from sqzb.model.heads import (
     SqueezeBertForMaskedLM,
@@ -49,7 +49,6 @@ from sqzb.model.transformers_classifier import (
 )
 from sqzb.tokenizer import load_tokenizer
 
-EXPORT = "export.json"  # describes the model of a runtime, in a folder without weights for torch
 SqueezeBertClassifier = SqueezeBertForSequenceClassification | SqueezeBertForTokenClassification
 Classifier = SqueezeBertClassifier | TransformersClassifier
 Model = TypeVar("Model", bound=nn.Module)

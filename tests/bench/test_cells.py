@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from sqzb.bench.cells import INPUTS, SQZB, Cell, CellFailed, CellProcess
+from sqzb.bench.cells import SQZB, Cell, CellFailed, CellProcess
+from sqzb.export.heads import INPUTS
 
 CELL = Cell(
     model="model",

@@ -8,12 +8,12 @@ import torch
 from numpy.typing import NDArray
 
 from small_bert import save_bert
-from sqzb.bench.cells import GENERAL, INPUTS, SQZB, Cell, Form
+from sqzb.bench.cells import GENERAL, SQZB, Cell, Form
 from sqzb.bench.contestants import as_squeezebert
 from sqzb.bench.general import open_model, write_general
 from sqzb.bench.runtimes import open_cell
 from sqzb.export.folder import Format, Precision
-from sqzb.export.heads import CLASSIFIER, ENCODER, OUTPUTS, Head
+from sqzb.export.heads import CLASSIFIER, ENCODER, INPUTS, OUTPUTS, Head
 from sqzb.tokenizer import load_tokenizer
 
 pytest.importorskip("transformers")
