@@ -4,8 +4,6 @@ XNNPACK's grouped convolution is slow, so each group is a linear layer of its ow
 text: XNNPACK takes no reshape with two dynamic sizes, and the length is one.
 """
 
-import logging
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from sqzb.export.heads import Head
+from sqzb.export.runtimes import quiet
 from sqzb.export.torch_form import TorchForm, layers_of
 from sqzb.export.weights import (
     Array,
@@ -141,26 +140,23 @@ def build(model: nn.Module, head: Head, max_length: int) -> Any:
     Inputs are int64 (1, length): input_ids, attention_mask, token_type_ids, of at most `max_length`
     tokens. The outputs are those of `heads.OUTPUTS`, in fp32.
     """
-    logged = logging.root.handlers[:]
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # about interfaces that may change
-        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
-    logging.root.handlers[:] = logged  # the import configures the program's log
-
     form = TorchForm(model, head, Layers(model, encoder_of(model).config)).eval()
     ids = torch.zeros(1, min(7, max_length), dtype=torch.int64)
-    sizes = {1: torch.export.Dim("length", min=SHORTEST, max=max_length)}
     # Three tensors: torch.export takes a tensor that is given twice for one input.
     example = (ids, torch.ones_like(ids), torch.zeros_like(ids))
-    exported = torch.export.export(form, example, dynamic_shapes=(sizes, sizes, sizes))
-    lowered = to_edge_transform_and_lower(
-        exported,
-        partitioner=[XnnpackPartitioner()],
-        # The result is compared with the model, so the check of each pass only costs time.
-        compile_config=EdgeCompileConfig(_check_ir_validity=False),
-    )
-    return lowered.to_executorch()
+    sizes = {1: torch.export.Dim("length", min=SHORTEST, max=max_length)}
+    with quiet():
+        from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+        from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
+
+        exported = torch.export.export(form, example, dynamic_shapes=(sizes, sizes, sizes))
+        lowered = to_edge_transform_and_lower(
+            exported,
+            partitioner=[XnnpackPartitioner()],
+            # The result is compared with the model, so the check of each pass only costs time.
+            compile_config=EdgeCompileConfig(_check_ir_validity=False),
+        )
+        return lowered.to_executorch()
 
 
 def write(program: Any, path: Path) -> None:

@@ -1,9 +1,11 @@
 """The runtimes of exports: whether they are installed, and how they open a model."""
 
 import importlib
+import logging
 import sys
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
 from types import ModuleType
@@ -60,13 +62,9 @@ def check_installed(format: Format, writing: bool = False) -> dict[str, str]:
 
 
 def _import(name: str) -> ModuleType:
-    """Import a runtime without openvino_telemetry, which reports each import over the network.
-
-    ExecuTorch warns that its interface may change, which is no concern of the user.
-    """
+    """Import a runtime without openvino_telemetry, which reports each import over the network."""
     reporter = "openvino_telemetry"
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
+    with quiet():
         if reporter in sys.modules:
             return importlib.import_module(name)
         sys.modules[reporter] = None  # type: ignore[assignment]
@@ -74,6 +72,20 @@ def _import(name: str) -> ModuleType:
             return importlib.import_module(name)
         finally:
             del sys.modules[reporter]
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Drop warnings for developers, such as that an interface may change; keep the log's setup."""
+    handlers, before = logging.root.handlers[:], logging.root.manager.disable
+    logging.disable(logging.WARNING)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logging.disable(before)
+        logging.root.handlers[:] = handlers
 
 
 def check_precision(format: Format, precision: Precision) -> None:
