@@ -15,17 +15,21 @@ def export(
     ],
     format: Annotated[
         Literal["onnx", "openvino", "executorch"],
-        typer.Option(help="Runtime to export for: ONNX Runtime, OpenVINO or ExecuTorch."),
+        typer.Option(metavar="NAME", help="Runtime: onnx, openvino or executorch."),
     ],
     precision: Annotated[
         Literal["fp32", "bf16", "int8"],
-        typer.Option(help="Numbers of the products: bf16 for openvino, int8 for onnx."),
+        typer.Option(
+            metavar="NAME",
+            help="Numbers of the products: fp32, bf16 (openvino) or int8 (onnx).",
+        ),
     ] = "fp32",
     scales: Annotated[
         Literal["dynamic", "static"] | None,
         typer.Option(
-            help="Scales of activations in int8: of each batch, or calibrated on training texts "
-            "(default: dynamic).",
+            metavar="NAME",
+            help="Scales of activations in int8: dynamic (default), or static: calibrated on "
+            "training texts.",
             show_default=False,
         ),
     ] = None,
