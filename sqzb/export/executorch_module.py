@@ -146,13 +146,18 @@ def build(model: nn.Module, head: Head, max_length: int) -> Any:
     example = (ids, torch.ones_like(ids), torch.zeros_like(ids))
     sizes = {1: torch.export.Dim("length", min=SHORTEST, max=max_length)}
     with quiet():
+        from executorch.backends.xnnpack.partition.config import ALL_PARTITIONER_CONFIGS
+        from executorch.backends.xnnpack.partition.config.generic_node_configs import GeluConfig
         from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
         from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
 
+        kinds = list(ALL_PARTITIONER_CONFIGS)
+        if encoder_of(model).config.hidden_act == "gelu_new":
+            kinds.remove(GeluConfig)  # XNNPACK's is the exact gelu, whatever its approximation
         exported = torch.export.export(form, example, dynamic_shapes=(sizes, sizes, sizes))
         lowered = to_edge_transform_and_lower(
             exported,
-            partitioner=[XnnpackPartitioner()],
+            partitioner=[XnnpackPartitioner(kinds)],
             # The result is compared with the model, so the check of each pass only costs time.
             compile_config=EdgeCompileConfig(_check_ir_validity=False),
         )
