@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from sqzb import __version__
 from sqzb.export.folder import MODEL_FILES, Check, ExportRecord, Format, Precision, write_record
 from sqzb.export.heads import CLASSIFIER, ENCODER, INPUTS, OUTPUTS, TOKENS, Head
+from sqzb.export.runtimes import without_reports
 from sqzb.model.transformers_classifier import LOCAL, quiet_transformers
 
 AUTO: dict[Head, str] = {
@@ -94,9 +95,10 @@ def _write_onnx(model: Positional, precision: Precision, path: Path) -> None:
 
 def _write_openvino(model: Positional, precision: Precision, path: Path) -> None:
     """Write the model by openvino.convert_model; the precision is chosen when it is opened."""
-    import openvino
+    with without_reports():
+        import openvino
 
-    converted = openvino.convert_model(model, example_input=_example(model))
+        converted = openvino.convert_model(model, example_input=_example(model))
     for output, name in zip(converted.outputs, OUTPUTS[model.head], strict=True):
         output.get_tensor().set_names({name})
     for given, name in zip(converted.inputs, model.names, strict=True):

@@ -62,16 +62,22 @@ def check_installed(format: Format, writing: bool = False) -> dict[str, str]:
 
 
 def _import(name: str) -> ModuleType:
-    """Import a runtime without openvino_telemetry, which reports each import over the network."""
+    with quiet(), without_reports():
+        return importlib.import_module(name)
+
+
+@contextmanager
+def without_reports() -> Iterator[None]:
+    """Hide openvino_telemetry, which reports imports and conversions over the network."""
     reporter = "openvino_telemetry"
-    with quiet():
-        if reporter in sys.modules:
-            return importlib.import_module(name)
-        sys.modules[reporter] = None  # type: ignore[assignment]
-        try:
-            return importlib.import_module(name)
-        finally:
-            del sys.modules[reporter]
+    before = sys.modules.pop(reporter, None)
+    sys.modules[reporter] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules[reporter]
+        if before is not None:
+            sys.modules[reporter] = before
 
 
 @contextmanager

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 from typer.testing import CliRunner, Result
 
+from export_runs import need
 from own_runs import write_own
 from saved_runs import save_run
 from small_bert import SIZES
@@ -121,7 +122,7 @@ def test_both_forms_of_bert_are_compared_and_a_cell_that_fails_is_named(
 
 
 def test_an_export_has_one_cell(vocabulary: Path, tmp_path: Path) -> None:
-    pytest.importorskip("openvino")
+    need("openvino")
     saved = save_run(tmp_path / "run", vocabulary, ("a", "b"))
     folder = tmp_path / "exported"
     export(WantedExport(str(saved), "openvino", "fp32", None, folder))

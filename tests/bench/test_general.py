@@ -7,6 +7,7 @@ import pytest
 import torch
 from numpy.typing import NDArray
 
+from export_runs import need
 from small_bert import save_bert
 from sqzb.bench.cells import GENERAL, SQZB, Cell, Form
 from sqzb.bench.contestants import as_squeezebert
@@ -55,7 +56,7 @@ def cell(folder: Path, head: Head, runtime: str, precision: Precision, form: For
 def test_exports_compute_the_same(
     format: Format, precision: Precision, head: Head, vocabulary: Path, tmp_path: Path
 ) -> None:
-    pytest.importorskip("onnxruntime" if format == "onnx" else format)
+    need(format)
     saved = save_bert(tmp_path / "bert", vocabulary, head)
     folder = tmp_path / "exported"
     folder.mkdir()

@@ -17,7 +17,7 @@ from torch import nn
 from sqzb.errors import Stopped, UserError
 from sqzb.files import locked
 from sqzb.recipe import FinetuneRecipe
-from sqzb.training import loop
+from sqzb.training import checkpoints, loop
 
 
 class Prepared(Exception):
@@ -37,6 +37,7 @@ class Preparing:
             Accelerator(cpu=True),
             nn.Linear(2, 2),
         )
+        self.checkpoint_bytes = checkpoints.size(self.model)
 
     def print_plan(self) -> None:
         pass

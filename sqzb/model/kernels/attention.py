@@ -350,7 +350,9 @@ def _packed_attention(
     length, width = longest or len(qkv) // batch, qkv.shape[1] // 3
     qkv, mask = qkv.contiguous(), None if mask is None else mask.contiguous()
     context = qkv.new_empty(len(qkv), width)
-    sums = qkv.new_empty(batch, heads, 2, length, dtype=torch.float32)
+    # Without padding, the kernel writes no sums behind a sequence's end, and reads none.
+    new = qkv.new_empty if starts is None else qkv.new_zeros
+    sums = new(batch, heads, 2, length, dtype=torch.float32)
     sizes = _forward_sizes(length, qkv.dtype)
     scale = (width // heads) ** -0.5 * LOG2_E
     items = batch if starts is None else batch + 1

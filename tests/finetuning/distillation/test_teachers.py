@@ -496,7 +496,7 @@ def test_a_run_with_removed_keys_goes_on_where_they_were_off(
     shutil.rmtree(run / "final")
     assert (
         load_recipe(FinetuneRecipe, run / "recipe.yaml")
-        == wanted
+        == wanted.model_copy(update={"precision": "fp32"})  # what auto is on a CPU
         == recipe_of(str(run), FinetuneRecipe)
     )
     assert lines(finetune(load_recipe(FinetuneRecipe, run / "recipe.yaml"), glue, "auto")) == before
