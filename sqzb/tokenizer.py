@@ -64,14 +64,18 @@ def special_ids(tokenizer: Tokenizer) -> SpecialIds:
     Raises:
         UserError: the vocabulary lacks one of them.
     """
-    vocabulary = tokenizer.get_vocab()
-    missing = [token for token in SPECIAL_TOKENS if token not in vocabulary]
+    ids: dict[str, int] = {}
+    for token in SPECIAL_TOKENS:
+        number = tokenizer.token_to_id(token)
+        if number is not None:
+            ids[token] = number
+    missing = [token for token in SPECIAL_TOKENS if token not in ids]
     if missing:
         raise UserError(
             f"The vocabulary lacks {', '.join(missing)}; a BERT vocabulary has all of "
             f"{SPECIAL_TOKENS}."
         )
-    return SpecialIds(*(vocabulary[token] for token in SPECIAL_TOKENS))
+    return SpecialIds(*ids.values())
 
 
 def unknown_characters(
