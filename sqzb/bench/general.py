@@ -1,10 +1,7 @@
 """Models as everybody runs and exports them: transformers' modules, and the general exporters."""
 
 import inspect
-import logging
-import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +11,7 @@ from torch import Tensor, nn
 from sqzb import __version__
 from sqzb.export.folder import MODEL_FILES, Check, ExportRecord, Format, Precision, write_record
 from sqzb.export.heads import CLASSIFIER, ENCODER, INPUTS, OUTPUTS, TOKENS, Head
-from sqzb.export.runtimes import without_reports
+from sqzb.export.runtimes import quiet, without_reports
 from sqzb.model.transformers_classifier import LOCAL, quiet_transformers
 
 AUTO: dict[Head, str] = {
@@ -126,7 +123,7 @@ def write_general(
     source: the folder of the saved model.
     """
     model = Positional(open_model(source, head), head)
-    with torch.no_grad(), _quiet():
+    with torch.no_grad(), quiet():
         EXPORTERS[format](model, precision, folder / MODEL_FILES[format])
     record = ExportRecord(
         format=format,
@@ -142,15 +139,3 @@ def write_general(
         check=Check(texts="", examples=0, shortest=0, longest=0, outputs={}),
     )
     write_record(folder, record)
-
-
-@contextmanager
-def _quiet() -> Iterator[None]:
-    """Drop the exporters' warnings, which are for those who develop a model."""
-    logging.disable(logging.WARNING)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            yield
-    finally:
-        logging.disable(logging.NOTSET)
