@@ -1,4 +1,4 @@
-"""Each switch of training off and on against each other on one GPU, in under 8 minutes.
+"""Each switch of training off and on against each other on one GPU, within 8 minutes by its limits.
 
     python scripts/bench_gpu.py [--minutes 8] [--json FILE] [--logs DIR]    # the switches
     python scripts/bench_gpu.py --corpus DIR --only step [--glue-dir DIR --vocab VOCAB.TXT]
